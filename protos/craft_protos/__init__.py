@@ -1,0 +1,1 @@
+"""The contract between craft's processes: messages, reasons, configuration, places."""

@@ -1,0 +1,208 @@
+"""The configuration: its schema, and the only reader of the environment and of TOML.
+
+Each setting comes from, in this order: the environment (`CRAFT_<SECTION>_<NAME>`),
+`config.toml`, the default below. An unknown or ill-typed key is an error that names
+file and line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from craft_protos.paths import Paths
+from craft_protos.reasons import CraftError
+
+
+@dataclass(frozen=True)
+class DaemonSettings:
+    """[daemon]: the front."""
+
+    queue_limit: int = 512
+    grace_s: float = 30.0  # how long running jobs may go on at SIGTERM
+    lease_s: float = 30.0  # a leased job without a watcher is cancelled after this
+    keep_alive_s: float = 300.0  # an idle model stays in memory; 0: unload at once, negative: for ever
+    log_level: str = "info"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """[worker]: the process that draws."""
+
+    device: str = "auto"  # auto, cpu, cuda:0, mps
+    precision: str = "auto"  # auto, fp32, fp16, bf16
+    threads: int = 0  # 0: torch's own choice
+    max_rows: int = 32  # images in the batch at once
+    stall_timeout_s: float = 120.0  # no progress for this long while drawing: replaced
+    load_timeout_s: float = 900.0  # the same while a model loads
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """[generate]: what `craft generate` uses where nothing else is said."""
+
+    model: str = ""
+    sampler: str = ""
+    format: str = "png"
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """[limits]: what one request may ask for."""
+
+    max_side: int = 4096  # pixels
+    max_pixels: int = 4096 * 4096
+    max_steps: int = 1000
+    max_count: int = 256
+    max_prompt_chars: int = 20_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration."""
+
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    generate: GenerateSettings = field(default_factory=GenerateSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+@dataclass(frozen=True)
+class Client:
+    """What decides where `craft` connects to."""
+
+    host: str = ""  # empty: the local socket; else unix:PATH or HOST:PORT
+    api_key: str = ""
+    ca_file: str = ""
+    autostart: bool = True
+
+
+def find_paths(env: Mapping[str, str] | None = None) -> Paths:
+    """The folders, from CRAFT_CONFIG, CRAFT_DATA_DIR, CRAFT_STATE_DIR, CRAFT_RUNTIME_DIR or platformdirs."""
+    import platformdirs
+
+    env = os.environ if env is None else env
+    dirs = platformdirs.PlatformDirs("craft", appauthor=False)
+    config = env.get("CRAFT_CONFIG")
+    return Paths(
+        config_file=Path(config) if config else dirs.user_config_path / "config.toml",
+        data_dir=Path(env.get("CRAFT_DATA_DIR") or dirs.user_data_path).absolute(),
+        state_dir=Path(env.get("CRAFT_STATE_DIR") or dirs.user_state_path).absolute(),
+        runtime_dir=Path(env.get("CRAFT_RUNTIME_DIR") or dirs.user_runtime_path).absolute(),
+    )
+
+
+def client(env: Mapping[str, str] | None = None) -> Client:
+    """The client's settings: CRAFT_HOST, CRAFT_API_KEY, CRAFT_CA, CRAFT_AUTOSTART."""
+    env = os.environ if env is None else env
+    return Client(
+        host=env.get("CRAFT_HOST", ""),
+        api_key=env.get("CRAFT_API_KEY", ""),
+        ca_file=env.get("CRAFT_CA", ""),
+        autostart=env.get("CRAFT_AUTOSTART", "1") not in ("0", "no", "false"),
+    )
+
+
+def load(config_file: Path, env: Mapping[str, str] | None = None) -> Settings:
+    """Read file and environment. Raises CONFIG_INVALID naming file:line or variable."""
+    env = os.environ if env is None else env
+    written = read_file(config_file)
+    sections: dict[str, Any] = {}
+    for section, schema in sections_of(Settings).items():
+        values = dict(written.get(section, {}))
+        for name, kind in get_type_hints(schema).items():
+            variable = variable_name(section, name)
+            if variable in env:
+                values[name] = parse(env[variable], kind, variable)
+        sections[section] = schema(**values)
+    return Settings(**sections)
+
+
+def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
+    """The checked contents of config.toml, {} where there is none."""
+    try:
+        text = config_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise _bad(config_file, 1, f"cannot be read ({exc})") from exc
+    try:
+        written = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        found = re.search(r"at line (\d+)", str(exc))
+        line = int(found.group(1)) if found else text.count("\n") + 1
+        raise _bad(config_file, line, f"not valid TOML: {exc}") from exc
+    _check(config_file, text, written)
+    return written
+
+
+def sections_of(schema: type) -> dict[str, type]:
+    """Section name -> its dataclass."""
+    return {f.name: get_type_hints(schema)[f.name] for f in dataclasses.fields(schema)}
+
+
+def variable_name(section: str, name: str) -> str:
+    """The environment variable that overrides a setting."""
+    return f"CRAFT_{section}_{name}".upper()
+
+
+def parse(text: str, kind: type, source: str) -> Any:
+    """A setting's value from text (an environment variable, `craft config set`)."""
+    if kind is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+    try:
+        if kind is not bool:
+            return kind(text)
+    except ValueError:
+        pass
+    raise CraftError("CONFIG_INVALID", f"{source}: {text!r} is not a {_KINDS[kind]}", f"give {source} a {_KINDS[kind]}")
+
+
+_KINDS: dict[type, str] = {bool: "boolean", int: "whole number", float: "number", str: "string"}
+
+
+def _check(config_file: Path, text: str, written: dict[str, Any]) -> None:
+    known = sections_of(Settings)
+    for section, values in written.items():
+        if section not in known or not isinstance(values, dict):
+            raise _bad(config_file, _line_of(text, section), f"unknown section [{section}]", list(known))
+        kinds = get_type_hints(known[section])
+        for name, value in values.items():
+            line = _line_of(text, name, section)
+            if name not in kinds:
+                raise _bad(config_file, line, f"unknown key {section}.{name}", list(kinds))
+            if not _fits(value, kinds[name]):
+                raise _bad(config_file, line, f"{section}.{name} must be a {_KINDS[kinds[name]]}")
+
+
+def _fits(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _line_of(text: str, name: str, section: str = "") -> int:
+    inside = not section
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([^\]]+?)\s*\]", line)
+        if header and section:
+            inside = header.group(1) == section
+        if not section and header and header.group(1).split(".")[0] == name:
+            return number
+        if inside and re.match(rf"\s*\"?{re.escape(name)}\"?\s*=", line):
+            return number
+    return 1
+
+
+def _bad(config_file: Path, line: int, why: str, known: list[str] | None = None) -> CraftError:
+    hint = f"known here: {', '.join(known)}" if known else f"edit {config_file}, or see `craft config path`"
+    return CraftError("CONFIG_INVALID", f"{config_file}:{line}: {why}", hint)

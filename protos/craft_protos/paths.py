@@ -1,0 +1,59 @@
+"""Where everything lies. `config.py` decides the folders; this gives names to what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+_LONGEST_SOCKET_PATH = 100  # bytes; the kernel allows 107 on Linux, 103 on macOS
+
+
+@dataclass(frozen=True)
+class Paths:
+    """craft's folders and the files in them. Nothing here touches the disk."""
+
+    config_file: Path
+    data_dir: Path
+    state_dir: Path
+    runtime_dir: Path
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / "craft.db"
+
+    @property
+    def images_dir(self) -> Path:
+        return self.data_dir / "images"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
+    def files_dir(self) -> Path:
+        """Every file a worker may be asked to open, by sha256 (links, not copies)."""
+        return self.data_dir / "files"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held with flock by the one daemon; its text is JSON: pid, address, version."""
+        return self.data_dir / "craftd.lock"
+
+    @property
+    def start_lock_file(self) -> Path:
+        """Held by a client while it starts the daemon."""
+        return self.data_dir / "start.lock"
+
+    @property
+    def log_file(self) -> Path:
+        return self.state_dir / "craftd.log"
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's unix socket; a short path elsewhere where the usual one is too long."""
+        usual = self.runtime_dir / "craftd.sock"
+        if len(str(usual).encode()) <= _LONGEST_SOCKET_PATH:
+            return usual
+        digest = hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:16]
+        return Path("/tmp") / f"craft-{digest}" / "craftd.sock"

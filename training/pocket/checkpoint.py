@@ -1,0 +1,44 @@
+"""Checkpoints that survive a kill: written beside, then renamed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+
+class Stateful(Protocol):
+    """What can be kept: a module, an optimizer, an average."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+@dataclass
+class Progress:
+    """How far a stage has come."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+def save(path: Path, progress: Progress, **parts: Stateful) -> None:
+    """Write progress and every part's state; the old file stays until the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    torch.save({"progress": asdict(progress)} | {name: part.state_dict() for name, part in parts.items()}, beside)
+    os.replace(beside, path)
+
+
+def resume(path: Path, **parts: Stateful) -> Progress:
+    """Load what `save` wrote into the parts, or start at nought where nothing was saved."""
+    if not path.exists():
+        return Progress()
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(kept[name])
+    return Progress(**kept["progress"])
