@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PROTOS := $(wildcard protos/craft_protos/*.proto)
 
-.PHONY: env demo test check protos docs bench pocket clean
+.PHONY: env demo test check protos docs constraints bench pocket clean
 
 env: $(VENV)/.installed
 
@@ -31,6 +31,13 @@ protos: env
 	  --mypy_out=protos --mypy_grpc_out=protos \
 	  --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc $(PROTOS)
+
+docs: env
+	$(PY) -m docs.reasons
+
+constraints:
+	(echo "# Exact versions, so that every set-up is the same one. Made with: make constraints"; \
+	 $(PY) -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v -e '^-e' -e '^craftengine') > constraints.txt
 
 bench: env
 	$(PY) -m benchmarks

@@ -70,13 +70,22 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values land in 0.7 to 1.2."""
+    """The nearest semi-orthogonal matrix, roughly: singular values land in 0.7 to 1.2.
+
+    Newton-Schulz on the small Gram matrix: X_k = P_k X_0 with P_k a polynomial of
+    X_0 X_0^T, so that only two products touch the long side.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    identity = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    total = identity
     for _ in range(iterations):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        step = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
+        total = step @ total
+        gram = step @ gram @ step
+    x = total @ x
     return x.T if tall else x
 
 

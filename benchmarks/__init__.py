@@ -1,0 +1,1 @@
+"""Every speed or quality claim, as a script that prints it: `python -m benchmarks.NAME`."""

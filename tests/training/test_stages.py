@@ -1,0 +1,84 @@
+"""pocket's training stages, in small: tokenizer, optimizer, shards, resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training.pocket import autoencoder, checkpoint, diffusion, export, latents, tokenizer
+from training.pocket.concepts import COLORS, concepts
+from training.pocket.muon import Muon, orthogonalised, split_parameters
+from transformers import CLIPTokenizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.write(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def test_each_word_of_the_captions_is_one_token(words: CLIPTokenizer) -> None:
+    known = {word for c in concepts() for word in c.name.split() if word.isalpha()} | set(COLORS)
+    assert not [word for word in known if len(words.tokenize(word)) != 1]
+
+
+def test_any_text_has_tokens(words: CLIPTokenizer) -> None:
+    text = "zyxq ümlaut 猫 2000"
+    ids = words(text).input_ids
+    assert words.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (64, 8), (16, 16)])
+def test_orthogonalised_evens_out_singular_values(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+    assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_muon_fits_a_linear_map() -> None:
+    torch.manual_seed(0)
+    layer, truth = torch.nn.Linear(8, 8), torch.randn(8, 8)
+    optimizer = Muon(*split_parameters(layer), lr=0.02)
+    for _ in range(300):
+        x = torch.randn(32, 8)
+        loss = (layer(x) - x @ truth.T).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def _small_stages(folder: Path, steps: int) -> diffusion.Networks:
+    vae = autoencoder.train(
+        folder, autoencoder.AutoencoderRecipe(steps=2, pictures=4, batch=2, crop=64), CPU
+    )
+    latents.make_shards(folder / "latents", vae, 1, seed=1, device=CPU)
+    words = tokenizer.write(folder / "tokenizer")
+    scale = export.latent_scale(latents.load_shard(folder / "latents", 0).latents)
+    recipe = replace(diffusion.DiffusionRecipe(), steps=steps, captions=2)
+    return diffusion.train(folder, words, scale, recipe, CPU)
+
+
+def test_stages_run_and_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "SHARD_VIEWS", 16)
+    _small_stages(tmp_path, 2)
+    _small_stages(tmp_path, 3)
+    state = checkpoint.resume(tmp_path / "diffusion.pt")
+    assert state.step == 3
+
+
+def test_the_export_is_a_folder_that_diffusers_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import StableDiffusionPipeline
+    from training.pocket.__main__ import trained_pipeline
+
+    monkeypatch.setattr(latents, "SHARD_VIEWS", 16)
+    _small_stages(tmp_path, 1)
+    export.export(trained_pipeline(tmp_path), tmp_path / "out")
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
+    image = pipe("a red apple", num_inference_steps=2, width=256, height=256).images[0]
+    assert image.size == (256, 256)

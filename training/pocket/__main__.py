@@ -1,0 +1,78 @@
+"""`make pocket`: every stage in order; each goes on where it was stopped.
+
+Stages: tokenizer, autoencoder, latents, diffusion, export. `--stage` runs one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from transformers import CLIPTokenizer
+
+from training.pocket import autoencoder, checkpoint, diffusion, export, latents, tokenizer
+from training.pocket.autoencoder import AutoencoderRecipe
+from training.pocket.concepts import HERE
+from training.pocket.diffusion import DiffusionRecipe
+
+STAGES = ("tokenizer", "autoencoder", "latents", "diffusion", "export")
+SHIPPED = HERE.parents[1] / "daemon" / "craftd" / "pocket"
+
+
+def main() -> None:
+    options = _parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for stage in STAGES if options.stage == "all" else (options.stage,):
+        _run(stage, options, device)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.pocket", description=__doc__)
+    parser.add_argument("--stage", choices=("all", *STAGES), default="all")
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="where checkpoints lie")
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="the exported folder")
+    parser.add_argument("--shards", type=int, default=40, help="of 2,000 cached views each")
+    parser.add_argument("--steps", type=int, default=DiffusionRecipe.steps, help="of the diffusion stage")
+    parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe.steps)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    return parser.parse_args()
+
+
+def _run(stage: str, options: argparse.Namespace, device: torch.device) -> None:
+    work: Path = options.work
+    match stage:
+        case "tokenizer":
+            tokenizer.write(work / "tokenizer")
+        case "autoencoder":
+            autoencoder.train(work, replace(AutoencoderRecipe(), steps=options.autoencoder_steps), device)
+        case "latents":
+            latents.make_shards(work / "latents", _trained_vae(work, device), options.shards, 7, device)
+        case "diffusion":
+            scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)
+            recipe = replace(DiffusionRecipe(), steps=options.steps)
+            diffusion.train(work, CLIPTokenizer.from_pretrained(work / "tokenizer"), scale, recipe, device)
+        case "export":
+            export.export(trained_pipeline(work), options.out)
+
+
+def trained_pipeline(work: Path) -> "export.StableDiffusionPipeline":
+    """What the checkpoints in `work` make, in full precision on the CPU."""
+    words = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)
+    vae = export.with_scale(_trained_vae(work, torch.device("cpu")), scale)
+    return export.assemble(vae, diffusion.trained(work, words), words)
+
+
+def _trained_vae(work: Path, device: torch.device) -> AutoencoderTiny:
+    vae = autoencoder.build()
+    checkpoint.resume(work / "autoencoder.pt", vae=vae)
+    return vae.to(device).eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Stage 3: the denoiser and the text encoder, trained together on cached latents."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from training.pocket import checkpoint
+from training.pocket.latents import Views, load_shards
+from training.pocket.model import build_text_encoder, build_unet, training_schedule
+from training.pocket.muon import Muon, split_parameters
+
+_SAVE_EVERY = 200
+_RELOAD_EVERY = 400
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """How long and how; one step sees `captions * noises` rows."""
+
+    steps: int = 6000
+    captions: int = 48
+    noises: int = 2  # noise levels per caption: the text encoder's work is shared
+    learning_rate: float = 0.01
+    empty_share: float = 0.1
+    unknown_word_share: float = 0.03
+    average: float = 0.998
+    seed: int = 7
+
+
+class Networks(nn.Module):
+    """The two that learn."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.unet: UNet2DConditionModel = build_unet()
+        self.text_encoder: CLIPTextModel = build_text_encoder(tokenizer)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean latents (rows, 8, 16, 16), and their token ids (captions, 77)."""
+
+    latents: Tensor
+    tokens: Tensor
+
+
+def train(
+    folder: Path, tokenizer: CLIPTokenizer, scale: float, recipe: DiffusionRecipe, device: torch.device
+) -> Networks:
+    """Train (or go on), keep `folder`/diffusion.pt; the averaged networks come back."""
+    torch.manual_seed(recipe.seed)
+    networks = Networks(tokenizer).to(device, memory_format=torch.channels_last)
+    average = _averaged(networks, recipe)
+    optimizer = Muon(*split_parameters(networks), lr=recipe.learning_rate, weight_decay=0.01)
+    path = folder / "diffusion.pt"
+    state = checkpoint.resume(path, networks=networks, average=average, optimizer=optimizer)
+    torch.manual_seed(recipe.seed + state.step)
+    rng = random.Random(recipe.seed + state.step)
+    views = load_shards(folder / "latents")
+    started, before, recent = time.monotonic(), state.seconds, 0.0
+    while state.step < recipe.steps:
+        _set_rate(optimizer, recipe, state.step)
+        loss = _loss(networks, _draw(views, tokenizer, scale, recipe, rng, device), recipe)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        optimizer.step()
+        average.update_parameters(networks)
+        state.step += 1
+        state.seconds = before + time.monotonic() - started
+        recent = loss.item() if not recent else 0.98 * recent + 0.02 * loss.item()
+        if state.step % 50 == 0:
+            print(f"diffusion step {state.step}/{recipe.steps}  {state.seconds:.0f} s"
+                  f"  loss {recent:.4f}  views {len(views.captions)}", flush=True)
+        if state.step % _RELOAD_EVERY == 0:
+            views = load_shards(folder / "latents")
+        if state.step % _SAVE_EVERY == 0:
+            checkpoint.save(path, state, networks=networks, average=average, optimizer=optimizer)
+    checkpoint.save(path, state, networks=networks, average=average, optimizer=optimizer)
+    return _module(average)
+
+
+def trained(folder: Path, tokenizer: CLIPTokenizer) -> Networks:
+    """The averaged networks that `folder`/diffusion.pt holds."""
+    average = _averaged(Networks(tokenizer), DiffusionRecipe())
+    checkpoint.resume(folder / "diffusion.pt", average=average)
+    return _module(average)
+
+
+def _averaged(networks: Networks, recipe: DiffusionRecipe) -> AveragedModel:
+    return AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(recipe.average))
+
+
+def _module(average: AveragedModel) -> Networks:
+    networks = average.module
+    assert isinstance(networks, Networks)
+    return networks.eval()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, recipe: DiffusionRecipe, step: int) -> None:
+    warm = min(1.0, (step + 1) / 100)
+    cooled = max(0.01, min(1.0, (1 - step / recipe.steps) / 0.5))
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * warm * cooled
+
+
+def _draw(
+    views: Views, tokenizer: CLIPTokenizer, scale: float, recipe: DiffusionRecipe, rng: random.Random, device: torch.device
+) -> Batch:
+    chosen = [rng.randrange(len(views.captions)) for _ in range(recipe.captions)]
+    texts = [_text(rng.choice(views.captions[i]), recipe, rng) for i in chosen]
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    latents = views.latents[chosen].float() * scale
+    return Batch(latents.repeat(recipe.noises, 1, 1, 1).to(device), tokens.to(device))
+
+
+def _text(caption: str, recipe: DiffusionRecipe, rng: random.Random) -> str:
+    """The caption, sometimes nothing (for guidance), sometimes with words that mean nothing."""
+    if rng.random() < recipe.empty_share:
+        return ""
+    if rng.random() < recipe.unknown_word_share:
+        word = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9)))
+        return rng.choice([f"{word} {caption}", f"{caption}, {word}"])
+    return caption
+
+
+def _loss(networks: Networks, batch: Batch, recipe: DiffusionRecipe) -> Tensor:
+    """Mean squared error of the velocity (Salimans & Ho, 2022), over all timesteps alike."""
+    schedule = training_schedule()
+    rows = len(batch.latents)
+    # One timestep from each of `rows` equal parts of the range: less variance than free draws.
+    spread = (torch.randperm(rows) + torch.rand(rows)) / rows
+    timesteps = (spread * schedule.config.num_train_timesteps).long().to(batch.latents.device)
+    noise = torch.randn_like(batch.latents)
+    noisy = schedule.add_noise(batch.latents, noise, timesteps)
+    target = schedule.get_velocity(batch.latents, noise, timesteps)
+    text = networks.text_encoder(batch.tokens).last_hidden_state.repeat(recipe.noises, 1, 1)
+    predicted = networks.unet(
+        noisy.contiguous(memory_format=torch.channels_last), timesteps, encoder_hidden_states=text
+    ).sample
+    return F.mse_loss(predicted, target)

@@ -1,0 +1,48 @@
+"""Stage 4: the trained parts as a diffusers folder, in half precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from training.pocket.diffusion import Networks
+from training.pocket.model import default_sampler
+
+# What craft uses where a request says nothing; other programs ignore the file.
+DEFAULTS = {"width": 256, "height": 256, "steps": 12, "guidance_scale": 3.0, "sampler": "DPM++ 2M"}
+
+
+def latent_scale(latents: Tensor) -> float:
+    """The factor that gives latents unit standard deviation."""
+    return float(1.0 / latents.float().std())
+
+
+def with_scale(vae: AutoencoderTiny, scale: float) -> AutoencoderTiny:
+    """The autoencoder, naming the factor in its configuration."""
+    vae.register_to_config(scaling_factor=scale)
+    return vae
+
+
+def assemble(vae: AutoencoderTiny, networks: Networks, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+    """The pipeline that diffusers would load from the exported folder."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=networks.text_encoder,
+        tokenizer=tokenizer,
+        unet=networks.unet,
+        scheduler=default_sampler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def export(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Write the folder: fp16 safetensors, configurations, craft.json; the model card stays."""
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    (folder / "craft.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n", encoding="utf-8")
