@@ -1,0 +1,254 @@
+"""The channel to a daemon: small typed methods, and foreign errors turned into ours.
+
+The only module that imports grpc.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library's own log lines are not for users
+
+import grpc
+from craft_protos import (
+    daemon_pb2,
+    daemon_pb2_grpc,
+    images_pb2,
+    images_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+)
+from craft_protos.reasons import REASONS, CraftError
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+CALL_TIMEOUT_S = 30.0
+_PAGE = 200
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class Client:
+    """One connection. `address` is unix:PATH or HOST:PORT."""
+
+    def __init__(self, address: str, *, api_key: str = "", ca_file: str = "") -> None:
+        self.address = address
+        self._metadata = [("authorization", f"Bearer {api_key}")] if api_key else []
+        self._channel = _open(address, ca_file)
+        self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
+        self._images = images_pb2_grpc.ImagesStub(self._channel)
+        self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._daemon = daemon_pb2_grpc.DaemonStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    # Jobs
+
+    def create_job(self, request: jobs_pb2.CreateJobRequest, timeout_s: float = CALL_TIMEOUT_S) -> jobs_pb2.Job:
+        return self._call(self._jobs.CreateJob, request, timeout_s)
+
+    def plan_job(self, request: jobs_pb2.CreateJobRequest) -> jobs_pb2.JobPlan:
+        return self._call(self._jobs.PlanJob, request)
+
+    def get_job(self, job_id: str) -> jobs_pb2.Job:
+        return self._call(self._jobs.GetJob, jobs_pb2.GetJobRequest(id=job_id))
+
+    def list_jobs(self, states: list[jobs_pb2.JobState.ValueType], limit: int) -> Iterator[jobs_pb2.Job]:
+        """Newest first, at most `limit` (0: all)."""
+
+        def page(token: str, size: int) -> tuple[list[jobs_pb2.Job], str]:
+            request = jobs_pb2.ListJobsRequest(page_size=size, page_token=token, states=states)
+            answer = self._call(self._jobs.ListJobs, request)
+            return list(answer.jobs), answer.next_page_token
+
+        return _pages(page, limit)
+
+    def cancel_job(self, job_id: str, timeout_s: float = CALL_TIMEOUT_S) -> jobs_pb2.Job:
+        return self._call(self._jobs.CancelJob, jobs_pb2.CancelJobRequest(id=job_id), timeout_s)
+
+    def watch_job(self, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
+        """The job's events; ends with the job or raises when the connection does."""
+        return self._stream(self._jobs.WatchJob, jobs_pb2.WatchJobRequest(id=job_id))
+
+    # Images
+
+    def get_image(self, image_id: str) -> tuple[images_pb2.Image, bytes]:
+        """What is known of an image, and its file."""
+        image = images_pb2.Image()
+        parts: list[bytes] = []
+        for answer in self._stream(self._images.GetImage, images_pb2.GetImageRequest(id=image_id)):
+            if answer.HasField("image"):
+                image = answer.image
+            else:
+                parts.append(answer.chunk)
+        return image, b"".join(parts)
+
+    def describe_image(self, image_id: str) -> images_pb2.Image:
+        request = images_pb2.GetImageRequest(id=image_id, metadata_only=True)
+        for answer in self._stream(self._images.GetImage, request):
+            if answer.HasField("image"):
+                return answer.image
+        raise CraftError("UNKNOWN_IMAGE", f"no image has the id {image_id}", "see `craft images list`")
+
+    def list_images(self, job_id: str, limit: int) -> Iterator[images_pb2.Image]:
+        """Newest first, at most `limit` (0: all)."""
+
+        def page(token: str, size: int) -> tuple[list[images_pb2.Image], str]:
+            request = images_pb2.ListImagesRequest(page_size=size, page_token=token, job_id=job_id)
+            answer = self._call(self._images.ListImages, request)
+            return list(answer.images), answer.next_page_token
+
+        return _pages(page, limit)
+
+    def delete_image(self, image_id: str) -> None:
+        self._call(self._images.DeleteImage, images_pb2.DeleteImageRequest(id=image_id))
+
+    # Models
+
+    def list_models(self, timeout_s: float = CALL_TIMEOUT_S) -> list[models_pb2.Model]:
+        return list(self._call(self._models.ListModels, models_pb2.ListModelsRequest(), timeout_s).models)
+
+    def get_model(self, name: str) -> models_pb2.Model:
+        return self._call(self._models.GetModel, models_pb2.GetModelRequest(name=name))
+
+    def load_model(self, name: str, keep_alive_s: float) -> models_pb2.Model:
+        request = models_pb2.LoadModelRequest(name=name, keep_alive_s=keep_alive_s)
+        return self._call(self._models.LoadModel, request, None)
+
+    def unload_model(self, name: str) -> models_pb2.Model:
+        return self._call(self._models.UnloadModel, models_pb2.UnloadModelRequest(name=name), None)
+
+    # Daemon
+
+    def status(self, timeout_s: float = CALL_TIMEOUT_S) -> daemon_pb2.DaemonStatus:
+        return self._call(self._daemon.GetStatus, daemon_pb2.GetStatusRequest(), timeout_s)
+
+    def shutdown(self, *, now: bool, grace_s: float = 0.0) -> None:
+        self._call(self._daemon.Shutdown, daemon_pb2.ShutdownRequest(now=now, grace_s=grace_s))
+
+    def watch_logs(self, tail: int, follow: bool) -> Iterator[str]:
+        request = daemon_pb2.WatchLogsRequest(tail=tail, follow=follow)
+        for line in self._stream(self._daemon.WatchLogs, request):
+            yield line.json
+
+    def is_serving(self, timeout_s: float) -> bool:
+        """Whether the health service says SERVING."""
+        from grpc_health.v1 import health_pb2
+
+        check: Any = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            answer = check(health_pb2.HealthCheckRequest(), timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _call(self, method: Callable[..., A], request: object, timeout_s: float | None = CALL_TIMEOUT_S) -> A:
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _ours(error, self.address) from error
+
+    def _stream(self, method: Callable[..., Iterable[A]], request: object) -> Iterator[A]:
+        call: Any = method(request, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise _ours(error, self.address) from error
+        finally:
+            call.cancel()
+
+
+def _pages(page: Callable[[str, int], tuple[list[A], str]], limit: int) -> Iterator[A]:
+    token, left = "", limit or None
+    while True:
+        items, token = page(token, _PAGE if left is None else min(left, _PAGE))
+        yield from items
+        left = None if left is None else left - len(items)
+        if not token or left == 0:
+            return
+
+
+def _open(address: str, ca_file: str) -> grpc.Channel:
+    options = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.enable_http_proxy", int(not is_local(address))),
+    ]
+    if is_local(address):
+        return grpc.insecure_channel(address, options=options)
+    try:
+        roots = Path(ca_file).read_bytes() if ca_file else None
+    except OSError as error:
+        message = f"CRAFT_CA: {ca_file} cannot be read: {error.strerror}"
+        raise CraftError("CONFIG_INVALID", message, "point CRAFT_CA at a PEM file") from error
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options=options)
+
+
+def is_local(address: str) -> bool:
+    """A unix socket or the loopback device: no TLS there."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+# What grpc itself says, when no daemon of ours wrote the error.
+_BY_CODE = {
+    "UNAVAILABLE": "DAEMON_UNREACHABLE",
+    "DEADLINE_EXCEEDED": "DAEMON_UNREACHABLE",
+    "UNIMPLEMENTED": "UNIMPLEMENTED",
+    "UNAUTHENTICATED": "UNAUTHENTICATED",
+    "PERMISSION_DENIED": "NOT_ALLOWED",
+    "RESOURCE_EXHAUSTED": "MESSAGE_TOO_BIG",
+    "CANCELLED": "CANCELLED",
+    "INVALID_ARGUMENT": "INVALID_FIELD",
+    "NOT_FOUND": "NO_INPUT",
+}
+
+
+def _ours(error: grpc.RpcError, address: str) -> CraftError:
+    """The CraftError behind an RpcError."""
+    assert isinstance(error, grpc.Call)
+    told = _told(error)
+    if told:
+        return told
+    code, details = error.code().name, error.details() or "no details"
+    reason = _BY_CODE.get(code, "INTERNAL")
+    if reason == "DAEMON_UNREACHABLE":
+        late = code == "DEADLINE_EXCEEDED"
+        message = f"the daemon at {address} {'did not answer in time' if late else 'does not answer'}"
+        return CraftError(reason, message, "see `craft daemon status` and `craft daemon logs`")
+    return CraftError(reason, f"{REASONS[reason].meaning}: {details}", "see `craft daemon logs`")
+
+
+def _told(error: grpc.Call) -> CraftError | None:
+    """What the daemon wrote into google.rpc.Status; None where it wrote nothing that we know."""
+    from google.rpc import error_details_pb2
+    from grpc_status import rpc_status
+
+    status = rpc_status.from_call(error)
+    if status is None:
+        return None
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry, aid = error_details_pb2.RetryInfo(), error_details_pb2.Help()
+    for detail in status.details:
+        for message in (info, bad, retry, aid):
+            if detail.Is(message.DESCRIPTOR):
+                detail.Unpack(message)
+    if info.reason not in REASONS:
+        return None
+    field = bad.field_violations[0].field if bad.field_violations else ""
+    hint = info.metadata.get("hint", "") or (aid.links[0].description if aid.links else "")
+    wait_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    if wait_s and not hint:
+        hint = f"try again in {wait_s:.0f} s"
+    return CraftError(info.reason, status.message, hint, field=field, retry_after_s=wait_s)

@@ -1,0 +1,198 @@
+"""craft daemon: the process that holds the models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import typer
+from craft_protos import config
+from craft_protos.reasons import CraftError
+
+from craft_cli import autostart, errors, output, services, units
+from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.session import START_COMMAND, Session
+
+app = new_app(
+    "Start, stop and ask the daemon. Other commands start it by themselves.",
+    examples=(
+        "Examples:\n  craft daemon status --json | jq .queue\n  craft daemon logs -f\n"
+        "  craft daemon install     (start it at every login)"
+    ),
+)
+
+_JSON = typer.Option(False, "--json", help="JSON on stdout.")
+_NOW = typer.Option(False, "--now", help="Do not wait for running jobs: they are drawn again at the next start.")
+_LOOK_EVERY_S = 0.05
+_STOP_MARGIN_S = 30.0
+
+
+@app.command("start", cls=QuickCommand, context_settings=CONTEXT)
+def start() -> None:
+    """Start the daemon and wait until it answers."""
+    session = _local()
+    running = autostart.find(session.paths)
+    found = running or autostart.start(session.paths)
+    errors.say(f"craft: the daemon {'runs already' if running else 'is up'}, pid {found.pid}, at {found.address}")
+
+
+@app.command("stop", cls=QuickCommand, context_settings=CONTEXT)
+def stop(now: bool = _NOW) -> None:
+    """Stop the daemon: running jobs finish, waiting ones stay queued for its next start."""
+    session = Session(autostart=False)
+    if session.target.host:
+        session.client.shutdown(now=now)
+        return
+    if not _stop(session, now):
+        errors.say("craft: no daemon runs")
+
+
+@app.command("restart", cls=QuickCommand, context_settings=CONTEXT)
+def restart(now: bool = _NOW) -> None:
+    """Stop the daemon and start a new one."""
+    session = _local()
+    _stop(session, now)
+    found = autostart.start(session.paths)
+    errors.say(f"craft: the daemon is up, pid {found.pid}, at {found.address}")
+
+
+@app.command("status", cls=QuickCommand, context_settings=CONTEXT)
+def status(as_json: bool = _JSON) -> None:
+    """Say what the daemon does. Exit code 69 where none runs; none is started."""
+    from craft_cli import shapes
+
+    message = Session(autostart=False).client.status()
+    if as_json:
+        output.print_json(shapes.status(message))
+        return
+    rows = [
+        ["pid", str(message.pid)],
+        ["version", message.version],
+        ["address", message.address],
+        ["up for", units.age_of(message.start_time.seconds)],
+        ["memory", units.size(message.rss_bytes)],
+        ["queue", f"{message.queued} queued, {message.running} running"],
+    ]
+    for one in message.workers:
+        doing = shapes.worker(one)
+        models = ", ".join(one.models) or "no model"
+        rows.append(
+            ["worker", f"{one.device or '?'}: {doing['state']}, {models}, {units.size(one.rss_bytes)}, pid {one.pid}"]
+        )
+    rows += [["warning", warning] for warning in message.warnings]
+    output.print_table(["daemon", "stopping" if message.draining else "running"], rows)
+
+
+@app.command("wait", cls=QuickCommand, context_settings=CONTEXT)
+def wait(timeout: float = typer.Option(60.0, "--timeout", metavar="SECONDS", help="Give up after this.")) -> None:
+    """Wait until a daemon that somebody starts is ready. Exit code 69 where none comes."""
+    session = Session(autostart=False)
+    deadline = time.monotonic() + timeout
+    while not _serves(session):
+        if time.monotonic() > deadline:
+            raise CraftError("DAEMON_UNREACHABLE", f"no daemon was ready within {timeout:g} s", START_COMMAND)
+        time.sleep(_LOOK_EVERY_S)
+
+
+@app.command("logs", cls=QuickCommand, context_settings=CONTEXT)
+def logs(
+    follow: bool = typer.Option(False, "-f", "--follow", help="Go on as new lines come."),
+    lines: int = typer.Option(50, "-n", "--lines", help="How many lines of the past."),
+    as_json: bool = _JSON,
+) -> None:
+    """Show the daemon's log."""
+    session = Session(autostart=False)
+    if session.target.host or autostart.find(session.paths):
+        records: Iterator[str] = session.client.watch_logs(lines, follow)
+    elif follow:
+        raise CraftError("DAEMON_UNREACHABLE", "no daemon runs", f"start it: {START_COMMAND}")
+    else:
+        records = _tail(session, lines)
+    for record in records:
+        print(record if as_json else _readable(record), flush=follow)
+
+
+@app.command("install", cls=QuickCommand, context_settings=CONTEXT)
+def install(uninstall: bool = typer.Option(False, "--uninstall", help="Take it away again.")) -> None:
+    """Start the daemon at every login: a systemd user unit, or a launchd agent on macOS."""
+    service = services.describe(config.find_paths())
+    if uninstall:
+        errors.say(f"craft: removed {service.file}" if service.uninstall() else f"craft: there is no {service.file}")
+        return
+    autostart.require_daemon_package()
+    service.install()
+    print(service.file)
+    if service.activate():
+        errors.say("craft: the service is enabled and started")
+    else:
+        errors.say(f"craft: enable it with: {' '.join(service.enable)}")
+
+
+def _local() -> Session:
+    session = Session()
+    if session.target.host:
+        raise CraftError("USAGE", f"CRAFT_HOST names a daemon elsewhere ({session.target.host})", "unset CRAFT_HOST")
+    return session
+
+
+def _stop(session: Session, now: bool) -> bool:
+    """Whether there was a daemon. Raises where it would not end."""
+    paths = session.paths
+    if not autostart.is_held(paths):
+        return False
+    record = autostart.read_lock(paths)
+    try:
+        if autostart.find(paths):
+            session.client.shutdown(now=now)
+    except CraftError as error:
+        if error.reason not in ("DAEMON_UNREACHABLE", "DRAINING"):
+            raise
+    session.close()
+    grace_s = 5.0 if now else config.load(paths.config_file).daemon.grace_s
+    if autostart.await_end(paths, grace_s + (0 if now else _STOP_MARGIN_S)):
+        return True
+    if now and record is not None:  # it holds the lock, so the pid in there is its own
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGKILL)
+        if autostart.await_end(paths, 5.0):
+            return True
+    raise CraftError("DAEMON_UNREACHABLE", "the daemon does not end", "craft daemon stop --now")
+
+
+def _serves(session: Session) -> bool:
+    try:
+        if session.client.is_serving(timeout_s=1.0):
+            return True
+    except CraftError as error:
+        if error.reason != "DAEMON_UNREACHABLE":
+            raise
+    session.close()
+    return False
+
+
+def _tail(session: Session, lines: int) -> Iterator[str]:
+    try:
+        with session.paths.log_file.open(encoding="utf-8", errors="replace") as file:
+            yield from (line.rstrip("\n") for line in deque(file, max(0, lines)))
+    except FileNotFoundError:
+        raise CraftError("NO_INPUT", f"there is no log at {session.paths.log_file}", START_COMMAND) from None
+
+
+def _readable(record: str) -> str:
+    """time level event key=value ..."""
+    import json
+
+    try:
+        fields = json.loads(record)
+    except ValueError:
+        return errors.one_line(record)
+    if not isinstance(fields, dict):
+        return errors.one_line(record)
+    head = [str(fields.pop(name)) for name in ("timestamp", "level", "event") if name in fields]
+    exception = fields.pop("exception", "")
+    line = errors.one_line(" ".join([*head, *(f"{name}={value}" for name, value in fields.items())]))
+    return f"{line}\n{exception}" if exception else line

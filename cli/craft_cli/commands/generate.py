@@ -1,0 +1,225 @@
+"""craft generate: from a prompt to a picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from craft_protos import config
+from craft_protos.reasons import CraftError
+
+from craft_cli import completing, output
+from craft_cli import spec as specs
+from craft_cli.delivery import Manner, draw
+from craft_cli.parsing import CONTEXT, QuickCommand
+from craft_cli.session import Session
+from craft_cli.spec import Spec
+
+if TYPE_CHECKING:
+    from craft_protos import jobs_pb2
+
+_MAX_PROMPT_BYTES = 3 * 1024 * 1024  # what one message to the daemon holds
+_NEW_SEEDS = 20
+
+_EXAMPLES = """\b
+Examples:
+  craft generate "a red apple"
+  craft generate "a red apple" -n 4 -o 'apple-{seed}.png'
+  craft generate "a red apple" --seed 7 -s 30 --sampler "dpm++ 2m karras"
+  echo "a red apple" | craft generate -o apple.webp
+  craft generate "a red apple" -o - | magick - apple.gif
+  craft generate --batch prompts.txt -o 'out/{n:03}.png' | jq -r .path
+
+\b
+Names: without -o a picture goes to ./SLUG-SEED.png, its prompt and its seed.
+  -o may be a file, a folder, - (stdout), or a pattern of {seed}, {index} (from
+  0), {n} (from 1), {id}, {job} and {slug}. A plain file name with -n 3 becomes
+  apple-1.png, apple-2.png, apple-3.png. What exists is kept, without --force.
+
+\b
+Exit codes: 0 done, 1 the job failed, 2 usage, 65 bad data, 66 no such model,
+  69 no daemon, 73 the file exists, 74 it cannot be written, 75 try later,
+  130 interrupted.
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(cls=QuickCommand, epilog=_EXAMPLES, context_settings=CONTEXT)
+def generate(
+    prompt: str = typer.Argument(None, metavar="PROMPT", help="What to draw; - or nothing: read from stdin."),
+    *,
+    model: str = typer.Option("", "-m", "--model", help="Model to draw with.", autocompletion=completing.models),
+    count: int = typer.Option(1, "-n", "--count", help="Number of pictures; each has the next seed."),
+    width: int = typer.Option(None, "-W", "--width", help="Pixels; the model's own size if not given."),
+    height: int = typer.Option(None, "-H", "--height", help="Pixels; the model's own size if not given."),
+    steps: int = typer.Option(None, "-s", "--steps", help="Denoising steps."),
+    guidance: float = typer.Option(None, "-g", "--guidance", help="Guidance scale; 1 turns it off."),
+    negative: str = typer.Option("", "--negative", help="What not to draw."),
+    seed: int = typer.Option(None, "--seed", help="Same seed, same picture; random if not given."),
+    sampler: str = typer.Option("", "--sampler", help="Such as Euler a.", autocompletion=completing.samplers),
+    out: str = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where the picture goes."),
+    file_format: str = typer.Option(
+        "", "--format", help="png, jpeg or webp; else as -o is called.", autocompletion=completing.formats
+    ),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite what exists."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object a picture on stdout."),
+    plan: bool = typer.Option(False, "--plan", help="Say what would be done; draw nothing."),
+    detach: bool = typer.Option(False, "--detach", help="Do not wait: print the job's id."),
+    deterministic: bool = typer.Option(False, "--deterministic", help="Draw alone, so that every bit can be repeated."),
+    batch: str = typer.Option(None, "--batch", metavar="FILE|-", help="A prompt or a JSON object a line; JSON out."),
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
+    show: bool = typer.Option(None, "--show/--no-show", help="The picture inside the terminal; --show: even in tmux."),
+) -> None:
+    """Draw pictures from a prompt."""
+    session = Session()
+    settings = config.load(session.paths.config_file).generate
+    wanted = Spec(
+        negative_prompt=negative,
+        model=model or settings.model,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+        count=count,
+        sampler=sampler or settings.sampler,
+        format=_format(file_format, "" if batch else out, settings.format),
+        deterministic=deterministic,
+    )
+    if batch is not None:
+        _refuse_with_batch(prompt, out, plan)
+        raise typer.Exit(_run_batch(session, batch, wanted, out, force=force, detach=detach))
+    wanted = replace(wanted, prompt=_prompt(prompt))
+    if plan or detach:
+        _without_waiting(session, wanted, _target(wanted, out, force), as_json=as_json, plan=plan)
+        return
+    target = _target(wanted, out, force)
+    if target.is_stdout:
+        output.refuse_terminal()
+    wanted = _claim(wanted, target)
+    request = specs.request(wanted, lease=True)
+    draw(session, request, target, Manner(as_json=as_json, quiet=quiet, show=show))
+
+
+def _format(option: str, out: str | None, default: str) -> str:
+    """--format, else what the file is called, else the configured one."""
+    if option:
+        return specs.format_name(option)
+    extension = output.extension_of(out)
+    return specs.format_name(extension or default)
+
+
+def _target(wanted: Spec, out: str | None, force: bool) -> output.Target:
+    target = output.target(out, many=wanted.count > 1, file_format=wanted.format, force=force)
+    if target.is_stdout and wanted.count > 1:
+        raise CraftError("USAGE", "-o - takes one picture, not several", "give -o a pattern such as '{seed}.png'")
+    return target
+
+
+def _claim(wanted: Spec, target: output.Target) -> Spec:
+    """The spec with a seed whose file names are free. Raises OUTPUT_* where no other seed would help."""
+    from craft_cli.batching import pictures
+
+    for attempt in range(_NEW_SEEDS):
+        seeded = wanted.with_seed()
+        try:
+            target.check(pictures(seeded))
+        except CraftError as error:
+            if error.reason != "OUTPUT_EXISTS" or wanted.seed is not None or attempt == _NEW_SEEDS - 1:
+                raise
+            continue
+        return seeded
+    raise AssertionError("unreachable")
+
+
+def _prompt(argument: str | None) -> str:
+    """The argument, or stdin for `-` or where stdin is a pipe."""
+    if argument not in (None, "-"):
+        assert argument is not None
+        return argument
+    if sys.stdin is None or (argument is None and sys.stdin.isatty()):
+        raise CraftError("USAGE", "what shall be drawn?", "craft generate 'a red apple'")
+    data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
+    if len(data) > _MAX_PROMPT_BYTES:
+        raise CraftError("MESSAGE_TOO_BIG", f"prompt: more than {_MAX_PROMPT_BYTES} bytes on stdin", "shorten it")
+    try:
+        return data.decode("utf-8").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise CraftError("BAD_DATA", "prompt: stdin is not UTF-8 text", "convert it with iconv") from error
+
+
+def _without_waiting(session: Session, wanted: Spec, target: output.Target, *, as_json: bool, plan: bool) -> None:
+    from craft_cli import drawing
+
+    seeded = wanted.with_seed()
+    request = specs.request(seeded, lease=False)
+    if plan:
+        _print_plan(drawing.insist(session, lambda client: client.plan_job(request)), seeded, target, as_json)
+        return
+    job = drawing.submit(session, request)
+    if as_json:
+        output.print_json({"job": job.id})
+    else:
+        print(job.id)
+
+
+def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, as_json: bool) -> None:
+    from craft_cli import shapes
+    from craft_cli.batching import pictures
+
+    names = [output.STDOUT] if target.is_stdout else [target.pattern]
+    if target.is_knowable and not target.is_stdout:
+        names = [str(target.path(picture)) for picture in pictures(wanted)]
+    known = shapes.plan(message, names)
+    if wanted.seed is not None:
+        known["seed"] = wanted.seed
+    if as_json:
+        output.print_json(known)
+        return
+    loading = "in memory" if known["model_loaded"] else f"{known['load_bytes'] / 1e6:.0f} MB to load"
+    output.print_table(
+        ["plan", ""],
+        [
+            ["model", f"{known['model']} ({loading})"],
+            ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
+            ["device", known["device"] or "not known yet"],
+            ["size", f"{known['width']}x{known['height']}"],
+            ["pictures", str(known["count"])],
+            ["steps", f"{known['steps']} of {known['sampler']}"],
+            ["guidance", f"{known['guidance_scale']:g}"],
+            ["seed", str(known["seed"])],
+            ["jobs ahead", str(known["queue_position"])],
+            ["files", ", ".join(names)],
+        ],
+    )
+
+
+def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:
+    clash = "a prompt" if prompt is not None else "-o -" if out == output.STDOUT else "--plan" if plan else ""
+    if clash:
+        raise CraftError("USAGE", f"--batch does not go with {clash}", "see `craft generate --help`")
+
+
+def _run_batch(session: Session, batch: str, wanted: Spec, out: str | None, *, force: bool, detach: bool) -> int:
+    from craft_cli.batching import Batch, Plan
+
+    output.target(out, many=True, file_format=wanted.format, force=force)  # a bad pattern is found before any line
+    with _open_batch(batch) as lines:
+        return Batch(session, Plan(wanted, out, force, detach)).run(lines)
+
+
+def _open_batch(name: str) -> AbstractContextManager[Iterable[bytes]]:
+    if name == "-":
+        if sys.stdin is None:
+            raise CraftError("NO_INPUT", "stdin is closed", "give --batch a file")
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise CraftError("NO_INPUT", f"{name} cannot be read: {error.strerror}", "give --batch a file, or -") from error

@@ -1,0 +1,206 @@
+"""craft images: the pictures craft has made, and making them again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+from craft_protos.reasons import CraftError
+
+from craft_cli import completing, errors, output, units
+from craft_cli import spec as specs
+from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.session import Session
+
+if TYPE_CHECKING:
+    from craft_protos import images_pb2
+
+app = new_app(
+    "List, fetch and remove pictures; make one again from its file.",
+    examples=(
+        "Examples:\n  craft images list\n  craft images get 3f9a -o apple.png\n"
+        "  craft images replay apple.png -o again.png\n  craft images verify apple.png\n"
+        "  craft images prune --older-than 30d"
+    ),
+)
+
+_ID = typer.Argument(..., metavar="ID", help="A picture's id, or the beginning of it.")
+_IDS = typer.Argument(..., metavar="ID...", help="Pictures' ids, or the beginnings of them.")
+_FILE = typer.Argument(..., metavar="FILE", help="A picture that craft made; - for stdin.")
+_OUT = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where it goes; as in craft generate.")
+_FORCE = typer.Option(False, "-f", "--force", help="Overwrite what exists.")
+_JSON = typer.Option(False, "--json", help="JSON on stdout.")
+_MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", autocompletion=completing.models)
+
+
+@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+def list_images(
+    job: str = typer.Option("", "--job", metavar="ID", help="Only this job's."),
+    limit: int = typer.Option(20, "-n", "--limit", help="How many, newest first; 0: all."),
+    as_json: bool = _JSON,
+) -> None:
+    """List pictures, newest first."""
+    from craft_cli import drawing, shapes
+
+    images = drawing.insist(Session(), lambda client: list(client.list_images(job, limit)))
+    if as_json:
+        output.print_json([shapes.image(image) for image in images])
+        return
+    output.print_table(
+        ["id", "age", "size", "seed", "model", "prompt"],
+        [
+            [
+                image.id,
+                units.age_of(image.create_time.seconds),
+                f"{image.width}x{image.height}",
+                str(image.seed),
+                image.model,
+                image.prompt,
+            ]
+            for image in images
+        ],
+    )
+
+
+@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
+    """Show what is known of a picture."""
+    from craft_cli import drawing, shapes
+
+    image = shapes.image(drawing.insist(Session(), lambda client: client.describe_image(image_id)))
+    if as_json:
+        output.print_json(image)
+        return
+    origin = image.pop("provenance") or {}
+    rows = [[name.replace("_", " "), str(value)] for name, value in image.items() if name != "id"]
+    rows += [[name.replace("_", " "), str(value)] for name, value in origin.items() if name not in image]
+    output.print_table(["picture", str(image["id"])], rows)
+
+
+@app.command("get", cls=QuickCommand, context_settings=CONTEXT)
+def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
+    """Fetch a picture's file; without -o to ./SLUG-SEED.png."""
+    from craft_cli import drawing
+
+    session = Session()
+    if out == output.STDOUT:
+        output.refuse_terminal()
+    image = drawing.insist(session, lambda client: client.describe_image(image_id))
+    target = output.target(out, many=False, file_format=_format_of(image), force=force)
+    path = target.path(_picture(image))
+    target.check([_picture(image)])
+    data = drawing.fetch(session, image)
+    if target.is_stdout:
+        output.write_stdout(data)
+        return
+    output.write(path, data, force=force)
+    print(path)
+
+
+@app.command("rm", cls=QuickCommand, context_settings=CONTEXT)
+def remove(image_ids: list[str] = _IDS) -> None:
+    """Remove pictures from craft's store; files that were fetched stay."""
+    client = Session().client
+    for image_id in image_ids:
+        image = client.describe_image(image_id)
+        client.delete_image(image.id)
+        print(image.id, flush=True)
+
+
+@app.command("prune", cls=QuickCommand, context_settings=CONTEXT)
+def prune(
+    older_than: str = typer.Option("", "--older-than", metavar="AGE", help="Those older than 90s, 5m, 2h, 30d, 1w."),
+    keep: int = typer.Option(None, "--keep", metavar="N", help="All but the newest N."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only list their ids."),
+    force: bool = typer.Option(False, "-f", "--force", help="Do not ask."),
+) -> None:
+    """Remove old pictures from craft's store; files that were fetched stay."""
+    if not older_than and keep is None:
+        raise CraftError("USAGE", "which pictures?", "give --older-than 30d, --keep 100, or both")
+    if keep is not None and keep < 0:
+        raise CraftError("USAGE", f"--keep: {keep} is below zero", "--keep 0 keeps none")
+    age_s = units.seconds(older_than, "--older-than") if older_than else 0.0
+    client = Session().client
+    images = list(client.list_images("", 0))[keep or 0 :]
+    doomed = [image for image in images if units.age_s_of(image.create_time.seconds) >= age_s]
+    if doomed and not dry_run and not force:
+        _confirm(f"remove {len(doomed)} pictures, {units.size(sum(image.size_bytes for image in doomed))}?")
+    for image in doomed:
+        if not dry_run:
+            client.delete_image(image.id)
+        print(image.id, flush=True)
+
+
+@app.command("replay", cls=QuickCommand, context_settings=CONTEXT)
+def replay(
+    file: str = _FILE,
+    *,
+    out: str = _OUT,
+    file_format: str = typer.Option("", "--format", help="png, jpeg or webp; else as it was, or as -o is called."),
+    model: str = _MODEL,
+    force: bool = _FORCE,
+    as_json: bool = _JSON,
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
+) -> None:
+    """Make a picture again from what its file says."""
+    from craft_cli import remaking
+    from craft_cli.batching import pictures
+    from craft_cli.delivery import Manner, draw
+
+    if out == output.STDOUT:
+        output.refuse_terminal()
+    original = remaking.read_original(file)
+    session = Session()
+    spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
+    extension = file_format or output.extension_of(out)
+    if extension:
+        spec = replace(spec, format=specs.format_name(extension))
+    target = output.target(out, many=False, file_format=spec.format, force=force)
+    target.check(pictures(spec))
+    draw(session, specs.request(spec, lease=True), target, Manner(as_json=as_json, quiet=quiet))
+
+
+@app.command("verify", cls=QuickCommand, context_settings=CONTEXT)
+def verify(
+    file: str = _FILE,
+    tolerance: int = typer.Option(1, "--tolerance", metavar="N", help="Count N/255 in any channel as the same."),
+    model: str = _MODEL,
+    as_json: bool = _JSON,
+) -> None:
+    """Make a picture again and compare: identical, within N/255, or different (exit 1)."""
+    from craft_cli import remaking
+
+    original = remaking.read_original(file)
+    session = Session()
+    name = model or remaking.find_model(session, original.provenance)
+    verdict = remaking.verify(session, original, name, tolerance)
+    if as_json:
+        output.print_json({"file": file, **verdict.as_dict()})
+    elif verdict.result != "different":
+        print("identical" if verdict.result == "identical" else f"within {verdict.max_difference}/255")
+    if verdict.result == "different":
+        changed = "; ".join(f"{what}: {then} then, {now} now" for what, (then, now) in verdict.differences.items())
+        message = f"{original.name}: different, by up to {verdict.max_difference}/255"
+        hint = f"what changed: {changed}" if changed else "model, device and versions are the same: was it edited?"
+        raise CraftError("DIFFERENT", message, hint)
+
+
+def _picture(image: images_pb2.Image) -> output.Picture:
+    return output.Picture(image.prompt, image.seed, image.index, image.index + 1, image.id, image.job_id)
+
+
+def _format_of(image: images_pb2.Image) -> str:
+    found = specs.FORMATS.get(image.media_type.removeprefix("image/"))
+    assert found is not None, image.media_type
+    return found
+
+
+def _confirm(question: str) -> None:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CraftError("USAGE", question.rstrip("?") + ": nobody is here to confirm", "add --force")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        errors.say("craft: nothing was removed")
+        raise typer.Exit(1)

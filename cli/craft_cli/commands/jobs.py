@@ -1,0 +1,196 @@
+"""craft jobs: what was asked for and how far it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+from craft_protos.reasons import CraftError
+
+from craft_cli import output, units
+from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.session import Session
+
+if TYPE_CHECKING:
+    from craft_protos import jobs_pb2
+
+app = new_app(
+    "List, watch and cancel jobs. An id may be shortened to any unique beginning.",
+    examples=(
+        "Examples:\n  craft jobs list --state running\n  craft jobs wait $(craft generate 'a red apple' --detach)\n"
+        "  craft jobs show 3f9a --json | jq -r '.images[].id'"
+    ),
+)
+
+_ID = typer.Argument(..., metavar="ID", help="A job's id, or the beginning of it.")
+_IDS = typer.Argument(..., metavar="ID...", help="Jobs' ids, or the beginnings of them.")
+_STATES = typer.Option([], "--state", help="Only queued, running, succeeded, failed or cancelled ones.")
+_JSON = typer.Option(False, "--json", help="JSON on stdout.")
+
+
+@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+def list_jobs(
+    state: list[str] = _STATES,
+    limit: int = typer.Option(20, "-n", "--limit", help="How many, newest first; 0: all."),
+    as_json: bool = _JSON,
+) -> None:
+    """List jobs, newest first."""
+    from craft_cli import drawing, shapes
+
+    states = [_state(name) for name in state]
+    jobs = drawing.insist(Session(), lambda client: list(client.list_jobs(states, limit)))
+    if as_json:
+        output.print_json([shapes.job(job) for job in jobs])
+        return
+    output.print_table(
+        ["id", "state", "age", "model", "pictures", "prompt"],
+        [
+            [
+                job.id,
+                shapes.state_of(job.state).lower(),
+                units.age_of(job.create_time.seconds),
+                job.generate.model,
+                f"{len(job.images)}/{max(1, job.generate.count)}",
+                job.generate.prompt,
+            ]
+            for job in jobs
+        ],
+    )
+
+
+@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
+    """Show one job."""
+    from craft_cli import drawing, shapes
+
+    job = drawing.insist(Session(), lambda client: client.get_job(job_id))
+    if as_json:
+        output.print_json(shapes.job(job))
+        return
+    rows = [
+        ["state", shapes.state_of(job.state).lower()],
+        ["created", shapes.moment(job.create_time) or ""],
+        ["attempts", str(job.attempts)],
+        *[[name.replace("_", " "), str(value)] for name, value in shapes.spec(job.generate).items() if value != ""],
+        *[["picture", f"{image.id}  seed {image.seed}"] for image in job.images],
+    ]
+    if job.error.reason:
+        rows.append(["error", f"{job.error.message} ({job.error.reason})"])
+    output.print_table(["job", job.id], rows)
+
+
+@app.command("watch", cls=QuickCommand, context_settings=CONTEXT)
+def watch(job_id: str = _ID, as_json: bool = typer.Option(False, "--json", help="One JSON object an event.")) -> None:
+    """Follow a job to its end. Ctrl-C ends the watching, not the job."""
+    from craft_cli import drawing
+
+    session = Session()
+    if not as_json and sys.stderr is not None and sys.stderr.isatty():
+        job = _watch_at_terminal(session, job_id)
+    else:
+        job = _watch_in_pipe(session, job_id, as_json)
+    if not as_json:
+        for image in job.images:
+            print(image.id)
+    drawing.require_success(job)
+
+
+@app.command("wait", cls=QuickCommand, context_settings=CONTEXT)
+def wait(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
+    """Wait until jobs have ended; the exit code tells how the first one that failed did."""
+    from craft_cli import drawing, shapes
+
+    session = Session()
+    failed: CraftError | None = None
+    for job_id in job_ids:
+        job = _await_end(session, job_id)
+        if as_json:
+            output.print_json(shapes.job(job))
+        else:
+            print(f"{job.id}\t{shapes.state_of(job.state).lower()}", flush=True)
+        try:
+            drawing.require_success(job)
+        except CraftError as error:
+            failed = failed or error
+    if failed:
+        raise failed
+
+
+@app.command("cancel", cls=QuickCommand, context_settings=CONTEXT)
+def cancel(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
+    """Cancel jobs; a running one stops within a step."""
+    from craft_cli import shapes
+
+    client = Session().client
+    for job_id in job_ids:
+        job = client.cancel_job(job_id)
+        if as_json:
+            output.print_json(shapes.job(job))
+        else:
+            print(f"{job.id}\t{shapes.state_of(job.state).lower()}")
+
+
+def _state(name: str) -> jobs_pb2.JobState.ValueType:
+    from craft_protos import jobs_pb2
+
+    full = f"JOB_STATE_{name.upper()}"
+    if full in dict(jobs_pb2.JobState.items()) and name.lower() != "unspecified":
+        return jobs_pb2.JobState.Value(full)
+    raise CraftError("USAGE", f"--state: no state {name!r}", "queued, running, succeeded, failed or cancelled")
+
+
+def _await_end(session: Session, job_id: str) -> jobs_pb2.Job:
+    from craft_cli import drawing
+
+    for event in drawing.follow(session, job_id):
+        if event.HasField("finished"):
+            return event.finished.job
+    raise AssertionError("unreachable")
+
+
+def _watch_at_terminal(session: Session, job_id: str) -> jobs_pb2.Job:
+    from craft_cli import drawing
+    from craft_cli.render import JobProgress
+
+    with JobProgress() as progress:
+        for event in drawing.follow(session, job_id):
+            progress.see(event)
+            if event.HasField("finished"):
+                return event.finished.job
+    raise AssertionError("unreachable")
+
+
+def _watch_in_pipe(session: Session, job_id: str, as_json: bool) -> jobs_pb2.Job:
+    from craft_cli import drawing
+
+    for event in drawing.follow(session, job_id):
+        if as_json:
+            output.print_json(_event(event))
+        if event.HasField("finished"):
+            return event.finished.job
+    raise AssertionError("unreachable")
+
+
+def _event(event: jobs_pb2.JobEvent) -> dict[str, object]:
+    """{"event": kind, ...}, one line of `jobs watch --json`."""
+    from craft_cli import shapes
+
+    kind = event.WhichOneof("event") or ""
+    told: dict[str, object] = {"event": kind}
+    if kind == "snapshot":
+        told["job"] = shapes.job(event.snapshot)
+    elif kind == "finished":
+        told["job"] = shapes.job(event.finished.job)
+    elif kind == "image":
+        told["image"] = shapes.image(event.image)
+    elif kind == "step":
+        told |= {"index": event.step.index, "step": event.step.step, "of": event.step.of}
+    elif kind == "loading":
+        part = event.loading
+        told |= {"model": part.model, "bytes_done": part.bytes_done, "bytes_total": part.bytes_total}
+    elif kind == "started":
+        told |= {"attempt": event.started.attempt, "device": event.started.device}
+    elif kind == "queued":
+        told["position"] = event.queued.position
+    return told

@@ -1,0 +1,33 @@
+"""Completions that need to ask: model names, from a daemon that runs already."""
+
+from __future__ import annotations
+
+from craft_protos.reasons import CraftError
+
+_TIMEOUT_S = 1.0
+
+
+def models(incomplete: str) -> list[str]:
+    from craft_cli.session import Session
+
+    try:
+        names = [model.name for model in Session(autostart=False).client.list_models(_TIMEOUT_S)]
+    except CraftError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def samplers(incomplete: str) -> list[str]:
+    from craft_protos.samplers import SAMPLERS
+
+    return [name for name in SAMPLERS if name.lower().startswith(incomplete.lower())]
+
+
+def formats(incomplete: str) -> list[str]:
+    return [name for name in ("png", "jpeg", "webp") if name.startswith(incomplete)]
+
+
+def settings(incomplete: str) -> list[str]:
+    from craft_cli.commands.config import names
+
+    return [name for name in names() if name.startswith(incomplete)]

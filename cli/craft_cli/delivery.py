@@ -1,0 +1,173 @@
+"""Watch a job and hand over its pictures as they are made: to files, stdout, the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from craft_protos.reasons import CraftError
+
+from craft_cli import drawing, errors, interrupts, output, shapes
+
+if TYPE_CHECKING:
+    from craft_protos import images_pb2, jobs_pb2
+
+    from craft_cli.render import JobProgress
+    from craft_cli.session import Session
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How pictures and progress are shown."""
+
+    as_json: bool = False
+    quiet: bool = False
+    show: bool | None = None  # inline pictures; None: at a terminal that can
+
+    @property
+    def has_progress(self) -> bool:
+        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
+
+
+@dataclass
+class Delivery:
+    """One job's pictures on their way out."""
+
+    session: Session
+    target: output.Target
+    first_n: int = 1
+    paths: dict[int, Path | None] = field(default_factory=dict)  # by index
+    images: dict[int, images_pb2.Image] = field(default_factory=dict)
+
+    def take(self, event: jobs_pb2.JobEvent, prompt: str) -> Iterator[tuple[images_pb2.Image, bytes]]:
+        """Write the images that an event tells of, each once."""
+        for image in _images_in(event):
+            if image.index not in self.images:
+                data = drawing.fetch(self.session, image)
+                self._write(image, data, prompt)
+                self.images[image.index] = image
+                yield image, data
+
+    def _write(self, image: images_pb2.Image, data: bytes, prompt: str) -> None:
+        if self.target.is_stdout:
+            output.write_stdout(data)
+            self.paths[image.index] = None
+            return
+        picture = output.Picture(
+            prompt=prompt,
+            seed=image.seed,
+            index=image.index,
+            n=self.first_n + image.index,
+            id=image.id,
+            job=image.job_id,
+        )
+        path = self.target.path(picture)
+        try:
+            output.write(path, data, force=self.target.force)
+        except CraftError as error:
+            hint = f"the picture is kept: craft images get {image.id} -o ELSEWHERE"
+            raise CraftError(error.reason, error.message, hint) from error
+        self.paths[image.index] = path
+
+    def lines(self, job: jobs_pb2.Job) -> Iterator[dict[str, object]]:
+        """The JSON of every picture delivered, in order; times are the finished job's."""
+        for index in sorted(self.images):
+            path = self.paths[index]
+            yield shapes.generated(job, self.images[index], None if path is None else str(path))
+
+
+def draw(session: Session, request: jobs_pb2.CreateJobRequest, target: output.Target, manner: Manner) -> None:
+    """Create the job, wait for it, deliver. Interrupted: cancelled, and the user told what became of it."""
+    _ = session.client  # a daemon that is being started is not to be interrupted halfway
+    job_id, is_over = "", False
+    with interrupts.raising():
+        try:
+            job_id = drawing.submit(session, request).id
+            job = _deliver(session, job_id, target, manner)
+            is_over = True
+        except interrupts.Interrupted as stop:
+            line = drawing.withdraw(session, request, job_id)
+            if not stop.is_closed_pipe:
+                errors.say(f"craft: {line}")
+            raise
+        except (BrokenPipeError, CraftError) as error:
+            ours = isinstance(error, BrokenPipeError) or error.reason.startswith("OUTPUT_")
+            if ours and not is_over:  # nobody will take the rest
+                drawing.withdraw(session, None, job_id)
+            raise
+    drawing.require_success(job)
+
+
+def _deliver(session: Session, job_id: str, target: output.Target, manner: Manner) -> jobs_pb2.Job:
+    delivery = Delivery(session, target)
+    job: jobs_pb2.Job | None = None
+    held: list[tuple[images_pb2.Image, bytes]] = []  # shown when the progress bar is gone
+    with _progress(manner) as progress:
+        for event in drawing.follow(session, job_id):
+            _notice(event, manner)
+            if progress is not None:
+                progress.see(event)
+            prompt = event.snapshot.generate.prompt if event.HasField("snapshot") else ""
+            job = event.snapshot if prompt else job
+            for image, data in delivery.take(event, job.generate.prompt if job else image_prompt(event)):
+                if progress is None:
+                    _announce(delivery, image, data, manner)
+                else:
+                    held.append((image, data))
+            if event.HasField("finished"):
+                job = event.finished.job
+    assert job is not None
+    for image, data in held:
+        _announce(delivery, image, data, manner)
+    if manner.as_json and not target.is_stdout:
+        for line in delivery.lines(job):
+            output.print_json(line)
+    return job
+
+
+def image_prompt(event: jobs_pb2.JobEvent) -> str:
+    """The prompt that an event carries itself."""
+    if event.HasField("finished"):
+        return event.finished.job.generate.prompt
+    return event.image.prompt
+
+
+def _images_in(event: jobs_pb2.JobEvent) -> list[images_pb2.Image]:
+    kind = event.WhichOneof("event")
+    if kind == "image":
+        return [event.image]
+    if kind == "snapshot":
+        return list(event.snapshot.images)
+    return list(event.finished.job.images) if kind == "finished" else []
+
+
+def _announce(delivery: Delivery, image: images_pb2.Image, data: bytes, manner: Manner) -> None:
+    """At a terminal the picture, then its path; in a pipe the path alone."""
+    path = delivery.paths[image.index]
+    if manner.as_json or path is None:
+        return
+    if manner.show is not False and sys.stdout.isatty():
+        from craft_cli import terminal
+
+        terminal.show(data, even_in_tmux=bool(manner.show))
+    print(path, flush=True)
+
+
+def _notice(event: jobs_pb2.JobEvent, manner: Manner) -> None:
+    if event.HasField("started") and event.started.notice and not manner.quiet:
+        errors.say(f"craft: {errors.one_line(event.started.notice)}")
+
+
+@contextmanager
+def _progress(manner: Manner) -> Iterator[JobProgress | None]:
+    if not manner.has_progress:
+        yield None
+        return
+    from craft_cli.render import JobProgress
+
+    with JobProgress() as progress:
+        yield progress

@@ -1,0 +1,106 @@
+"""Errors as users see them: one line and a hint on stderr, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from craft_protos.reasons import CraftError
+
+if TYPE_CHECKING:
+    import typer
+
+EXIT_INTERRUPTED = 130
+
+
+def report(error: CraftError, as_json: bool = False) -> int:
+    """Say it on stderr; the exit code is returned."""
+    if as_json:
+        say(json.dumps({"error": as_dict(error)}, ensure_ascii=False))
+    else:
+        say(f"craft: {one_line(error.message)}")
+        if error.hint:
+            say(f"  {one_line(error.hint)}")
+    return error.exit_code
+
+
+def as_dict(error: CraftError) -> dict[str, str]:
+    """The contract's {"reason","message","hint"}."""
+    return {"reason": error.reason, "message": one_line(error.message), "hint": one_line(error.hint)}
+
+
+def say(line: str) -> None:
+    """One line on stderr, where there still is one."""
+    try:
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody listens
+
+
+def one_line(text: str) -> str:
+    """Text without line ends and control characters, so that nobody's terminal is driven by it."""
+    return "".join(c if c.isprintable() else " " for c in re.sub(r"\s+", " ", text)).strip()
+
+
+def usage(error: typer.TyperException, argv: list[str]) -> CraftError:
+    """A wrong call: the nearest match, or where to read on."""
+    message = one_line(error.format_message()).rstrip(".")
+    near = getattr(error, "possibilities", None) or []
+    if near:
+        message = one_line(error.message).rstrip(".")
+        return CraftError("USAGE", message, f"did you mean {' or '.join(sorted(near))}?")
+    suggested = re.search(r"^(.*)\. (Did you mean .*\?)$", message)
+    if suggested:
+        return CraftError("USAGE", suggested[1], suggested[2].replace("Did", "did", 1))
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "craft"
+    hint = f"see `{where} --help`"
+    if "unexpected extra argument" in message and "generate" in argv:
+        hint = "put the prompt in quotes: craft generate 'a red apple'"
+    return CraftError("USAGE", message, hint)
+
+
+def output_failed(name: str | os.PathLike[str], error: OSError) -> CraftError:
+    """OUTPUT_FAILED for something that could not be written."""
+    return CraftError("OUTPUT_FAILED", f"{name} cannot be written: {error.strerror or error}", "choose another with -o")
+
+
+def quit_quietly() -> int:
+    """The reader of our output went away: nothing more to say."""
+    silence_stdout()
+    return EXIT_INTERRUPTED
+
+
+def silence_stdout() -> None:
+    """What is still buffered goes nowhere, instead of raising at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def report_crash(error: Exception, as_json: bool) -> int:
+    """A bug: the traceback goes to a file, one line to the user."""
+    text = "".join(traceback.format_exception(error))
+    where = _write_crash(text)
+    summary = f"a bug in craft: {type(error).__name__}: {error}"
+    hint = f"the traceback is in {where}" if where else one_line(text)[-500:]
+    return report(CraftError("INTERNAL", summary, hint), as_json)
+
+
+def _write_crash(text: str) -> Path | None:
+    from craft_protos import config
+
+    try:
+        folder = config.find_paths().state_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"craft-crash-{os.getpid()}.txt"
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        return None
+    return path

@@ -1,0 +1,74 @@
+"""Where `craft` begins and ends: the exit code of everything is decided here."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from craft_protos.version import __version__
+
+
+def main() -> int:
+    """Run one command line. `--version` answers before anything is imported."""
+    argv = sys.argv[1:]
+    if argv == ["--version"]:
+        print(f"craft {__version__}")
+        return 0
+    return _end(_guard(argv), "--json" in argv)
+
+
+def _guard(argv: list[str]) -> int:
+    """The command's exit code, with every exception turned into one line."""
+    from craft_protos.reasons import CraftError
+
+    from craft_cli import errors
+    from craft_cli.interrupts import Interrupted
+
+    as_json = "--json" in argv
+    try:
+        return _run(argv)
+    except CraftError as error:
+        return errors.report(error, as_json)
+    except BrokenPipeError:
+        return errors.quit_quietly()
+    except (KeyboardInterrupt, Interrupted):
+        return errors.EXIT_INTERRUPTED
+    except Exception as error:  # the outermost loop: a bug, told in one line
+        return errors.report_crash(error, as_json)
+
+
+def _run(argv: list[str]) -> int:
+    import typer
+
+    from craft_cli import app, errors
+
+    command = app.command()
+    if "_CRAFT_COMPLETE" in os.environ:  # the shell asks for completions
+        command.main(prog_name="craft")
+    try:
+        with command.make_context("craft", list(argv)) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.TyperException as error:
+        return errors.report(errors.usage(error, argv), "--json" in argv)
+    return 0
+
+
+def _end(code: int, as_json: bool) -> int:
+    """Flush; what cannot be written is an error like any other."""
+    from craft_cli import errors
+
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return errors.quit_quietly()
+    except OSError as error:
+        errors.silence_stdout()
+        return errors.report(errors.output_failed("stdout", error), as_json)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Where pictures go: names, files, stdout.
+
+Nothing that exists is ever overwritten without --force.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import string
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from craft_protos.reasons import CraftError
+
+from craft_cli import errors
+from craft_cli.spec import EXTENSIONS
+
+STDOUT = "-"
+FIELDS = ("seed", "index", "n", "id", "job", "slug")
+_DISTINCT = {"seed", "index", "n", "id"}  # differ between the images of one job
+_SLUG_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a name may be made of. `n` counts from 1, over a whole batch; `index` from 0, in its job."""
+
+    prompt: str
+    seed: int
+    index: int
+    n: int
+    id: str = ""
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The meaning of -o: how each picture's file is called."""
+
+    pattern: str
+    force: bool = False
+
+    @property
+    def is_stdout(self) -> bool:
+        return self.pattern == STDOUT
+
+    @property
+    def is_knowable(self) -> bool:
+        """Whether names are known before anything is drawn."""
+        return not _fields(self.pattern) & {"id", "job"}
+
+    def path(self, picture: Picture) -> Path:
+        values = {
+            "seed": picture.seed,
+            "index": picture.index,
+            "n": picture.n,
+            "id": picture.id,
+            "job": picture.job,
+            "slug": slug(picture.prompt),
+        }
+        try:
+            return Path(string.Formatter().vformat(self.pattern, (), values))
+        except ValueError as error:
+            raise CraftError("USAGE", f"-o {self.pattern}: {error}", "a number's form is like {index:03}") from error
+
+    def check(self, pictures: list[Picture]) -> None:
+        """Before drawing: the names are free and their folders can be written. Raises OUTPUT_*."""
+        if self.is_stdout or not self.is_knowable:
+            return
+        for path in {self.path(picture) for picture in pictures}:
+            _check_folder(path)
+            if not self.force and _is_taken(path):
+                raise exists(path)
+
+
+def target(option: str | None, *, many: bool, file_format: str, force: bool) -> Target:
+    """-o as a Target; `many`: more than one picture will come. Raises USAGE."""
+    extension = EXTENSIONS[file_format]
+    if option is None:
+        return Target(f"{{slug}}-{{seed}}.{extension}", force)
+    if option == STDOUT:
+        return Target(STDOUT, force)
+    if option.endswith("/") or Path(option).is_dir():
+        return Target(f"{_literal(option.rstrip('/') or '/')}/{{slug}}-{{seed}}.{extension}", force)
+    names = _fields(option)
+    unknown = names - set(FIELDS)
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in FIELDS)
+        raise CraftError("USAGE", f"-o {option}: no field {{{min(unknown)}}}", f"known: {known}; {{{{ for a brace")
+    if many and not names & _DISTINCT and not _is_special(Path(option)):
+        option = _numbered(option)
+    return Target(option, force)
+
+
+def extension_of(option: str | None) -> str:
+    """The file name extension in -o, without its dot; empty where it has none."""
+    if option is None or option == STDOUT or option.endswith("/"):
+        return ""
+    return Path(option).suffix.lstrip(".").lower() if not _is_special(Path(option)) else ""
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a piece of a file name: its letters and digits, joined by dashes."""
+    words = re.findall(r"\w+", prompt.lower().replace("_", " "))
+    text = ""
+    for word in words:
+        longer = f"{text}-{word}" if text else word
+        if len(longer.encode("utf-8", "ignore")) > _SLUG_LENGTH:
+            break
+        text = longer
+    return text or "picture"
+
+
+def write(path: Path, data: bytes, *, force: bool) -> None:
+    """The whole file or nothing, under its name or not at all."""
+    try:
+        if _is_special(path):
+            with path.open("wb") as file:
+                file.write(data)
+            return
+        _write_file(Path(os.path.realpath(path)) if force else path, data, force)
+    except FileExistsError:
+        raise exists(path) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise errors.output_failed(path, error) from error
+
+
+def _write_file(path: Path, data: bytes, force: bool) -> None:
+    temporary = path.with_name(f".craft-{os.urandom(6).hex()}.part")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        if force:
+            temporary.replace(path)
+        else:
+            _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the file its name, unless somebody else has taken it since."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if _is_taken(path):
+            raise FileExistsError from None
+        temporary.rename(path)
+
+
+def write_stdout(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def refuse_terminal() -> None:
+    """Image bytes at a terminal help nobody."""
+    if sys.stdout is None or sys.stdout.isatty():
+        raise CraftError("USAGE", "-o - would write a picture's bytes to the terminal", "send it on: ... -o - | file -")
+
+
+def exists(path: Path) -> CraftError:
+    return CraftError("OUTPUT_EXISTS", f"{path} exists", "--force overwrites it; -o gives another name")
+
+
+def _fields(pattern: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    except ValueError as error:
+        raise CraftError("USAGE", f"-o {pattern}: {error}", "a brace that is meant itself is written twice") from error
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _numbered(option: str) -> str:
+    """apple.png -> apple-{n}.png"""
+    path = Path(option)
+    return str(path.with_name(f"{path.stem}-{{n}}{path.suffix}"))
+
+
+def _is_taken(path: Path) -> bool:
+    return os.path.lexists(path) and not _is_special(path)
+
+
+def _is_special(path: Path) -> bool:
+    """A device or a pipe, such as /dev/null or bash's >(command): written to, never replaced."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.parent
+    if _is_special(path):
+        return
+    if not folder.is_dir():
+        raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: no folder {folder}", f"mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: {folder} is read-only", "choose another with -o")
+    if path.is_dir():
+        raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: it is a folder", "choose another with -o")
+
+
+def print_json(value: Any) -> None:
+    """One JSON value a line, at once."""
+    import json
+
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def print_table(headers: list[str], rows: list[list[str]]) -> None:
+    """Columns: neat at a terminal, separated by tabs in a pipe."""
+    rows = [[errors.one_line(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from craft_cli import render
+
+        render.print_table(headers, rows)
+        return
+    for row in rows:
+        print("\t".join(row))

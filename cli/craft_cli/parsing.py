@@ -1,0 +1,111 @@
+"""Typer's commands, quick to parse.
+
+Typer turns words into values with pydantic, whose import alone takes as long as
+everything else `craft` does at its start. craft's options are text, numbers and
+flags, so these classes convert them on their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Stands where Typer would keep its pydantic adapter."""
+
+    kind: type
+    is_list: bool
+
+    def coerce(self, value: Any, param: Any, ctx: typer.Context) -> Any:
+        if self.is_list:
+            return [self._convert(item, param, ctx) for item in value or ()]
+        return None if value is None else self._convert(value, param, ctx)
+
+    def _convert(self, value: Any, param: Any, ctx: typer.Context) -> Any:
+        if isinstance(value, self.kind):
+            return value
+        try:
+            return self.kind(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not {_KINDS[self.kind]}", ctx=ctx, param=param) from None
+
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _quicken(params: Sequence[Any]) -> None:
+    for param in params:
+        annotation = param.type_descriptor.annotation
+        is_list = get_origin(annotation) is list
+        kind = get_args(annotation)[0] if is_list else annotation
+        if kind in (str, int, float, bool):
+            param._runtime_param = _Plain(kind, is_list)
+
+
+class QuickCommand(TyperCommand):
+    """A command that parses without pydantic."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _quicken(self.params)
+        return super().parse_args(ctx, args)
+
+
+class QuickGroup(TyperGroup):
+    """A group that parses without pydantic."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _quicken(self.params)
+        return super().parse_args(ctx, args)
+
+
+class LazyGroup(QuickGroup):
+    """A group whose members are imported when they are asked for."""
+
+    # name -> (module, whether it is a group)
+    members: ClassVar[dict[str, tuple[str, bool]]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Only the names matter here: Typer suggests from them.
+        self.commands = dict.fromkeys(self.members)  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.members)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.members:
+            return None
+        if self.commands[cmd_name] is None:
+            self.commands[cmd_name] = self._load(cmd_name)
+        return self.commands[cmd_name]
+
+    def _load(self, name: str) -> Any:
+        module, is_group = self.members[name]
+        loaded = import_module(module).app
+        command = typer.main.get_group(loaded) if is_group else typer.main.get_command(loaded)
+        command.name = name
+        return command
+
+
+def new_app(help_text: str, *, examples: str = "") -> typer.Typer:
+    """A Typer of craft's kind: plain help, no tracebacks, no completion options of its own."""
+    return typer.Typer(
+        cls=QuickGroup,
+        help=help_text,
+        epilog=f"\b\n{examples}" if examples else None,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=CONTEXT,
+    )
+
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -1,0 +1,144 @@
+"""What a picture's file says about how it was made.
+
+PNG: the text chunk `craft`. JPEG and WebP: EXIF UserComment. Both hold the same JSON.
+The file may come from anyone: it is read as data, within limits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from craft_protos.reasons import CraftError
+
+from craft_cli.spec import FORMATS, Spec
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+T = TypeVar("T")
+
+_EXIF, _USER_COMMENT = 0x8769, 0x9286
+_MAX_FILE_BYTES = 256 * 1024 * 1024
+_MAX_PIXELS = 100_000_000
+_FORMATS = ["PNG", "JPEG", "WEBP"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """A picture's origin, as far as it must be known to make it again."""
+
+    spec: Spec  # of this one image: its own seed, a count of 1
+    model_sha256: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+
+    def differences(self, other: Provenance) -> dict[str, list[str]]:
+        """What was not the same when the other was made: name -> [this, other]."""
+        here, there = self._circumstances(), other._circumstances()
+        return {
+            name: [here.get(name, ""), there.get(name, "")]
+            for name in sorted(here.keys() | there.keys())
+            if here.get(name, "") != there.get(name, "")
+        }
+
+    def _circumstances(self) -> dict[str, str]:
+        return {
+            "model": f"{self.spec.model} {self.model_sha256}".strip(),
+            "device": self.device,
+            "precision": self.precision,
+            **self.versions,
+        }
+
+
+def read_source(name: str) -> bytes:
+    """The bytes of a file, or of stdin for `-`. Raises NO_INPUT."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise CraftError(
+            "NO_INPUT", f"{name} cannot be read: {error.strerror}", "give the path of a picture"
+        ) from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise CraftError("BAD_DATA", f"{name} is larger than {_MAX_FILE_BYTES >> 20} MiB", "give a picture of craft's")
+    return data
+
+
+def open_picture(data: bytes, name: str) -> Image.Image:
+    """A decoded picture; its size is checked before its pixels are. Raises BAD_DATA."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(BytesIO(data), formats=_FORMATS)
+            if picture.width * picture.height > _MAX_PIXELS:
+                raise CraftError("BAD_DATA", f"{name} is too large: {picture.width}x{picture.height}", "")
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise CraftError("BAD_DATA", f"{name} is not a readable picture: {error}", "PNG, JPEG and WebP are") from error
+    return picture
+
+
+def read(picture: Image.Image, name: str) -> Provenance:
+    """The provenance in a picture. Raises NO_PROVENANCE."""
+    text = _text(picture)
+    if text is None:
+        message = f"{name} does not say how it was made"
+        raise CraftError("NO_PROVENANCE", message, "only pictures that craft made, and that no tool stripped, do")
+    try:
+        return _parse(json.loads(text))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CraftError("NO_PROVENANCE", f"{name}: its provenance cannot be read: {error}", "") from error
+
+
+def _text(picture: Image.Image) -> str | None:
+    if picture.format == "PNG":
+        text = getattr(picture, "text", {}).get("craft")
+        return text if isinstance(text, str) else None
+    comment = picture.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
+    if not isinstance(comment, bytes):
+        return None
+    kind, body = comment[:8], comment[8:]
+    return body.decode("utf-16" if kind.startswith(b"UNICODE") else "utf-8", "replace")
+
+
+def _parse(record: dict[str, Any]) -> Provenance:
+    model = record["model"]
+    spec = Spec(
+        prompt=_is(str, record["prompt"]),
+        negative_prompt=_is(str, record.get("negative_prompt", "")),
+        model=_is(str, model["name"]),
+        width=_is(int, record["width"]),
+        height=_is(int, record["height"]),
+        steps=_is(int, record["steps"]),
+        guidance_scale=float(record["guidance_scale"]),
+        seed=_is(int, record["seed"]),
+        sampler=_is(str, record["sampler"]),
+        format=FORMATS[_is(str, record.get("format", "png"))],
+        deterministic=bool(record.get("deterministic", False)),
+    )
+    versions = {str(name): str(version) for name, version in dict(record.get("versions", {})).items()}
+    return Provenance(
+        spec=spec,
+        model_sha256=_is(str, model.get("sha256", "")),
+        device=_is(str, record.get("device", "")),
+        precision=_is(str, record.get("precision", "")),
+        versions=versions,
+    )
+
+
+def _is(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value

@@ -1,0 +1,112 @@
+"""Make a picture again from what its file says, and say whether it came out the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from craft_protos.reasons import CraftError
+
+from craft_cli import drawing, provenance
+from craft_cli.provenance import Provenance
+from craft_cli.spec import Spec
+
+if TYPE_CHECKING:
+    from craft_protos import models_pb2
+    from PIL import Image
+
+    from craft_cli.session import Session
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture's file: its pixels and its provenance."""
+
+    name: str
+    picture: Image.Image
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the new picture differs from the original."""
+
+    max_difference: int  # of 255, in any channel of any pixel
+    tolerance: int
+    differences: dict[str, list[str]]  # circumstances: name -> [then, now]
+
+    @property
+    def result(self) -> str:
+        if self.max_difference == 0:
+            return "identical"
+        return "within" if self.max_difference <= self.tolerance else "different"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "result": self.result,
+            "max_difference": self.max_difference,
+            "tolerance": self.tolerance,
+            "differences": self.differences,
+        }
+
+
+def read_original(name: str) -> Original:
+    """Raises NO_INPUT, BAD_DATA or NO_PROVENANCE."""
+    data = provenance.read_source(name)
+    shown = "stdin" if name == "-" else name
+    picture = provenance.open_picture(data, shown)
+    return Original(shown, picture, provenance.read(picture, shown))
+
+
+def find_model(session: Session, origin: Provenance) -> str:
+    """The name here of the model that drew it, whatever it was called there. Raises UNKNOWN_MODEL."""
+    models = drawing.insist(session, lambda client: client.list_models())
+    same = [model.name for model in models if model.sha256 == origin.model_sha256]
+    if not origin.model_sha256 or same:
+        return origin.spec.model if origin.spec.model in same or not same else same[0]
+    raise CraftError("UNKNOWN_MODEL", _absent(origin, models), "-m NAME draws with another model")
+
+
+def _absent(origin: Provenance, models: list[models_pb2.Model]) -> str:
+    name, sha256 = origin.spec.model, origin.model_sha256[:12]
+    namesake = next((model for model in models if model.name == name), None)
+    if namesake is None:
+        return f"the model {name} ({sha256}) is not here"
+    return f"it was drawn with {name} {sha256}; {name} here is {namesake.sha256[:12]}"
+
+
+def again(original: Original, model: str) -> Spec:
+    """What draws it once more: its own seed, one picture."""
+    return replace(original.provenance.spec, model=model)
+
+
+def verify(session: Session, original: Original, model: str, tolerance: int) -> Verdict:
+    """Draw it again, compare, and leave nothing behind."""
+    from craft_cli import spec as specs
+
+    request = specs.request(again(original, model), lease=True)
+    job_id = drawing.submit(session, request).id
+    for event in drawing.follow(session, job_id):
+        if event.HasField("finished"):
+            job = event.finished.job
+            drawing.require_success(job)
+            data = drawing.fetch(session, job.images[0])
+            session.client.delete_image(job.images[0].id)
+            return _compare(original, data, tolerance)
+    raise AssertionError("unreachable")
+
+
+def _compare(original: Original, data: bytes, tolerance: int) -> Verdict:
+    remade = provenance.open_picture(data, "the new picture")
+    now = provenance.read(remade, "the new picture")
+    differences = original.provenance.differences(now)
+    return Verdict(_max_difference(original.picture, remade), tolerance, differences)
+
+
+def _max_difference(one: Image.Image, other: Image.Image) -> int:
+    from PIL import ImageChops
+
+    if one.size != other.size:
+        return 255
+    extrema = ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getextrema()
+    return max(int(high) for _, high in extrema)  # type: ignore[misc]

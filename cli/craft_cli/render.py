@@ -1,0 +1,93 @@
+"""What only a person at a terminal sees: live progress and tables. Never imported in a pipe."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from craft_protos import jobs_pb2
+
+
+class JobProgress:
+    """One job's progress on stderr; it vanishes when the job is done."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._bars.add_task("waiting", total=None, amount="")
+        self._steps: dict[int, int] = {}
+        self._count = 1
+
+    def __enter__(self) -> JobProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def see(self, event: jobs_pb2.JobEvent) -> None:
+        """Show one event."""
+        kind = event.WhichOneof("event")
+        if kind == "snapshot":
+            self._count = max(1, event.snapshot.generate.count)
+            self._queued(event.snapshot.position)
+        elif kind == "queued":
+            self._queued(event.queued.position)
+        elif kind == "loading":
+            self._loading(event.loading)
+        elif kind == "started":
+            where = f" on {event.started.device}" if event.started.device else ""
+            self._show(f"drawing{where}", None, None, event.started.notice)
+        elif kind == "step":
+            self._step(event.step)
+
+    def _queued(self, position: int) -> None:
+        self._show(f"queued, {position} ahead" if position else "waiting", None, None, "")
+
+    def _loading(self, loading: jobs_pb2.JobEvent.Loading) -> None:
+        amount = f"{megabytes(loading.bytes_done)} of {megabytes(loading.bytes_total)}" if loading.bytes_total else ""
+        self._show(f"loading {loading.model}", loading.bytes_done, loading.bytes_total or None, amount)
+
+    def _step(self, step: jobs_pb2.JobEvent.Step) -> None:
+        self._steps[step.index] = step.step
+        done, total = sum(self._steps.values()), step.of * self._count
+        self._show(
+            "drawing", done, total, f"step {done} of {total}" if self._count == 1 else f"{done} of {total} steps"
+        )
+
+    def _show(self, what: str, done: int | None, total: int | None, amount: str) -> None:
+        self._bars.update(self._task, description=what, completed=done or 0, total=total, amount=amount)
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"
+
+
+def print_table(headers: list[str], rows: list[list[str]]) -> None:
+    """Columns on stdout; long cells are cut, not wrapped."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for header in headers:
+        table.add_column(header, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _plain(cell: str) -> str:
+    from rich.markup import escape
+
+    return escape(cell)

@@ -1,0 +1,112 @@
+"""How a command gets its client: at first use, and again when the daemon died meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from craft_protos import config
+from craft_protos.reasons import CraftError
+from craft_protos.version import __version__
+
+from craft_cli import autostart, errors
+
+if TYPE_CHECKING:
+    from craft_cli.client import Client
+
+START_COMMAND = "craft daemon start"
+_AWAIT_S = 30.0  # for a daemon that somebody else must bring back
+_LOOK_EVERY_S = 0.1
+
+
+class Session:
+    """One command's way to the daemon. Safe to use from several threads."""
+
+    def __init__(self, *, autostart: bool = True) -> None:
+        self.paths = config.find_paths()
+        self.target = config.client()
+        self._may_start = autostart and self.target.autostart and not self.target.host
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """Connected. Raises DAEMON_UNREACHABLE, or why the daemon could not start."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def reconnect(self, broken: Client) -> Client:
+        """A client to the daemon that runs now, after `broken` lost its own."""
+        with self._lock:
+            if self._client is broken:
+                broken.close()
+                self._client = None
+                self._client = self._connect_again()
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _connect(self) -> Client:
+        if self.target.host:
+            return self._open(self.target.host)
+        found = autostart.find(self.paths)
+        if found is None:
+            found = self._start()
+        elif found.version != __version__:
+            found = self._renew(found)
+        return self._open(found.address)
+
+    def _connect_again(self) -> Client:
+        """As _connect, but a daemon that must not be started here gets time to come back."""
+        if self._may_start:
+            autostart.await_end_or_answer(self.paths, _AWAIT_S)
+            return self._connect()
+        deadline = time.monotonic() + _AWAIT_S
+        while True:
+            client = self._open(self.target.host) if self.target.host else self._find()
+            if client is not None and client.is_serving(timeout_s=2.0):
+                return client
+            if time.monotonic() > deadline:
+                raise _unreachable(self.target.host)
+            time.sleep(_LOOK_EVERY_S)
+
+    def _find(self) -> Client | None:
+        found = autostart.find(self.paths)
+        return self._open(found.address) if found else None
+
+    def _start(self) -> autostart.Found:
+        if not self._may_start:
+            raise _unreachable("")
+        return autostart.start(self.paths)
+
+    def _renew(self, old: autostart.Found) -> autostart.Found:
+        """A daemon of another version is replaced when it has nothing to do."""
+        client = self._open(old.address)
+        try:
+            status = client.status()
+            if not self._may_start or status.queued or status.running:
+                errors.say(f"craft: the daemon is craft {old.version}, this is {__version__}; craft daemon restart")
+                return old
+            return autostart.replace(self.paths, old, lambda: client.shutdown(now=False))
+        finally:
+            client.close()
+
+    def _open(self, address: str) -> Client:
+        from craft_cli.client import Client
+
+        return Client(address, api_key=self.target.api_key, ca_file=self.target.ca_file)
+
+
+def _unreachable(host: str) -> CraftError:
+    if host:
+        return CraftError("DAEMON_UNREACHABLE", f"no daemon answers at {host}", "check CRAFT_HOST")
+    return CraftError("DAEMON_UNREACHABLE", "no daemon runs", f"start it: {START_COMMAND}")

@@ -1,0 +1,189 @@
+"""The JSON that users' programs rely on, built in one place. Fields may join; none changes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from craft_cli.spec import format_of
+
+if TYPE_CHECKING:
+    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def generated(job: jobs_pb2.Job, image: images_pb2.Image, path: str | None) -> dict[str, Any]:
+    """`generate --json`: one finished image; `path` is None when its bytes went to stdout."""
+    timings = job.timings
+    committed = _seconds(image.create_time) - _seconds(job.create_time)
+    return {
+        "job": job.id,
+        "image": image.id,
+        "index": image.index,
+        "path": path,
+        "seed": image.seed,
+        "sha256": image.sha256,
+        "model": image.model or job.generate.model,
+        "loras": [],
+        "width": image.width,
+        "height": image.height,
+        "timings": {
+            "queued_s": round(timings.queued_s, 6),
+            "load_s": round(timings.load_s, 6),
+            "denoise_s": round(timings.denoise_s, 6),
+            "total_s": round(committed if committed > 0 else timings.total_s, 6),
+        },
+    }
+
+
+def state_of(number: jobs_pb2.JobState.ValueType) -> str:
+    from craft_protos import jobs_pb2
+
+    return jobs_pb2.JobState.Name(number).removeprefix("JOB_STATE_")
+
+
+def job(message: jobs_pb2.Job) -> dict[str, Any]:
+    """`jobs show --json`."""
+    error = {"reason": message.error.reason, "message": message.error.message, "hint": message.error.hint}
+    return {
+        "id": message.id,
+        "state": state_of(message.state),
+        "attempts": message.attempts,
+        "images": [
+            {"id": image.id, "index": image.index, "seed": image.seed, "sha256": image.sha256}
+            for image in message.images
+        ],
+        "error": error if message.error.reason else None,
+        "generate": spec(message.generate),
+        "position": message.position,
+        "priority": "batch" if message.priority == 2 else "interactive",
+        "create_time": moment(message.create_time),
+        "start_time": moment(message.start_time),
+        "finish_time": moment(message.finish_time),
+        "timings": {
+            "queued_s": round(message.timings.queued_s, 6),
+            "load_s": round(message.timings.load_s, 6),
+            "denoise_s": round(message.timings.denoise_s, 6),
+            "total_s": round(message.timings.total_s, 6),
+        },
+    }
+
+
+def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
+    """GenerateSpec under its own names."""
+    return {
+        "prompt": generate.prompt,
+        "negative_prompt": generate.negative_prompt,
+        "model": generate.model,
+        "width": generate.width,
+        "height": generate.height,
+        "steps": generate.steps,
+        "guidance_scale": generate.guidance_scale,
+        "seed": generate.seed,
+        "count": max(1, generate.count),
+        "sampler": generate.sampler,
+        "format": format_of(generate.format),
+        "deterministic": generate.deterministic,
+    }
+
+
+def plan(message: jobs_pb2.JobPlan, outputs: list[str]) -> dict[str, Any]:
+    """`generate --plan --json`."""
+    return {
+        **spec(message.generate),
+        "model_loaded": message.model_loaded,
+        "load_bytes": message.load_bytes,
+        "evicted_models": list(message.evicted_models),
+        "queue_position": message.queue_position,
+        "device": message.device or None,
+        "outputs": outputs,
+    }
+
+
+def image(message: images_pb2.Image) -> dict[str, Any]:
+    """`images show --json`."""
+    return {
+        "id": message.id,
+        "job": message.job_id,
+        "index": message.index,
+        "seed": message.seed,
+        "sha256": message.sha256,
+        "media_type": message.media_type,
+        "width": message.width,
+        "height": message.height,
+        "size_bytes": message.size_bytes,
+        "create_time": moment(message.create_time),
+        "model": message.model,
+        "prompt": message.prompt,
+        "provenance": _parsed(message.provenance),
+    }
+
+
+def model(message: models_pb2.Model) -> dict[str, Any]:
+    """`models show --json`."""
+    defaults = message.defaults
+    return {
+        "name": message.name,
+        "family": message.family,
+        "pipeline": message.pipeline,
+        "size_bytes": message.size_bytes,
+        "sha256": message.sha256,
+        "precision": message.precision,
+        "built_in": message.built_in,
+        "loaded_on": list(message.loaded_on),
+        "defaults": {
+            "width": defaults.width,
+            "height": defaults.height,
+            "steps": defaults.steps,
+            "guidance_scale": defaults.guidance_scale,
+            "sampler": defaults.sampler,
+        },
+        "refused": message.refused or None,
+    }
+
+
+def status(message: daemon_pb2.DaemonStatus) -> dict[str, Any]:
+    """`daemon status --json`."""
+    return {
+        "pid": message.pid,
+        "version": message.version,
+        "address": message.address,
+        "http": message.http or None,
+        "workers": [worker(one) for one in message.workers],
+        "queue": {"queued": message.queued, "running": message.running},
+        "draining": message.draining,
+        "start_time": moment(message.start_time),
+        "rss_bytes": message.rss_bytes,
+        "warnings": list(message.warnings),
+    }
+
+
+def worker(message: daemon_pb2.WorkerStatus) -> dict[str, Any]:
+    from craft_protos import daemon_pb2
+
+    return {
+        "pid": message.pid,
+        "device": message.device,
+        "state": daemon_pb2.WorkerState.Name(message.state).removeprefix("WORKER_STATE_").lower(),
+        "models": list(message.models),
+        "rss_bytes": message.rss_bytes,
+        "device_bytes": message.device_bytes,
+        "restarts": message.restarts,
+        "predict_calls": message.predict_calls,
+    }
+
+
+def moment(time: Timestamp) -> str | None:
+    """RFC 3339 in UTC, or None where it has not been."""
+    return time.ToJsonString() if time.seconds else None
+
+
+def _seconds(time: Timestamp) -> float:
+    return time.seconds + time.nanos / 1e9
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None

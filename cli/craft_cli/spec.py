@@ -1,0 +1,157 @@
+"""What to draw: from options or from a JSON line into CreateJob's fields."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from craft_protos.reasons import CraftError, invalid
+
+from craft_cli import drawing
+
+if TYPE_CHECKING:
+    from craft_protos import jobs_pb2
+
+FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
+EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """GenerateSpec's fields by their names; None: the model's own default."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    model: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    count: int = 1
+    sampler: str = ""
+    format: str = ""
+    deterministic: bool = False
+
+    def with_seed(self) -> Spec:
+        """The same with a seed of its own: the client makes it, so that a repeated request is the same."""
+        return self if self.seed is not None else replace(self, seed=drawing.new_seed())
+
+    def message(self) -> jobs_pb2.GenerateSpec:
+        """As the contract's message. Raises INVALID_FIELD for what it cannot carry."""
+        from craft_protos import jobs_pb2
+
+        if self.count < 1:
+            raise invalid("count", f"{self.count} is too few", "ask for at least one picture")
+        generate = jobs_pb2.GenerateSpec(format=_format_number(self.format))
+        for name, value in vars(self).items():
+            if name != "format" and value is not None:
+                _put(generate, name, value)
+        return generate
+
+
+def request(spec: Spec, *, lease: bool, batch: bool = False, request_id: str = "") -> jobs_pb2.CreateJobRequest:
+    """CreateJob's message. The spec must have a seed."""
+    from craft_protos import jobs_pb2
+
+    assert spec.seed is not None
+    return jobs_pb2.CreateJobRequest(
+        request_id=request_id or drawing.new_request_id(),
+        generate=spec.message(),
+        priority=jobs_pb2.PRIORITY_BATCH if batch else jobs_pb2.PRIORITY_INTERACTIVE,
+        lease=lease,
+    )
+
+
+def format_name(text: str) -> str:
+    """png, jpeg or webp from what people write. Raises USAGE."""
+    found = FORMATS.get(text.lower().lstrip("."))
+    if found is None:
+        raise CraftError("USAGE", f"craft writes no {text!r} files", "use png, jpeg or webp")
+    return found
+
+
+def _format_number(name: str) -> jobs_pb2.ImageFormat.ValueType:
+    from craft_protos import jobs_pb2
+
+    numbers = {
+        "": jobs_pb2.IMAGE_FORMAT_UNSPECIFIED,
+        "png": jobs_pb2.IMAGE_FORMAT_PNG,
+        "jpeg": jobs_pb2.IMAGE_FORMAT_JPEG,
+        "webp": jobs_pb2.IMAGE_FORMAT_WEBP,
+    }
+    return numbers[name]
+
+
+def format_of(number: int) -> str:
+    """The name of an ImageFormat; unspecified is png."""
+    return {2: "jpeg", 3: "webp"}.get(number, "png")
+
+
+def _put(generate: jobs_pb2.GenerateSpec, name: str, value: object) -> None:
+    try:
+        setattr(generate, name, value)
+    except UnicodeEncodeError as error:
+        raise invalid(name, "not valid text (it is not UTF-8)") from error
+    except ValueError as error:  # what a protobuf integer cannot hold
+        raise invalid(name, f"{value} is out of range") from error
+
+
+def from_line(line: str, defaults: Spec) -> tuple[Spec, str]:
+    """A batch's line (a prompt, or a JSON object) as a spec and its request_id, if it has one."""
+    if not line.lstrip().startswith("{"):
+        return replace(defaults, prompt=line), ""
+    fields = _object(line)
+    request_id = fields.pop("request_id", "")
+    if not isinstance(request_id, str):
+        raise invalid("request_id", "must be text")
+    for name, value in fields.items():
+        fields[name] = _checked(name, value)
+    return replace(defaults, **fields), request_id
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        message = f"not valid JSON: {error}"
+        raise CraftError(
+            "BAD_DATA", message, 'a line is a prompt or an object like {"prompt": "a red apple"}'
+        ) from error
+    assert isinstance(fields, dict)
+    return fields
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "prompt": (str, "text"),
+    "negative_prompt": (str, "text"),
+    "model": (str, "text"),
+    "width": (int, "a whole number"),
+    "height": (int, "a whole number"),
+    "steps": (int, "a whole number"),
+    "guidance_scale": (float, "a number"),
+    "seed": (int, "a whole number"),
+    "count": (int, "a whole number"),
+    "sampler": (str, "text"),
+    "format": (str, "png, jpeg or webp"),
+    "deterministic": (bool, "true or false"),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a JSON field, of the right kind. Raises INVALID_FIELD."""
+    if name not in _KINDS:
+        near = difflib.get_close_matches(name, _KINDS, n=1)
+        raise invalid(name, "no such field", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_KINDS)}")
+    kind, meaning = _KINDS[name]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise invalid(name, f"must be {meaning}")
+    if name == "format":
+        value = FORMATS.get(str(value).lower())
+        if value is None:
+            raise invalid(name, f"must be {meaning}")
+    return value

@@ -1,0 +1,41 @@
+"""Durations and sizes as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from craft_protos.reasons import CraftError
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def seconds(text: str, option: str) -> float:
+    """90, 90s, 5m, 2h, 30d, 1w. Raises USAGE."""
+    found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([smhdw]?)\s*", text)
+    if found is None:
+        raise CraftError("USAGE", f"{option}: {text!r} is no duration", "write it like 90s, 5m, 2h or 30d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def size(count: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def age(seconds_ago: float) -> str:
+    """3 s, 5 min, 2 h, 4 d."""
+    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds_ago >= factor:
+            return f"{seconds_ago // factor:.0f} {unit}"
+    return f"{max(0.0, seconds_ago):.0f} s"
+
+
+def age_s_of(epoch_s: float) -> float:
+    return datetime.now(UTC).timestamp() - epoch_s
+
+
+def age_of(epoch_s: float) -> str:
+    return age(age_s_of(epoch_s)) if epoch_s else ""
