@@ -1,0 +1,37 @@
+"""`python -m craftd.worker --fd N --files DIR ...`: one worker, until its socket ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+
+from craftd.worker.channel import Channel
+from craftd.worker.inbox import Inbox
+from craftd.worker.options import ENVIRONMENT, parse
+
+_log = logging.getLogger("craftd.worker")
+
+
+def main() -> None:
+    """Listen first, then import torch: a front that dies meanwhile ends this process too."""
+    options = parse(sys.argv[1:])
+    os.environ.update(ENVIRONMENT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the front's business
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    inbox = Inbox()
+    channel = Channel(socket.socket(fileno=options.fd), inbox.post)
+    channel.start()
+    try:
+        from craftd.worker.loop import run
+
+        run(options, channel, inbox)
+    except BaseException:
+        _log.exception("the worker ends")
+        channel.end(1)
+
+
+if __name__ == "__main__":
+    main()

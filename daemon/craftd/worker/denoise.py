@@ -1,0 +1,178 @@
+"""craft's own denoise loop: rows of different samplers, steps and guidance in one model call."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from craft_protos.reasons import CraftError
+
+from craftd.worker import picture, samplers
+from craftd.worker.families.base import Conditioning, Family, ModelRow
+from craftd.worker.messages import Draw
+from craftd.worker.picture import Pixels
+from craftd.worker.row import Drawing
+from craftd.worker.samplers import Scheduler
+
+_PROMPTS_KEPT = 64
+
+
+@dataclass(eq=False)
+class Denoising:
+    """One image between two steps."""
+
+    family: Family
+    conditioning: Conditioning
+    scheduler: Scheduler
+    steps: int
+    latents: torch.Tensor
+    cost: int
+    step_arguments: dict[str, Any]
+    calls: int = 0
+    clean: torch.Tensor | None = field(default=None, repr=False)  # what the latents seem to become
+
+    @property
+    def group(self) -> Hashable:
+        return (tuple(self.latents.shape), self.conditioning.text_length)
+
+    @property
+    def step(self) -> int:
+        return samplers.completed_steps(self.calls, self.steps, self.scheduler)
+
+    @property
+    def of(self) -> int:
+        return samplers.completed_steps(len(self.scheduler.timesteps), self.steps, self.scheduler)
+
+    @property
+    def is_done(self) -> bool:
+        return self.calls == len(self.scheduler.timesteps)
+
+    @property
+    def scheduler_name(self) -> str:
+        return type(self.scheduler).__name__
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        return self.scheduler.timesteps[self.calls]
+
+    def model_row(self) -> ModelRow:
+        sample = self.scheduler.scale_model_input(self.latents, self.timestep)
+        return ModelRow(sample, self.timestep, self.conditioning)
+
+    def take(self, output: torch.Tensor) -> None:
+        """Step the scheduler with the model's output."""
+        stepped = self.scheduler.step(output, self.timestep, self.latents, **self.step_arguments, return_dict=False)
+        self.latents = stepped[0]
+        self.calls += 1
+
+    def preview(self) -> bytes:
+        if self.clean is None:
+            return b""
+        return picture.encode_preview(self.family.sketch(self.clean))
+
+    def close(self) -> None:
+        self.clean = None
+
+
+class Denoiser:
+    """The runner over a family."""
+
+    def __init__(self, family: Family, *, precision: str, resident_bytes: int, device: torch.device, notice: str = ""):
+        self.precision = precision
+        self.resident_bytes = resident_bytes
+        self.notice = notice
+        self.is_tiled = False
+        self._family = family
+        self._device = device
+        self._encoded: OrderedDict[tuple[str, str, float], Conditioning] = OrderedDict()
+
+    def begin(self, job: Draw, seed: int) -> Denoising:
+        """In the order of diffusers' pipelines, so that the generator gives the same numbers."""
+        with torch.inference_mode():
+            conditioning = self._encode(job)
+            scheduler = samplers.build(job.sampler, self._family.scheduler)
+            samplers.spread(scheduler, job.steps, self._device)
+            generator = torch.Generator("cpu").manual_seed(seed)
+            latents = self._family.prepare(job.width, job.height, generator) * scheduler.init_noise_sigma
+        return Denoising(
+            family=self._family,
+            conditioning=conditioning,
+            scheduler=scheduler,
+            steps=job.steps,
+            latents=latents,
+            cost=job.width * job.height * conditioning.model_rows,
+            step_arguments=samplers.step_arguments(scheduler, generator),
+        )
+
+    def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
+        rows = _ours(drawings)
+        with torch.inference_mode():
+            inputs = [row.model_row() for row in rows]
+            outputs = self._family.predict(inputs)
+            return [
+                _take(row, given, output, wanted)
+                for row, given, output, wanted in zip(rows, inputs, outputs, with_preview, strict=True)
+            ]
+
+    def render(self, drawings: Sequence[Drawing]) -> list[Pixels]:
+        with torch.inference_mode():
+            latents = torch.cat([row.latents for row in _ours(drawings)])
+            if not torch.isfinite(latents).all():
+                raise CraftError(
+                    "JOB_FAILED",
+                    "the model gave numbers that are not finite",
+                    f"it was computed in {self.precision}; try --precision fp32, or another sampler",
+                )
+            return self._family.decode(latents)
+
+    def offload(self) -> bool:
+        return self._family.offload()
+
+    def tile(self) -> bool:
+        self.is_tiled = self.is_tiled or self._family.tile()
+        return self.is_tiled
+
+    def close(self) -> None:
+        self._encoded.clear()
+
+    def _encode(self, job: Draw) -> Conditioning:
+        asked = (job.prompt, job.negative_prompt, job.guidance_scale)
+        if asked not in self._encoded:
+            self._encoded[asked] = self._family.encode(*asked)
+        self._encoded.move_to_end(asked)
+        while len(self._encoded) > _PROMPTS_KEPT:
+            self._encoded.popitem(last=False)
+        return self._encoded[asked]
+
+
+def _take(row: Denoising, given: ModelRow, output: torch.Tensor, wants_preview: bool) -> Exception | None:
+    try:
+        row.clean = _clean(given, output, row.scheduler) if wants_preview else None
+        row.take(output)
+    except Exception as exc:  # a scheduler's failure is its own row's, not the batch's
+        return exc
+    return None
+
+
+def _ours(drawings: Sequence[Drawing]) -> list[Denoising]:
+    rows = [drawing for drawing in drawings if isinstance(drawing, Denoising)]
+    assert len(rows) == len(drawings)
+    return rows
+
+
+def _clean(given: ModelRow, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
+    """The noiseless latents that this output points at (Song et al. 2020, equation 12)."""
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return given.sample
+    at = int(given.timestep.round().clamp(0, len(scheduler.alphas_cumprod) - 1))
+    alpha = float(scheduler.alphas_cumprod[at])
+    kept, noise = alpha**0.5, (1 - alpha) ** 0.5
+    kinds: dict[str, torch.Tensor] = {
+        "epsilon": (given.sample - noise * output) / kept,
+        "v_prediction": kept * given.sample - noise * output,
+        "sample": output,
+    }
+    return kinds[scheduler.config.get("prediction_type", "epsilon")]

@@ -1,0 +1,1 @@
+"""One module for each architecture; all of them look the same from outside (base.py)."""

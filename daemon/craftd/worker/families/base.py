@@ -1,0 +1,116 @@
+"""What a family of models must be able to do, and what the engine asks of a loaded model.
+
+A **family** knows one architecture: encode, prepare, predict, decode. `denoise.Denoiser` draws
+with any of them, row by row of a batch. A **runner** is what the engine sees of a loaded model:
+a denoiser over a family, or a pipeline that brings its own loop (`generic.py`).
+LoRA slots will join `ModelRow` and `predict`; nothing above a family needs to know of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from craftd.worker.messages import Draw
+from craftd.worker.picture import Pixels
+from craftd.worker.row import Drawing
+from craftd.worker.samplers import Scheduler
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a prompt has become. Tensors have a leading dimension of 1."""
+
+    positive: torch.Tensor  # tokens, features
+    negative: torch.Tensor | None  # None: no classifier-free guidance
+    guidance_scale: float
+
+    @property
+    def text_length(self) -> int:
+        return int(self.positive.shape[1])
+
+    @property
+    def model_rows(self) -> int:
+        return 1 if self.negative is None else 2
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One request row's input to one model call."""
+
+    sample: torch.Tensor  # 1, channels, height, width; scaled for the model
+    timestep: torch.Tensor  # a scalar
+    conditioning: Conditioning
+
+
+class Family(Protocol):
+    """One loaded model of a known architecture."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The model's own, never stepped."""
+        ...
+
+    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning: ...
+
+    def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
+        """Noise of unit deviation: 1, channels, height, width. Raises INVALID_FIELD for a size it cannot draw."""
+        ...
+
+    def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
+        """The guided model output of each row, in one model call."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> list[Pixels]: ...
+
+    def sketch(self, latents: torch.Tensor) -> Pixels:
+        """About what one row's latents (without noise) will be, small and cheap."""
+        ...
+
+    def offload(self) -> bool:
+        """Keep weights off the device while they are not used; False where that is no help."""
+        ...
+
+    def tile(self) -> bool:
+        """Decode piecewise from now on; False where that cannot be."""
+        ...
+
+
+class Runner(Protocol):
+    """A loaded model, as the engine sees it. One thread at a time may call `advance`."""
+
+    @property
+    def resident_bytes(self) -> int: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def notice(self) -> str:
+        """What a user should know, said when one of its jobs starts."""
+        ...
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether it decodes piecewise, which changes pixels."""
+        ...
+
+    def begin(self, job: Draw, seed: int) -> Drawing: ...
+
+    def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
+        """One model call, then each drawing's own step; gives what went wrong with each.
+
+        Raises where the shared call failed; then all of them are as they were.
+        """
+        ...
+
+    def render(self, drawings: Sequence[Drawing]) -> list[Pixels]: ...
+
+    def offload(self) -> bool: ...
+
+    def tile(self) -> bool: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,117 @@
+"""Last steps of an image, away from the engine's thread: latents -> pixels -> a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import diffusers
+import torch
+from craft_protos.reasons import CraftError
+
+from craftd.worker import memory, picture, provenance
+from craftd.worker.device import Device
+from craftd.worker.memory import Rung
+from craftd.worker.picture import Pixels
+from craftd.worker.provenance import Circumstances
+from craftd.worker.reporter import Picture
+from craftd.worker.row import Row
+from craftd.worker.shelf import Shelved
+
+_log = logging.getLogger(__name__)
+
+_DECODED_PIXELS = 4 * 512 * 512  # in one call of the autoencoder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Posted when a row's file is there, or cannot be."""
+
+    row: Row
+    shelved: Shelved
+    picture: Picture | None = None
+    error: CraftError | None = None
+
+
+class Finisher:
+    """One thread decodes, two encode."""
+
+    def __init__(self, device: Device, post: Callable[[Finished], None]) -> None:
+        self._device = device
+        self._post = post
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._encoding = ThreadPoolExecutor(2, thread_name_prefix="encode")
+
+    def finish(self, rows: Sequence[Row], shelved: Shelved) -> None:
+        """Take over rows whose last step is done."""
+        synchronise(self._device)
+        self._decoding.submit(self._finish, rows, shelved)
+
+    def _finish(self, rows: Sequence[Row], shelved: Shelved) -> None:
+        for some in _portions(rows):
+            for row, result in zip(some, render(some, shelved), strict=True):
+                if isinstance(result, CraftError):
+                    self._post(Finished(row, shelved, error=result))
+                else:
+                    self._encoding.submit(self._encode, row, shelved, result)
+
+    def _encode(self, row: Row, shelved: Shelved, pixels: Pixels) -> None:
+        try:
+            made = self._picture(row, shelved, pixels)
+        except Exception as exc:  # the task's outermost: the row must hear of it
+            self._post(Finished(row, shelved, error=as_craft_error(exc)))
+        else:
+            self._post(Finished(row, shelved, picture=made))
+
+    def _picture(self, row: Row, shelved: Shelved, pixels: Pixels) -> Picture:
+        how = Circumstances(
+            index=row.index,
+            device=str(self._device.place),
+            precision=shelved.runner.precision,
+            scheduler=row.drawn.scheduler_name,
+            batch=row.batch,
+            vae_tiling=shelved.runner.is_tiled,
+            torch=torch.__version__,
+            diffusers=diffusers.__version__,
+        )
+        text = provenance.as_json(row.job, how)
+        data = picture.encode(pixels, row.job.format, text, provenance.as_parameters(row.job, how))
+        return Picture(data, picture.MEDIA_TYPES[row.job.format], text)
+
+
+def render(rows: Sequence[Row], shelved: Shelved) -> list[Pixels | CraftError]:
+    """Pixels of each row, or why there are none; falls down the memory ladder where it must."""
+    try:
+        return list(shelved.runner.render([row.drawn for row in rows]))
+    except memory.OUT_OF_MEMORY:
+        rung = shelved.ladder.descend(len(rows), is_decoding=True)
+        if rung is Rung.FAIL:
+            return [memory.too_little(f"decoding {rows[0].job.width}x{rows[0].job.height} pixels")]
+        _log.warning("out of memory while decoding %d rows: %s", len(rows), rung.name)
+    except Exception as exc:  # one row's failure must not take the others along
+        if len(rows) == 1:
+            return [as_craft_error(exc)]
+    half = len(rows) // 2
+    return render(rows[:half], shelved) + render(rows[half:], shelved) if half else render(rows, shelved)
+
+
+def as_craft_error(exc: Exception) -> CraftError:
+    """What a user hears of a library's exception."""
+    if isinstance(exc, CraftError):
+        return exc
+    _log.error("a job failed", exc_info=exc)
+    line = (str(exc).splitlines() or [""])[0]
+    return CraftError("JOB_FAILED", f"drawing failed: {type(exc).__name__}: {line}", "`craft daemon logs` has more")
+
+
+def synchronise(device: Device) -> None:
+    """Wait until the device has done what was asked of it, so that another thread may read the results."""
+    if device.place.type == "cuda":
+        torch.cuda.current_stream(device.place).synchronize()
+
+
+def _portions(rows: Sequence[Row]) -> list[list[Row]]:
+    size = max(1, _DECODED_PIXELS // max(1, rows[0].job.width * rows[0].job.height))
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]

@@ -1,0 +1,114 @@
+"""A worker's life: hello, then take mail, tick, and say how it goes, until the socket ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import psutil
+import torch
+import transformers
+from craft_protos.worker_pb2 import FromWorker
+
+from craftd.worker import memory
+from craftd.worker.channel import Channel
+from craftd.worker.device import Device, choose
+from craftd.worker.engine import Engine
+from craftd.worker.finisher import Finisher
+from craftd.worker.inbox import Inbox
+from craftd.worker.loader import Loader
+from craftd.worker.options import WorkerOptions
+from craftd.worker.reporter import Reporter, Stats
+from craftd.worker.shelf import Shelf, Sources
+
+_STATS_EVERY_S = 1.0
+
+
+def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
+    """Serve until the process ends."""
+    device = _set_up(options)
+    engine, reporter = _build(options, device, channel, inbox)
+    pulse = Pulse(engine, device, reporter)
+    reporter.hello(_hello(options, device))
+    while True:
+        waits = None if engine.doing == "idle" else _STATS_EVERY_S
+        for mail in inbox.waiting() if engine.can_step else inbox.wait(waits):
+            engine.handle(mail)
+        pulse.beat()
+        engine.tick()
+        pulse.beat()
+
+
+class Pulse:
+    """Sends Stats at each change of what the engine does, and every second while it does anything."""
+
+    def __init__(
+        self, engine: Engine, device: Device, reporter: Reporter, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._engine = engine
+        self._device = device
+        self._reporter = reporter
+        self._clock = clock
+        self._process = psutil.Process()
+        self._said = ""
+        self._said_at = 0.0
+
+    def beat(self) -> None:
+        doing, now = self._engine.doing, self._clock()
+        if doing == self._said and (doing == "idle" or now - self._said_at < _STATS_EVERY_S):
+            return
+        self._said, self._said_at = doing, now
+        self._reporter.stats(
+            Stats(
+                predict_calls=self._engine.predict_calls,
+                rss_bytes=self._process.memory_info().rss,
+                device_bytes=self._device.used_bytes(),
+                rows=self._engine.rows,
+                progress=self._engine.progress,
+                doing=doing,
+            )
+        )
+
+
+def _set_up(options: WorkerOptions) -> Device:
+    for library in (diffusers, transformers):
+        logs: Any = library.utils.logging
+        logs.disable_progress_bar()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return choose(options.device, options.precision)
+
+
+def _build(options: WorkerOptions, device: Device, channel: Channel, inbox: Inbox) -> tuple[Engine, Reporter]:
+    workplace = Path(tempfile.mkdtemp(prefix="craft-worker-"))
+    channel.at_end(lambda: shutil.rmtree(workplace, ignore_errors=True))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
+    reporter = Reporter(channel)
+    loader = Loader(options.files, workplace, device)
+    sources = Sources(
+        load=loader.load, need_bytes=lambda manifest: memory.need_bytes(manifest, options.files, device.dtype)
+    )
+    shelf = Shelf(sources, memory.budget_bytes(device.total_bytes), reporter, inbox.post)
+    finisher = Finisher(device, inbox.post)
+    engine = Engine(shelf, finisher, reporter, max_rows=options.max_rows, clock=time.monotonic)
+    return engine, reporter
+
+
+def _hello(options: WorkerOptions, device: Device) -> FromWorker.Hello:
+    return FromWorker.Hello(
+        pid=os.getpid(),
+        device=str(device.place),
+        device_name=device.name,
+        device_bytes=device.total_bytes,
+        torch_version=torch.__version__,
+        precision=device.precision,
+        capacity_rows=options.max_rows,
+        warnings=device.warnings,
+    )

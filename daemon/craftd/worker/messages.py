@@ -1,0 +1,166 @@
+"""What the front asks for, as plain dataclasses; protobuf ends here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from craft_protos import jobs_pb2
+from craft_protos.reasons import CraftError
+from craft_protos.worker_pb2 import ModelManifest, ToWorker
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One file of a model: where it belongs, and its contents' name."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A model: a diffusers folder, file by file."""
+
+    name: str
+    family: str  # "generic" asks for the generic family; else the pipeline decides
+    pipeline: str
+    sha256: str
+    files: tuple[ManifestFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tells a model from another that had its name before."""
+        return (self.name, self.sha256)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draw the images of one job."""
+
+    job_id: str
+    epoch: int
+    model: Manifest
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: int
+    sampler: str
+    format: str  # png, jpeg, webp
+    indices: tuple[int, ...]
+    deterministic: bool = False
+    is_interactive: bool = True
+    owner: str = ""
+    provenance: str = ""
+    preview_every: int = 0
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop a job before its next step."""
+
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """Have a model ready."""
+
+    model: Manifest
+
+
+@dataclass(frozen=True)
+class Unload:
+    """Give a model's memory back, once its rows are done."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Send a preview of a job's images every so many steps; 0: none."""
+
+    job_id: str
+    every: int
+
+
+Request = Draw | Cancel | Load | Unload | Preview
+
+_FORMATS = {
+    jobs_pb2.IMAGE_FORMAT_UNSPECIFIED: "png",
+    jobs_pb2.IMAGE_FORMAT_PNG: "png",
+    jobs_pb2.IMAGE_FORMAT_JPEG: "jpeg",
+    jobs_pb2.IMAGE_FORMAT_WEBP: "webp",
+}
+
+
+def decode(frame: ToWorker) -> Request:
+    """The request in a frame."""
+    match frame.WhichOneof("frame"):
+        case "submit":
+            return _draw(frame.submit)
+        case "cancel":
+            return Cancel(frame.cancel.job_id, frame.cancel.epoch)
+        case "load":
+            return Load(_manifest(frame.load.model))
+        case "unload":
+            return Unload(frame.unload.model)
+        case "preview":
+            return Preview(frame.preview.job_id, frame.preview.every)
+        case other:
+            raise ValueError(f"a frame of an unknown kind: {other}")
+
+
+def check_paths(manifest: Manifest) -> None:
+    """Refuse a manifest that leads out of its folder. Raises UNSAFE_PATH."""
+    for file in manifest.files:
+        path = PurePosixPath(file.path)
+        bad_name = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in file.path or "\0" in file.path
+        if bad_name or not _is_sha256(file.sha256):
+            raise CraftError(
+                "UNSAFE_PATH",
+                f"model {manifest.name}: the file {file.path!r} leads out of the model's folder",
+                "use a model whose files lie inside its own folder",
+            )
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
+
+
+def _manifest(message: ModelManifest) -> Manifest:
+    files = tuple(ManifestFile(file.path, file.sha256, file.size_bytes) for file in message.files)
+    return Manifest(message.name, message.family, message.pipeline, message.sha256, files)
+
+
+def _draw(message: ToWorker.Submit) -> Draw:
+    spec = message.generate
+    return Draw(
+        job_id=message.job_id,
+        epoch=message.epoch,
+        model=_manifest(message.model),
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        width=spec.width,
+        height=spec.height,
+        steps=spec.steps,
+        guidance_scale=spec.guidance_scale,
+        seed=spec.seed,
+        sampler=spec.sampler,
+        format=_FORMATS[spec.format],
+        indices=tuple(message.indices),
+        deterministic=spec.deterministic,
+        is_interactive=message.priority != jobs_pb2.PRIORITY_BATCH,
+        owner=message.owner,
+        provenance=message.provenance,
+        preview_every=message.preview_every,
+    )

@@ -1,0 +1,60 @@
+"""Pixels -> the bytes of an image file that carries its provenance.
+
+PNG: text chunks `craft` (JSON) and `parameters` (AUTOMATIC1111's form). JPEG and WebP: the JSON as
+EXIF UserComment. JPEG is written at quality 95; WebP without loss, so that verifying it can be exact.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from craft_protos.reasons import CraftError
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+Pixels = NDArray[np.uint8]  # height, width, 3
+
+MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_MOST_JPEG_EXIF_BYTES = 65_000  # one APP1 segment
+_PNG_LEVEL = 4  # a third of level 6's time for 2 % more bytes
+_PREVIEW_SIDE = 256
+
+
+def encode(pixels: Pixels, kind: str, provenance: str, parameters: str) -> bytes:
+    """A whole file of `kind` png, jpeg or webp."""
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    if kind == "png":
+        image.save(out, "PNG", pnginfo=_chunks(provenance, parameters), compress_level=_PNG_LEVEL)
+    elif kind == "jpeg":
+        image.save(out, "JPEG", quality=95, subsampling=0, exif=_exif(provenance, _MOST_JPEG_EXIF_BYTES))
+    else:
+        image.save(out, "WEBP", lossless=True, quality=50, method=3, exif=_exif(provenance))
+    return out.getvalue()
+
+
+def encode_preview(pixels: Pixels) -> bytes:
+    """A small JPEG without provenance."""
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+    image.save(out, "JPEG", quality=75)
+    return out.getvalue()
+
+
+def _chunks(provenance: str, parameters: str) -> PngInfo:
+    info = PngInfo()
+    info.add_text("craft", provenance)
+    info.add_text("parameters", parameters)
+    return info
+
+
+def _exif(provenance: str, limit: int | None = None) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + provenance.encode("ascii")
+    data = exif.tobytes()
+    if limit is not None and len(data) > limit:
+        raise CraftError("BAD_DATA", "the prompt is too long for a JPEG's metadata", "use --format png or webp")
+    return data

@@ -1,0 +1,100 @@
+"""What the worker tells the front; the other place, besides messages.py, that knows protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from craft_protos.jobs_pb2 import JobError
+from craft_protos.reasons import CraftError
+from craft_protos.worker_pb2 import FromWorker
+
+from craftd.worker.channel import Channel
+from craftd.worker.messages import Draw
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished image's file."""
+
+    data: bytes
+    media_type: str
+    provenance: str
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Proof of progress."""
+
+    predict_calls: int
+    rss_bytes: int
+    device_bytes: int
+    rows: int
+    progress: int
+    doing: str
+
+
+class Reporter:
+    """Builds and sends frames; from any thread."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._send = channel.send
+
+    def hello(self, frame: FromWorker.Hello) -> None:
+        self._send(FromWorker(hello=frame))
+
+    def loading(self, model: str, bytes_done: int, bytes_total: int) -> None:
+        self._send(FromWorker(loading=FromWorker.Loading(model=model, bytes_done=bytes_done, bytes_total=bytes_total)))
+
+    def loaded(self, model: str, resident_bytes: int, seconds: float, notice: str) -> None:
+        frame = FromWorker.Loaded(model=model, resident_bytes=resident_bytes, seconds=seconds, notice=notice)
+        self._send(FromWorker(loaded=frame))
+
+    def unloaded(self, model: str, why: str) -> None:
+        self._send(FromWorker(unloaded=FromWorker.Unloaded(model=model, why=why)))
+
+    def load_failed(self, model: str, error: CraftError) -> None:
+        self._send(FromWorker(load_failed=FromWorker.LoadFailed(model=model, error=_error(error))))
+
+    def started(self, job: Draw, notice: str) -> None:
+        self._send(FromWorker(started=FromWorker.Started(job_id=job.job_id, epoch=job.epoch, notice=notice)))
+
+    def step(self, job: Draw, index: int, step: int, of: int, preview: bytes) -> None:
+        frame = FromWorker.Step(job_id=job.job_id, epoch=job.epoch, index=index, step=step, of=of, preview=preview)
+        self._send(FromWorker(step=frame))
+
+    def image(self, job: Draw, index: int, picture: Picture, load_s: float, denoise_s: float) -> None:
+        frame = FromWorker.ImageDone(
+            job_id=job.job_id,
+            epoch=job.epoch,
+            index=index,
+            seed=job.seed + index,
+            data=picture.data,
+            media_type=picture.media_type,
+            width=job.width,
+            height=job.height,
+            provenance=picture.provenance,
+            load_s=load_s,
+            denoise_s=denoise_s,
+        )
+        self._send(FromWorker(image=frame))
+
+    def done(self, job_id: str, epoch: int, *, cancelled: bool) -> None:
+        self._send(FromWorker(done=FromWorker.JobDone(job_id=job_id, epoch=epoch, cancelled=cancelled)))
+
+    def failed(self, job: Draw, error: CraftError) -> None:
+        self._send(FromWorker(failed=FromWorker.JobFailed(job_id=job.job_id, epoch=job.epoch, error=_error(error))))
+
+    def stats(self, stats: Stats) -> None:
+        frame = FromWorker.Stats(
+            predict_calls=stats.predict_calls,
+            rss_bytes=stats.rss_bytes,
+            device_bytes=stats.device_bytes,
+            rows=stats.rows,
+            progress=stats.progress,
+            doing=stats.doing,
+        )
+        self._send(FromWorker(stats=frame))
+
+
+def _error(error: CraftError) -> JobError:
+    return JobError(reason=error.reason, message=error.message, hint=error.hint)

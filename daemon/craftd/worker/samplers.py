@@ -1,0 +1,111 @@
+"""The samplers' names -> diffusers' schedulers, always built from the model's own scheduler configuration.
+
+`DPM++ SDE` is DPM-Solver++(2S) with noise, as diffusers has it without torchsde: its noise comes
+from the image's own generator, not from a process-wide seed, so that an image can be made again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Protocol
+
+import diffusers
+import torch
+from craft_protos import samplers
+from craft_protos.reasons import CraftError, invalid
+
+_KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
+_SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
+
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "Euler Karras": ("EulerDiscreteScheduler", _KARRAS),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", _KARRAS),
+    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", _SDE),
+    "DPM++ 2M SDE Karras": ("DPMSolverMultistepScheduler", _SDE | _KARRAS),
+    "DPM++ 2S": ("DPMSolverSinglestepScheduler", {}),
+    "DPM++ SDE": ("DPMSolverSinglestepScheduler", _SDE),
+    "DPM++ SDE Karras": ("DPMSolverSinglestepScheduler", _SDE | _KARRAS),
+    "DPM2": ("KDPM2DiscreteScheduler", {}),
+    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "LMS Karras": ("LMSDiscreteScheduler", _KARRAS),
+    "PNDM": ("PNDMScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {}),
+    "LCM": ("LCMScheduler", {}),
+    "TCD": ("TCDScheduler", {}),
+}
+
+
+class Scheduler(Protocol):
+    """The part of a diffusers scheduler that the loop uses."""
+
+    config: Any
+    timesteps: torch.Tensor
+    alphas_cumprod: torch.Tensor
+    order: int
+    init_noise_sigma: Any
+
+    def set_timesteps(self, num_inference_steps: int, *, device: Any) -> None: ...
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: Any) -> torch.Tensor: ...
+
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> Any: ...
+
+
+def build(name: str, own: Scheduler) -> Scheduler:
+    """A fresh scheduler of that name for the model whose `own` scheduler is given; "" is its own kind.
+
+    Raises INVALID_FIELD for a name nobody knows, or one that this model cannot use.
+    """
+    if not name:
+        return _from_config(type(own), own, {})
+    name = samplers.canonical(name)
+    kind, overrides = RECIPES[name]
+    if _is_flow_matching(own):
+        raise invalid("sampler", f"{name} does not fit this model's {type(own).__name__}", "leave the sampler out")
+    return _from_config(getattr(diffusers, kind), own, overrides)
+
+
+def spread(scheduler: Scheduler, steps: int, device: torch.device) -> None:
+    """Lay out the timesteps. Raises INVALID_FIELD where the sampler cannot do that many."""
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as exc:
+        raise _too_many(steps, scheduler) from exc
+    if len(scheduler.timesteps) == 0:
+        raise _too_many(steps, scheduler)
+
+
+def step_arguments(scheduler: Scheduler, generator: torch.Generator) -> dict[str, Any]:
+    """What `step` takes beside the tensors, as diffusers' pipelines pass it."""
+    accepted = inspect.signature(scheduler.step).parameters
+    given: dict[str, Any] = {"eta": 0.0, "generator": generator}
+    return {key: value for key, value in given.items() if key in accepted}
+
+
+def completed_steps(calls: int, steps: int, scheduler: Scheduler) -> int:
+    """Steps as users count them after so many model calls; what diffusers' progress bar shows."""
+    total, order = len(scheduler.timesteps), scheduler.order
+    warmup = total - steps * order
+    return sum(1 for i in range(1, calls + 1) if i == total or (i > warmup and i % order == 0))
+
+
+def _from_config(kind: Any, own: Scheduler, overrides: dict[str, Any]) -> Scheduler:
+    scheduler: Scheduler = kind.from_config(own.config, **overrides)
+    return scheduler
+
+
+def _is_flow_matching(own: Scheduler) -> bool:
+    return "FlowMatch" in type(own).__name__ or bool(own.config.get("use_flow_sigmas"))
+
+
+def _too_many(steps: int, scheduler: Scheduler) -> CraftError:
+    name = type(scheduler).__name__.removesuffix("Scheduler")
+    return invalid("steps", f"{name} cannot do {steps} steps with this model", "ask for another number, say 20")

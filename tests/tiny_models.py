@@ -1,0 +1,231 @@
+"""Tiny random models in diffusers' format: real architectures, a few thousand weights, made in seconds.
+
+make(kind, folder)      one model; kinds: sd, sd-tiny-vae, sd-text-time, lcm, pixart
+cached(kind)            the same, made once for each machine and version of this file
+python -m tests.tiny_models KIND FOLDER
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+KINDS = ("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart")
+
+_MERGES = [("a", "n"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>")]
+_FEATURES = 32
+
+
+def cached(kind: str) -> Path:
+    """The folder of a tiny model, made if it isn't there. Safe where several processes ask at once."""
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"craft-tiny-models-{os.getuid()}-{digest}" / kind
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+            make(kind, Path(beside) / kind)
+            try:
+                (Path(beside) / kind).rename(folder)
+            except OSError:
+                assert folder.exists()  # another process was quicker
+    return folder
+
+
+def make(kind: str, folder: Path) -> None:
+    """Write a model of `kind` to `folder`. The same weights each time."""
+    import torch
+
+    torch.manual_seed(20)
+    _MAKERS[kind]().save_pretrained(folder, safe_serialization=True)
+
+
+def _sd() -> Any:
+    return _stable_diffusion(_autoencoder_kl(), _unet())
+
+
+def _sd_tiny_vae() -> Any:
+    return _stable_diffusion(_autoencoder_tiny(), _unet())
+
+
+def _sd_text_time() -> Any:
+    """As the built-in model is: the text acts through the time embedding too."""
+    unet = _unet(addition_embed_type="text", addition_embed_type_num_heads=4, encoder_hid_dim=None)
+    return _stable_diffusion(_autoencoder_tiny(), unet)
+
+
+def _lcm() -> Any:
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    return LatentConsistencyModelPipeline(
+        vae=_autoencoder_kl(),
+        text_encoder=_text_encoder(),
+        tokenizer=_tokenizer(),
+        unet=_unet(time_cond_proj_dim=16),
+        scheduler=LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _pixart() -> Any:
+    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    transformer = PixArtTransformer2DModel(
+        sample_size=32,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        caption_channels=_FEATURES,
+        in_channels=4,
+        cross_attention_dim=24,
+        out_channels=8,
+        attention_bias=True,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+    )
+    encoder = T5EncoderModel(T5Config(vocab_size=300, d_model=_FEATURES, d_kv=8, d_ff=37, num_layers=2, num_heads=4))
+    return PixArtAlphaPipeline(
+        tokenizer=_t5_tokenizer(),
+        text_encoder=encoder.eval(),
+        vae=_autoencoder_kl(),
+        transformer=transformer.eval(),
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+
+
+_MAKERS: dict[str, Callable[[], Any]] = {
+    "sd": _sd,
+    "sd-tiny-vae": _sd_tiny_vae,
+    "sd-text-time": _sd_text_time,
+    "lcm": _lcm,
+    "pixart": _pixart,
+}
+
+
+def _stable_diffusion(vae: Any, unet: Any) -> Any:
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=_text_encoder(),
+        tokenizer=_tokenizer(),
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _unet(**more: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=_FEATURES,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        **more,
+    )
+    return unet.eval()
+
+
+def _autoencoder_kl() -> Any:
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+    return vae.eval()
+
+
+def _autoencoder_tiny() -> Any:
+    from diffusers import AutoencoderTiny
+
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+        latent_channels=4,
+    )
+    vae.decoder.layers[-1].weight.data *= 4  # else everything is nearly black
+    vae.decoder.layers[-1].bias.data += 0.5
+    return vae.eval()
+
+
+def _text_encoder() -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = _tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=_FEATURES,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config).eval()
+
+
+def _tokenizer() -> Any:
+    """CLIP's byte-pair encoding with a vocabulary of letters and a few words."""
+    from transformers import CLIPTokenizer
+
+    characters = [chr(code) for code in range(33, 127)]
+    words = ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [*characters, *(f"{character}</w>" for character in characters), *("".join(pair) for pair in _MERGES)]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary = {token: i for i, token in enumerate([*tokens, *words])}
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary))
+        (Path(folder) / "merges.txt").write_text(
+            "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in _MERGES)
+        )
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+def _t5_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {chr(code): code - 29 for code in range(32, 127)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=120
+    )
+
+
+if __name__ == "__main__":
+    make(sys.argv[1], Path(sys.argv[2]))
