@@ -138,7 +138,7 @@ class Batch:
     def _make(self, line: _Line, spec: Spec, first_n: int) -> list[dict[str, Any]]:
         target = self._plan.target(spec)
         if not self._plan.detach:
-            target.check(pictures(spec, first_n))
+            target.check(output.pictures(spec, first_n))
         line.job_id = self._submit(line).id
         if self._plan.detach:
             return [{"job": line.job_id}]
@@ -168,15 +168,6 @@ class Batch:
             said = drawing.withdraw(self._session, line.request, line.job_id)
             if not quiet:
                 errors.say(f"craft: line {line.number}: {said}")
-
-
-def pictures(spec: Spec, first_n: int = 1) -> list[output.Picture]:
-    """The pictures a spec will become, as far as their names need to know."""
-    assert spec.seed is not None
-    return [
-        output.Picture(prompt=spec.prompt, seed=spec.seed + index, index=index, n=first_n + index)
-        for index in range(spec.count)
-    ]
 
 
 def _lines_of(source: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

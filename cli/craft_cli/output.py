@@ -17,7 +17,7 @@ from typing import Any
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors
-from craft_cli.spec import EXTENSIONS
+from craft_cli.spec import EXTENSIONS, Spec
 
 STDOUT = "-"
 FIELDS = ("seed", "index", "n", "id", "job", "slug")
@@ -101,6 +101,15 @@ def extension_of(option: str | None) -> str:
     if option is None or option == STDOUT or option.endswith("/"):
         return ""
     return Path(option).suffix.lstrip(".").lower() if not _is_special(Path(option)) else ""
+
+
+def pictures(spec: Spec, first_n: int = 1) -> list[Picture]:
+    """The pictures a spec will become, as far as their names need to know."""
+    assert spec.seed is not None
+    return [
+        Picture(prompt=spec.prompt, seed=spec.seed + index, index=index, n=first_n + index)
+        for index in range(spec.count)
+    ]
 
 
 def slug(prompt: str) -> str:

@@ -53,7 +53,7 @@ class QuickCommand(TyperCommand):
     """A command that parses without pydantic."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _quicken(self.params)
+        _quicken(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
 
@@ -61,7 +61,7 @@ class QuickGroup(TyperGroup):
     """A group that parses without pydantic."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _quicken(self.params)
+        _quicken(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
@@ -91,6 +90,8 @@ def _systemd(paths: Paths) -> Service:
 
 
 def _launchd(paths: Paths) -> Service:
+    from xml.sax.saxutils import escape
+
     file = Path.home() / "Library" / "LaunchAgents" / f"{_LABEL}.plist"
     words = "".join(f"<string>{escape(word)}</string>" for word in (sys.executable, "-P", "-m", "craftd"))
     pairs = "".join(f"<key>{name}</key><string>{escape(value)}</string>" for name, value in _environment(paths).items())

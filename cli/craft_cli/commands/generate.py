@@ -124,12 +124,10 @@ def _target(wanted: Spec, out: str | None, force: bool) -> output.Target:
 
 def _claim(wanted: Spec, target: output.Target) -> Spec:
     """The spec with a seed whose file names are free. Raises OUTPUT_* where no other seed would help."""
-    from craft_cli.batching import pictures
-
     for attempt in range(_NEW_SEEDS):
         seeded = wanted.with_seed()
         try:
-            target.check(pictures(seeded))
+            target.check(output.pictures(seeded))
         except CraftError as error:
             if error.reason != "OUTPUT_EXISTS" or wanted.seed is not None or attempt == _NEW_SEEDS - 1:
                 raise
@@ -171,11 +169,10 @@ def _without_waiting(session: Session, wanted: Spec, target: output.Target, *, a
 
 def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, as_json: bool) -> None:
     from craft_cli import shapes
-    from craft_cli.batching import pictures
 
     names = [output.STDOUT] if target.is_stdout else [target.pattern]
     if target.is_knowable and not target.is_stdout:
-        names = [str(target.path(picture)) for picture in pictures(wanted)]
+        names = [str(target.path(picture)) for picture in output.pictures(wanted)]
     known = shapes.plan(message, names)
     if wanted.seed is not None:
         known["seed"] = wanted.seed

@@ -146,7 +146,6 @@ def replay(
 ) -> None:
     """Make a picture again from what its file says."""
     from craft_cli import remaking
-    from craft_cli.batching import pictures
     from craft_cli.delivery import Manner, draw
 
     if out == output.STDOUT:
@@ -158,7 +157,7 @@ def replay(
     if extension:
         spec = replace(spec, format=specs.format_name(extension))
     target = output.target(out, many=False, file_format=spec.format, force=force)
-    target.check(pictures(spec))
+    target.check(output.pictures(spec))
     draw(session, specs.request(spec, lease=True), target, Manner(as_json=as_json, quiet=quiet))
 
 

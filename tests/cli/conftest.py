@@ -1,0 +1,34 @@
+"""Folders of their own for every test, and an end to every daemon it started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.home import Home
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    # pytest's own folder makes a socket path that is too long
+    root = Path(tempfile.mkdtemp(prefix="craft-test-"))
+    (root / "work").mkdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
+    env |= {
+        "HOME": str(root),
+        "CRAFT_CONFIG": str(root / "config.toml"),
+        "CRAFT_DATA_DIR": str(root / "data"),
+        "CRAFT_STATE_DIR": str(root / "state"),
+        "CRAFT_RUNTIME_DIR": str(root / "run"),
+        "CRAFT_WORKER_MODULE": "craftd.fakeworker",
+        "TERM": "xterm-256color",
+    }
+    made = Home(root, env)
+    yield made
+    made.end_daemon()
+    shutil.rmtree(root)
