@@ -1,0 +1,95 @@
+"""One worker and one store of tiny models for all of this folder's tests."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft_protos.worker_pb2 import ModelManifest
+
+from tests import tiny_models
+from tests.worker import client
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store: files/<sha256>."""
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="session")
+def models(files: Path) -> dict[str, ModelManifest]:
+    """Every tiny model, by kind."""
+    return {kind: client.put_model(tiny_models.cached(kind), files, kind) for kind in tiny_models.KINDS}
+
+
+@pytest.fixture(scope="session")
+def running(files: Path, models: dict[str, ModelManifest]) -> Iterator[client.WorkerProcess]:
+    with client.worker(files) as started:
+        yield started
+
+
+@pytest.fixture
+def worker(running: client.WorkerProcess) -> client.WorkerProcess:
+    """The session's worker, with nothing seen yet."""
+    running.seen.clear()
+    return running
+
+
+@pytest.fixture(scope="session")
+def sd(models: dict[str, ModelManifest]) -> ModelManifest:
+    return models["sd"]
+
+
+@pytest.fixture(scope="session")
+def pipelines() -> Callable[[str], Any]:
+    """diffusers' own pipeline for a kind of tiny model: the truth."""
+    import diffusers
+    import torch
+
+    torch.set_num_threads(1)
+    loaded: dict[str, Any] = {}
+
+    def get(kind: str) -> Any:
+        if kind not in loaded:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loaded[kind] = diffusers.DiffusionPipeline.from_pretrained(
+                    tiny_models.cached(kind), use_safetensors=True, local_files_only=True
+                )
+            loaded[kind].set_progress_bar_config(disable=True)
+        return loaded[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def truth(pipelines: Callable[[str], Any]) -> Callable[..., np.ndarray]:
+    """The pixels that diffusers' pipeline gives, in the terms of a job."""
+    import diffusers
+    import torch
+
+    from craftd.worker.samplers import RECIPES
+
+    def draw(kind: str = "sd", sampler: str = "Euler", seed: int = 7, steps: int = 4, **call: Any) -> np.ndarray:
+        pipe = pipelines(kind)
+        own = pipe.scheduler
+        arguments: dict[str, Any] = {"prompt": "a red cat", "width": 64, "height": 64, "guidance_scale": 5.0} | call
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if sampler:
+                name, overrides = RECIPES[sampler]
+                pipe.scheduler = getattr(diffusers, name).from_config(own.config, **overrides)
+            try:
+                image = pipe(
+                    **arguments, num_inference_steps=steps, generator=torch.Generator("cpu").manual_seed(seed)
+                ).images[0]
+            finally:
+                pipe.scheduler = own
+        return np.asarray(image.convert("RGB")).astype(int)
+
+    return draw
