@@ -152,7 +152,7 @@ class Engine:
         missing = [row.job.model for row in sorted(self._waiting, key=_urgency)]
         missing += [load.model for load in self._asked_for.values()]
         wanted = next((model for model in missing if self._shelf.get(model) is None), None)
-        self._shelf.want(wanted, self._clock())
+        self._shelf.want(wanted, {row.job.model.key for row in self._waiting}, self._clock())
 
     def _finish_load(self, load: LoadFinished) -> None:
         error = self._shelf.finish(load)

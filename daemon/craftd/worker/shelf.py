@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 
 from craft_protos.reasons import CraftError
@@ -32,9 +32,9 @@ class Shelved:
     last_used: int = 0
     is_leaving: bool = False  # unload was asked for while rows were being drawn
 
-    @property
-    def as_resident(self) -> Resident:
-        return Resident(self.manifest.key, self.runner.resident_bytes, self.last_used, is_idle=self.rows == 0)
+    def as_resident(self, *, is_kept: bool) -> Resident:
+        is_idle = self.rows == 0 and not is_kept
+        return Resident(self.manifest.key, self.runner.resident_bytes, self.last_used, is_idle)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Shelf:
         self._models: dict[tuple[str, str], Shelved] = {}
         self._uses = itertools.count(1)
         self._wanted_since: float | None = None
+        self._needs: dict[tuple[str, str], int] = {}  # of the model wanted last
         self.loading: Manifest | None = None
         self.loads = 0  # rises with every part loaded
 
@@ -93,12 +94,18 @@ class Shelf:
         """Whether no more rows may join, because another model has waited for room long enough."""
         return batch.must_yield(self._wanted_since, now)
 
-    def want(self, manifest: Manifest | None, now: float) -> None:
-        """The model that the next waiting row needs, or None; loads it as soon as there is room."""
+    def want(self, manifest: Manifest | None, needed: Set[tuple[str, str]], now: float) -> None:
+        """The model that the next waiting row lacks, or None; loads it as soon as there is room.
+
+        A model in `needed` has rows waiting too, and stays until its quantum is over.
+        """
         if manifest is None or self.loading is not None:
             self._wanted_since = None
             return
-        if self._make_room(self._sources.need_bytes(manifest)):
+        kept = set() if self.must_yield(now) else needed
+        if manifest.key not in self._needs:
+            self._needs = {manifest.key: self._sources.need_bytes(manifest)}
+        if self._make_room(self._needs[manifest.key], kept):
             self._wanted_since = None
             self._start(manifest)
         elif self._wanted_since is None:
@@ -135,10 +142,11 @@ class Shelf:
         if not named:
             self._reporter.unloaded(name, "it was not loaded")
 
-    def _make_room(self, need_bytes: int) -> bool:
-        leaving = memory.to_evict([s.as_resident for s in self], need_bytes, self._budget_bytes)
+    def _make_room(self, need_bytes: int, kept: Set[tuple[str, str]]) -> bool:
+        residents = [shelved.as_resident(is_kept=shelved.manifest.key in kept) for shelved in self]
+        leaving = memory.to_evict(residents, need_bytes, self._budget_bytes)
         if leaving is None:
-            if any(shelved.rows for shelved in self):
+            if not all(resident.is_idle for resident in residents):
                 return False
             self._evict_idle()  # it may fit though the estimate says no
             return True

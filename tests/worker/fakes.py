@@ -1,0 +1,173 @@
+"""An engine without a device: a runner that fails on demand, and the frames that come of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from craft_protos.worker_pb2 import FromWorker
+
+from craftd.worker.device import Device
+from craftd.worker.engine import Engine
+from craftd.worker.finisher import Finisher
+from craftd.worker.inbox import Inbox
+from craftd.worker.messages import Draw, Manifest
+from craftd.worker.picture import Pixels
+from craftd.worker.reporter import Reporter
+from craftd.worker.row import Drawing
+from craftd.worker.shelf import Shelf, Sources
+
+CPU = Device(torch.device("cpu"), "fake", 1 << 30, "fp32")
+
+
+def manifest(name: str = "fake") -> Manifest:
+    return Manifest(name, "sd", "StableDiffusionPipeline", f"{name}-sha", ())
+
+
+def draw(job_id: str = "job", **changes: object) -> Draw:
+    """A job of one image and three steps."""
+    plain = Draw(
+        job_id=job_id,
+        epoch=1,
+        model=manifest(),
+        prompt="",
+        negative_prompt="",
+        width=8,
+        height=8,
+        steps=3,
+        guidance_scale=1.0,
+        seed=0,
+        sampler="",
+        format="png",
+        indices=(0,),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(eq=False)
+class FakeDrawing:
+    """Counts its steps."""
+
+    job: Draw
+    step: int = 0
+    is_closed: bool = False
+    scheduler_name: str = "FakeScheduler"
+
+    @property
+    def group(self) -> Hashable:
+        return (self.job.width, self.job.height)
+
+    @property
+    def cost(self) -> int:
+        return self.job.width * self.job.height
+
+    @property
+    def of(self) -> int:
+        return self.job.steps
+
+    @property
+    def is_done(self) -> bool:
+        return self.step == self.of
+
+    def preview(self) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@dataclass
+class FakeRunner:
+    """`trouble` is asked before each call with the jobs' ids and what is being done; it raises, or does not."""
+
+    trouble: Callable[[str, list[str]], None] = lambda _doing, _jobs: None
+    can_offload: bool = False
+    can_tile: bool = True
+    resident_bytes: int = 100
+    precision: str = "fp32"
+    notice: str = ""
+    is_tiled: bool = False
+    is_offloaded: bool = False
+    batches: list[list[str]] = field(default_factory=list)
+
+    def begin(self, job: Draw, seed: int) -> FakeDrawing:
+        self.trouble("begin", [job.job_id])
+        return FakeDrawing(job)
+
+    def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
+        fakes = [drawing for drawing in drawings if isinstance(drawing, FakeDrawing)]
+        jobs = [fake.job.job_id for fake in fakes]
+        self.trouble("advance", jobs)
+        self.batches.append(jobs)
+        for fake in fakes:
+            fake.step += 1
+        return [None] * len(fakes)
+
+    def render(self, drawings: Sequence[Drawing]) -> list[Pixels]:
+        self.trouble("render", [d.job.job_id for d in drawings if isinstance(d, FakeDrawing)])
+        return [np.zeros((8, 8, 3), np.uint8) for _ in drawings]
+
+    def offload(self) -> bool:
+        self.is_offloaded = self.can_offload
+        return self.can_offload
+
+    def tile(self) -> bool:
+        self.is_tiled = self.can_tile
+        return self.can_tile
+
+    def close(self) -> None:
+        pass
+
+
+class Studio:
+    """An engine, its inbox, and every frame that it sent."""
+
+    def __init__(self, runners: dict[str, FakeRunner], *, max_rows: int = 8, budget_bytes: int = 1000) -> None:
+        self.frames: list[FromWorker] = []
+        self.inbox = Inbox()
+        self.now = 0.0
+        reporter = Reporter(self)
+        sources = Sources(
+            load=lambda wanted, _done: runners[wanted.name], need_bytes=lambda wanted: runners[wanted.name].resident_bytes
+        )
+        self.shelf = Shelf(sources, budget_bytes, reporter, self.inbox.post)
+        finisher = Finisher(CPU, self.inbox.post)
+        self.engine = Engine(self.shelf, finisher, reporter, max_rows=max_rows, clock=lambda: self.now)
+
+    def send(self, frame: FromWorker) -> None:
+        """As a channel does."""
+        self.frames.append(frame)
+
+    def turn(self) -> None:
+        """What the loop does once."""
+        waiting = self.inbox.waiting() if self.engine.can_step else self.inbox.wait(5.0)
+        for mail in waiting:
+            self.engine.handle(mail)
+        self.engine.tick()
+
+    def run(self, *jobs: Draw, seconds_per_turn: float = 0.0) -> None:
+        """Until nothing is left to do."""
+        for job in jobs:
+            self.engine.handle(job)
+        self.engine.tick()
+        deadline = time.monotonic() + 20
+        while self.engine.doing != "idle":
+            assert time.monotonic() < deadline, f"still {self.engine.doing}"
+            self.now += seconds_per_turn
+            self.turn()
+
+    def ended(self) -> dict[str, str]:
+        """How each job ended: "done", "cancelled", or the reason it failed for."""
+        how: dict[str, str] = {}
+        for frame in self.frames:
+            if frame.HasField("done"):
+                how[frame.done.job_id] = "cancelled" if frame.done.cancelled else "done"
+            if frame.HasField("failed"):
+                how[frame.failed.job_id] = frame.failed.error.reason
+        return how
+
+    def kinds(self, kind: str) -> list[FromWorker]:
+        return [frame for frame in self.frames if frame.WhichOneof("frame") == kind]
