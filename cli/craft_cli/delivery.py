@@ -154,7 +154,7 @@ def _announce(delivery: Delivery, image: images_pb2.Image, data: bytes, manner: 
         from craft_cli import terminal
 
         terminal.show(data, even_in_tmux=bool(manner.show))
-    print(path, flush=True)
+    output.line(path)
 
 
 def _notice(event: jobs_pb2.JobEvent, manner: Manner) -> None:

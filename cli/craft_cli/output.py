@@ -167,8 +167,14 @@ def _publish(temporary: Path, path: Path) -> None:
 
 
 def write_stdout(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        errors.silence_stdout()
+        raise errors.output_failed("stdout", error) from error
 
 
 def refuse_terminal() -> None:
@@ -223,11 +229,24 @@ def _check_folder(path: Path) -> None:
         raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: it is a folder", "choose another with -o")
 
 
+def line(text: object) -> None:
+    """One line on stdout, at once."""
+    if sys.stdout is None:
+        raise CraftError("OUTPUT_FAILED", "stdout is closed", "")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        errors.silence_stdout()
+        raise errors.output_failed("stdout", error) from error
+
+
 def print_json(value: Any) -> None:
-    """One JSON value a line, at once."""
+    """One JSON value on a line."""
     import json
 
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    line(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(headers: list[str], rows: list[list[str]]) -> None:
@@ -239,4 +258,4 @@ def print_table(headers: list[str], rows: list[list[str]]) -> None:
         render.print_table(headers, rows)
         return
     for row in rows:
-        print("\t".join(row))
+        line("\t".join(row))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.home import Home
+from tests.cli.home import Home, put_model
 
 
 @pytest.fixture
@@ -26,9 +26,11 @@ def home() -> Iterator[Home]:
         "CRAFT_STATE_DIR": str(root / "state"),
         "CRAFT_RUNTIME_DIR": str(root / "run"),
         "CRAFT_WORKER_MODULE": "craftd.fakeworker",
+        "CRAFT_GENERATE_MODEL": "flat",
         "TERM": "xterm-256color",
     }
     made = Home(root, env)
+    put_model(made.paths.models_dir)
     yield made
     made.end_daemon()
     shutil.rmtree(root)

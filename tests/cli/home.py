@@ -82,6 +82,17 @@ class Home:
             assert autostart.await_end(self.paths, 10)
 
 
+def put_model(models_dir: Path, name: str = "flat") -> None:
+    """A model's folder without weights: all that a worker without torch asks for."""
+    folder = models_dir / name
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]})
+    )
+    (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8}))
+    (folder / "craft.json").write_text(json.dumps({"steps": 4, "sampler": "Euler"}))
+
+
 def until(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
     """Ask until the answer is true: for what another process does and cannot tell."""
     deadline = time.monotonic() + timeout_s

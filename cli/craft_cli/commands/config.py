@@ -32,7 +32,7 @@ def get(key: str = _KEY) -> None:
     """Print a setting's value."""
     section, name, _ = _find(key)
     settings = config.load(config.find_paths().config_file)
-    print(_shown(getattr(getattr(settings, section), name)))
+    output.line(_shown(getattr(getattr(settings, section), name)))
 
 
 @app.command("set", cls=QuickCommand, context_settings=CONTEXT)

@@ -113,7 +113,7 @@ def logs(
     else:
         records = _tail(session, lines)
     for record in records:
-        print(record if as_json else _readable(record), flush=follow)
+        output.line(record if as_json else _readable(record))
 
 
 @app.command("install", cls=QuickCommand, context_settings=CONTEXT)
@@ -125,7 +125,7 @@ def install(uninstall: bool = typer.Option(False, "--uninstall", help="Take it a
         return
     autostart.require_daemon_package()
     service.install()
-    print(service.file)
+    output.line(service.file)
     if service.activate():
         errors.say("craft: the service is enabled and started")
     else:

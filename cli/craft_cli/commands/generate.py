@@ -164,7 +164,7 @@ def _without_waiting(session: Session, wanted: Spec, target: output.Target, *, a
     if as_json:
         output.print_json({"job": job.id})
     else:
-        print(job.id)
+        output.line(job.id)
 
 
 def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, as_json: bool) -> None:

@@ -96,7 +96,7 @@ def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
         output.write_stdout(data)
         return
     output.write(path, data, force=force)
-    print(path)
+    output.line(path)
 
 
 @app.command("rm", cls=QuickCommand, context_settings=CONTEXT)
@@ -106,7 +106,7 @@ def remove(image_ids: list[str] = _IDS) -> None:
     for image_id in image_ids:
         image = client.describe_image(image_id)
         client.delete_image(image.id)
-        print(image.id, flush=True)
+        output.line(image.id)
 
 
 @app.command("prune", cls=QuickCommand, context_settings=CONTEXT)
@@ -130,7 +130,7 @@ def prune(
     for image in doomed:
         if not dry_run:
             client.delete_image(image.id)
-        print(image.id, flush=True)
+        output.line(image.id)
 
 
 @app.command("replay", cls=QuickCommand, context_settings=CONTEXT)
@@ -178,7 +178,7 @@ def verify(
     if as_json:
         output.print_json({"file": file, **verdict.as_dict()})
     elif verdict.result != "different":
-        print("identical" if verdict.result == "identical" else f"within {verdict.max_difference}/255")
+        output.line("identical" if verdict.result == "identical" else f"within {verdict.max_difference}/255")
     if verdict.result == "different":
         changed = "; ".join(f"{what}: {then} then, {now} now" for what, (then, now) in verdict.differences.items())
         message = f"{original.name}: different, by up to {verdict.max_difference}/255"

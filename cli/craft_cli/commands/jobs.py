@@ -92,7 +92,7 @@ def watch(job_id: str = _ID, as_json: bool = typer.Option(False, "--json", help=
         job = _watch_in_pipe(session, job_id, as_json)
     if not as_json:
         for image in job.images:
-            print(image.id)
+            output.line(image.id)
     drawing.require_success(job)
 
 
@@ -108,7 +108,7 @@ def wait(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
         if as_json:
             output.print_json(shapes.job(job))
         else:
-            print(f"{job.id}\t{shapes.state_of(job.state).lower()}", flush=True)
+            output.line(f"{job.id}\t{shapes.state_of(job.state).lower()}")
         try:
             drawing.require_success(job)
         except CraftError as error:
@@ -128,7 +128,7 @@ def cancel(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
         if as_json:
             output.print_json(shapes.job(job))
         else:
-            print(f"{job.id}\t{shapes.state_of(job.state).lower()}")
+            output.line(f"{job.id}\t{shapes.state_of(job.state).lower()}")
 
 
 def _state(name: str) -> jobs_pb2.JobState.ValueType:

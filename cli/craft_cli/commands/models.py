@@ -68,13 +68,13 @@ def load(
     """Load a model into the device's memory, before anyone asks for it."""
     seconds = units.seconds(keep_alive, "--keep-alive") if keep_alive else 0.0
     model = Session().client.load_model(name, seconds)
-    print(f"{model.name}\t{', '.join(model.loaded_on)}")
+    output.line(f"{model.name}\t{', '.join(model.loaded_on)}")
 
 
 @app.command("unload", cls=QuickCommand, context_settings=CONTEXT)
 def unload(name: str = _NAME) -> None:
     """Give a model's memory back."""
-    print(Session().client.unload_model(name).name)
+    output.line(Session().client.unload_model(name).name)
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,96 @@
+"""A line in, a JSON line out, in order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from tests.cli.home import Home
+
+
+def test_prompts_and_objects(home: Home) -> None:
+    lines = 'a red apple\n\n{"prompt": "a rocket", "seed": 4, "count": 2}\na red apple\n'
+    done = home.craft("generate", "--batch", "-", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["path"].rpartition("-")[0] for answer in answers] == [
+        "a-red-apple",
+        *["a-rocket"] * 2,
+        "a-red-apple",
+    ]
+    assert [answer["seed"] for answer in answers[1:3]] == [4, 5]
+    assert all((home.work / answer["path"]).exists() for answer in answers)
+
+
+def test_many_lines_stay_in_order_and_share_the_batch(home: Home) -> None:
+    lines = "".join(f"picture {n}{' [slow]' if n % 7 == 0 else ''}\n" for n in range(100))
+    done = home.craft("generate", "--batch", "-", "-o", "{n:03}.png", "-s", "5", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["path"] for answer in answers] == [f"{n:03}.png" for n in range(1, 101)]
+    (worker,) = home.json("daemon", "status")["workers"]
+    assert worker["predict_calls"] < 250  # one by one it would be 500
+
+
+def test_a_bad_line_costs_only_itself(home: Home) -> None:
+    lines = 'good\n{"promt": "x"}\n{"prompt": "x", "steps": 0}\n{"prompt"\nalso good\nx [fail]\n'
+    done = home.craft("generate", "--batch", "-", "--json", stdin=lines)
+    assert done.returncode == 65
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ["error" in answer for answer in answers] == [False, True, True, True, False, True]
+    assert [answer["line"] for answer in answers if "error" in answer] == [2, 3, 4, 6]
+    assert answers[1]["error"]["hint"] == "did you mean 'prompt'?"
+    assert list(answers[2]["error"]) == ["reason", "message", "hint"]
+
+
+def test_only_failed_jobs_give_the_jobs_exit_code(home: Home) -> None:
+    assert home.craft("generate", "--batch", "-", stdin="x\ny [fail]\n").returncode == 1
+
+
+def test_a_plain_name_is_numbered_over_the_batch(home: Home) -> None:
+    (home.work / "prompts.txt").write_text("one\ntwo\n")
+    done = home.craft("generate", "--batch", "prompts.txt", "-o", "out.webp")
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == ["out-1.webp", "out-2.webp"]
+
+
+def test_the_same_request_id_is_the_same_job(home: Home) -> None:
+    line = '{"prompt": "x", "seed": 1, "request_id": "mine"}\n'
+    first, second = (
+        json.loads(home.craft("generate", "--batch", "-", "--force", stdin=line).stdout)["job"] for _ in range(2)
+    )
+    assert first == second
+
+
+def test_lines_are_answered_as_they_come(home: Home) -> None:
+    """A program may write one line, read its answer, and write the next."""
+    process = home.start("generate", "--batch", "-", stdin=subprocess.PIPE)
+    assert process.stdin and process.stdout
+    for prompt in ("one", "two"):
+        process.stdin.write(f"{prompt}\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["path"].startswith(prompt)
+    process.stdin.close()
+    assert process.wait(30) == 0
+    process.stdout.close()
+    assert process.stderr
+    process.stderr.close()
+
+
+def test_detached(home: Home) -> None:
+    done = home.craft("generate", "--batch", "-", "--detach", stdin="x\ny\n")
+    jobs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [list(job) for job in jobs] == [["job"], ["job"]]
+    assert home.craft("jobs", "wait", *(job["job"] for job in jobs)).returncode == 0
+
+
+def test_what_does_not_go_with_a_batch(home: Home) -> None:
+    for args in (["x", "--batch", "-"], ["--batch", "-", "-o", "-"], ["--batch", "-", "--plan"]):
+        assert home.craft("generate", *args, stdin="x\n").returncode == 2
+    assert home.craft("generate", "--batch", "nowhere.txt").returncode == 66
+
+
+def test_a_full_queue_is_waited_for(home: Home) -> None:
+    home.env["CRAFT_DAEMON_QUEUE_LIMIT"] = "2"
+    done = home.craft("generate", "--batch", "-", stdin="x\n" * 12)
+    assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == 12
