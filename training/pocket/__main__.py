@@ -37,6 +37,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=HERE / "work", help="where checkpoints lie")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="the exported folder")
     parser.add_argument("--shards", type=int, default=40, help="of 2,000 cached views each")
+    parser.add_argument("--first-shard", type=int, default=0, help="so that several processes can share the making")
     parser.add_argument("--steps", type=int, default=DiffusionRecipe.steps, help="of the diffusion stage")
     parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe.steps)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
@@ -51,7 +52,7 @@ def _run(stage: str, options: argparse.Namespace, device: torch.device) -> None:
         case "autoencoder":
             autoencoder.train(work, replace(AutoencoderRecipe(), steps=options.autoencoder_steps), device)
         case "latents":
-            latents.make_shards(work / "latents", _trained_vae(work, device), options.shards, 7, device)
+            latents.make_shards(work / "latents", _trained_vae(work, device), range(options.first_shard, options.shards), 7, device)
         case "diffusion":
             scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)
             recipe = replace(DiffusionRecipe(), steps=options.steps)
@@ -71,7 +72,7 @@ def trained_pipeline(work: Path) -> "export.StableDiffusionPipeline":
 def _trained_vae(work: Path, device: torch.device) -> AutoencoderTiny:
     vae = autoencoder.build()
     checkpoint.resume(work / "autoencoder.pt", vae=vae)
-    return vae.to(device).eval()
+    return vae.to(device, memory_format=torch.channels_last).eval()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class DiffusionRecipe:
     """How long and how; one step sees `captions * noises` rows."""
 
     steps: int = 6000
-    captions: int = 48
+    captions: int = 32
     noises: int = 2  # noise levels per caption: the text encoder's work is shared
     learning_rate: float = 0.01
     empty_share: float = 0.1
@@ -108,7 +108,7 @@ def _module(average: AveragedModel) -> Networks:
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, recipe: DiffusionRecipe, step: int) -> None:
-    warm = min(1.0, (step + 1) / 100)
+    warm = min(1.0, (step + 1) / 50)
     cooled = max(0.01, min(1.0, (1 - step / recipe.steps) / 0.5))
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * warm * cooled

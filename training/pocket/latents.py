@@ -30,10 +30,10 @@ class Views:
     captions: list[list[str]]
 
 
-def make_shards(folder: Path, vae: AutoencoderTiny, count: int, seed: int, device: torch.device) -> None:
-    """Make those of the first `count` shards that are not there yet."""
+def make_shards(folder: Path, vae: AutoencoderTiny, numbers: range, seed: int, device: torch.device) -> None:
+    """Make those of the shards `numbers` that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
+    for number in numbers:
         path = shard_path(folder, number)
         if path.exists():
             continue
@@ -41,7 +41,7 @@ def make_shards(folder: Path, vae: AutoencoderTiny, count: int, seed: int, devic
         beside = path.with_suffix(f".{os.getpid()}.tmp")
         torch.save({"latents": views.latents, "captions": views.captions}, beside)
         beside.replace(path)
-        print(f"latents shard {number + 1}/{count}", flush=True)
+        print(f"latents shard {number} of {numbers}", flush=True)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -68,6 +68,7 @@ def _make_shard(vae: AutoencoderTiny, seed: int, device: torch.device) -> Views:
     for _ in range(SHARD_VIEWS // 16):
         scenes = [random_scene(rng) for _ in range(16)]
         pixels = torch.stack([torch.from_numpy(render(scene, rng)).permute(2, 0, 1) for scene in scenes])
-        latents.append(vae.encoder(pixels.to(device).float() / 127.5 - 1).half().cpu())
+        batch = pixels.to(device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
+        latents.append(vae.encoder(batch).half().contiguous().cpu())
         captions += [[caption(scene, rng) for _ in range(_CAPTIONS_A_VIEW)] for scene in scenes]
     return Views(torch.cat(latents), captions)
