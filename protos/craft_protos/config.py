@@ -11,13 +11,17 @@ import dataclasses
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
+
+if TYPE_CHECKING:
+    from platformdirs import PlatformDirs
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class DaemonSettings:
 class WorkerSettings:
     """[worker]: the process that draws."""
 
+    module: str = "craftd.worker"  # run with `python -m`; craftd.fakeworker draws without torch
     device: str = "auto"  # auto, cpu, cuda:0, mps
     precision: str = "auto"  # auto, fp32, fp16, bf16
     threads: int = 0  # 0: torch's own choice
@@ -94,8 +99,15 @@ def find_paths(env: Mapping[str, str] | None = None) -> Paths:
         config_file=Path(config) if config else dirs.user_config_path / "config.toml",
         data_dir=Path(env.get("CRAFT_DATA_DIR") or dirs.user_data_path).absolute(),
         state_dir=Path(env.get("CRAFT_STATE_DIR") or dirs.user_state_path).absolute(),
-        runtime_dir=Path(env.get("CRAFT_RUNTIME_DIR") or dirs.user_runtime_path).absolute(),
+        runtime_dir=Path(env.get("CRAFT_RUNTIME_DIR") or _usual_runtime_dir(dirs)).absolute(),
     )
+
+
+def _usual_runtime_dir(dirs: PlatformDirs) -> Path:
+    """Without XDG_RUNTIME_DIR (ssh, cron) platformdirs has a folder in /tmp, and warns; users need no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return dirs.user_runtime_path
 
 
 def client(env: Mapping[str, str] | None = None) -> Client:
@@ -107,6 +119,12 @@ def client(env: Mapping[str, str] | None = None) -> Client:
         ca_file=env.get("CRAFT_CA", ""),
         autostart=env.get("CRAFT_AUTOSTART", "1") not in ("0", "no", "false"),
     )
+
+
+def notify_socket(env: Mapping[str, str] | None = None) -> str:
+    """Where systemd wants to hear that the daemon is ready; empty: nowhere."""
+    env = os.environ if env is None else env
+    return env.get("NOTIFY_SOCKET", "")
 
 
 def load(config_file: Path, env: Mapping[str, str] | None = None) -> Settings:

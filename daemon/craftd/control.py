@@ -1,0 +1,123 @@
+"""The daemon as a whole: what it does now, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from craft_protos.version import __version__
+
+from craftd.jobs.dispatcher import Dispatcher
+from craftd.models.residency import Residency
+from craftd.supervisor.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    pid: int
+    device: str
+    state: str  # STARTING, LOADING, BUSY, IDLE
+    models: tuple[str, ...]
+    rss_bytes: int
+    device_bytes: int
+    restarts: int
+    predict_calls: int
+
+
+@dataclass(frozen=True)
+class DaemonStatus:
+    pid: int
+    version: str
+    address: str
+    start_time: float
+    workers: tuple[WorkerStatus, ...]
+    queued: int
+    running: int
+    draining: bool
+    rss_bytes: int
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class Stop:
+    """A wish for the end. Setting it is all that signals and calls do; serve.py acts."""
+
+    grace_s: float
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    now: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def request(self, grace_s: float | None = None) -> None:
+        """Once: drain. Again, or without any grace: now."""
+        if self.wanted.is_set() or grace_s == 0:
+            self.now.set()
+        if grace_s is not None and not self.wanted.is_set():
+            self.grace_s = grace_s
+        self.wanted.set()
+
+
+class Control:
+    def __init__(
+        self, address: str, supervisor: Supervisor, residency: Residency, dispatcher: Dispatcher, stop: Stop
+    ) -> None:
+        self._address = address
+        self._supervisor = supervisor
+        self._residency = residency
+        self._dispatcher = dispatcher
+        self._stop = stop
+        self._start_time = time.time()
+
+    def status(self) -> DaemonStatus:
+        vitals = self._supervisor.vitals
+        return DaemonStatus(
+            pid=os.getpid(),
+            version=__version__,
+            address=self._address,
+            start_time=self._start_time,
+            workers=self._workers(),
+            queued=self._dispatcher.queued,
+            running=self._dispatcher.running,
+            draining=self._dispatcher.is_draining,
+            rss_bytes=own_rss_bytes(),
+            warnings=tuple(vitals.hello.warnings) if vitals is not None else (),
+        )
+
+    def shutdown(self, *, now: bool, grace_s: float) -> None:
+        """Begin to stop. `grace_s` 0: as configured."""
+        self._stop.request(0 if now else grace_s or None)
+
+    def _workers(self) -> tuple[WorkerStatus, ...]:
+        vitals = self._supervisor.vitals
+        if vitals is None:
+            return ()
+        status = WorkerStatus(
+            pid=vitals.pid,
+            device=vitals.hello.device,
+            state=self._worker_state(),
+            models=self._residency.names,
+            rss_bytes=vitals.stats.rss_bytes,
+            device_bytes=vitals.stats.device_bytes,
+            restarts=self._supervisor.restarts,
+            predict_calls=vitals.stats.predict_calls,
+        )
+        return (status,)
+
+    def _worker_state(self) -> str:
+        if not self._supervisor.is_ready:
+            return "STARTING"
+        if self._supervisor.is_loading:
+            return "LOADING"
+        return "BUSY" if self._supervisor.is_busy else "IDLE"
+
+
+def own_rss_bytes() -> int:
+    """Resident memory of this process; the most it ever had where the system doesn't tell the present."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""What jobs have made: a file each, and a row that says so."""

@@ -1,0 +1,88 @@
+"""The images folder: files appear in it whole and on disk, or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from craft_protos.reasons import CraftError
+
+CHUNK_BYTES = 1 << 20
+_TEMPORARY = ".tmp-"
+
+Write = Callable[[int, memoryview], int]
+
+
+class ImageFiles:
+    """Blocking; callers run it off the event loop. `write` is os.write, or a test's full disk."""
+
+    def __init__(self, folder: Path, write: Write = os.write) -> None:
+        self._folder = folder
+        self._write = write
+
+    def save(self, name: str, data: bytes) -> None:
+        """On return the file outlives a power failure. Raises DISK_FULL, leaving nothing behind."""
+        temporary = self._folder / (_TEMPORARY + name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._save_whole(temporary, data)
+            temporary.rename(self._folder / name)
+            self._sync_folder()
+        except OSError as exc:
+            temporary.unlink(missing_ok=True)
+            (self._folder / name).unlink(missing_ok=True)
+            raise CraftError(
+                "DISK_FULL", f"{self._folder}: the image could not be written: {exc.strerror}", "free some space there"
+            ) from exc
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The file's bytes, CHUNK_BYTES at a time. Raises UNKNOWN_IMAGE where the file is gone."""
+        try:
+            with (self._folder / name).open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        except FileNotFoundError as exc:
+            raise CraftError("UNKNOWN_IMAGE", f"{self._folder / name}: the file is gone", "draw it again") from exc
+
+    def delete(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
+    def sweep(self, known: set[str]) -> int:
+        """Remove what a crash left: temporary files, and files without a row. Returns how many."""
+        if not self._folder.exists():
+            return 0
+        left = [path for path in self._folder.iterdir() if path.is_file() and path.name not in known]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+    def _save_whole(self, path: Path, data: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._write(descriptor, view) :]
+            _sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync(descriptor: int) -> None:
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync alone stops at the drive's cache
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)

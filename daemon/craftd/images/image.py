@@ -1,0 +1,28 @@
+"""An image: what is known of a file in the images folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Image:
+    id: str
+    job_id: str
+    index: int
+    seed: int  # its own, not the job's
+    sha256: str
+    media_type: str
+    width: int
+    height: int
+    size_bytes: int
+    create_time: float
+    model: str
+    prompt: str
+    provenance: str  # JSON, the same text as in the file
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.id}.{EXTENSIONS.get(self.media_type, 'bin')}"

@@ -1,0 +1,62 @@
+"""Images: stored, shown, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from craft_protos.reasons import invalid
+
+from craftd.images import table
+from craftd.images.files import ImageFiles
+from craftd.images.image import Image
+from craftd.store.database import Database
+
+_LARGEST_PAGE = 1000
+_USUAL_PAGE = 50
+
+
+class ImageService:
+    def __init__(self, database: Database, files: ImageFiles) -> None:
+        self._database = database
+        self._files = files
+
+    async def get(self, prefix: str) -> Image:
+        """By id or a unique beginning of it. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
+        return await self._database.run(lambda connection: table.find(connection, prefix))
+
+    async def chunks(self, image: Image) -> AsyncIterator[bytes]:
+        """The file's bytes."""
+        chunks = self._files.chunks(image.file_name)
+        while chunk := await asyncio.to_thread(next, chunks, b""):
+            yield chunk
+
+    async def list(self, page_size: int, page_token: str, job_id: str) -> list[tuple[int, Image]]:
+        """(token of the page that begins after it, image), newest first."""
+        count, before = page_of(page_size, page_token)
+        return await self._database.run(lambda connection: table.newest(connection, count, before, job_id))
+
+    async def delete(self, prefix: str) -> None:
+        """File and row: the row goes first, a file without one is swept at the next start."""
+        image = await self.get(prefix)
+        await self._database.run(lambda connection: table.delete(connection, image.id))
+        await asyncio.to_thread(self._files.delete, image.file_name)
+
+    async def save(self, image: Image, data: bytes) -> None:
+        """The file alone; the row is written with the job's. Raises DISK_FULL."""
+        await asyncio.to_thread(self._files.save, image.file_name, data)
+
+    async def discard(self, image: Image) -> None:
+        await asyncio.to_thread(self._files.delete, image.file_name)
+
+    async def sweep(self) -> int:
+        """Remove what a crash left behind. Only before anything is drawn."""
+        known = await self._database.run(table.file_names)
+        return await asyncio.to_thread(self._files.sweep, known)
+
+
+def page_of(page_size: int, page_token: str) -> tuple[int, int | None]:
+    """(how many, below which seq) of a request for a page."""
+    if page_token and not (page_token.isascii() and page_token.isdigit() and len(page_token) < 19):
+        raise invalid("page_token", f"{page_token[:32]!r} is not one that this daemon gave")
+    return min(page_size or _USUAL_PAGE, _LARGEST_PAGE), int(page_token) if page_token else None

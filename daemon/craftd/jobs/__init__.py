@@ -1,0 +1,1 @@
+"""Jobs: accepted, queued, dispatched to the worker, finished once."""

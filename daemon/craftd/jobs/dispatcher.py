@@ -1,0 +1,457 @@
+"""Gives the worker what to draw, and makes of its answers what becomes of the jobs.
+
+Memory is the truth while the daemon runs, and the store follows in the order of the
+calls; what clients are told to rely on (accepted, finished, an image) is stored first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from craft_protos.config import DaemonSettings
+from craft_protos.reasons import CraftError
+from craft_protos.worker_pb2 import FromWorker
+
+from craftd.images.files import sha256_of
+from craftd.images.image import Image
+from craftd.images.service import ImageService
+from craftd.jobs import events, table, wire
+from craftd.jobs.entry import Entry
+from craftd.jobs.events import Hub
+from craftd.jobs.flights import Flight, Flights
+from craftd.jobs.job import Error, Job, JobView, State
+from craftd.jobs.queue import FairQueue, Waiting
+from craftd.models.model import Manifest
+from craftd.models.service import ModelService
+from craftd.store import ids
+from craftd.store.database import Database
+from craftd.supervisor.supervisor import Supervisor, cannot_start
+
+_log = logging.getLogger("craft.jobs")
+_MOST_ATTEMPTS = 3
+_SAVE_AGAIN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the dispatcher works with."""
+
+    database: Database
+    images: ImageService
+    models: ModelService
+    supervisor: Supervisor
+    hub: Hub
+    settings: DaemonSettings
+
+
+class Dispatcher:
+    """The one owner of unfinished jobs. Everything runs on the event loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._entries: dict[str, Entry] = {}
+        self._queue = FairQueue()
+        self._flights = Flights()
+        self._orders = itertools.count()
+        self._unsaved: dict[str, Job] = {}
+        self._storing = 0
+        self._capacity_rows = 1
+        self._wake = asyncio.Event()
+        self._is_draining = False
+        self._is_quiet = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        parts.supervisor.listen(self)
+        parts.hub.changed = self._on_watchers_changed
+        parts.models.residency.changed = self._wake.set
+
+    # What the service asks for
+
+    def accept(self, job: Job, images: Iterable[Image] = ()) -> None:
+        """A job that is stored: it waits for its turn."""
+        entry = Entry(job, next(self._orders), {image.index: image for image in images})
+        entry.received = set(entry.images)
+        self._entries[job.id] = entry
+        self._parts.models.residency.acquire(job.spec.model)
+        if entry.remaining:
+            self._enqueue(entry)
+        else:  # its last image was stored and its end was not
+            self._end(entry, State.SUCCEEDED)
+
+    def cancel(self, job_id: str) -> asyncio.Future[None]:
+        """Resolves when that is stored. Raises JOB_FINISHED."""
+        entry = self._entries.get(job_id)
+        if entry is None:
+            raise CraftError("JOB_FINISHED", f"job {job_id} has finished already", "its images are kept")
+        return self._end(entry, State.CANCELLED, Error("CANCELLED", "the job was cancelled"))
+
+    def current(self, views: Iterable[JobView]) -> list[JobView]:
+        """The stored jobs as memory knows them, with their places in the queue."""
+        positions = self._queue.positions()
+        return [JobView(self._current(view.job), view.images, positions.get(view.job.id, 0)) for view in views]
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        return len(self._entries) - len(self._queue)
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    async def drain(self, grace_s: float) -> None:
+        """Start nothing more; wait for what runs, at most `grace_s`; then end the worker.
+
+        What didn't finish is queued for the next start. A second call with less grace cuts the first short.
+        """
+        self._is_draining = True
+        self._note_quiet()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._is_quiet.wait()
+        except TimeoutError:
+            _log.warning("grace is over", extra={"running": self.running})
+        await self._parts.supervisor.end("the daemon stops")
+        await self._is_quiet.wait()
+
+    # The loop
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        async with self._tasks:
+            while True:
+                self._wake.clear()
+                self._note_quiet()
+                self._end_overdue()
+                self._save_again()
+                if not self._is_draining:
+                    await self._dispatch()
+                    await self._parts.models.residency.tend()
+                self._tell_positions()
+                await self._next_change()
+
+    async def _next_change(self) -> None:
+        deadline = self._deadline()
+        wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(wait_s):  # wait_for of Python 3.11 can swallow a cancellation
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _deadline(self) -> float | None:
+        """When the loop has something to do, if nothing happens before (monotonic seconds)."""
+        now, wall = time.monotonic(), time.time()
+        times = [self._parts.models.residency.deadline] if not self._is_draining else []
+        times += [self._lease_end(entry) for entry in self._entries.values()]
+        times += [now + entry.job.expire_time - wall for entry in self._waiting_entries() if entry.job.expire_time]
+        times += [now + _SAVE_AGAIN_S] if self._unsaved else []
+        return min((at for at in times if at is not None), default=None)
+
+    async def _dispatch(self) -> None:
+        """Hand over jobs in their order, for as long as the worker has room."""
+        manifests: dict[str, Manifest] = {}
+        while (waiting := self._queue.head()) is not None and not self._is_draining:
+            if not self._parts.supervisor.is_ready:
+                self._parts.supervisor.want()
+                return
+            if not self._has_room(waiting):
+                return
+            entry = self._entries[waiting.job_id]
+            name = entry.job.spec.model
+            try:
+                if name not in manifests:
+                    manifests[name] = await self._parts.models.manifest(name)
+                if self._queue.head() == waiting and self._parts.supervisor.is_ready and not self._is_draining:
+                    self._hand_over(entry, waiting, manifests[name])
+            except CraftError as exc:
+                if waiting.job_id in self._queue:
+                    self._end(entry, State.FAILED, _error(exc))
+
+    def _has_room(self, waiting: Waiting) -> bool:
+        """A little more than fits, so that the worker never waits for us; a suspect goes alone."""
+        if waiting.is_suspect or self._flights.has_suspect:
+            return not self._flights
+        return self._flights.rows < self._capacity_rows + max(1, self._capacity_rows // 4)
+
+    def _hand_over(self, entry: Entry, waiting: Waiting, manifest: Manifest) -> None:
+        residency = self._parts.models.residency
+        message = residency.provide(manifest)
+        self._queue.serve(waiting)
+        entry.dispatch()
+        job, indices = entry.job, entry.remaining
+        self._flights.add(Flight(job.id, entry.epoch, job.is_suspect, set(indices)))
+        preview_every = self._parts.hub.preview_every(job.id)
+        self._parts.supervisor.send(wire.submit(job, entry.epoch, indices, message, preview_every))
+        residency.expect(manifest)
+        self._save(job)
+        _log.info("job dispatched", extra={"job": job.id, "epoch": entry.epoch, "images": len(indices)})
+
+    # What the worker says
+
+    def on_ready(self, hello: FromWorker.Hello) -> None:
+        self._capacity_rows = max(1, hello.capacity_rows)
+        self._wake.set()
+
+    def on_frame(self, frame: FromWorker) -> None:
+        match frame.WhichOneof("frame"):
+            case "step":
+                self._on_step(frame.step)
+            case "image":
+                self._on_image(frame.image)
+            case "started":
+                self._on_started(frame.started)
+            case "loading":
+                self._on_loading(frame.loading)
+            case "done":
+                self._on_done(frame.done)
+            case "failed":
+                self._on_failed(frame.failed)
+        if frame.WhichOneof("frame") not in ("step", "loading", "started"):
+            self._wake.set()
+
+    def on_death(self, why: str, *, is_planned: bool) -> None:
+        flights = self._flights.crash()
+        for flight in flights:
+            entry = self._flying(flight)
+            if entry is None:
+                continue
+            if not entry.remaining:  # all its images came; the last are being stored
+                self._settle(entry)
+            elif is_planned:
+                self._requeue(entry, is_suspect=entry.job.is_suspect, attempts=entry.job.attempts)
+            else:
+                self._on_killed(entry, why, was_alone=len(flights) == 1)
+        self._wake.set()
+
+    def on_start_failed(self, why: str) -> None:
+        for entry in self._waiting_entries():
+            self._end(entry, State.FAILED, _error(cannot_start(why)))
+
+    def _on_killed(self, entry: Entry, why: str, *, was_alone: bool) -> None:
+        """Only a death while alone counts against the job."""
+        attempts = entry.job.attempts + was_alone
+        self._requeue(entry, is_suspect=True, attempts=attempts)
+        if attempts >= _MOST_ATTEMPTS:
+            message = f"the job killed its worker {attempts} times, the last time by {why}"
+            self._end(entry, State.FAILED, Error("WORKER_DIED", message, "see `craft daemon logs`"))
+
+    def _on_started(self, frame: FromWorker.Started) -> None:
+        if (entry := self._entry_of(frame.job_id, frame.epoch)) is not None:
+            entry.start()
+            started = events.Started(entry.job.attempts + 1, self._parts.models.residency.device, frame.notice)
+            self._parts.hub.publish(frame.job_id, started)
+
+    def _on_step(self, frame: FromWorker.Step) -> None:
+        if self._entry_of(frame.job_id, frame.epoch) is not None:
+            self._parts.hub.publish(frame.job_id, events.Step(frame.index, frame.step, frame.of, frame.preview))
+
+    def _on_loading(self, frame: FromWorker.Loading) -> None:
+        loading = events.Loading(frame.model, frame.bytes_done, frame.bytes_total)
+        for entry in self._entries.values():
+            if entry.job.state is State.RUNNING and entry.job.spec.model == frame.model:
+                self._parts.hub.publish(entry.job.id, loading)
+
+    def _on_image(self, frame: FromWorker.ImageDone) -> None:
+        flight = self._flights.find(frame.job_id, frame.epoch)
+        entry = self._entry_of(frame.job_id, frame.epoch)
+        if flight is None or entry is None or frame.index not in flight.indices:
+            return
+        flight.indices.discard(frame.index)
+        entry.received.add(frame.index)
+        entry.account(frame.load_s, frame.denoise_s)
+        entry.storing += 1
+        self._storing += 1
+        self._tasks.create_task(self._store_image(entry, frame), name=f"store {frame.job_id}/{frame.index}")
+
+    def _on_done(self, frame: FromWorker.JobDone) -> None:
+        flight = self._flights.remove(frame.job_id, frame.epoch)
+        if flight is not None and (entry := self._flying(flight)) is not None:
+            self._settle(entry)
+
+    def _on_failed(self, frame: FromWorker.JobFailed) -> None:
+        flight = self._flights.remove(frame.job_id, frame.epoch)
+        if flight is not None and (entry := self._flying(flight)) is not None:
+            self._end(entry, State.FAILED, wire.error(frame.error))
+
+    # What becomes of a job
+
+    async def _store_image(self, entry: Entry, frame: FromWorker.ImageDone) -> None:
+        """The file, then the row: a row never names a file that isn't whole and on disk."""
+        image = _image(entry.job, frame)
+        try:
+            await self._parts.images.save(image, frame.data)
+            running, succeeded = entry.job, entry.succeeded()
+            job = await self._parts.database.run(
+                lambda connection: table.commit_image(connection, image, running, succeeded)
+            )
+            self._on_stored(entry, image, job)
+        except CraftError as exc:
+            await self._parts.images.discard(image)
+            self._on_unstorable(entry, exc)
+        finally:
+            entry.storing -= 1
+            self._storing -= 1
+            self._settle(entry)
+
+    def _on_stored(self, entry: Entry, image: Image, job: Job) -> None:
+        entry.images[image.index] = image
+        self._parts.hub.publish(job.id, events.ImageMade(image))
+        if job.state.is_final and self._is_live(entry):
+            entry.job = job
+            self._forget(entry)
+            self._publish_end(entry)
+
+    def _on_unstorable(self, entry: Entry, exc: CraftError) -> None:
+        if self._is_live(entry) and exc.reason != "JOB_FINISHED":
+            _log.error("image not stored", extra={"job": entry.job.id, "why": exc.message})
+            self._end(entry, State.FAILED, _error(exc))
+
+    def _settle(self, entry: Entry) -> None:
+        """End a job that the worker has left and nothing is being stored of."""
+        self._wake.set()
+        is_flying = self._flights.find(entry.job.id, entry.epoch) is not None
+        if is_flying or entry.storing or not self._is_live(entry) or entry.job.id in self._queue:
+            return
+        if set(entry.job.spec.wanted) <= set(entry.images):
+            self._end(entry, State.SUCCEEDED)
+        else:
+            self._end(entry, State.FAILED, Error("JOB_FAILED", "the worker left out some of the images", "try again"))
+
+    def _enqueue(self, entry: Entry) -> None:
+        job = entry.job
+        rows = max(1, len(entry.remaining))
+        self._queue.push(Waiting(job.id, job.owner, job.priority, rows, entry.order, job.is_suspect))
+        self._wake.set()
+
+    def _requeue(self, entry: Entry, *, is_suspect: bool, attempts: int) -> None:
+        entry.requeue(is_suspect=is_suspect, attempts=attempts)
+        self._save(entry.job)
+        self._enqueue(entry)
+
+    def _end(self, entry: Entry, state: State, error: Error | None = None) -> asyncio.Future[None]:
+        """The job's end; watchers hear of it once it is stored."""
+        self._queue.remove(entry.job.id)
+        if self._flights.find(entry.job.id, entry.epoch) is not None:
+            self._parts.supervisor.send(wire.cancel(entry.job.id, entry.epoch))
+        entry.job = entry.ended(state, error)
+        self._forget(entry)
+        saved = self._save(entry.job)
+        saved.add_done_callback(lambda _: self._publish_end(entry))
+        return saved
+
+    def _forget(self, entry: Entry) -> None:
+        del self._entries[entry.job.id]
+        self._parts.models.residency.release(entry.job.spec.model)
+        self._wake.set()
+
+    def _publish_end(self, entry: Entry) -> None:
+        job = entry.job
+        _log.info("job ended", extra={"job": job.id, "state": job.state.value, "total_s": round(job.total_s, 3)})
+        self._parts.hub.publish(job.id, events.Finished(entry.view))
+
+    def _save(self, job: Job) -> asyncio.Future[None]:
+        """Queue the write. One that fails (a full disk) is tried again until it succeeds."""
+        self._unsaved.pop(job.id, None)
+        saved = self._parts.database.submit(lambda connection: table.update(connection, job))
+        saved.add_done_callback(lambda future: self._on_saved(job, future))
+        return saved
+
+    def _on_saved(self, job: Job, future: asyncio.Future[None]) -> None:
+        if not future.cancelled() and (exc := future.exception()) is not None:
+            _log.error("job not saved", extra={"job": job.id, "why": str(exc)})
+            self._unsaved.setdefault(job.id, job)
+
+    def _save_again(self) -> None:
+        for job in list(self._unsaved.values()):
+            self._save(job)
+
+    def _end_overdue(self) -> None:
+        """Jobs whose time has passed while they waited, or whose watcher has vanished."""
+        now, wall = time.monotonic(), time.time()
+        for entry in self._waiting_entries():
+            if entry.job.expire_time is not None and entry.job.expire_time <= wall:
+                self._end(entry, State.FAILED, Error("EXPIRED", "its turn came after its expire_time", "send it again"))
+        for entry in list(self._entries.values()):
+            if (lease_end := self._lease_end(entry)) is not None and lease_end <= now:
+                why = f"nobody watched it for {self._parts.settings.lease_s:g} s"
+                self._end(entry, State.CANCELLED, Error("CANCELLED", why, "`--detach` makes jobs that need no watcher"))
+
+    def _lease_end(self, entry: Entry) -> float | None:
+        if not entry.job.lease or self._parts.hub.is_watched(entry.job.id):
+            return None
+        return entry.last_watched + self._parts.settings.lease_s
+
+    # Watchers
+
+    def _on_watchers_changed(self, job_id: str) -> None:
+        if (entry := self._entries.get(job_id)) is not None:
+            entry.last_watched = time.monotonic()
+            if self._flights.find(job_id, entry.epoch) is not None:
+                self._parts.supervisor.send(wire.preview(job_id, self._parts.hub.preview_every(job_id)))
+            self._wake.set()
+
+    def _tell_positions(self) -> None:
+        if not any(self._parts.hub.is_watched(entry.job.id) for entry in self._waiting_entries()):
+            return
+        for job_id, position in self._queue.positions().items():
+            entry = self._entries[job_id]
+            if entry.last_position != position:
+                entry.last_position = position
+                self._parts.hub.publish(job_id, events.Queued(position))
+
+    # Looking things up
+
+    def _waiting_entries(self) -> list[Entry]:
+        return [entry for entry in self._entries.values() if entry.job.id in self._queue]
+
+    def _entry_of(self, job_id: str, epoch: int) -> Entry | None:
+        flight = self._flights.find(job_id, epoch)
+        return None if flight is None else self._flying(flight)
+
+    def _flying(self, flight: Flight) -> Entry | None:
+        """The job of a dispatch, unless it has ended meanwhile."""
+        entry = self._entries.get(flight.job_id)
+        return entry if entry is not None and entry.epoch == flight.epoch else None
+
+    def _current(self, stored: Job) -> Job:
+        entry = self._entries.get(stored.id)
+        return entry.job if entry is not None else self._unsaved.get(stored.id, stored)
+
+    def _is_live(self, entry: Entry) -> bool:
+        return self._entries.get(entry.job.id) is entry
+
+    def _note_quiet(self) -> None:
+        if self._flights or self._storing:
+            self._is_quiet.clear()
+        else:
+            self._is_quiet.set()
+
+
+def _image(job: Job, frame: FromWorker.ImageDone) -> Image:
+    return Image(
+        id=ids.new_image_id(),
+        job_id=job.id,
+        index=frame.index,
+        seed=frame.seed,
+        sha256=sha256_of(frame.data),
+        media_type=frame.media_type,
+        width=frame.width,
+        height=frame.height,
+        size_bytes=len(frame.data),
+        create_time=time.time(),
+        model=job.spec.model,
+        prompt=job.spec.prompt,
+        provenance=frame.provenance,
+    )
+
+
+def _error(exc: CraftError) -> Error:
+    return Error(exc.reason, exc.message, exc.hint)

@@ -1,0 +1,48 @@
+"""What the worker has been given and not yet given back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Flight:
+    """One dispatch of a job: the images that are still to come."""
+
+    job_id: str
+    epoch: int
+    is_suspect: bool
+    indices: set[int] = field(default_factory=set)
+
+
+class Flights:
+    """Frames about a dispatch that isn't here are late, and dropped."""
+
+    def __init__(self) -> None:
+        self._flights: dict[tuple[str, int], Flight] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._flights)
+
+    def add(self, flight: Flight) -> None:
+        self._flights[flight.job_id, flight.epoch] = flight
+
+    def find(self, job_id: str, epoch: int) -> Flight | None:
+        return self._flights.get((job_id, epoch))
+
+    def remove(self, job_id: str, epoch: int) -> Flight | None:
+        return self._flights.pop((job_id, epoch), None)
+
+    def crash(self) -> list[Flight]:
+        """The worker is gone: take them all out."""
+        flights = list(self._flights.values())
+        self._flights.clear()
+        return flights
+
+    @property
+    def rows(self) -> int:
+        return sum(len(flight.indices) for flight in self._flights.values())
+
+    @property
+    def has_suspect(self) -> bool:
+        return any(flight.is_suspect for flight in self._flights.values())

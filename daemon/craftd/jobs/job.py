@@ -1,0 +1,148 @@
+"""A job and what it is made of."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from craftd.images.image import Image
+
+SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
+
+
+class State(enum.StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+class Priority(enum.IntEnum):
+    INTERACTIVE = 0
+    BATCH = 1
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What to draw, as asked for: None and "" mean the model's own default."""
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    count: int = 0
+    sampler: str = ""
+    format: str = ""
+    deterministic: bool = False
+    indices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A call of CreateJob."""
+
+    request_id: str
+    generate: GenerateRequest
+    expire_time: float | None = None
+    priority: Priority = Priority.INTERACTIVE
+    lease: bool = False
+
+    @property
+    def body_sha256(self) -> str:
+        """Of everything but the request_id."""
+        body = asdict(self)
+        del body["request_id"]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class GenerateSpec:
+    """What to draw, resolved: the image can be made from this and the model alone."""
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: int  # of image 0; image i has seed + i
+    count: int
+    sampler: str
+    format: str  # png, jpeg or webp
+    deterministic: bool
+    indices: tuple[int, ...]  # drawn are these; empty: all
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        return self.indices or tuple(range(self.count))
+
+
+@dataclass(frozen=True)
+class Error:
+    reason: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    id: str
+    owner: str
+    request_id: str
+    body_sha256: str
+    spec: GenerateSpec
+    create_time: float
+    state: State = State.QUEUED
+    priority: Priority = Priority.INTERACTIVE
+    lease: bool = False
+    attempts: int = 0  # deaths of the worker while the job ran alone
+    is_suspect: bool = False  # was running when a worker died: runs alone from then on
+    expire_time: float | None = None
+    start_time: float | None = None
+    finish_time: float | None = None
+    load_s: float = 0.0
+    denoise_s: float = 0.0
+    error: Error | None = None
+
+    @property
+    def queued_s(self) -> float:
+        """From its creation to its first row's start, less the wait for the model."""
+        if self.start_time is None:
+            return 0.0
+        return max(0.0, self.start_time - self.create_time - self.load_s)
+
+    @property
+    def total_s(self) -> float:
+        return max(0.0, (self.finish_time or self.create_time) - self.create_time)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as clients see it."""
+
+    job: Job
+    images: tuple[Image, ...] = ()
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What CreateJob would do."""
+
+    spec: GenerateSpec
+    model_loaded: bool
+    load_bytes: int
+    queue_position: int
+    device: str

@@ -1,0 +1,138 @@
+"""Jobs: what both faces call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from craft_protos.config import Settings
+from craft_protos.reasons import CraftError
+
+from craftd.images.service import page_of
+from craftd.jobs import table, validate
+from craftd.jobs.dispatcher import Dispatcher
+from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot
+from craftd.jobs.job import GenerateSpec, Job, JobRequest, JobView, Plan, State
+from craftd.models.model import Model
+from craftd.models.registry import BUILT_IN
+from craftd.models.service import ModelService
+from craftd.store import ids
+from craftd.store.database import Database
+
+_RETRY_AFTER_S = 2.0
+
+
+class JobService:
+    def __init__(
+        self, database: Database, models: ModelService, dispatcher: Dispatcher, hub: Hub, settings: Settings
+    ) -> None:
+        self._database = database
+        self._models = models
+        self._dispatcher = dispatcher
+        self._hub = hub
+        self._settings = settings
+        self._reserved = 0  # places in the queue for jobs that are being stored
+
+    async def create(self, owner: str, request: JobRequest) -> JobView:
+        """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, REQUEST_ID_CLASH, QUEUE_FULL, DRAINING, ..."""
+        validate.check(request, self._settings.limits)
+        made = await self._database.run(lambda connection: table.find_request(connection, owner, request))
+        if made is not None:
+            return self._current(made)
+        spec, _ = await self._resolve(request)
+        return await self._store(_job(owner, request, spec), request)
+
+    async def plan(self, request: JobRequest) -> Plan:
+        """What `create` would do."""
+        validate.check(request, self._settings.limits)
+        spec, model = await self._resolve(request)
+        residency = self._models.residency
+        is_loaded = residency.is_loaded(model.name)
+        load_bytes = 0 if is_loaded else model.size_bytes
+        return Plan(spec, is_loaded, load_bytes, self._dispatcher.queued, residency.device)
+
+    async def get(self, prefix: str) -> JobView:
+        """By id or a unique beginning of it. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
+        return self._current(await self._database.run(lambda connection: table.view(connection, prefix)))
+
+    async def list(self, page_size: int, page_token: str, states: tuple[State, ...]) -> list[tuple[int, JobView]]:
+        """(token of the page that begins after it, job), newest first."""
+        count, before = page_of(page_size, page_token)
+        found = await self._database.run(lambda connection: table.newest(connection, count, before, states))
+        views = self._dispatcher.current(view for _, view in found)
+        return [(seq, view) for (seq, _), view in zip(found, views, strict=True)]
+
+    async def cancel(self, prefix: str) -> JobView:
+        """Raises UNKNOWN_JOB, AMBIGUOUS_ID, JOB_FINISHED."""
+        view = await self.get(prefix)
+        await asyncio.shield(self._dispatcher.cancel(view.job.id))
+        return await self.get(view.job.id)
+
+    async def watch(self, prefix: str, preview_every: int) -> AsyncIterator[Event]:
+        """A snapshot, then what follows until the end. Raises DRAINING when the daemon stops first."""
+        job_id = (await self.get(prefix)).job.id
+        subscription = self._hub.subscribe(job_id, preview_every)
+        try:
+            snapshot = await self.get(job_id)
+            yield Snapshot(snapshot)
+            if snapshot.job.state.is_final:
+                yield Finished(snapshot)
+                return
+            shown = {image.index for image in snapshot.images}
+            while (event := await subscription.next()) is not None:
+                if not (isinstance(event, ImageMade) and event.image.index in shown):
+                    yield event
+                if isinstance(event, Finished):
+                    return
+            raise _draining()
+        finally:
+            self._hub.unsubscribe(subscription)
+
+    async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model]:
+        settings = self._settings
+        model = await self._models.usable(request.generate.model or settings.generate.model or BUILT_IN)
+        return validate.resolve(request.generate, model, settings.generate, settings.limits), model
+
+    async def _store(self, job: Job, request: JobRequest) -> JobView:
+        """Once the write is queued the job is accepted, even if the caller goes away meanwhile."""
+        self._check_room()
+        self._reserved += 1
+        stored = self._database.submit(lambda connection: table.insert_once(connection, job, request))
+        stored.add_done_callback(lambda future: self._on_stored(job, future))
+        return self._current(await asyncio.shield(stored))
+
+    def _current(self, view: JobView) -> JobView:
+        return self._dispatcher.current([view])[0]
+
+    def _on_stored(self, job: Job, future: asyncio.Future[JobView]) -> None:
+        self._reserved -= 1
+        if future.exception() is None and future.result().job.id == job.id:
+            self._dispatcher.accept(job)
+
+    def _check_room(self) -> None:
+        if self._dispatcher.is_draining:
+            raise _draining()
+        limit = self._settings.daemon.queue_limit
+        if self._dispatcher.queued + self._reserved >= limit:
+            raise CraftError(
+                "QUEUE_FULL", f"the queue is full ({limit} jobs)", "try again later", retry_after_s=_RETRY_AFTER_S
+            )
+
+
+def _job(owner: str, request: JobRequest, spec: GenerateSpec) -> Job:
+    return Job(
+        id=ids.new_job_id(),
+        owner=owner,
+        request_id=request.request_id,
+        body_sha256=request.body_sha256,
+        spec=spec,
+        create_time=time.time(),
+        priority=request.priority,
+        lease=request.lease,
+        expire_time=request.expire_time,
+    )
+
+
+def _draining() -> CraftError:
+    return CraftError("DRAINING", "the daemon is stopping", "try again in a moment", retry_after_s=_RETRY_AFTER_S)

@@ -1,0 +1,1 @@
+"""Models: which there are, what they default to, and which are in memory."""

@@ -1,0 +1,98 @@
+"""What model files hash to, remembered for as long as they look the same."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+from craft_protos.reasons import CraftError
+
+from craftd.models.model import HashedFile, Manifest, Model, ModelFile
+from craftd.store.database import Database
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Equal looks, equal contents."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class FileHashes:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[_Look, str] = {}
+        self._lock = asyncio.Lock()
+
+    async def manifest(self, model: Model) -> Manifest:
+        """Hashes what isn't known yet: at first use, about a second per gigabyte. Raises CORRUPT_FILE."""
+        async with self._lock:  # one reader of the disk at a time
+            hashed = [await self._hashed(file) for file in model.files]
+        return Manifest(model.name, model.family, model.pipeline, tuple(hashed))
+
+    async def known_manifest(self, model: Model) -> Manifest | None:
+        """The manifest if every hash is known, without reading the files."""
+        found = []
+        for file in model.files:
+            sha256 = await self._find(_look(file.source))
+            if sha256 is None:
+                return None
+            found.append(HashedFile(file.path, file.source, file.size_bytes, sha256))
+        return Manifest(model.name, model.family, model.pipeline, tuple(found))
+
+    async def _hashed(self, file: ModelFile) -> HashedFile:
+        look = _look(file.source)
+        sha256 = await self._find(look)
+        if sha256 is None:
+            sha256 = await asyncio.to_thread(_sha256, file.source)
+            await self._remember(look, sha256)
+        return HashedFile(file.path, file.source, look.size_bytes, sha256)
+
+    async def _find(self, look: _Look) -> str | None:
+        if look not in self._known:
+            stored = await self._database.run(lambda connection: _select(connection, look))
+            if stored is None:
+                return None
+            self._known[look] = stored
+        return self._known[look]
+
+    async def _remember(self, look: _Look, sha256: str) -> None:
+        self._known[look] = sha256
+        await self._database.run(lambda connection: _upsert(connection, look, sha256))
+
+
+def _look(path: Path) -> _Look:
+    try:
+        status = path.stat()
+    except OSError as exc:
+        raise CraftError("CORRUPT_FILE", f"{path}: {exc.strerror}", "download the model again") from exc
+    return _Look(str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as exc:
+        raise CraftError("CORRUPT_FILE", f"{path}: {exc.strerror}", "download the model again") from exc
+
+
+def _select(connection: apsw.Connection, look: _Look) -> str | None:
+    found = connection.execute(
+        "SELECT sha256 FROM file_hashes WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND inode = ?",
+        (look.path, look.size_bytes, look.mtime_ns, look.inode),
+    ).get
+    return None if found is None else str(found)
+
+
+def _upsert(connection: apsw.Connection, look: _Look, sha256: str) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO file_hashes VALUES (?, ?, ?, ?, ?)",
+        (look.path, look.size_bytes, look.mtime_ns, look.inode, sha256),
+    )

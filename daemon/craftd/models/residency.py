@@ -1,0 +1,234 @@
+"""Which models the worker holds, for whom, and how long after their last use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from craft_protos.reasons import REASONS, CraftError
+from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
+
+from craftd.models.model import Manifest
+from craftd.supervisor.supervisor import Supervisor, cannot_start
+
+_log = logging.getLogger("craft.models")
+
+
+@dataclass
+class _Resident:
+    sha256: str
+    last_used: float  # monotonic
+    is_leaving: bool = False
+
+
+class Residency:
+    """Listens to the worker. `acquire` and `release` bracket every unfinished job."""
+
+    def __init__(self, supervisor: Supervisor, keep_alive_s: float) -> None:
+        self._supervisor = supervisor
+        self.changed: Callable[[], None] = lambda: None  # `deadline` may be another now
+        self._keep_alive_s = keep_alive_s
+        self._keep_alives: dict[str, float] = {}  # asked for by LoadModel or UnloadModel
+        self._users: Counter[str] = Counter()
+        self._residents: dict[str, _Resident] = {}
+        self._loads: dict[str, list[asyncio.Future[None]]] = {}
+        self._unloads: dict[str, list[asyncio.Future[None]]] = {}
+        self._ready: list[asyncio.Future[None]] = []
+        self._expected: dict[str, str] = {}  # manifests' sha256 that the worker was told to use
+        self._is_unwanted = False  # the last model was unloaded: the process may go
+        self._last_used = time.monotonic()
+
+    def acquire(self, name: str) -> None:
+        """A job needs it, now or soon."""
+        self._users[name] += 1
+
+    def release(self, name: str) -> None:
+        """Undo one acquire."""
+        self._users[name] -= 1
+        self._users += Counter()  # drops zeros
+        self._touch(name)
+        self.changed()
+
+    def is_loaded(self, name: str) -> bool:
+        return name in self._residents
+
+    def holds(self, manifest: Manifest) -> bool:
+        """Loaded, from just these files."""
+        resident = self._residents.get(manifest.name)
+        return resident is not None and resident.sha256 == manifest.sha256
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._residents))
+
+    @property
+    def device(self) -> str:
+        vitals = self._supervisor.vitals
+        return vitals.hello.device if vitals is not None else ""
+
+    def provide(self, manifest: Manifest) -> ModelManifest:
+        """Give the worker the model's files; the message that names them. Raises CORRUPT_FILE."""
+        try:
+            for file in manifest.files:
+                self._supervisor.put_file(file.sha256, file.source)
+        except OSError as exc:
+            raise CraftError("DISK_FULL", f"the model's files could not be linked: {exc}", "free some space") from exc
+        return _message(manifest)
+
+    def expect(self, manifest: Manifest) -> None:
+        """The worker was told to use it: loaded or not yet, its files are these."""
+        self._expected[manifest.name] = manifest.sha256
+
+    async def load(self, manifest: Manifest, keep_alive_s: float) -> None:
+        """Until it is in memory. `keep_alive_s`: 0 as configured, negative for ever. Raises the worker's error."""
+        self.acquire(manifest.name)
+        try:
+            await self._until_ready()
+            self._remember_keep_alive(manifest.name, keep_alive_s)
+            if not self.holds(manifest):
+                await self._load(manifest)
+        finally:
+            self.release(manifest.name)
+
+    async def unload(self, name: str) -> None:
+        """Until its memory is given back; jobs that need it are finished first."""
+        if name not in self._residents:
+            return
+        self._keep_alives[name] = 0.0
+        future = asyncio.get_running_loop().create_future()
+        self._unloads.setdefault(name, []).append(future)
+        await self.tend()
+        await future
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tend` has something to do next (monotonic seconds); None: not before something changes."""
+        times = [self._leaves_at(name) for name, one in self._residents.items() if self._may_leave(name, one)]
+        if self._is_useless:
+            times.append(self._ends_at)
+        return min((at for at in times if at is not None), default=None)
+
+    async def tend(self) -> None:
+        """Unload what has been idle too long; end a worker that holds nothing."""
+        now = time.monotonic()
+        for name, resident in self._residents.items():
+            leaves_at = self._leaves_at(name)
+            if self._may_leave(name, resident) and leaves_at is not None and leaves_at <= now:
+                resident.is_leaving = True
+                self._supervisor.send(ToWorker(unload=ToWorker.Unload(model=name)))
+        if self._is_useless and self._ends_at is not None and self._ends_at <= now:
+            await self._supervisor.end("idle")
+        for name in set(self._unloads) - set(self._residents):
+            _settle(self._unloads.pop(name))
+
+    def on_ready(self, hello: FromWorker.Hello) -> None:
+        self._last_used, self._is_unwanted = time.monotonic(), False
+        _settle(self._ready)
+
+    def on_frame(self, frame: FromWorker) -> None:
+        match frame.WhichOneof("frame"):
+            case "loaded":
+                self._on_loaded(frame.loaded.model)
+            case "load_failed":
+                error = frame.load_failed.error
+                _settle(
+                    self._loads.pop(frame.load_failed.model, []), _error_of(error.reason, error.message, error.hint)
+                )
+            case "unloaded":
+                self._on_unloaded(frame.unloaded.model, frame.unloaded.why)
+
+    def on_death(self, why: str, *, is_planned: bool) -> None:
+        self._residents.clear()
+        self._fail_waiting(CraftError("JOB_FAILED", f"the worker ended while it loaded: {why}", "try again"))
+        for name in list(self._unloads):
+            _settle(self._unloads.pop(name))
+
+    def on_start_failed(self, why: str) -> None:
+        self._fail_waiting(cannot_start(why))
+
+    def _on_loaded(self, name: str) -> None:
+        self._is_unwanted = False
+        self._residents[name] = _Resident(self._expected.get(name, ""), time.monotonic())
+        _settle(self._loads.pop(name, []))
+
+    def _on_unloaded(self, name: str, why: str) -> None:
+        self._residents.pop(name, None)
+        self._keep_alives.pop(name, None)
+        _log.info("model unloaded", extra={"model": name, "why": why})
+        if self._residents or self._users:
+            _settle(self._unloads.pop(name, []))
+        else:  # the end of the process gives back what libraries keep; `tend` wakes who waits
+            self._is_unwanted = True
+
+    async def _until_ready(self) -> None:
+        if not self._supervisor.is_ready:
+            future = asyncio.get_running_loop().create_future()
+            self._ready.append(future)
+            self._supervisor.want()
+            await future
+
+    async def _load(self, manifest: Manifest) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._loads.setdefault(manifest.name, []).append(future)
+        self.expect(manifest)
+        self._supervisor.send(ToWorker(load=ToWorker.Load(model=self.provide(manifest))))
+        await future
+
+    def _remember_keep_alive(self, name: str, keep_alive_s: float) -> None:
+        if keep_alive_s:
+            self._keep_alives[name] = keep_alive_s
+        else:
+            self._keep_alives.pop(name, None)
+
+    def _touch(self, name: str) -> None:
+        self._last_used = time.monotonic()
+        if name in self._residents:
+            self._residents[name].last_used = self._last_used
+
+    def _may_leave(self, name: str, resident: _Resident) -> bool:
+        return not self._users[name] and not resident.is_leaving
+
+    def _leaves_at(self, name: str) -> float | None:
+        keep_alive_s = self._keep_alives.get(name, self._keep_alive_s)
+        return None if keep_alive_s < 0 else self._residents[name].last_used + keep_alive_s
+
+    @property
+    def _ends_at(self) -> float | None:
+        if self._is_unwanted:
+            return self._last_used
+        return None if self._keep_alive_s < 0 else self._last_used + self._keep_alive_s
+
+    @property
+    def _is_useless(self) -> bool:
+        return self._supervisor.is_ready and not self._residents and not self._users
+
+    def _fail_waiting(self, error: CraftError) -> None:
+        _settle(self._ready, error)
+        for name in list(self._loads):
+            _settle(self._loads.pop(name), error)
+
+
+def _settle(futures: list[asyncio.Future[None]], error: CraftError | None = None) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None) if error is None else future.set_exception(error)
+    futures.clear()
+
+
+def _error_of(reason: str, message: str, hint: str) -> CraftError:
+    return CraftError(reason if reason in REASONS else "JOB_FAILED", message, hint)
+
+
+def _message(manifest: Manifest) -> ModelManifest:
+    files = [ModelFile(path=f.path, sha256=f.sha256, size_bytes=f.size_bytes) for f in manifest.files]
+    return ModelManifest(
+        name=manifest.name,
+        family=manifest.family,
+        pipeline=manifest.pipeline,
+        sha256=manifest.sha256,
+        files=files,
+    )

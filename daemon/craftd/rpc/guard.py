@@ -1,0 +1,107 @@
+"""Services as gRPC handlers that tell clients nothing but CraftErrors.
+
+grpc.aio sends an exception's raw text to the client, from handlers and deserializers
+alike; here each is caught, logged and mapped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from craft_protos.reasons import CraftError
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from craftd.rpc import status
+
+_log = logging.getLogger("craft.rpc")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Undecodable:
+    """Stands in for a message that could not be decoded."""
+
+
+def handlers_of(service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
+    """Every unary-request method of `service`, served by `implementation`'s method of the same name."""
+    handlers = {
+        method.name: _handler(method, getattr(implementation, method.name))
+        for method in service.methods
+        if not method.client_streaming
+    }
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+
+def _handler(method: MethodDescriptor, serve: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _guarded_stream(serve), _decoder(GetMessageClass(method.input_type)), _encode
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _guarded_call(serve), _decoder(GetMessageClass(method.input_type)), _encode
+    )
+
+
+def _decoder(kind: type[Message]) -> Callable[[bytes], Message | _Undecodable]:
+    def decode(data: bytes) -> Message | _Undecodable:
+        try:
+            return kind.FromString(data)
+        except (DecodeError, ValueError, RecursionError):
+            return _Undecodable()
+
+    return decode
+
+
+def _encode(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _guarded_call(serve: Callable[[Any, Context], Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
+    async def call(request: Message | _Undecodable, context: Context) -> Message:
+        try:
+            return await serve(_decoded(request), context)
+        except CraftError as exc:
+            await _abort(context, exc)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:  # the outermost frame of a request
+            await _abort(context, _unexpected())
+
+    return call
+
+
+def _guarded_stream(serve: Callable[[Any, Context], AsyncIterator[Message]]) -> Callable[..., AsyncIterator[Message]]:
+    async def stream(request: Message | _Undecodable, context: Context) -> AsyncIterator[Message]:
+        try:
+            async for message in serve(_decoded(request), context):
+                yield message
+        except CraftError as exc:
+            await _abort(context, exc)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:  # the outermost frame of a request
+            await _abort(context, _unexpected())
+
+    return stream
+
+
+def _decoded(request: Message | _Undecodable) -> Message:
+    if isinstance(request, _Undecodable):
+        raise CraftError("UNDECODABLE", "the message could not be decoded", "is the client of the same version?")
+    return request
+
+
+def _unexpected() -> CraftError:
+    _log.exception("unexpected error in a request")
+    return CraftError("INTERNAL", "a bug in craft: the request failed unexpectedly", "see `craft daemon logs`")
+
+
+async def _abort(context: Context, error: CraftError) -> NoReturn:
+    await context.abort(status.code_of(error), status.message_of(error), status.trailers_of(error))
+    raise AssertionError("abort returns never")

@@ -1,0 +1,223 @@
+"""Messages <-> dataclasses."""
+
+from __future__ import annotations
+
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
+from craft_protos.reasons import invalid
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from craftd.control import DaemonStatus, WorkerStatus
+from craftd.images.image import Image
+from craftd.jobs import events
+from craftd.jobs.job import GenerateRequest, Job, JobRequest, JobView, Plan, Priority, State
+from craftd.jobs.wire import priority_message, spec_message
+from craftd.models.model import Defaults, ModelView
+
+_STATES = {
+    State.QUEUED: jobs_pb2.JOB_STATE_QUEUED,
+    State.RUNNING: jobs_pb2.JOB_STATE_RUNNING,
+    State.SUCCEEDED: jobs_pb2.JOB_STATE_SUCCEEDED,
+    State.FAILED: jobs_pb2.JOB_STATE_FAILED,
+    State.CANCELLED: jobs_pb2.JOB_STATE_CANCELLED,
+}
+_STATES_BACK = {number: state for state, number in _STATES.items()}
+_FORMATS_BACK = {
+    jobs_pb2.IMAGE_FORMAT_UNSPECIFIED: "",
+    jobs_pb2.IMAGE_FORMAT_PNG: "png",
+    jobs_pb2.IMAGE_FORMAT_JPEG: "jpeg",
+    jobs_pb2.IMAGE_FORMAT_WEBP: "webp",
+}
+_PRIORITIES_BACK = {
+    jobs_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    jobs_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    jobs_pb2.PRIORITY_BATCH: Priority.BATCH,
+}
+_WORKER_STATES = {
+    "STARTING": daemon_pb2.WORKER_STATE_STARTING,
+    "LOADING": daemon_pb2.WORKER_STATE_LOADING,
+    "BUSY": daemon_pb2.WORKER_STATE_BUSY,
+    "IDLE": daemon_pb2.WORKER_STATE_IDLE,
+}
+
+
+def job_request(message: jobs_pb2.CreateJobRequest) -> JobRequest:
+    """Raises INVALID_FIELD for what has no counterpart."""
+    if message.WhichOneof("spec") != "generate":
+        raise invalid("generate", "is missing", "say what to draw")
+    if message.priority not in _PRIORITIES_BACK:
+        raise invalid("priority", f"{message.priority} is not a priority")
+    return JobRequest(
+        request_id=message.request_id,
+        generate=_generate_request(message.generate),
+        expire_time=_seconds(message.expire_time) if message.HasField("expire_time") else None,
+        priority=_PRIORITIES_BACK[message.priority],
+        lease=message.lease,
+    )
+
+
+def states(numbers: list[int]) -> tuple[State, ...]:
+    for number in numbers:
+        if number not in _STATES_BACK:
+            raise invalid("states", f"{number} is not a state")
+    return tuple(_STATES_BACK[jobs_pb2.JobState.ValueType(number)] for number in numbers)
+
+
+def job(view: JobView) -> jobs_pb2.Job:
+    """Without what GetImage tells of the images, so that a job of many stays a small message."""
+    one = view.job
+    message = jobs_pb2.Job(
+        id=one.id,
+        state=_STATES[one.state],
+        generate=spec_message(one.spec),
+        attempts=one.attempts,
+        images=[image(made, is_brief=True) for made in view.images],
+        create_time=timestamp(one.create_time),
+        timings=_timings(one),
+        priority=priority_message(one.priority),
+        lease=one.lease,
+        position=view.position,
+        request_id=one.request_id,
+    )
+    if one.error is not None:
+        message.error.CopyFrom(
+            jobs_pb2.JobError(reason=one.error.reason, message=one.error.message, hint=one.error.hint)
+        )
+    if one.start_time is not None:
+        message.start_time.CopyFrom(timestamp(one.start_time))
+    if one.finish_time is not None:
+        message.finish_time.CopyFrom(timestamp(one.finish_time))
+    return message
+
+
+def plan(one: Plan) -> jobs_pb2.JobPlan:
+    return jobs_pb2.JobPlan(
+        generate=spec_message(one.spec),
+        model_loaded=one.model_loaded,
+        load_bytes=one.load_bytes,
+        queue_position=one.queue_position,
+        device=one.device,
+    )
+
+
+def event(one: events.Event) -> jobs_pb2.JobEvent:  # noqa: PLR0911 - one for each kind
+    kinds = jobs_pb2.JobEvent
+    match one:
+        case events.Snapshot(view):
+            return kinds(snapshot=job(view))
+        case events.Queued(position):
+            return kinds(queued=kinds.Queued(position=position))
+        case events.Loading(model, done, total):
+            return kinds(loading=kinds.Loading(model=model, bytes_done=done, bytes_total=total))
+        case events.Started(attempt, device, notice):
+            return kinds(started=kinds.Started(attempt=attempt, device=device, notice=notice))
+        case events.Step(index, step, of, preview):
+            return kinds(step=kinds.Step(index=index, step=step, of=of, preview=preview))
+        case events.ImageMade(made):
+            return kinds(image=image(made))
+        case events.Finished(view):
+            return kinds(finished=kinds.Finished(job=job(view)))
+
+
+def image(one: Image, *, is_brief: bool = False) -> images_pb2.Image:
+    return images_pb2.Image(
+        id=one.id,
+        job_id=one.job_id,
+        index=one.index,
+        seed=one.seed,
+        sha256=one.sha256,
+        media_type=one.media_type,
+        width=one.width,
+        height=one.height,
+        size_bytes=one.size_bytes,
+        create_time=timestamp(one.create_time),
+        model=one.model,
+        prompt="" if is_brief else one.prompt,
+        provenance="" if is_brief else one.provenance,
+    )
+
+
+def model(view: ModelView) -> models_pb2.Model:
+    one = view.model
+    return models_pb2.Model(
+        name=one.name,
+        family=one.family,
+        pipeline=one.pipeline,
+        size_bytes=one.size_bytes,
+        sha256=view.sha256,
+        precision=one.precision,
+        built_in=one.built_in,
+        loaded_on=view.loaded_on,
+        defaults=_defaults(one.defaults),
+        refused=one.refused_why,
+    )
+
+
+def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
+    return daemon_pb2.DaemonStatus(
+        pid=one.pid,
+        version=one.version,
+        address=one.address,
+        start_time=timestamp(one.start_time),
+        workers=[_worker_status(worker) for worker in one.workers],
+        queued=one.queued,
+        running=one.running,
+        draining=one.draining,
+        rss_bytes=one.rss_bytes,
+        warnings=one.warnings,
+    )
+
+
+def timestamp(seconds: float) -> Timestamp:
+    whole = int(seconds // 1)
+    return Timestamp(seconds=whole, nanos=min(999_999_999, round((seconds - whole) * 1e9)))
+
+
+def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
+    if message.format not in _FORMATS_BACK:
+        raise invalid("format", f"{message.format} is not an image format")
+    return GenerateRequest(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        model=message.model,
+        width=message.width if message.HasField("width") else None,
+        height=message.height if message.HasField("height") else None,
+        steps=message.steps if message.HasField("steps") else None,
+        guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
+        seed=message.seed if message.HasField("seed") else None,
+        count=message.count,
+        sampler=message.sampler,
+        format=_FORMATS_BACK[message.format],
+        deterministic=message.deterministic,
+        indices=tuple(message.indices),
+    )
+
+
+def _seconds(message: Timestamp) -> float:
+    return message.seconds + message.nanos / 1e9
+
+
+def _timings(one: Job) -> jobs_pb2.Timings:
+    return jobs_pb2.Timings(queued_s=one.queued_s, load_s=one.load_s, denoise_s=one.denoise_s, total_s=one.total_s)
+
+
+def _defaults(one: Defaults) -> models_pb2.ModelDefaults:
+    return models_pb2.ModelDefaults(
+        width=one.width,
+        height=one.height,
+        steps=one.steps,
+        guidance_scale=one.guidance_scale,
+        sampler=one.sampler,
+    )
+
+
+def _worker_status(one: WorkerStatus) -> daemon_pb2.WorkerStatus:
+    return daemon_pb2.WorkerStatus(
+        pid=one.pid,
+        device=one.device,
+        state=_WORKER_STATES[one.state],
+        models=one.models,
+        rss_bytes=one.rss_bytes,
+        device_bytes=one.device_bytes,
+        restarts=one.restarts,
+        predict_calls=one.predict_calls,
+    )

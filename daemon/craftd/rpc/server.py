@@ -1,0 +1,69 @@
+"""The gRPC server on the local socket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import FileDescriptor
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
+from grpc_health.v1 import health, health_pb2
+
+from craftd.control import Control
+from craftd.images.service import ImageService
+from craftd.jobs.service import JobService
+from craftd.logs import Log
+from craftd.models.service import ModelService
+from craftd.rpc.daemon import Daemon
+from craftd.rpc.guard import handlers_of
+from craftd.rpc.images import Images
+from craftd.rpc.jobs import Jobs
+from craftd.rpc.models import Models
+from craftd.rpc.reflection import LazyReflection
+
+_LARGEST_MESSAGE_BYTES = 4 << 20
+_OPTIONS = [("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+
+
+@dataclass(frozen=True)
+class Services:
+    jobs: JobService
+    images: ImageService
+    models: ModelService
+    control: Control
+    log: Log
+
+
+class RpcServer:
+    """Health says SERVING from `start` to `stop`."""
+
+    def __init__(self, services: Services) -> None:
+        self._health = health.aio.HealthServicer()
+        implementations: list[tuple[FileDescriptor, object]] = [
+            (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
+            (images_pb2.DESCRIPTOR, Images(services.images)),
+            (models_pb2.DESCRIPTOR, Models(services.models)),
+            (daemon_pb2.DESCRIPTOR, Daemon(services.control, services.log)),
+            (health_pb2.DESCRIPTOR, self._health),
+        ]
+        handlers = [
+            handlers_of(service, implementation)
+            for file, implementation in implementations
+            for service in file.services_by_name.values()
+        ]
+        self._server = grpc.aio.server(handlers=[*handlers, LazyReflection()], options=_OPTIONS)
+
+    def bind(self, address: str) -> None:
+        self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def say_not_serving(self) -> None:
+        """Draining: what was begun goes on."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)

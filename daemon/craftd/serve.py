@@ -1,0 +1,143 @@
+"""The composition root: builds the daemon's parts, wires them, runs them, stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from craft_protos.config import Settings
+from craft_protos.paths import Paths
+from craft_protos.reasons import CraftError
+
+import craftd
+from craftd.control import Control, Stop
+from craftd.endpoint import Endpoint
+from craftd.images.files import ImageFiles
+from craftd.images.service import ImageService
+from craftd.jobs import table
+from craftd.jobs.dispatcher import Dispatcher, Parts
+from craftd.jobs.events import Hub
+from craftd.jobs.service import JobService
+from craftd.logs import Log, close_log, open_log
+from craftd.models.hashes import FileHashes
+from craftd.models.registry import BUILT_IN, Registry
+from craftd.models.residency import Residency
+from craftd.models.service import ModelService
+from craftd.rpc.server import RpcServer, Services
+from craftd.store.database import Database
+from craftd.supervisor.local import LocalWorker
+from craftd.supervisor.supervisor import Supervisor
+
+_log = logging.getLogger("craft.daemon")
+_BACKUP_EVERY_S = 24 * 3600.0
+_LAST_WORDS_S = 1.0  # for calls that still run when everything has stopped
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how the daemon runs. `announce` hears "ready" and "stopping"."""
+
+    paths: Paths
+    settings: Settings
+    endpoint: Endpoint
+    announce: Announce
+
+
+async def serve(setting: Setting) -> None:
+    """Until a signal or Shutdown; for the holder of the lock."""
+    log = open_log(setting.paths.log_file, setting.settings.daemon.log_level)
+    try:
+        database = Database(setting.paths.database)
+        try:
+            await _serve(setting, log, database)
+            await database.backup()
+        finally:
+            await database.close()
+    except CraftError as exc:
+        _log.error("stopped by an error", extra={"reason": exc.reason, "why": exc.message})
+        raise
+    except Exception as exc:  # the process's outermost frame
+        _log.exception("a bug")
+        raise CraftError("INTERNAL", f"a bug in craft: {exc!r}", f"see {setting.paths.log_file}") from exc
+    finally:
+        close_log(log)
+
+
+async def _serve(setting: Setting, log: Log, database: Database) -> None:
+    paths, settings, endpoint = setting.paths, setting.settings, setting.endpoint
+    supervisor = Supervisor(partial(LocalWorker.start, settings.worker, paths.files_dir), settings.worker)
+    residency = Residency(supervisor, settings.daemon.keep_alive_s)
+    supervisor.listen(residency)
+    registry = Registry(paths.models_dir, Path(craftd.__file__).parent / BUILT_IN)
+    models = ModelService(registry, FileHashes(database), residency)
+    images, hub = ImageService(database, ImageFiles(paths.images_dir)), Hub()
+    dispatcher = Dispatcher(Parts(database, images, models, supervisor, hub, settings.daemon))
+    for view in await database.run(table.resume):
+        dispatcher.accept(view.job, view.images)
+    stop = Stop(settings.daemon.grace_s)
+    control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
+    jobs = JobService(database, models, dispatcher, hub, settings)
+    server = RpcServer(Services(jobs, images, models, control, log))
+    endpoint.publish(server.bind)
+    try:
+        await server.start()
+        setting.announce("ready")
+        _log.info("ready", extra={"address": endpoint.address, "queued": dispatcher.queued})
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(_dispatch(images, dispatcher), name="dispatcher"),
+                tasks.create_task(supervisor.run(), name="supervisor"),
+                tasks.create_task(_back_up(database), name="backup"),
+            ]
+            await _until_stopped(stop)
+            setting.announce("stopping")
+            await server.say_not_serving()
+            await _drain(dispatcher, stop)
+            for task in running:
+                task.cancel()
+    finally:
+        hub.close()
+        log.end_watches()
+        endpoint.withdraw()
+        await server.stop(_LAST_WORDS_S)
+        _log.info("stopped")
+
+
+async def _dispatch(images: ImageService, dispatcher: Dispatcher) -> None:
+    """Nothing is drawn before what a crash left behind is gone."""
+    swept = await images.sweep()
+    if swept:
+        _log.info("swept the images folder", extra={"files": swept})
+    await dispatcher.run()
+
+
+async def _back_up(database: Database) -> None:
+    while True:
+        await asyncio.sleep(_BACKUP_EVERY_S)
+        await database.backup()
+
+
+async def _until_stopped(stop: Stop) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.request)
+    await stop.wanted.wait()
+
+
+async def _drain(dispatcher: Dispatcher, stop: Stop) -> None:
+    """Give what runs its grace; a second wish for the end takes the rest of it away."""
+    _log.info("draining", extra={"grace_s": stop.grace_s, "running": dispatcher.running})
+    draining = asyncio.create_task(dispatcher.drain(stop.grace_s))
+    hurry = asyncio.create_task(stop.now.wait())
+    await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        draining.cancel()
+        await dispatcher.drain(0)
+    hurry.cancel()

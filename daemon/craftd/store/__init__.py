@@ -1,0 +1,1 @@
+"""The database: one file, one owner of its connection, plain SQL."""
