@@ -29,6 +29,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 CALL_TIMEOUT_S = 30.0
+_SHUTDOWN_TIMEOUT_S = 3.0  # it only begins to stop
 _PAGE = 200
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -130,7 +131,7 @@ class Client:
         return self._call(self._daemon.GetStatus, daemon_pb2.GetStatusRequest(), timeout_s)
 
     def shutdown(self, *, now: bool, grace_s: float = 0.0) -> None:
-        self._call(self._daemon.Shutdown, daemon_pb2.ShutdownRequest(now=now, grace_s=grace_s))
+        self._call(self._daemon.Shutdown, daemon_pb2.ShutdownRequest(now=now, grace_s=grace_s), _SHUTDOWN_TIMEOUT_S)
 
     def watch_logs(self, tail: int, follow: bool) -> Iterator[str]:
         request = daemon_pb2.WatchLogsRequest(tail=tail, follow=follow)

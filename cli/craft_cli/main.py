@@ -12,9 +12,16 @@ def main() -> int:
     """Run one command line. `--version` answers before anything is imported."""
     argv = sys.argv[1:]
     if argv == ["--version"]:
-        print(f"craft {__version__}")
-        return 0
+        return _print_version()
     return _end(_guard(argv), "--json" in argv)
+
+
+def _print_version() -> int:
+    try:
+        print(f"craft {__version__}", flush=True)
+    except OSError:
+        return _end(0, as_json=False)
+    return 0
 
 
 def _guard(argv: list[str]) -> int:

@@ -1,0 +1,153 @@
+"""Ctrl-C, closed pipes and dead daemons while a job is under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.home import CRAFT, TIMEOUT_S, Home, until
+
+SLOW = ["-s", "200"]  # ten seconds of [slow]
+
+
+def running_job(home: Home) -> str:
+    """The id of the one job that runs."""
+
+    def find() -> Any:
+        done = home.craft("jobs", "list", "--state", "running", "--json", env={"CRAFT_AUTOSTART": "0"})
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    (job,) = until(find, "a job runs")
+    return str(job["id"])
+
+
+def state(home: Home, job: str) -> str:
+    return str(home.json("jobs", "show", job)["state"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_and_says_so(home: Home, number: signal.Signals) -> None:
+    process = home.start("generate", "x [slow]", *SLOW)
+    job = running_job(home)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == f"craft: stopped; job {job} was cancelled and runs no more\n"
+    until(lambda: state(home, job) == "CANCELLED", "cancelled")
+    assert list(home.work.iterdir()) == []
+
+
+def test_a_reader_that_went_away_cancels_quietly(home: Home) -> None:
+    home.craft("daemon", "start")
+    reading, writing = os.pipe()
+    process = home.start("generate", "x [slow]", *SLOW, stdout=writing)
+    os.close(writing)
+    job = running_job(home)
+    os.close(reading)
+    _, err = process.communicate(timeout=TIMEOUT_S)
+    assert err == ""
+    assert process.returncode == 130
+    until(lambda: state(home, job) == "CANCELLED", "cancelled")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["generate x --json", "generate x -o -", "models list --json", "config list", "--help", "jobs list", "--version"],
+)
+def test_head_of_nothing_is_quiet(home: Home, command: str) -> None:
+    home.craft("daemon", "start")
+    craft = " ".join(CRAFT)
+    done = subprocess.run(
+        ["bash", "-c", f"{craft} {command} | head -c0"],
+        env=home.env,
+        cwd=home.work,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    assert done.stderr == b""
+
+
+def test_ctrl_c_ends_a_whole_batch(home: Home) -> None:
+    process = home.start("generate", "--batch", "-", *SLOW, stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write("one [slow]\ntwo [slow]\n")
+    process.stdin.flush()
+    until(lambda: len(home.json("jobs", "list", "--state", "running")) == 2, "both run")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert err.count("was cancelled") == 2
+    until(lambda: len(home.json("jobs", "list", "--state", "cancelled")) == 2, "both cancelled")
+
+
+def test_a_second_ctrl_c_ends_at_once(home: Home) -> None:
+    """The daemon hangs, so that the cancelling takes its time."""
+    process = home.start("generate", "x [slow]", *SLOW)
+    running_job(home)
+    daemon = home.daemon_pid()
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(1) == 130
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+        process.communicate(timeout=TIMEOUT_S)
+
+
+def test_ctrl_c_while_watching_leaves_the_job_alone(home: Home) -> None:
+    job = home.json("generate", "x [slow]", "--detach", *SLOW)["job"]
+    process = home.start("jobs", "watch", job, "--json")
+    assert process.stdout
+    assert json.loads(process.stdout.readline())["event"] == "snapshot"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert state(home, job) in ("QUEUED", "RUNNING")
+
+
+def test_the_daemon_dies_and_the_picture_comes(home: Home) -> None:
+    process = home.start("generate", "x [slow]", "-s", "40", "-o", "a.png")
+    job = running_job(home)
+    first = home.daemon_pid()
+    os.kill(first, signal.SIGKILL)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, out, err) == (0, "a.png\n", "")
+    with Image.open(home.work / "a.png") as picture:
+        assert picture.size == (64, 64)
+    assert home.daemon_pid() != first
+    assert [one["id"] for one in home.json("jobs", "list")] == [job]
+
+
+def test_a_batch_survives_the_daemon(home: Home) -> None:
+    process = home.start("generate", "--batch", "-", "-s", "20", stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write("x [slow]\n" * 10)
+    process.stdin.flush()
+    until(lambda: home.json("jobs", "list", "--state", "running"), "some run")
+    os.kill(home.daemon_pid(), signal.SIGKILL)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, err) == (0, "")
+    assert len({json.loads(line)["path"] for line in out.splitlines()}) == 10
+    assert len(home.json("jobs", "list")) == 10
+
+
+def test_the_worker_dies_and_the_picture_comes(home: Home) -> None:
+    done = home.craft("generate", "x [crash once]", "-o", "a.png")
+    assert (done.returncode, done.stdout) == (0, "a.png\n"), done.stderr
+
+
+def test_a_job_that_kills_its_worker_fails_with_its_reason(home: Home) -> None:
+    done = home.craft("generate", "x [crash]", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"]["reason"] == "WORKER_DIED"

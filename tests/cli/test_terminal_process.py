@@ -1,0 +1,97 @@
+"""`craft` at a terminal: a pseudo-terminal of our own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+
+import pytest
+
+from tests.cli.home import CRAFT, TIMEOUT_S, Home
+
+
+def at_terminal(home: Home, *args: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run craft with a terminal for stdin, stdout and stderr; its exit code and all that it wrote there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*CRAFT, *args], stdin=theirs, stdout=theirs, stderr=theirs, cwd=home.work, env=home.env | (env or {})
+    )
+    os.close(theirs)
+    seen, deadline = b"", time.monotonic() + TIMEOUT_S
+    try:
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 1)[0]:
+                continue
+            part = os.read(ours, 65536)
+            if not part:
+                break
+            seen += part
+    except OSError:
+        pass  # Linux's way to say that the other end is closed
+    finally:
+        os.close(ours)
+    return process.wait(TIMEOUT_S), seen.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_progress_then_the_path(home: Home) -> None:
+    code, seen = at_terminal(home, "generate", "x [slow]", "--seed", "1", "-s", "20")
+    assert code == 0
+    assert re.search(r"step \d+ of 20", plain(seen))
+    assert plain(seen).strip().splitlines()[-1] == "x-slow-1.png"
+
+
+def test_quiet_is_only_the_path(home: Home) -> None:
+    assert at_terminal(home, "generate", "x [slow]", "--seed", "1", "-q") == (0, "x-slow-1.png\n")
+
+
+def test_no_color(home: Home) -> None:
+    _, seen = at_terminal(home, "generate", "x [slow]", "-s", "20", env={"NO_COLOR": "1"})
+    assert "step" in plain(seen)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", seen)
+
+
+@pytest.mark.parametrize(
+    ("env", "begins"),
+    [
+        ({"TERM": "xterm-kitty"}, "\x1b_Ga=T"),
+        ({"LC_TERMINAL": "iTerm2"}, "\x1b]1337;File="),
+        ({"TERM": "foot"}, "\x1bPq"),
+    ],
+)
+def test_the_picture_comes_before_its_path(home: Home, env: dict[str, str], begins: str) -> None:
+    code, seen = at_terminal(home, "generate", "x", "-o", "a.png", env=env)
+    assert code == 0
+    assert begins in seen
+    assert seen.rindex("a.png") > seen.index(begins)
+    assert begins not in at_terminal(home, "generate", "x", "-o", "b.png", "--no-show", env=env)[1]
+
+
+def test_a_terminal_that_shows_no_pictures_gets_none(home: Home) -> None:
+    _, seen = at_terminal(home, "generate", "x", "-o", "a.png", "-q")
+    assert seen == "a.png\n"
+
+
+def test_image_bytes_are_not_poured_into_a_terminal(home: Home) -> None:
+    code, seen = at_terminal(home, "generate", "x", "-o", "-")
+    assert code == 2
+    assert "PNG" not in seen
+
+
+def test_without_a_prompt_at_a_terminal(home: Home) -> None:
+    code, seen = at_terminal(home, "generate")
+    assert code == 2
+    assert "craft generate 'a red apple'" in seen
+
+
+def test_tables_have_headers_at_a_terminal(home: Home) -> None:
+    code, seen = at_terminal(home, "models", "list")
+    assert code == 0
+    assert plain(seen).split()[:2] == ["name", "pipeline"]
