@@ -105,12 +105,40 @@ def _pixart() -> Any:
     )
 
 
+def _pocket_size() -> Any:
+    """Random weights in the built-in model's own sizes: for measuring time where that is not there."""
+    from diffusers import AutoencoderTiny, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(64, 128, 256),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=16,
+        cross_attention_dim=_FEATURES,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+        resnet_time_scale_shift="scale_shift",
+    )
+    vae = AutoencoderTiny(
+        latent_channels=4,
+        encoder_block_out_channels=(64,) * 5,
+        decoder_block_out_channels=(64,) * 5,
+        num_encoder_blocks=(0, 0, 1, 2, 2),
+        num_decoder_blocks=(3, 3, 2, 1, 0),
+    )
+    return _stable_diffusion(vae.eval(), unet.eval())
+
+
 _MAKERS: dict[str, Callable[[], Any]] = {
     "sd": _sd,
     "sd-tiny-vae": _sd_tiny_vae,
     "sd-text-time": _sd_text_time,
     "lcm": _lcm,
     "pixart": _pixart,
+    "pocket-size": _pocket_size,
 }
 
 

@@ -1,0 +1,192 @@
+"""What craft's engine costs against diffusers itself: one picture, and eight at once.
+
+    python -m benchmarks.engine_throughput [MODEL_FOLDER] [--device cpu] [--threads N] [--steps N] [--rounds N]
+
+Prints four ratios, each the median of rounds in which both sides take turns, with the span of
+the middle half. Both sides compute in the same precision with as many threads; the worker's time
+is from the first byte sent to the last image's file received, so it includes PNG encoding, which
+diffusers' does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from craft_protos import frames, jobs_pb2
+from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
+
+POCKET = Path(__file__).parent.parent / "daemon" / "craftd" / "pocket"
+AT_ONCE = 8
+COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
+GUIDANCE = 5.0
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = _parse()
+    folder = asked.folder or (POCKET if (POCKET / "model_index.json").exists() else _random_model())
+    with tempfile.TemporaryDirectory() as files:
+        manifest = _manifest(folder, Path(files))
+        with _worker(Path(files), asked) as sock:
+            pipe = _pipeline(folder, asked)
+            measure = Measurement(sock, manifest, pipe, asked.steps)
+            print(f"{manifest.name}: {asked.steps} steps, {asked.device}, {asked.threads or 'default'} threads")
+            measure.report("one picture, worker / pipeline (at most 1.03)", measure.one, measure.pipe_one, asked.rounds)
+            measure.report(
+                f"{AT_ONCE} pictures per second, worker / pipeline in one batch (at least 0.95)",
+                measure.pipe_batch,
+                measure.many,
+                asked.rounds,
+            )
+            measure.report(
+                f"{AT_ONCE} pictures per second, worker / pipeline one by one",
+                measure.pipe_loop,
+                measure.many,
+                asked.rounds,
+            )
+
+
+class Measurement:
+    """The things to be timed, over one worker and one pipeline."""
+
+    def __init__(self, sock: socket.socket, manifest: ModelManifest, pipe: Any, steps: int) -> None:
+        self._sock = sock
+        self._manifest = manifest
+        self._pipe = pipe
+        self._steps = steps
+        side = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
+        self._size = {"width": side, "height": side}
+
+    def one(self) -> None:
+        self._draw(1)
+
+    def many(self) -> None:
+        self._draw(AT_ONCE)
+
+    def pipe_one(self) -> None:
+        self._call([_prompt(0)], [0])
+
+    def pipe_loop(self) -> None:
+        for i in range(AT_ONCE):
+            self._call([_prompt(i)], [i])
+
+    def pipe_batch(self) -> None:
+        self._call([_prompt(i) for i in range(AT_ONCE)], list(range(AT_ONCE)))
+
+    def report(self, what: str, above: Callable[[], None], below: Callable[[], None], rounds: int) -> None:
+        """The ratio of two times, taken in turns so that other load meets both."""
+        for warm_up in (above, below, above, below):
+            warm_up()
+        ratios = sorted(_seconds(above) / _seconds(below) for _ in range(rounds))
+        quarter = len(ratios) // 4
+        middle = ratios[quarter : len(ratios) - quarter]
+        print(f"{statistics.median(ratios):6.3f}  [{middle[0]:.3f}, {middle[-1]:.3f}]  {what}", flush=True)
+
+    def _draw(self, count: int) -> None:
+        jobs = [self._submit(i) for i in range(count)]
+        self._sock.sendall(b"".join(frames.encode(job) for job in jobs))
+        while count:
+            frame = frames.receive(self._sock, FromWorker)
+            assert frame is not None, "the worker ended"
+            assert not frame.HasField("failed"), frame.failed
+            count -= frame.HasField("done")
+
+    def _submit(self, i: int) -> ToWorker:
+        spec = jobs_pb2.GenerateSpec(
+            prompt=_prompt(i), steps=self._steps, guidance_scale=GUIDANCE, seed=i, **self._size
+        )
+        return ToWorker(
+            submit=ToWorker.Submit(job_id=f"job{i}", generate=spec, indices=[0], model=self._manifest, provenance="{}")
+        )
+
+    def _call(self, prompts: list[str], seeds: list[int]) -> None:
+        import torch
+
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        self._pipe(
+            prompts, num_inference_steps=self._steps, guidance_scale=GUIDANCE, generator=generators, **self._size
+        )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="a diffusers folder; the built-in model if left out")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=9)
+    return parser.parse_args()
+
+
+def _prompt(i: int) -> str:
+    return f"a {COLOURS[i % len(COLOURS)]} apple {i}"
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def _random_model() -> Path:
+    from tests import tiny_models
+
+    return tiny_models.cached("pocket-size")
+
+
+def _manifest(folder: Path, files: Path) -> ModelManifest:
+    listed = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        (files / sha256).unlink(missing_ok=True)
+        (files / sha256).symlink_to(path.resolve())
+        listed.append(ModelFile(path=str(path.relative_to(folder)), sha256=sha256, size_bytes=path.stat().st_size))
+    return ModelManifest(name=folder.name, sha256="0" * 64, files=listed)
+
+
+@contextmanager
+def _worker(files: Path, asked: argparse.Namespace) -> Iterator[socket.socket]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-m", "craftd.worker", "--fd", str(theirs.fileno()), "--files", str(files)]
+        process = subprocess.Popen(
+            [*command, "--device", asked.device, "--threads", str(asked.threads)], pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        try:
+            assert frames.receive(ours, FromWorker) is not None, "the worker did not start"
+            yield ours
+        finally:
+            ours.close()
+            process.wait(60)
+
+
+def _pipeline(folder: Path, asked: argparse.Namespace) -> Any:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    dtype = torch.float32 if asked.device == "cpu" else torch.float16
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, safety_checker=None)
+    pipe.to(asked.device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+if __name__ == "__main__":
+    main()
