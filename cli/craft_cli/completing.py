@@ -20,7 +20,8 @@ def models(incomplete: str) -> list[str]:
 def samplers(incomplete: str) -> list[str]:
     from craft_protos.samplers import SAMPLERS
 
-    return [name for name in SAMPLERS if name.lower().startswith(incomplete.lower())]
+    names = [name.replace(" ", "-") for name in SAMPLERS]  # one word; any case and punctuation is understood
+    return [incomplete + name[len(incomplete) :] for name in names if name.lower().startswith(incomplete.lower())]
 
 
 def formats(incomplete: str) -> list[str]:

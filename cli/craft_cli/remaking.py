@@ -12,7 +12,6 @@ from craft_cli.provenance import Provenance
 from craft_cli.spec import Spec
 
 if TYPE_CHECKING:
-    from craft_protos import models_pb2
     from PIL import Image
 
     from craft_cli.session import Session
@@ -60,19 +59,23 @@ def read_original(name: str) -> Original:
 
 def find_model(session: Session, origin: Provenance) -> str:
     """The name here of the model that drew it, whatever it was called there. Raises UNKNOWN_MODEL."""
-    models = drawing.insist(session, lambda client: client.list_models())
-    same = [model.name for model in models if model.sha256 == origin.model_sha256]
-    if not origin.model_sha256 or same:
-        return origin.spec.model if origin.spec.model in same or not same else same[0]
-    raise CraftError("UNKNOWN_MODEL", _absent(origin, models), "-m NAME draws with another model")
+    name, sha256 = origin.spec.model, origin.model_sha256
+    if not sha256:
+        return name
+    listed = [model.name for model in drawing.insist(session, lambda client: client.list_models())]
+    here = ""
+    for candidate in sorted(listed, key=lambda other: other != name):  # its namesake first
+        found = _sha256(session, candidate)
+        if found == sha256:
+            return candidate
+        here = f"; {name} here is {found[:12]}" if candidate == name else here
+    message = f"it was drawn with the model {name} {sha256[:12]}, which is not here{here}"
+    raise CraftError("UNKNOWN_MODEL", message, "-m NAME draws with another model")
 
 
-def _absent(origin: Provenance, models: list[models_pb2.Model]) -> str:
-    name, sha256 = origin.spec.model, origin.model_sha256[:12]
-    namesake = next((model for model in models if model.name == name), None)
-    if namesake is None:
-        return f"the model {name} ({sha256}) is not here"
-    return f"it was drawn with {name} {sha256}; {name} here is {namesake.sha256[:12]}"
+def _sha256(session: Session, name: str) -> str:
+    """Of a model's files; hashing them takes its time where that was never done."""
+    return drawing.insist(session, lambda client: client.get_model(name)).sha256
 
 
 def again(original: Original, model: str) -> Spec:

@@ -96,7 +96,7 @@ class Session:
             if not self._may_start or status.queued or status.running:
                 errors.say(f"craft: the daemon is craft {old.version}, this is {__version__}; craft daemon restart")
                 return old
-            return autostart.replace(self.paths, old, lambda: client.shutdown(now=False))
+            return autostart.replace(self.paths, old, lambda: _ask_to_stop(client))
         finally:
             client.close()
 
@@ -104,6 +104,15 @@ class Session:
         from craft_cli.client import Client
 
         return Client(address, api_key=self.target.api_key, ca_file=self.target.ca_file)
+
+
+def _ask_to_stop(client: Client) -> None:
+    """Its end may come before its answer."""
+    try:
+        client.shutdown(now=False)
+    except CraftError as error:
+        if error.reason not in ("DAEMON_UNREACHABLE", "DRAINING"):
+            raise
 
 
 def _unreachable(host: str) -> CraftError:

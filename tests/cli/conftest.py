@@ -15,6 +15,16 @@ from tests.cli.home import Home, put_model
 
 @pytest.fixture
 def home() -> Iterator[Home]:
+    yield from _home()
+
+
+@pytest.fixture(scope="module")
+def shared_home() -> Iterator[Home]:
+    """One for a whole module, where its tests leave nothing behind."""
+    yield from _home()
+
+
+def _home() -> Iterator[Home]:
     # pytest's own folder makes a socket path that is too long
     root = Path(tempfile.mkdtemp(prefix="craft-test-"))
     (root / "work").mkdir()

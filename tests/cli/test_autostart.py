@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from craft_cli import autostart
+from craft_protos.reasons import CraftError
 
 from tests.cli.home import TIMEOUT_S, Home, until
 

@@ -74,7 +74,8 @@ def test_errors_are_one_line_and_a_hint_or_json(home: Home) -> None:
         (["x [fail]"], 1, "failed on request"),
     ],
 )
-def test_wrong_calls(home: Home, args: list[str], code: int, told: str) -> None:
+def test_wrong_calls(shared_home: Home, args: list[str], code: int, told: str) -> None:
+    home = shared_home
     done = home.craft("generate", *args)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
@@ -98,8 +99,8 @@ def test_bytes_that_are_no_text_in_argv(home: Home) -> None:
 
 
 @pytest.mark.parametrize("size", [1_000_000, 4_000_000])
-def test_an_endless_prompt_is_refused_with_the_limit(home: Home, size: int) -> None:
-    done = home.craft("generate", stdin="x" * size)
+def test_an_endless_prompt_is_refused_with_the_limit(shared_home: Home, size: int) -> None:
+    done = shared_home.craft("generate", stdin="x" * size)
     assert done.returncode == 65
     assert "20000" in done.stderr.replace(",", "") or "3145728" in done.stderr
 

@@ -52,7 +52,7 @@ def test_prune(home: Home) -> None:
 
 
 def test_replay_works_with_an_empty_database(home: Home) -> None:
-    draw(home, "--seed", "9", "-n", "3", "-o", "{index}.png", "--negative", "y", "-W", "128")
+    home.craft("generate", "x", "--seed", "9", "-n", "3", "-o", "{index}.png", "--negative", "y", "-W", "128")
     home.craft("daemon", "stop")
     home.paths.database.unlink()
     shutil.rmtree(home.paths.images_dir)

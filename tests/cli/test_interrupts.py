@@ -61,7 +61,8 @@ def test_a_reader_that_went_away_cancels_quietly(home: Home) -> None:
     "command",
     ["generate x --json", "generate x -o -", "models list --json", "config list", "--help", "jobs list", "--version"],
 )
-def test_head_of_nothing_is_quiet(home: Home, command: str) -> None:
+def test_head_of_nothing_is_quiet(shared_home: Home, command: str) -> None:
+    home = shared_home
     home.craft("daemon", "start")
     craft = " ".join(CRAFT)
     done = subprocess.run(

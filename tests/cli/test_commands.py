@@ -1,0 +1,186 @@
+"""craft config, models, jobs; help, completion and what is misspelt."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import get_type_hints
+
+import pytest
+import typer
+from craft_cli import app, errors
+from craft_cli.commands.config import names
+from craft_protos import config
+
+from tests.cli.home import Home
+
+GROUPS = {
+    "models": ["list", "show", "load", "unload"],
+    "jobs": ["list", "show", "watch", "wait", "cancel"],
+    "images": ["list", "show", "get", "rm", "prune", "replay", "verify"],
+    "daemon": ["start", "stop", "restart", "status", "wait", "logs", "install"],
+    "config": ["get", "set", "unset", "list", "path"],
+}
+
+
+@pytest.mark.parametrize("args", [[], ["generate"], ["list-models"], *([group] for group in GROUPS)])
+def test_help_has_examples_and_fits(home: Home, args: list[str]) -> None:
+    done = home.craft(*args, "--help")
+    assert done.returncode == 0
+    assert "Usage: craft" in done.stdout
+    assert args == ["list-models"] or "Examples:" in done.stdout
+    assert all(command in done.stdout for command in GROUPS.get(args[0] if args else "", []))
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["generat", "x"], "did you mean 'generate'?"),
+        (["confg", "list"], "did you mean 'config'?"),
+        (["jobs", "cancle", "x"], "did you mean 'cancel'?"),
+        (["jobs", "list", "--sate", "x"], "did you mean --state?"),
+        (["--verison"], "did you mean --version?"),
+        (["jobs", "show"], "see `craft jobs show --help`"),
+    ],
+)
+def test_the_nearest_match(home: Home, args: list[str], hint: str) -> None:
+    done = home.craft(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[1] == f"  {hint}"
+    told = json.loads(home.craft(*args, "--json").stderr)["error"]
+    assert told["reason"] == "USAGE"
+
+
+def test_no_option_takes_a_key() -> None:
+    """Row 6: what stands in argv is read by every user of the machine."""
+    words = [
+        option
+        for command in every_command(app.command())
+        for param in command.params
+        for option in param.opts
+        if option[0] == "-"
+    ]
+    assert "--model" in words
+    assert [word for word in words if any(part in word for part in ("key", "token", "secret", "password"))] == []
+
+
+def every_command(group: typer.core.TyperGroup) -> list[typer.core.TyperCommand]:
+    """All commands below a group."""
+    found: list[typer.core.TyperCommand] = []
+    with typer.Context(group) as context:
+        for name in group.list_commands(context):
+            member = group.get_command(context, name)
+            found += every_command(member) if isinstance(member, typer.core.TyperGroup) else [member]  # type: ignore[list-item]
+    return found
+
+
+def test_config_set_get_unset(home: Home) -> None:
+    assert home.craft("config", "get", "daemon.queue_limit").stdout == "512\n"
+    done = home.craft("config", "set", "daemon.queue_limit", "7")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "craft daemon restart" in done.stderr
+    assert home.craft("config", "get", "daemon.queue_limit").stdout == "7\n"
+    assert home.json("config", "list")["daemon"]["queue_limit"] == 7
+    assert "daemon.queue_limit\t7\tconfig.toml" in home.craft("config", "list").stdout
+    done = home.craft("config", "get", "daemon.queue_limit", env={"CRAFT_DAEMON_QUEUE_LIMIT": "9"})
+    assert done.stdout == "9\n"
+    home.craft("config", "unset", "daemon.queue_limit")
+    assert home.craft("config", "get", "daemon.queue_limit").stdout == "512\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["get", "daemon.queue_limt"], "did you mean daemon.queue_limit"),
+        (["set", "daemon.queue_limit", "many"], "whole number"),
+        (["set", "nonsense", "1"], "craft config list"),
+    ],
+)
+def test_wrong_settings_are_exit_78(home: Home, args: list[str], told: str) -> None:
+    done = home.craft("config", *args)
+    assert done.returncode == 78
+    assert told in done.stderr
+    assert not home.paths.config_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("[daemon]\nqueue = 1\n", 2), ("[demon]\n", 1), ("a = \n", 1), ("[limits]\n\nmax_side='x'\n", 3)]
+)
+def test_a_broken_file_is_named_by_line_and_left_alone(home: Home, text: str, line: int) -> None:
+    home.paths.config_file.write_text(text)
+    for args in (["list"], ["set", "generate.model", "x"]):
+        done = home.craft("config", *args)
+        assert done.returncode == 78
+        assert f"config.toml:{line}" in done.stderr
+    assert home.paths.config_file.read_text() == text
+
+
+def test_every_setting_has_a_name() -> None:
+    sections = config.sections_of(config.Settings)
+    assert len(names()) == sum(len(get_type_hints(schema)) for schema in sections.values())
+
+
+def test_config_path(home: Home) -> None:
+    assert home.json("config", "path")["data"] == str(home.paths.data_dir)
+
+
+def test_models(home: Home) -> None:
+    assert home.json("models", "list")[-1]["name"] == "flat"
+    assert home.json("list-models") == home.json("models", "list")
+    shown = home.json("models", "show", "flat")
+    assert (shown["pipeline"], shown["defaults"]["steps"]) == ("StableDiffusionPipeline", 4)
+    assert home.craft("models", "load", "flat", "--keep-alive", "1h").returncode == 0
+    assert home.json("models", "show", "flat")["loaded_on"] == ["cpu"]
+    assert home.craft("models", "unload", "flat").stdout == "flat\n"
+    assert home.json("models", "show", "flat")["loaded_on"] == []
+    done = home.craft("models", "show", "flatt")
+    assert (done.returncode, "did you mean 'flat'?" in done.stderr) == (66, True)
+
+
+def test_jobs(home: Home) -> None:
+    done = home.json("generate", "x", "--detach")["job"]
+    home.craft("jobs", "wait", done)
+    slow = home.json("generate", "y [slow]", "-s", "200", "--detach")["job"]
+    assert [job["id"] for job in home.json("jobs", "list")] == [slow, done]
+    assert [job["id"] for job in home.json("jobs", "list", "-n", "1")] == [slow]
+    assert [job["id"] for job in home.json("jobs", "list", "--state", "succeeded")] == [done]
+    assert home.craft("jobs", "list", "--state", "nice").returncode == 2
+    assert home.craft("jobs", "cancel", slow).returncode == 0
+    assert home.craft("jobs", "wait", slow).returncode == 1
+    cancelled = home.craft("jobs", "cancel", done)  # row 14: finished already, its picture stays
+    assert (cancelled.returncode, "finished" in cancelled.stderr) == (65, True)
+    assert len(home.json("images", "list", "--job", done)) == 1
+    assert home.craft("jobs", "show", "nonsense").returncode == 66
+    events = [json.loads(line)["event"] for line in home.craft("jobs", "watch", done, "--json").stdout.splitlines()]
+    assert events == ["finished"]
+
+
+def test_completion_asks_a_running_daemon_and_starts_none(home: Home) -> None:
+    words = {"_CRAFT_COMPLETE": "complete_bash", "COMP_WORDS": "craft generate -m ", "COMP_CWORD": "3"}
+    assert home.craft(env=words).stdout.strip() == ""
+    assert not home.paths.data_dir.joinpath("craft.db").exists()
+    home.craft("daemon", "start")
+    assert "flat" in home.craft(env=words).stdout.split()
+    words |= {"COMP_WORDS": "craft generate --sampler eul", "COMP_CWORD": "3"}
+    assert "euler-a" in home.craft(env=words).stdout.splitlines()
+    words |= {"COMP_WORDS": "craft jo", "COMP_CWORD": "1"}
+    assert home.craft(env=words).stdout.strip() == "jobs"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(home: Home, shell: str) -> None:
+    done = home.craft("--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "_CRAFT_COMPLETE" in done.stdout
+
+
+def test_a_bug_is_one_line_and_a_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CRAFT_STATE_DIR", str(home.paths.state_dir))
+    assert errors.report_crash(ZeroDivisionError("a\nb"), as_json=False) == 70
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "craft: a bug in craft: ZeroDivisionError: a b"
+    (crash,) = home.paths.state_dir.glob("craft-crash-*.txt")
+    assert str(crash) in lines[1] and str(os.getpid()) in crash.name
