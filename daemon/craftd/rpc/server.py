@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import FileDescriptor
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
 from grpc_health.v1 import health, health_pb2
 
@@ -40,7 +40,7 @@ class RpcServer:
 
     def __init__(self, services: Services) -> None:
         self._health = health.aio.HealthServicer()
-        implementations: list[tuple[FileDescriptor, object]] = [
+        implementations: list[tuple[Any, object]] = [
             (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
             (images_pb2.DESCRIPTOR, Images(services.images)),
             (models_pb2.DESCRIPTOR, Models(services.models)),

@@ -7,6 +7,7 @@ one fsync), each piece in a savepoint of its own: one that fails takes no other 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -18,6 +19,8 @@ import apsw
 from craft_protos.reasons import CraftError
 
 from craftd.store import schema
+
+_log = logging.getLogger("craft.store")
 
 T = TypeVar("T")
 
@@ -44,8 +47,12 @@ class Database:
             schema.check(path)
         try:
             self._connection = _connect(path, vfs)
+        except apsw.Error as exc:
+            raise self._mapped(exc) from exc
+        try:
             schema.migrate(self._connection)
         except apsw.Error as exc:
+            _close(self._connection)
             raise self._mapped(exc) from exc
         self._loop = asyncio.get_running_loop()
         self._pieces: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
@@ -79,7 +86,7 @@ class Database:
                 pieces.append(self._pieces.get())
             is_open = None not in pieces
             self._perform([piece for piece in pieces if piece is not None])
-        self._connection.close()
+        _close(self._connection)
 
     def _perform(self, pieces: list[_Piece]) -> None:
         outside = [piece for piece in pieces if isinstance(piece.work, _Outside)]
@@ -136,14 +143,29 @@ class _Outside:
 def _connect(path: Path, vfs: str | None) -> apsw.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = apsw.Connection(str(path), vfs=vfs)
+    try:
+        _set_up(connection, is_exclusive=vfs is not None)
+    except apsw.Error:
+        _close(connection)
+        raise
+    return connection
+
+
+def _close(connection: apsw.Connection) -> None:
+    try:
+        connection.close()
+    except apsw.Error as exc:  # everything acknowledged is in the log, which the next start reads
+        _log.error("database not closed cleanly", extra={"why": str(exc)})
+
+
+def _set_up(connection: apsw.Connection, *, is_exclusive: bool) -> None:
     connection.set_busy_timeout(5000)
-    if vfs is not None:  # a VFS in Python has no shared memory, which WAL does without when exclusive
+    if is_exclusive:  # a VFS in Python has no shared memory, which WAL does without when exclusive
         connection.pragma("locking_mode", "exclusive")
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", "on")
     connection.pragma("foreign_keys", "on")
-    return connection
 
 
 def _resolve(pieces: list[_Piece]) -> None:

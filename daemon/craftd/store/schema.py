@@ -87,7 +87,10 @@ def _check_content(path: Path, connection: apsw.Connection) -> None:
             f"{path}: the database was made by craft {_maker(connection)} (schema {version}; this craft knows {known})",
             "install that craft again, or set CRAFT_DATA_DIR to another folder",
         )
-    if connection.pragma("application_id") != _APPLICATION_ID:
+    is_new = (
+        version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    )  # a first start cut short
+    if not is_new and connection.pragma("application_id") != _APPLICATION_ID:
         raise corrupt(path, "it is not a database of craft's")
     if path.stat().st_size <= _CHECKED_BYTES:
         result = connection.pragma("quick_check")

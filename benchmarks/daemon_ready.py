@@ -1,0 +1,62 @@
+"""How long from `craftd`'s start until health says SERVING; and what it holds in memory then.
+
+python -m benchmarks.daemon_ready
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+from craft_protos import daemon_pb2, daemon_pb2_grpc
+from craft_protos.config import find_paths
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+STARTS = 15
+LIMIT_S = 0.5
+
+
+def measure(env: dict[str, str]) -> tuple[float, int]:
+    """(seconds to SERVING, resident bytes) of one start, its end included in neither."""
+    socket = find_paths(env).socket
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "craftd"], env=env)
+    try:
+        while not socket.exists():
+            time.sleep(0.001)
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+            seconds = time.perf_counter() - began
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            status = daemon_pb2_grpc.DaemonStub(channel).GetStatus(daemon_pb2.GetStatusRequest())
+            return seconds, status.rss_bytes
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="craft-b-") as folder:
+        env = os.environ | {
+            "CRAFT_CONFIG": f"{folder}/config.toml",
+            "CRAFT_DATA_DIR": f"{folder}/data",
+            "CRAFT_STATE_DIR": f"{folder}/state",
+            "CRAFT_RUNTIME_DIR": f"{folder}/run",
+        }
+        Path(folder, "data").mkdir()
+        found = [measure(env) for _ in range(STARTS)]
+    seconds = [one for one, _ in found]
+    print(
+        f"daemon ready: best {min(seconds):.3f} s, median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s"
+        f" of {STARTS} (limit {LIMIT_S} s); front's memory {max(rss for _, rss in found) / 2**20:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Folders of their own for every test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from tests.daemon.harness import Daemon, Home, running
+
+
+@pytest.fixture
+def make_home() -> Iterator[Callable[..., Home]]:
+    homes: list[Home] = []
+
+    def make(**settings: str) -> Home:
+        homes.append(Home(**settings))
+        return homes[-1]
+
+    yield make
+    for home in homes:
+        home.remove()
+
+
+@pytest.fixture
+def home(make_home: Callable[..., Home]) -> Home:
+    return make_home()
+
+
+@pytest.fixture
+async def daemon(home: Home) -> AsyncIterator[Daemon]:
+    async with running(home) as one:
+        yield one
