@@ -72,7 +72,6 @@ def truth(pipelines: Callable[[str], Any]) -> Callable[..., np.ndarray]:
     """The pixels that diffusers' pipeline gives, in the terms of a job."""
     import diffusers
     import torch
-
     from craftd.worker.samplers import RECIPES
 
     def draw(kind: str = "sd", sampler: str = "Euler", seed: int = 7, steps: int = 4, **call: Any) -> np.ndarray:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from craft_protos.worker_pb2 import FromWorker
-
 from craftd.worker.device import Device
 from craftd.worker.engine import Engine
 from craftd.worker.finisher import Finisher
@@ -131,7 +130,8 @@ class Studio:
         self.now = 0.0
         reporter = Reporter(self)
         sources = Sources(
-            load=lambda wanted, _done: runners[wanted.name], need_bytes=lambda wanted: runners[wanted.name].resident_bytes
+            load=lambda wanted, _done: runners[wanted.name],
+            need_bytes=lambda wanted: runners[wanted.name].resident_bytes,
         )
         self.shelf = Shelf(sources, budget_bytes, reporter, self.inbox.post)
         finisher = Finisher(CPU, self.inbox.post)

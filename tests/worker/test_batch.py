@@ -8,6 +8,7 @@ from typing import Any
 from craftd.worker import batch
 from craftd.worker.memory import Ladder, Resident, Rung, TickBudget, to_evict
 from craftd.worker.row import Row
+
 from tests.worker.fakes import FakeDrawing, draw
 
 _orders = itertools.count()

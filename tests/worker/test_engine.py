@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-
 from craftd.worker.messages import Cancel, Load, Preview, Unload
+
 from tests.worker.fakes import FakeRunner, Studio, draw, manifest
 
 Trouble = Callable[[str, list[str]], None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
 
@@ -84,7 +86,7 @@ def test_every_job_says_started_then_steps_then_image_then_done(worker: WorkerPr
     assert {frame.epoch for frame in about if hasattr(frame, "epoch")} == {5}
 
 
-def test_more_rows_than_fit_wait_their_turn(files, sd: ModelManifest) -> None:
+def test_more_rows_than_fit_wait_their_turn(files: Path, sd: ModelManifest) -> None:
     from tests.worker.client import worker as start
 
     with start(files, "--max-rows", "2") as small:

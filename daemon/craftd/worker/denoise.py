@@ -87,6 +87,7 @@ class Denoiser:
         self.is_tiled = False
         self._family = family
         self._device = device
+        self._last_step: Any = None  # a CUDA event
         self._encoded: OrderedDict[tuple[str, str, float], Conditioning] = OrderedDict()
 
     def begin(self, job: Draw, seed: int) -> Denoising:
@@ -109,6 +110,7 @@ class Denoiser:
 
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         rows = _ours(drawings)
+        self._pace()
         with torch.inference_mode():
             inputs = [row.model_row() for row in rows]
             outputs = self._family.predict(inputs)
@@ -137,6 +139,15 @@ class Denoiser:
 
     def close(self) -> None:
         self._encoded.clear()
+
+    def _pace(self) -> None:
+        """Stay one step ahead of a CUDA device, no further: else progress and cancel would lag behind."""
+        if self._device.type == "cuda":
+            if self._last_step is not None:
+                self._last_step.synchronize()
+            cuda: Any = torch.cuda
+            self._last_step = cuda.Event()
+            self._last_step.record()
 
     def _encode(self, job: Draw) -> Conditioning:
         asked = (job.prompt, job.negative_prompt, job.guidance_scale)

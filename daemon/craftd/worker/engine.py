@@ -92,6 +92,8 @@ class Engine:
                 self._finish_load(mail)
             case Finished():
                 self._finish_row(mail)
+            case Exception():
+                raise mail
             case _:
                 raise TypeError(f"unexpected mail: {mail!r}")
 

@@ -38,7 +38,7 @@ class Finished:
 class Finisher:
     """One thread decodes, two encode."""
 
-    def __init__(self, device: Device, post: Callable[[Finished], None]) -> None:
+    def __init__(self, device: Device, post: Callable[[Finished | Exception], None]) -> None:
         self._device = device
         self._post = post
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -50,6 +50,12 @@ class Finisher:
         self._decoding.submit(self._finish, rows, shelved)
 
     def _finish(self, rows: Sequence[Row], shelved: Shelved) -> None:
+        try:
+            self._decode(rows, shelved)
+        except Exception as exc:  # the task's outermost: the engine raises it again, which ends the process
+            self._post(exc)
+
+    def _decode(self, rows: Sequence[Row], shelved: Shelved) -> None:
         for some in _portions(rows):
             for row, result in zip(some, render(some, shelved), strict=True):
                 if isinstance(result, CraftError):
@@ -98,7 +104,9 @@ def render(rows: Sequence[Row], shelved: Shelved) -> list[Pixels | CraftError]:
 
 
 def as_craft_error(exc: Exception) -> CraftError:
-    """What a user hears of a library's exception."""
+    """What a user hears of a library's exception; one that leaves the device unusable ends the process."""
+    if isinstance(exc, torch.AcceleratorError):
+        raise exc
     if isinstance(exc, CraftError):
         return exc
     _log.error("a job failed", exc_info=exc)

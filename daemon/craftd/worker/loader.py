@@ -46,7 +46,7 @@ class Loader:
             except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as exc:
                 if isinstance(exc, torch.OutOfMemoryError):
                     raise
-                raise _unloadable(manifest, exc) from exc
+                raise _unloadable(manifest, exc, folder) from exc
 
     def _load(self, manifest: Manifest, folder: Path, bytes_done: BytesDone) -> Runner:
         kind, components = _read_index(folder, manifest)
@@ -144,8 +144,15 @@ def _unsupported(manifest: Manifest, why: str) -> CraftError:
     return CraftError("UNSUPPORTED_MODEL", f"model {manifest.name} {why}", "`craft models list` shows what can be used")
 
 
-def _unloadable(manifest: Manifest, exc: Exception) -> CraftError:
+def _unloadable(manifest: Manifest, exc: Exception, folder: Path) -> CraftError:
     _log.warning("loading %s failed", manifest.name, exc_info=exc)
-    first_line = (str(exc).splitlines() or [type(exc).__name__])[0]
-    reason = "CORRUPT_FILE" if isinstance(exc, SafetensorError) else "UNSUPPORTED_MODEL"
+    damage = next((link for link in _chain(exc) if isinstance(link, SafetensorError)), None)
+    first_line = (str(damage or exc).splitlines() or [type(exc).__name__])[0].replace(f"{folder}/", "")
+    reason = "CORRUPT_FILE" if damage else "UNSUPPORTED_MODEL"
     return CraftError(reason, f"model {manifest.name} cannot be loaded: {first_line}", "add the model again")
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__

@@ -87,7 +87,7 @@ def _set_up(options: WorkerOptions) -> Device:
 
 
 def _build(options: WorkerOptions, device: Device, channel: Channel, inbox: Inbox) -> tuple[Engine, Reporter]:
-    workplace = Path(tempfile.mkdtemp(prefix="craft-worker-"))
+    workplace = Path(tempfile.mkdtemp(prefix=f"craft-worker-{os.getpid()}-"))
     channel.at_end(lambda: shutil.rmtree(workplace, ignore_errors=True))
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
     reporter = Reporter(channel)

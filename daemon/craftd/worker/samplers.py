@@ -75,6 +75,8 @@ def build(name: str, own: Scheduler) -> Scheduler:
 
 def spread(scheduler: Scheduler, steps: int, device: torch.device) -> None:
     """Lay out the timesteps. Raises INVALID_FIELD where the sampler cannot do that many."""
+    if steps > scheduler.config.get("num_train_timesteps", steps):
+        raise _too_many(steps, scheduler)
     try:
         scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as exc:

@@ -49,6 +49,10 @@ class PipelineRun:
     def is_done(self) -> bool:
         return self.result is not None
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
     def preview(self) -> bytes:
         return b""
 
@@ -57,6 +61,8 @@ class PipelineRun:
         if not self._thread.is_alive():
             self._thread.start()
         self._hand_over()
+        if self._error is not None or self.is_done:
+            self._thread.join()
         if self._error is not None:
             raise self._error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from craft_protos.reasons import CraftError, invalid
-from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 
 from craftd.worker.families.base import Conditioning, ModelRow

@@ -72,7 +72,8 @@ class ClipText:
             return plain
         weights = torch.tensor(chunk.weights, dtype=torch.float32, device=plain.device)[None, :, None]
         origin = self._chunk(self._empty).float()
-        return (origin + weights * (plain.float() - origin)).to(plain.dtype)
+        moved = (origin + weights * (plain.float() - origin)).to(plain.dtype)
+        return torch.where(weights == 1, plain, moved)
 
     def _run(self, chunk: Chunk) -> torch.Tensor:
         ids = torch.tensor([chunk.ids], device=self._device)

@@ -1,0 +1,129 @@
+"""Prompts: the syntax, the cutting into chunks, and embeddings that are diffusers' own where nothing is weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from craftd.worker import prompts
+from craftd.worker.families.text import ClipText, ClipTokenizer
+
+BEGIN, END, PAD = 90, 91, 0
+
+
+class Letters:
+    """One token a letter, five a chunk."""
+
+    capacity = 5
+    marks = (1, 1)
+
+    def ids(self, text: str) -> list[int]:
+        return [ord(letter) - ord("a") + 1 for letter in text if letter != " "]
+
+    def padded(self, ids: Sequence[int]) -> list[int]:
+        marked = [BEGIN, *ids, END]
+        return marked + [PAD] * (7 - len(marked))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("", []),
+        ("plain words, and: a colon", [("plain words, and: a colon", 1.0)]),
+        ("a (word:1.3) b", [("a ", 1.0), ("word", 1.3), (" b", 1.0)]),
+        ("(word)", [("word", 1.1)]),
+        ("[word]", [("word", 1 / 1.1)]),
+        ("((word))", [("word", 1.1 * 1.1)]),
+        ("(a (b:2) c:0.5)", [("a ", 0.5), ("b", 1.0), (" c", 0.5)]),
+        ("(a: 1.5 )", [("a", 1.5)]),
+        (r"a \(real\) one", [("a (real) one", 1.0)]),
+        (r"\[x\] \\", [(r"[x] " + "\\", 1.0)]),
+        ("(open to the end", [("open to the end", 1.1)]),
+        ("[also", [("also", 1 / 1.1)]),
+        ("closed) too (", [("closed) too ", 1.0), ("", 1.0)]),
+        ("mixed (up] brackets)", [("mixed ", 1.0), ("up] brackets", 1.1)]),
+        ("time 10:30) here", [("time 10:30) here", 1.0)]),
+        ("(none:-0.5)", [("none", -0.5)]),
+        ("(weight:1.2.3)", [("weight:1.2.3", 1.1)]),
+        ("[square:1.5]", [("square:1.5", 1 / 1.1)]),
+        ("雪 (猫:1.2)", [("雪 ", 1.0), ("猫", 1.2)]),
+    ],
+)
+def test_syntax(prompt: str, expected: list[tuple[str, float]]) -> None:
+    found = [(fragment.text, pytest.approx(fragment.weight)) for fragment in prompts.parse(prompt)]
+    assert found == [item for item in expected if item[0]]
+
+
+def test_a_text_that_is_too_long_is_cut_into_chunks_with_marks_of_their_own() -> None:
+    first, second = prompts.chunks("abcde fg", Letters())
+    assert first.ids == (BEGIN, 1, 2, 3, 4, 5, END)
+    assert second.ids == (BEGIN, 6, 7, END, PAD, PAD, PAD)
+    assert second.mask == (1, 1, 1, 1, 0, 0, 0)
+
+
+def test_exactly_full_is_one_chunk_and_nothing_is_one_too() -> None:
+    assert len(prompts.chunks("abcde", Letters())) == 1
+    assert prompts.chunks("", Letters()) == [prompts.empty(Letters())]
+
+
+def test_weights_follow_their_tokens_over_a_cut() -> None:
+    first, second = prompts.chunks("abcd(ef:2)", Letters())
+    assert first.weights == (1, 1, 1, 1, 1, 2, 1)
+    assert second.weights == (1, 2, 1, 1, 1, 1, 1)
+    assert not first.is_plain
+    assert prompts.chunks("(a:1)", Letters())[0].is_plain
+
+
+@pytest.fixture(scope="module")
+def text(pipelines: Callable[[str], Any]) -> ClipText:
+    pipe = pipelines("sd")
+    return ClipText(pipe.tokenizer, pipe.text_encoder, torch.device("cpu"))
+
+
+def _embed(text: ClipText, prompt: str, count: int = 1) -> torch.Tensor:
+    with torch.inference_mode():
+        return text.embed(text.encode(prompt), count)
+
+
+def _diffusers(pipe: Any, prompt: str) -> torch.Tensor:
+    with torch.inference_mode():
+        embedding: torch.Tensor = pipe.encode_prompt(prompt, torch.device("cpu"), 1, False)[0]
+        return embedding
+
+
+@pytest.mark.parametrize("prompt", ["", "a red cat", "a dog " * 15, "(a red:1.0) cat", r"red \(cat\)", "UPPER, 3 d."])
+def test_unweighted_embeddings_are_exactly_diffusers(
+    text: ClipText, pipelines: Callable[[str], Any], prompt: str
+) -> None:
+    plain = prompt.replace("(a red:1.0)", "a red").replace("\\", "")
+    assert torch.equal(_embed(text, prompt), _diffusers(pipelines("sd"), plain))
+
+
+def test_the_tokenizer_pads_as_its_own_does(pipelines: Callable[[str], Any]) -> None:
+    own = pipelines("sd").tokenizer
+    ours = ClipTokenizer(own)
+    expected = own("a red cat", padding="max_length", max_length=77, truncation=True).input_ids
+    assert ours.padded(ours.ids("a red cat")) == expected
+
+
+def test_long_prompts_are_chunk_after_chunk(text: ClipText, pipelines: Callable[[str], Any]) -> None:
+    first, second = "cat " * 75, "red dog"
+    pipe = pipelines("sd")
+    embedding = _embed(text, f"{first} {second}", 2)
+    assert embedding.shape == (1, 154, 32)
+    assert torch.equal(embedding[:, :77], _diffusers(pipe, first.strip()))
+    assert torch.equal(embedding[:, 77:], _diffusers(pipe, second))
+
+
+def test_the_shorter_is_filled_up_with_empty_chunks(text: ClipText, pipelines: Callable[[str], Any]) -> None:
+    embedding = _embed(text, "a cat", 3)
+    assert torch.equal(embedding[:, 154:], _diffusers(pipelines("sd"), ""))
+
+
+def test_a_weight_moves_its_own_token_away_from_the_empty_prompt(text: ClipText) -> None:
+    plain, heavy, empty = _embed(text, "red cat"), _embed(text, "red (cat:1.5)"), _embed(text, "")
+    torch.testing.assert_close(heavy[:, 2], empty[:, 2] + 1.5 * (plain[:, 2] - empty[:, 2]))
+    assert torch.equal(heavy[:, :2], plain[:, :2])
+    torch.testing.assert_close(_embed(text, "red (cat:0)")[:, 2], empty[:, 2])
