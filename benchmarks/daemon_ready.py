@@ -52,10 +52,10 @@ def main() -> None:
         Path(folder, "data").mkdir()
         found = [measure(env) for _ in range(STARTS)]
     seconds = [one for one, _ in found]
-    print(
-        f"daemon ready: best {min(seconds):.3f} s, median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s"
-        f" of {STARTS} (limit {LIMIT_S} s); front's memory {max(rss for _, rss in found) / 2**20:.0f} MB"
-    )
+    best, middle, worst = min(seconds), statistics.median(seconds), max(seconds)
+    memory = max(rss for _, rss in found) / 2**20
+    print(f"daemon ready, {STARTS} starts: best {best:.3f} s, median {middle:.3f} s, worst {worst:.3f} s")
+    print(f"limit {LIMIT_S:g} s; the front's memory then: {memory:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -221,3 +221,12 @@ async def test_a_live_socket_of_another_data_folder_is_left_alone(home: Home, ma
         await process.communicate()
         assert (process.returncode, said["error"]["reason"]) == (75, "ALREADY_RUNNING")  # type: ignore[index]
         assert (await daemon.status()).pid == daemon.process.pid
+
+
+async def test_an_image_that_cannot_be_written_fails_its_job_alone(daemon: Daemon) -> None:
+    folder = daemon.home.paths.images_dir
+    folder.write_text("no folder")  # to root, who ignores permissions, a file in its place is the surest refusal
+    job = await daemon.finish((await daemon.create()).id)
+    assert (job.state, job.error.reason) == (JOB_STATE_FAILED, "DISK_FULL") and not job.images
+    folder.unlink()
+    assert (await daemon.finish((await daemon.create()).id)).state == JOB_STATE_SUCCEEDED

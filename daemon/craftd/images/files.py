@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -32,8 +33,8 @@ class ImageFiles:
             temporary.rename(self._folder / name)
             self._sync_folder()
         except OSError as exc:
-            temporary.unlink(missing_ok=True)
-            (self._folder / name).unlink(missing_ok=True)
+            self._remove(temporary.name)
+            self._remove(name)
             raise CraftError(
                 "DISK_FULL", f"{self._folder}: the image could not be written: {exc.strerror}", "free some space there"
             ) from exc
@@ -48,16 +49,21 @@ class ImageFiles:
             raise CraftError("UNKNOWN_IMAGE", f"{self._folder / name}: the file is gone", "draw it again") from exc
 
     def delete(self, name: str) -> None:
-        (self._folder / name).unlink(missing_ok=True)
+        self._remove(name)
 
     def sweep(self, known: set[str]) -> int:
         """Remove what a crash left: temporary files, and files without a row. Returns how many."""
-        if not self._folder.exists():
+        if not self._folder.is_dir():
             return 0
-        left = [path for path in self._folder.iterdir() if path.is_file() and path.name not in known]
-        for path in left:
-            path.unlink(missing_ok=True)
+        left = [path.name for path in self._folder.iterdir() if path.is_file() and path.name not in known]
+        for name in left:
+            self._remove(name)
         return len(left)
+
+    def _remove(self, name: str) -> None:
+        """What cannot be removed now is swept at the next start."""
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink(missing_ok=True)
 
     def _save_whole(self, path: Path, data: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
