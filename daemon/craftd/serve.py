@@ -82,6 +82,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     for view in await database.run(table.resume):
         dispatcher.accept(view.job, view.images)
     stop = Stop(settings.daemon.grace_s)
+    _obey_signals(stop)
     control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
     jobs = JobService(database, models, dispatcher, hub, settings)
     server = RpcServer(Services(jobs, images, models, control, log))
@@ -96,7 +97,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
                 tasks.create_task(supervisor.run(), name="supervisor"),
                 tasks.create_task(_back_up(database), name="backup"),
             ]
-            await _until_stopped(stop)
+            await stop.wanted.wait()
             setting.announce("stopping")
             await server.say_not_serving()
             await _drain(dispatcher, stop)
@@ -124,11 +125,11 @@ async def _back_up(database: Database) -> None:
         await database.backup()
 
 
-async def _until_stopped(stop: Stop) -> None:
+def _obey_signals(stop: Stop) -> None:
+    """Before anyone hears that the daemon is ready."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.request)
-    await stop.wanted.wait()
 
 
 async def _drain(dispatcher: Dispatcher, stop: Stop) -> None:
