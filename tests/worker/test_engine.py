@@ -168,3 +168,12 @@ def test_owners_share_what_there_is() -> None:
     studio.run(*ada, *bob)
     assert runner.batches[0] == ["ada0", "bob0"]
     assert "bob1" in runner.batches[3]
+
+
+def test_unload_while_loading_takes_effect_at_its_end() -> None:
+    studio = Studio({"fake": FakeRunner()})
+    studio.engine.handle(Load(manifest()))
+    studio.engine.tick()
+    studio.engine.handle(Unload("fake"))
+    studio.run()
+    assert [frame.WhichOneof("frame") for frame in studio.frames][-2:] == ["loaded", "unloaded"]

@@ -71,6 +71,7 @@ class Shelf:
         self._wanted_since: float | None = None
         self._needs: dict[tuple[str, str], int] = {}  # of the model wanted last
         self.loading: Manifest | None = None
+        self._is_unwanted = False  # what is loading: unload came before it was there
         self.loads = 0  # rises with every part loaded
 
     def get(self, manifest: Manifest) -> Shelved | None:
@@ -114,6 +115,7 @@ class Shelf:
     def finish(self, load: LoadFinished) -> CraftError | None:
         """Take a loaded model in; gives the error if there is none to take."""
         self.loading = None
+        is_unwanted, self._is_unwanted = self._is_unwanted, False
         if load.ran_out_of_memory and self._evict_idle():
             self._start(load.manifest)
             return None
@@ -125,6 +127,8 @@ class Shelf:
         shelved = Shelved(load.manifest, runner, Ladder(runner.offload, runner.tile), last_used=next(self._uses))
         self._models[load.manifest.key] = shelved
         self.report(shelved, load.seconds)
+        if is_unwanted:
+            self._drop(shelved, "asked")
         return None
 
     def report(self, shelved: Shelved, seconds: float = 0.0) -> None:
@@ -139,7 +143,9 @@ class Shelf:
             shelved.is_leaving = shelved.rows > 0
             if not shelved.is_leaving:
                 self._drop(shelved, "asked")
-        if not named:
+        if self.loading is not None and self.loading.name == name:
+            self._is_unwanted = True
+        elif not named:
             self._reporter.unloaded(name, "it was not loaded")
 
     def _make_room(self, need_bytes: int, kept: Set[tuple[str, str]]) -> bool:
