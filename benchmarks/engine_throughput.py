@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine_throughput [MODEL_FOLDER] [--device cpu] [--threads N] [--steps N] [--rounds N]
 
-Prints four ratios, each the median of rounds in which both sides take turns, with the span of
+Prints three ratios, each the median of rounds in which both sides take turns, with the span of
 the middle half. Both sides compute in the same precision with as many threads; the worker's time
 is from the first byte sent to the last image's file received, so it includes PNG encoding, which
 diffusers' does not.
@@ -43,18 +43,12 @@ def main() -> None:
             pipe = _pipeline(folder, asked)
             measure = Measurement(sock, manifest, pipe, asked.steps)
             print(f"{manifest.name}: {asked.steps} steps, {asked.device}, {asked.threads or 'default'} threads")
-            measure.report("one picture, worker / pipeline (at most 1.03)", measure.one, measure.pipe_one, asked.rounds)
-            measure.report(
-                f"{AT_ONCE} pictures per second, worker / pipeline in one batch (at least 0.95)",
-                measure.pipe_batch,
-                measure.many,
-                asked.rounds,
-            )
-            measure.report(
-                f"{AT_ONCE} pictures per second, worker / pipeline one by one",
-                measure.pipe_loop,
-                measure.many,
-                asked.rounds,
+            return figures.tell(
+                [
+                    measure.ratio("one picture, engine alone", "the pipeline", measure.one, measure.pipe_one, at_most=1.03),
+                    measure.ratio(MANY, "diffusers, one batch", measure.pipe_batch, measure.many, at_least=0.95),
+                    measure.ratio(MANY, "diffusers, one by one", measure.pipe_loop, measure.many, at_least=1.0),
+                ]
             )
 
 
