@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
 from training.pocket import autoencoder, checkpoint, diffusion, export, latents, tokenizer
+from training.pocket.__main__ import trained_pipeline
 from training.pocket.concepts import COLORS, concepts
 from training.pocket.muon import Muon, orthogonalised, split_parameters
-from transformers import CLIPTokenizer
 
 CPU = torch.device("cpu")
 
@@ -54,10 +57,8 @@ def test_muon_fits_a_linear_map() -> None:
 
 
 def _small_stages(folder: Path, steps: int) -> diffusion.Networks:
-    vae = autoencoder.train(
-        folder, autoencoder.AutoencoderRecipe(steps=2, pictures=4, batch=2, crop=64), CPU
-    )
-    latents.make_shards(folder / "latents", vae, 1, seed=1, device=CPU)
+    vae = autoencoder.train(folder, autoencoder.AutoencoderRecipe(steps=2, pictures=4, batch=2, crop=64), CPU)
+    latents.make_shards(folder / "latents", vae, range(1), seed=1, device=CPU)
     words = tokenizer.write(folder / "tokenizer")
     scale = export.latent_scale(latents.load_shard(folder / "latents", 0).latents)
     recipe = replace(diffusion.DiffusionRecipe(), steps=steps, captions=2)
@@ -73,12 +74,10 @@ def test_stages_run_and_go_on_where_they_stopped(tmp_path: Path, monkeypatch: py
 
 
 def test_the_export_is_a_folder_that_diffusers_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusers import StableDiffusionPipeline
-    from training.pocket.__main__ import trained_pipeline
 
     monkeypatch.setattr(latents, "SHARD_VIEWS", 16)
     _small_stages(tmp_path, 1)
-    export.export(trained_pipeline(tmp_path), tmp_path / "out")
+    export.export(trained_pipeline(tmp_path), tmp_path / "tokenizer", tmp_path / "out")
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
     image = pipe("a red apple", num_inference_steps=2, width=256, height=256).images[0]
     assert image.size == (256, 256)

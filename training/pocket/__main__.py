@@ -52,16 +52,18 @@ def _run(stage: str, options: argparse.Namespace, device: torch.device) -> None:
         case "autoencoder":
             autoencoder.train(work, replace(AutoencoderRecipe(), steps=options.autoencoder_steps), device)
         case "latents":
-            latents.make_shards(work / "latents", _trained_vae(work, device), range(options.first_shard, options.shards), 7, device)
+            latents.make_shards(
+                work / "latents", _trained_vae(work, device), range(options.first_shard, options.shards), 7, device
+            )
         case "diffusion":
             scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)
             recipe = replace(DiffusionRecipe(), steps=options.steps)
             diffusion.train(work, CLIPTokenizer.from_pretrained(work / "tokenizer"), scale, recipe, device)
         case "export":
-            export.export(trained_pipeline(work), options.out)
+            export.export(trained_pipeline(work), work / "tokenizer", options.out)
 
 
-def trained_pipeline(work: Path) -> "export.StableDiffusionPipeline":
+def trained_pipeline(work: Path) -> export.StableDiffusionPipeline:
     """What the checkpoints in `work` make, in full precision on the CPU."""
     words = CLIPTokenizer.from_pretrained(work / "tokenizer")
     scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)

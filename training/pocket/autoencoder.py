@@ -75,8 +75,11 @@ def train(folder: Path, recipe: AutoencoderRecipe, device: torch.device) -> Auto
         state.step += 1
         state.seconds = before + time.monotonic() - started
         if state.step % 100 == 0:
-            print(f"autoencoder step {state.step}/{recipe.steps}  {state.seconds:.0f} s"
-                  f"  loss {loss.item():.4f}  L1 {sharpness:.4f}", flush=True)
+            print(
+                f"autoencoder step {state.step}/{recipe.steps}  {state.seconds:.0f} s"
+                f"  loss {loss.item():.4f}  L1 {sharpness:.4f}",
+                flush=True,
+            )
         if state.step % 200 == 0:
             checkpoint.save(folder / "autoencoder.pt", state, vae=vae, optimizer=optimizer)
     checkpoint.save(folder / "autoencoder.pt", state, vae=vae, optimizer=optimizer)
@@ -123,9 +126,7 @@ def _loss(vae: AutoencoderTiny, target: Tensor, noise: float, penalty: float) ->
     drawn = vae.decoder(latents + scale * torch.randn_like(latents))
     pixels = F.l1_loss(drawn, target)
     edges = sum((F.l1_loss(_diff(drawn, axis), _diff(target, axis)) for axis in (2, 3)), torch.zeros(()))
-    coarse = sum(
-        (F.l1_loss(F.avg_pool2d(drawn, k), F.avg_pool2d(target, k)) for k in (4, 16)), torch.zeros(())
-    )
+    coarse = sum((F.l1_loss(F.avg_pool2d(drawn, k), F.avg_pool2d(target, k)) for k in (4, 16)), torch.zeros(()))
     loss = pixels + edges + 0.5 * coarse + penalty * latents.square().mean()
     return loss, pixels.item()
 

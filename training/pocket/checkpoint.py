@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +30,7 @@ def save(path: Path, progress: Progress, **parts: Stateful) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     torch.save({"progress": asdict(progress)} | {name: part.state_dict() for name, part in parts.items()}, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def resume(path: Path, **parts: Stateful) -> Progress:

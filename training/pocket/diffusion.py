@@ -28,12 +28,12 @@ class DiffusionRecipe:
     """How long and how; one step sees `captions * noises` rows."""
 
     steps: int = 6000
-    captions: int = 32
-    noises: int = 2  # noise levels per caption: the text encoder's work is shared
+    captions: int = 64
+    noises: int = 1  # noise levels per caption
     learning_rate: float = 0.01
     empty_share: float = 0.1
     unknown_word_share: float = 0.03
-    average: float = 0.998
+    average: float = 0.99
     seed: int = 7
 
 
@@ -65,12 +65,11 @@ def train(
     path = folder / "diffusion.pt"
     state = checkpoint.resume(path, networks=networks, average=average, optimizer=optimizer)
     torch.manual_seed(recipe.seed + state.step)
-    rng = random.Random(recipe.seed + state.step)
-    views = load_shards(folder / "latents")
+    source = _Source(load_shards(folder / "latents"), tokenizer, scale, random.Random(recipe.seed + state.step))
     started, before, recent = time.monotonic(), state.seconds, 0.0
     while state.step < recipe.steps:
         _set_rate(optimizer, recipe, state.step)
-        loss = _loss(networks, _draw(views, tokenizer, scale, recipe, rng, device), recipe)
+        loss = _loss(networks, source.draw(recipe, device), recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
@@ -80,10 +79,13 @@ def train(
         state.seconds = before + time.monotonic() - started
         recent = loss.item() if not recent else 0.98 * recent + 0.02 * loss.item()
         if state.step % 50 == 0:
-            print(f"diffusion step {state.step}/{recipe.steps}  {state.seconds:.0f} s"
-                  f"  loss {recent:.4f}  views {len(views.captions)}", flush=True)
+            print(
+                f"diffusion step {state.step}/{recipe.steps}  {state.seconds:.0f} s"
+                f"  loss {recent:.4f}  views {len(source.views.captions)}",
+                flush=True,
+            )
         if state.step % _RELOAD_EVERY == 0:
-            views = load_shards(folder / "latents")
+            source.views = load_shards(folder / "latents")
         if state.step % _SAVE_EVERY == 0:
             checkpoint.save(path, state, networks=networks, average=average, optimizer=optimizer)
     checkpoint.save(path, state, networks=networks, average=average, optimizer=optimizer)
@@ -109,19 +111,27 @@ def _module(average: AveragedModel) -> Networks:
 
 def _set_rate(optimizer: torch.optim.Optimizer, recipe: DiffusionRecipe, step: int) -> None:
     warm = min(1.0, (step + 1) / 50)
-    cooled = max(0.01, min(1.0, (1 - step / recipe.steps) / 0.5))
+    cooled = max(0.01, min(1.0, (1 - step / recipe.steps) / 0.4))
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * warm * cooled
 
 
-def _draw(
-    views: Views, tokenizer: CLIPTokenizer, scale: float, recipe: DiffusionRecipe, rng: random.Random, device: torch.device
-) -> Batch:
-    chosen = [rng.randrange(len(views.captions)) for _ in range(recipe.captions)]
-    texts = [_text(rng.choice(views.captions[i]), recipe, rng) for i in chosen]
-    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    latents = views.latents[chosen].float() * scale
-    return Batch(latents.repeat(recipe.noises, 1, 1, 1).to(device), tokens.to(device))
+@dataclass
+class _Source:
+    """Where batches come from; `views` grows as shards are made."""
+
+    views: Views
+    tokenizer: CLIPTokenizer
+    scale: float
+    rng: random.Random
+
+    def draw(self, recipe: DiffusionRecipe, device: torch.device) -> Batch:
+        captions = self.views.captions
+        chosen = [self.rng.randrange(len(captions)) for _ in range(recipe.captions)]
+        texts = [_text(self.rng.choice(captions[i]), recipe, self.rng) for i in chosen]
+        tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        latents = self.views.latents[chosen].float() * self.scale
+        return Batch(latents.repeat(recipe.noises, 1, 1, 1).to(device), tokens.to(device))
 
 
 def _text(caption: str, recipe: DiffusionRecipe, rng: random.Random) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -42,7 +43,12 @@ def assemble(vae: AutoencoderTiny, networks: Networks, tokenizer: CLIPTokenizer)
     )
 
 
-def export(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Write the folder: fp16 safetensors, configurations, craft.json; the model card stays."""
+def export(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> None:
+    """Write the folder: fp16 safetensors, configurations, craft.json; the model card stays.
+
+    `tokenizer` is where vocab.json and merges.txt lie: other programs read those, diffusers tokenizer.json.
+    """
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(tokenizer / name, folder / "tokenizer" / name)
     (folder / "craft.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n", encoding="utf-8")

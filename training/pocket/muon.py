@@ -26,6 +26,7 @@ class Muon(torch.optim.Optimizer):
         self,
         matrices: Iterable[nn.Parameter],
         others: Iterable[nn.Parameter],
+        *,
         lr: float,
         momentum: float = 0.95,
         others_ratio: float = 0.1,

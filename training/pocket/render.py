@@ -33,8 +33,8 @@ def render(scene: Scene, rng: random.Random) -> Pixels:
     """One view of the scene, uint8 (256, 256, 3); `rng` decides placement, size and tilt."""
     canvas = np.empty((SIDE, SIDE, 3), np.float32)
     canvas[:] = _background(scene.background, rng)
-    for concept, (side, x, y) in zip(scene.concepts, _layout(scene, rng), strict=True):
-        _paste(canvas, concept, side, x, y, rng)
+    for concept, place in zip(scene.concepts, _layout(scene, rng), strict=True):
+        _paste(canvas, concept, place, rng)
     return canvas.round().clip(0, 255).astype(np.uint8)
 
 
@@ -63,8 +63,9 @@ def _layout(scene: Scene, rng: random.Random) -> list[tuple[float, float, float]
 
 
 def _paste(
-    canvas: NDArray[np.float32], concept: Concept, side: float, x: float, y: float, rng: random.Random
+    canvas: NDArray[np.float32], concept: Concept, place: tuple[float, float, float], rng: random.Random
 ) -> None:
+    side, x, y = place
     picture = icon(concept)
     if concept.may_mirror and rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -44,7 +44,10 @@ def _learn_merges(seed: int) -> list[tuple[str, str]]:
     tokenizer = Tokenizer(BPE(end_of_word_suffix=WORD_END, continuing_subword_prefix=""))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PATTERN), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     trainer = BpeTrainer(vocab_size=20_000, min_frequency=1, show_progress=False, end_of_word_suffix=WORD_END)
     tokenizer.train_from_iterator(_corpus(seed), trainer)

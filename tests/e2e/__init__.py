@@ -1,0 +1,1 @@
+"""The real thing: `craft`, `craftd` and a worker with torch."""
