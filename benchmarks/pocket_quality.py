@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from craft_protos.samplers import SAMPLERS
+from craftd.worker import samplers
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from craft_protos.samplers import SAMPLERS
-from craftd.worker.samplers import build_scheduler
 from training.pocket.classifier import Classifier, real_accuracy, shrink, trained
 from training.pocket.concepts import COLORS, Concept, Scene, caption, concepts, is_held_out
 from training.pocket.export import DEFAULTS
@@ -76,7 +76,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _load(folder: Path) -> StableDiffusionPipeline:
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -125,8 +125,11 @@ def _report_concepts(pipe: StableDiffusionPipeline, judge: Classifier, count: in
         pictures = draw(pipe, [Ask(f"a {c.name}", 1000 + seed, Scene((c,))) for c in chosen])
         shares.append((_found(judge, pictures, chosen, 1), _found(judge, pictures, chosen, 5)))
     first, five = zip(*shares, strict=True)
-    print(f"{len(chosen)} concepts, {seeds} seeds: top-1 {statistics.fmean(first):.1%}"
-          f" ({min(first):.1%} to {max(first):.1%}), top-5 {statistics.fmean(five):.1%}", flush=True)
+    print(
+        f"{len(chosen)} concepts, {seeds} seeds: top-1 {statistics.fmean(first):.1%}"
+        f" ({min(first):.1%} to {max(first):.1%}), top-5 {statistics.fmean(five):.1%}",
+        flush=True,
+    )
 
 
 def _report_backgrounds(pipe: StableDiffusionPipeline, judge: Classifier, count: int) -> None:
@@ -150,7 +153,12 @@ def _single_asks(count: int, held_out: bool) -> list[Ask]:
 
 
 def _border_color(picture: Tensor) -> str:
-    edges = [picture[:, :6].flatten(1), picture[:, -6:].flatten(1), picture[..., :6].flatten(1), picture[..., -6:].flatten(1)]
+    edges = [
+        picture[:, :6].flatten(1),
+        picture[:, -6:].flatten(1),
+        picture[..., :6].flatten(1),
+        picture[..., -6:].flatten(1),
+    ]
     mean = (torch.cat(edges, 1).mean(1) + 1) * 127.5
     return min(COLORS, key=lambda name: float((mean - torch.tensor(COLORS[name])).square().sum()))
 
@@ -189,7 +197,10 @@ def _report_guidance(pipe: StableDiffusionPipeline, judge: Classifier, count: in
     chosen = _some(count)
     asks = [Ask(f"a {c.name}", 4000 + i, Scene((c,))) for i, c in enumerate(chosen)]
     for guidance in (1.0, DEFAULTS["guidance_scale"], 7.5):
-        print(f"guidance {guidance}: top-1 {_found(judge, draw(pipe, asks, guidance=guidance), chosen, 1):.1%}", flush=True)
+        print(
+            f"guidance {guidance}: top-1 {_found(judge, draw(pipe, asks, guidance=guidance), chosen, 1):.1%}",
+            flush=True,
+        )
     blue = [Ask(a.prompt + " on a blue background", a.seed, Scene(a.scene.concepts, "blue")) for a in asks[:30]]
     for negative in ("", "blue background"):
         obeyed = statistics.fmean(_border_color(p) == "blue" for p in draw(pipe, blue, negative=negative))
@@ -201,7 +212,7 @@ def _report_samplers(pipe: StableDiffusionPipeline, judge: Classifier, count: in
     asks = [Ask(f"a {c.name}", 5000 + i, Scene((c,))) for i, c in enumerate(chosen)]
     shipped = pipe.scheduler
     for name in SAMPLERS:
-        pipe.scheduler = build_scheduler(name, shipped)
+        pipe.scheduler = samplers.build(name, shipped)
         started = time.monotonic()
         top1 = _found(judge, draw(pipe, asks, steps=20), chosen, 1)
         print(f"{name}, 20 steps: top-1 {top1:.1%} of {count}  ({time.monotonic() - started:.0f} s)", flush=True)
@@ -224,8 +235,11 @@ def _cost(folder: Path) -> None:
         draw(pipe, ask)
         times.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"one picture, 2 threads: {statistics.median(times):.2f} s median of 9"
-          f" ({min(times):.2f} to {max(times):.2f}), peak memory {peak:.2f} GiB", flush=True)
+    print(
+        f"one picture, 2 threads: {statistics.median(times):.2f} s median of 9"
+        f" ({min(times):.2f} to {max(times):.2f}), peak memory {peak:.2f} GiB",
+        flush=True,
+    )
 
 
 def contact_sheet(pipe: StableDiffusionPipeline) -> Image.Image:

@@ -51,4 +51,11 @@ def export(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> 
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(tokenizer / name, folder / "tokenizer" / name)
+    _forget_derived(folder / "vae" / "config.json")
     (folder / "craft.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n", encoding="utf-8")
+
+
+def _forget_derived(config: Path) -> None:
+    """AutoencoderTiny saves a key that it derives itself and then warns of at each load."""
+    kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "block_out_channels"}
+    config.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
