@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,25 +26,30 @@ from typing import Any
 from craft_protos import frames, jobs_pb2
 from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
 
+from benchmarks import figures
+from benchmarks.figures import Figure
+
 POCKET = Path(__file__).parent.parent / "daemon" / "craftd" / "pocket"
 AT_ONCE = 8
+MANY = f"{AT_ONCE} pictures at once, engine alone, pictures per second"
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
 GUIDANCE = 5.0
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
     asked = _parse()
     folder = asked.folder or (POCKET if (POCKET / "model_index.json").exists() else _random_model())
     with tempfile.TemporaryDirectory() as files:
         manifest = _manifest(folder, Path(files))
         with _worker(Path(files), asked) as sock:
             pipe = _pipeline(folder, asked)
-            measure = Measurement(sock, manifest, pipe, asked.steps)
+            measure = Measurement(sock, manifest, pipe, asked)
             print(f"{manifest.name}: {asked.steps} steps, {asked.device}, {asked.threads or 'default'} threads")
             return figures.tell(
                 [
-                    measure.ratio("one picture, engine alone", "the pipeline", measure.one, measure.pipe_one, at_most=1.03),
+                    measure.ratio(
+                        "one picture, engine alone", "the pipeline", measure.one, measure.pipe_one, at_most=1.03
+                    ),
                     measure.ratio(MANY, "diffusers, one batch", measure.pipe_batch, measure.many, at_least=0.95),
                     measure.ratio(MANY, "diffusers, one by one", measure.pipe_loop, measure.many, at_least=1.0),
                 ]
@@ -55,11 +59,11 @@ def main() -> None:
 class Measurement:
     """The things to be timed, over one worker and one pipeline."""
 
-    def __init__(self, sock: socket.socket, manifest: ModelManifest, pipe: Any, steps: int) -> None:
+    def __init__(self, sock: socket.socket, manifest: ModelManifest, pipe: Any, asked: argparse.Namespace) -> None:
         self._sock = sock
         self._manifest = manifest
         self._pipe = pipe
-        self._steps = steps
+        self._steps, self._rounds = asked.steps, asked.rounds
         side = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
         self._size = {"width": side, "height": side}
 
@@ -79,14 +83,15 @@ class Measurement:
     def pipe_batch(self) -> None:
         self._call([_prompt(i) for i in range(AT_ONCE)], list(range(AT_ONCE)))
 
-    def report(self, what: str, above: Callable[[], None], below: Callable[[], None], rounds: int) -> None:
+    def ratio(
+        self, claim: str, against: str, above: Callable[[], None], below: Callable[[], None], **goal: float
+    ) -> Figure:
         """The ratio of two times, taken in turns so that other load meets both."""
-        for warm_up in (above, below, above, below):
+        for warm_up in (above, below):
             warm_up()
-        ratios = sorted(_seconds(above) / _seconds(below) for _ in range(rounds))
-        quarter = len(ratios) // 4
-        middle = ratios[quarter : len(ratios) - quarter]
-        print(f"{statistics.median(ratios):6.3f}  [{middle[0]:.3f}, {middle[-1]:.3f}]  {what}", flush=True)
+        return figures.of_rounds(
+            claim, against, (_seconds(above) / _seconds(below) for _ in range(self._rounds)), **goal
+        )
 
     def _draw(self, count: int) -> None:
         jobs = [self._submit(i) for i in range(count)]
@@ -119,8 +124,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, help="a diffusers folder; the built-in model if left out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
 
@@ -183,4 +188,4 @@ def _pipeline(folder: Path, asked: argparse.Namespace) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
