@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from training.pocket import autoencoder, checkpoint, diffusion, export, latents, tokenizer
+from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer
 from training.pocket.__main__ import trained_pipeline
 from training.pocket.concepts import COLORS, concepts
 from training.pocket.muon import Muon, orthogonalised, split_parameters
@@ -81,3 +81,13 @@ def test_the_export_is_a_folder_that_diffusers_loads(tmp_path: Path, monkeypatch
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out", dtype=torch.float32)
     image = pipe("a red apple", num_inference_steps=2, width=256, height=256).images[0]
     assert image.size == (256, 256)
+
+
+def test_training_goes_on_from_an_exported_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "SHARD_VIEWS", 16)
+    before = _small_stages(tmp_path / "first", 1)
+    export.export(trained_pipeline(tmp_path / "first"), tmp_path / "first" / "tokenizer", tmp_path / "out")
+    shipped.to_checkpoints(tmp_path / "out", tmp_path / "second")
+    after = diffusion.trained(tmp_path / "second", CLIPTokenizer.from_pretrained(tmp_path / "second" / "tokenizer"))
+    for name, weight in before.unet.state_dict().items():
+        assert torch.allclose(weight, after.unet.state_dict()[name], atol=1e-2), name

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
 
-from training.pocket import autoencoder, checkpoint, diffusion, export, latents, tokenizer
+from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer
 from training.pocket.autoencoder import AutoencoderRecipe
 from training.pocket.concepts import HERE
 from training.pocket.diffusion import DiffusionRecipe
@@ -26,6 +26,8 @@ def main() -> None:
     options = _parse()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.from_shipped:
+        shipped.to_checkpoints(SHIPPED, options.work)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for stage in STAGES if options.stage == "all" else (options.stage,):
         _run(stage, options, device)
@@ -34,6 +36,9 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.pocket", description=__doc__)
     parser.add_argument("--stage", choices=("all", *STAGES), default="all")
+    parser.add_argument(
+        "--from-shipped", action="store_true", help="overwrite the checkpoints with the shipped weights"
+    )
     parser.add_argument("--work", type=Path, default=HERE / "work", help="where checkpoints lie")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="the exported folder")
     parser.add_argument("--shards", type=int, default=40, help="of 2,000 cached views each")

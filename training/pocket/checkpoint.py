@@ -34,10 +34,15 @@ def save(path: Path, progress: Progress, **parts: Stateful) -> None:
 
 
 def resume(path: Path, **parts: Stateful) -> Progress:
-    """Load what `save` wrote into the parts, or start at nought where nothing was saved."""
+    """Load what `save` wrote into the parts, or start at nought where nothing was saved.
+
+    A part that was not saved (an optimizer, after a warm start) stays as it is.
+    """
     if not path.exists():
         return Progress()
     kept = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
+        if name not in kept:
+            continue
         part.load_state_dict(kept[name])
     return Progress(**kept["progress"])

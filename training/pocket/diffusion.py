@@ -60,7 +60,7 @@ def train(
     """Train (or go on), keep `folder`/diffusion.pt; the averaged networks come back."""
     torch.manual_seed(recipe.seed)
     networks = Networks(tokenizer).to(device, memory_format=torch.channels_last)
-    average = _averaged(networks, recipe)
+    average = averaged(networks, recipe)
     optimizer = Muon(*split_parameters(networks), lr=recipe.learning_rate, weight_decay=0.01)
     path = folder / "diffusion.pt"
     state = checkpoint.resume(path, networks=networks, average=average, optimizer=optimizer)
@@ -94,12 +94,14 @@ def train(
 
 def trained(folder: Path, tokenizer: CLIPTokenizer) -> Networks:
     """The averaged networks that `folder`/diffusion.pt holds."""
-    average = _averaged(Networks(tokenizer), DiffusionRecipe())
+    average = averaged(Networks(tokenizer))
     checkpoint.resume(folder / "diffusion.pt", average=average)
     return _module(average)
 
 
-def _averaged(networks: Networks, recipe: DiffusionRecipe) -> AveragedModel:
+def averaged(networks: Networks, recipe: DiffusionRecipe | None = None) -> AveragedModel:
+    """A running average that starts at the networks as they are."""
+    recipe = recipe or DiffusionRecipe()
     return AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(recipe.average))
 
 
