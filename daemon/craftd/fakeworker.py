@@ -225,7 +225,7 @@ class FakeWorker:
         notes = PngImagePlugin.PngInfo()
         notes.add_text("craft", provenance)
         exif = Image.Exif()
-        exif[0x9286] = provenance  # UserComment
+        exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + provenance.encode("ascii")  # Exif's UserComment
         more = {"pnginfo": notes} if format_ == jobs_pb2.IMAGE_FORMAT_PNG else {"exif": exif}
         stream = io.BytesIO()
         Image.new("RGB", size, colour).save(stream, _MEDIA[format_][0], **more)
@@ -256,6 +256,7 @@ def _provenance(job: _Job, index: int) -> str:
         "seed": spec.seed + index,
         "index": index,
         "sampler": spec.sampler,
+        "format": _MEDIA[spec.format][0].lower(),
         "deterministic": spec.deterministic,
         "device": "fake",
         "precision": "fp32",

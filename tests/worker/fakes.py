@@ -124,11 +124,18 @@ class FakeRunner:
 class Studio:
     """An engine, its inbox, and every frame that it sent."""
 
-    def __init__(self, runners: dict[str, FakeRunner], *, max_rows: int = 8, budget_bytes: int = 1000) -> None:
+    def __init__(
+        self,
+        runners: dict[str, FakeRunner],
+        *,
+        max_rows: int = 8,
+        budget_bytes: int = 1000,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
         self.frames: list[FromWorker] = []
         self.inbox = Inbox()
         self.now = 0.0
-        reporter = Reporter(self)
+        reporter = Reporter(self, warnings)
         sources = Sources(
             load=lambda wanted, _done: runners[wanted.name],
             need_bytes=lambda wanted: runners[wanted.name].resident_bytes,

@@ -177,3 +177,11 @@ def test_unload_while_loading_takes_effect_at_its_end() -> None:
     studio.engine.handle(Unload("fake"))
     studio.run()
     assert [frame.WhichOneof("frame") for frame in studio.frames][-2:] == ["loaded", "unloaded"]
+
+
+def test_a_gpu_that_torch_cannot_use_is_named_when_a_job_starts() -> None:
+    warning = "the driver sees a GPU, but this torch cannot use it"
+    studio = Studio({"fake": FakeRunner()}, warnings=(warning,))
+    studio.run(draw("a"))
+    (started,) = studio.kinds("started")
+    assert started.started.notice == warning

@@ -90,7 +90,7 @@ def _build(options: WorkerOptions, device: Device, channel: Channel, inbox: Inbo
     workplace = Path(tempfile.mkdtemp(prefix=f"craft-worker-{os.getpid()}-"))
     channel.at_end(lambda: shutil.rmtree(workplace, ignore_errors=True))
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
-    reporter = Reporter(channel)
+    reporter = Reporter(channel, device.warnings)
     loader = Loader(options.files, workplace, device)
     sources = Sources(
         load=loader.load, need_bytes=lambda manifest: memory.need_bytes(manifest, options.files, device.dtype)

@@ -36,8 +36,9 @@ class Stats:
 class Reporter:
     """Builds and sends frames; from any thread."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, warnings: tuple[str, ...] = ()) -> None:
         self._send = channel.send
+        self._warnings = warnings  # about the device: every job's start says them
 
     def hello(self, frame: FromWorker.Hello) -> None:
         self._send(FromWorker(hello=frame))
@@ -56,7 +57,8 @@ class Reporter:
         self._send(FromWorker(load_failed=FromWorker.LoadFailed(model=model, error=_error(error))))
 
     def started(self, job: Draw, notice: str) -> None:
-        self._send(FromWorker(started=FromWorker.Started(job_id=job.job_id, epoch=job.epoch, notice=notice)))
+        said = "; ".join(filter(None, (notice, *self._warnings)))
+        self._send(FromWorker(started=FromWorker.Started(job_id=job.job_id, epoch=job.epoch, notice=said)))
 
     def step(self, job: Draw, index: int, step: int, of: int, preview: bytes) -> None:
         frame = FromWorker.Step(job_id=job.job_id, epoch=job.epoch, index=index, step=step, of=of, preview=preview)
