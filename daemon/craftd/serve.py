@@ -28,8 +28,10 @@ from craftd.models.hashes import FileHashes
 from craftd.models.registry import BUILT_IN, Registry
 from craftd.models.residency import Residency
 from craftd.models.service import ModelService
+from craftd.models.verdicts import Verdicts
 from craftd.rpc.server import RpcServer, Services
 from craftd.store.database import Database
+from craftd.supervisor.inspector import inspect
 from craftd.supervisor.local import LocalWorker
 from craftd.supervisor.supervisor import Supervisor
 
@@ -76,7 +78,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     residency = Residency(supervisor, settings.daemon.keep_alive_s)
     supervisor.listen(residency)
     registry = Registry(paths.models_dir, Path(craftd.__file__).parent / BUILT_IN)
-    models = ModelService(registry, FileHashes(database), residency)
+    models = ModelService(registry, Verdicts(database, inspect), FileHashes(database), residency)
     images, hub = ImageService(database, ImageFiles(paths.images_dir)), Hub()
     dispatcher = Dispatcher(Parts(database, images, models, supervisor, hub, settings.daemon))
     for view in await database.run(table.resume):

@@ -52,6 +52,7 @@ REASONS: dict[str, Reason] = {
     # Models' files
     "UNSAFE_FORMAT": Reason("FAILED_PRECONDITION", 422, 65, "a pickle file, which could run code"),
     "UNSAFE_PATH": Reason("INVALID_ARGUMENT", 422, 65, "a file name that leads out of its folder"),
+    "UNSAFE_CONFIG": Reason("FAILED_PRECONDITION", 422, 65, "a model's configuration asks for code from elsewhere"),
     "CORRUPT_FILE": Reason("DATA_LOSS", 422, 65, "a file is not what its name and header say"),
     "UNSUPPORTED_MODEL": Reason("FAILED_PRECONDITION", 422, 65, "craft cannot draw with this pipeline"),
     # The daemon

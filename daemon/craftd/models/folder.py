@@ -20,7 +20,13 @@ _INDEX = "model_index.json"
 _LONGEST_JSON_BYTES = 16 << 20
 _TEXT_FILES = {".json", ".txt", ".model"}
 _PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-_UNUSED = {"StableDiffusionPipeline": {"safety_checker", "feature_extractor", "image_encoder"}}  # by the worker
+_FAMILIES = {
+    "StableDiffusionPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+}
+_UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}  # by these families
 _PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 _SCHEDULERS = {
     "DDIMScheduler": "DDIM",
@@ -41,8 +47,10 @@ _SCHEDULERS = {
     "TCDScheduler": "TCD",
     "UniPCMultistepScheduler": "UniPC",
 }
-_GUIDANCE = {"StableDiffusionXLPipeline": 5.0, "StableDiffusion3Pipeline": 7.0, "FluxPipeline": 3.5}
-_USUAL_STEPS = 25
+_GUIDANCE = {"sdxl": 5.0, "sd3": 7.0, "flux": 3.5}
+_STEPS = {"sdxl": 30, "sd3": 28, "flux": 28}
+_USUAL_GUIDANCE, _USUAL_STEPS = 7.5, 25
+_FEW_STEPS = {"steps": 4, "guidance_scale": 0.0}  # a FLUX.1 without guidance in it: schnell
 _OVERRIDES: dict[str, type] = {"width": int, "height": int, "steps": int, "guidance_scale": float, "sampler": str}
 
 
@@ -55,39 +63,55 @@ def read(folder: Path, *, name: str, built_in: bool = False) -> Model:
     try:
         return _read(folder, name, built_in)
     except CraftError as exc:
-        nothing = Defaults(512, 512, _USUAL_STEPS, 7.5, "Euler")
-        return Model(
-            name, folder, "generic", "", 8, nothing, (), "", built_in, refused=exc.reason, refused_why=exc.message
-        )
+        return refused(folder, exc, name=name, built_in=built_in)
+
+
+def refused(folder: Path, why: CraftError, *, name: str, built_in: bool = False) -> Model:
+    """A model that is listed, and that nothing of is opened."""
+    return Model(
+        name=name,
+        folder=folder,
+        family="generic",
+        pipeline="",
+        granularity=8,
+        defaults=Defaults(512, 512, _USUAL_STEPS, 7.5, "Euler"),
+        files=(),
+        built_in=built_in,
+        refused=why.reason,
+        refused_why=why.message,
+        refused_hint=why.hint or "download it again",
+    )
 
 
 def _read(folder: Path, name: str, built_in: bool) -> Model:
     index = _json(folder / _INDEX)
     pipeline = str(index.get("_class_name", ""))
-    files = _files(folder, index)
+    family = _FAMILIES.get(pipeline, "generic")
+    files = _files(folder, index, family)
     return Model(
         name=name,
         folder=folder,
-        family="sd" if pipeline == "StableDiffusionPipeline" else "generic",
+        family=family,
         pipeline=pipeline,
-        granularity=max(8, _vae_factor(folder)),
-        defaults=_defaults(folder, pipeline),
+        granularity=max(8, _vae_factor(folder) * _token_side(folder, family)),
+        defaults=_defaults(folder, family),
         files=files,
         precision=_precision(files),
         built_in=built_in,
     )
 
 
-def _defaults(folder: Path, pipeline: str) -> Defaults:
+def _defaults(folder: Path, family: str) -> Defaults:
     side = _sample_size(folder) * _vae_factor(folder)
     derived: dict[str, Any] = {
         "width": side,
         "height": side,
-        "steps": _USUAL_STEPS,
-        "guidance_scale": _GUIDANCE.get(pipeline, 7.5),
+        "steps": _STEPS.get(family, _USUAL_STEPS),
+        "guidance_scale": _GUIDANCE.get(family, _USUAL_GUIDANCE),
         "sampler": _sampler(_optional_json(folder / "scheduler" / "scheduler_config.json")),
     }
-    return Defaults(**{**derived, **_overrides(folder / "craft.json")})
+    few = _FEW_STEPS if family == "flux" and not _has_guidance(folder) else {}
+    return Defaults(**{**derived, **few, **_overrides(folder / "craft.json")})
 
 
 def _overrides(path: Path) -> dict[str, Any]:
@@ -119,14 +143,26 @@ def _sample_size(folder: Path) -> int:
     return 128 if (folder / "transformer").is_dir() else 64
 
 
+def _has_guidance(folder: Path) -> bool:
+    return _optional_json(folder / "transformer" / "config.json").get("guidance_embeds") is True
+
+
+def _token_side(folder: Path, family: str) -> int:
+    """Of a transformer's tokens, in pixels of the latents."""
+    if family == "flux":
+        return 2
+    side = _optional_json(folder / "transformer" / "config.json").get("patch_size") if family == "sd3" else 1
+    return side if isinstance(side, int) and 0 < side <= 16 else 1
+
+
 def _vae_factor(folder: Path) -> int:
     blocks = _optional_json(folder / "vae" / "config.json").get("block_out_channels")
     return 2 ** (len(blocks) - 1) if isinstance(blocks, list) and 0 < len(blocks) < 8 else 8
 
 
-def _files(folder: Path, index: dict[str, Any]) -> tuple[ModelFile, ...]:
+def _files(folder: Path, index: dict[str, Any], family: str) -> tuple[ModelFile, ...]:
     found = [_file(folder / _INDEX, _INDEX)]
-    unused = _UNUSED.get(str(index.get("_class_name")), set())
+    unused = set() if family == "generic" else _UNUSED
     for part, value in sorted(index.items()):
         if isinstance(value, list) and len(value) == 2 and value[1] is not None and part not in unused:
             found += _part_files(folder / part, part)

@@ -29,7 +29,7 @@ class ModelFile:
 class Model:
     name: str
     folder: Path
-    family: str  # "sd" or "generic"
+    family: str  # "sd", "sdxl", "sd3", "flux", or "generic"
     pipeline: str  # the diffusers class
     granularity: int  # sides are multiples of this, in pixels
     defaults: Defaults
@@ -38,6 +38,7 @@ class Model:
     built_in: bool = False
     refused: str = ""  # the reason's name, where it cannot be drawn with
     refused_why: str = ""
+    refused_hint: str = ""
 
     @property
     def size_bytes(self) -> int:

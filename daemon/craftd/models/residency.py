@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from craft_protos.reasons import REASONS, CraftError
 from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
 
-from craftd.models.model import Manifest
+from craftd.models import eviction
+from craftd.models.model import Manifest, Model
 from craftd.supervisor.supervisor import Supervisor, cannot_start
 
 _log = logging.getLogger("craft.models")
@@ -21,6 +22,7 @@ _log = logging.getLogger("craft.models")
 @dataclass
 class _Resident:
     sha256: str
+    resident_bytes: int
     last_used: float  # monotonic
     is_leaving: bool = False
 
@@ -69,6 +71,19 @@ class Residency:
     def device(self) -> str:
         vitals = self._supervisor.vitals
         return vitals.hello.device if vitals is not None else ""
+
+    def evicted_by(self, model: Model) -> tuple[str, ...]:
+        """What would be unloaded to make room for it; () too while no worker has told of its memory."""
+        vitals = self._supervisor.vitals
+        if vitals is None or not vitals.hello.device_bytes or self.is_loaded(model.name):
+            return ()
+        held = [
+            eviction.Held(name, one.resident_bytes, one.last_used, is_idle=not self._users[name])
+            for name, one in self._residents.items()
+        ]
+        size_bytes = sum(file.size_bytes for file in model.files if file.path.endswith(".safetensors"))
+        need_bytes = eviction.weights_bytes(size_bytes, model.precision, vitals.hello.precision)
+        return eviction.foretell(held, need_bytes, vitals.hello.device_bytes)
 
     def provide(self, manifest: Manifest) -> ModelManifest:
         """Give the worker the model's files; the message that names them. Raises CORRUPT_FILE."""
@@ -132,7 +147,7 @@ class Residency:
     def on_frame(self, frame: FromWorker) -> None:
         match frame.WhichOneof("frame"):
             case "loaded":
-                self._on_loaded(frame.loaded.model)
+                self._on_loaded(frame.loaded.model, frame.loaded.resident_bytes)
             case "load_failed":
                 error = frame.load_failed.error
                 _settle(
@@ -150,9 +165,9 @@ class Residency:
     def on_start_failed(self, why: str) -> None:
         self._fail_waiting(cannot_start(why))
 
-    def _on_loaded(self, name: str) -> None:
+    def _on_loaded(self, name: str, resident_bytes: int) -> None:
         self._is_unwanted = False
-        self._residents[name] = _Resident(self._expected.get(name, ""), time.monotonic())
+        self._residents[name] = _Resident(self._expected.get(name, ""), resident_bytes, time.monotonic())
         _settle(self._loads.pop(name, []))
 
     def _on_unloaded(self, name: str, why: str) -> None:

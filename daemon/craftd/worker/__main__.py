@@ -1,4 +1,7 @@
-"""`python -m craftd.worker --fd N --files DIR ...`: one worker, until its socket ends."""
+"""`python -m craftd.worker --fd N --files DIR ...`: one worker, until its socket ends.
+
+`python -m craftd.worker --inspect PATH`: a stranger's model is checked, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,27 @@ import os
 import signal
 import socket
 import sys
-
-from craftd.worker.channel import Channel
-from craftd.worker.inbox import Inbox
-from craftd.worker.options import ENVIRONMENT, parse
+from pathlib import Path
 
 _log = logging.getLogger("craftd.worker")
 
 
 def main() -> None:
+    match sys.argv[1:]:
+        case ["--inspect", path]:
+            from craftd.worker.inspection import process
+
+            process.run(Path(path))
+        case _:
+            _work()
+
+
+def _work() -> None:
     """Listen first, then import torch: a front that dies meanwhile ends this process too."""
+    from craftd.worker.channel import Channel
+    from craftd.worker.inbox import Inbox
+    from craftd.worker.options import ENVIRONMENT, parse
+
     options = parse(sys.argv[1:])
     os.environ.update(ENVIRONMENT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the front's business

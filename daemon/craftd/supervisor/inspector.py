@@ -1,0 +1,81 @@
+"""Has a stranger's model checked, in a process that is ended however it behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from craft_protos.reasons import REASONS, CraftError
+
+LIMIT_S = 60.0  # of wall-clock time: a disk may be slow
+_LONGEST_ANSWER_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: a reason, empty where nothing is wrong."""
+
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+Inspect = Callable[[Path], Awaitable[Verdict]]
+
+
+async def inspect(path: Path, limit_s: float = LIMIT_S) -> Verdict:
+    """Raises CORRUPT_FILE where no verdict was reached: worth another try, so not to be remembered."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "craftd.worker", "--inspect", str(path)),
+        process_group=0,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_LONGEST_ANSWER_BYTES,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(limit_s):
+            line = await process.stdout.readline()
+            code = await process.wait()
+    except TimeoutError as exc:
+        raise _no_verdict(path, f"took longer than {limit_s:g} s") from exc
+    except ValueError as exc:  # a line over the limit
+        raise _no_verdict(path, "had no end") from exc
+    finally:
+        await _end(process)
+    if code != 0 or not line:
+        raise _no_verdict(path, f"ended with {_ending(code)}")
+    return _verdict(path, line)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _verdict(path: Path, line: bytes) -> Verdict:
+    try:
+        found = Verdict(**json.loads(line))
+    except (ValueError, TypeError) as exc:
+        raise _no_verdict(path, "gave an answer that cannot be read") from exc
+    if found.reason and found.reason not in REASONS:
+        raise _no_verdict(path, "gave a reason that is not known")
+    return found
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _no_verdict(path: Path, why: str) -> CraftError:
+    return CraftError("CORRUPT_FILE", f"{path}: checking the model's files {why}", "try again, or use another model")

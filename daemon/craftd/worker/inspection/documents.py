@@ -1,0 +1,73 @@
+"""JSON of strangers: bounded in length and depth, no key twice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from craftd.worker.inspection.refusal import corrupt, shown
+from craftd.worker.inspection.tree import File
+
+CONFIG_BYTES = 4 << 20
+DATA_BYTES = 128 << 20  # a large tokenizer's file is 35 MB
+_DEEPEST = 64
+
+
+def read(file: File, most_bytes: int = CONFIG_BYTES) -> dict[str, Any]:
+    """The object in a file. Raises CORRUPT_FILE."""
+    if file.size_bytes > most_bytes:
+        raise corrupt(file.name, f"JSON of at most {most_bytes} bytes", f"{file.size_bytes} bytes")
+    return parse(file.name, file.read(0, most_bytes))
+
+
+def parse(name: str, text: bytes, *, is_strict: bool = False) -> dict[str, Any]:
+    """The object; `is_strict`: numbers are finite. Raises CORRUPT_FILE."""
+    try:
+        found = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant if is_strict else None,
+        )
+    except RecursionError as exc:
+        raise corrupt(name, f"JSON at most {_DEEPEST} deep", "a deeper one") from exc
+    except MemoryError as exc:
+        raise corrupt(name, "JSON of a usual size", "one too big to read") from exc
+    except ValueError as exc:
+        raise corrupt(name, "JSON", f"{_kind(text)} ({exc})") from exc
+    if not isinstance(found, dict):
+        raise corrupt(name, "a JSON object", "another JSON value")
+    if _is_deeper(found):
+        raise corrupt(name, f"JSON at most {_DEEPEST} deep", "a deeper one")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shown(twice)} twice")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"the number {name}")
+
+
+def _kind(text: bytes) -> str:
+    return "an HTML page" if text.lstrip()[:1] == b"<" else "something else"
+
+
+def _is_deeper(found: object) -> bool:
+    """Level by level: nothing here recurses."""
+    level: list[Any] = [found]
+    for _ in range(_DEEPEST):
+        level = [one for value in level for one in _inside(value)]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)
+
+
+def _inside(value: object) -> list[Any]:
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [one for one in inner if isinstance(one, dict | list)]
