@@ -17,18 +17,18 @@ from craft_protos.config import DaemonSettings
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
 
-from craftd.images.files import sha256_of
 from craftd.images.image import Image
 from craftd.images.service import ImageService
-from craftd.jobs import events, table, wire
+from craftd.jobs import events, wire
+from craftd.jobs.deadlines import Deadlines
 from craftd.jobs.entry import Entry
 from craftd.jobs.events import Hub
 from craftd.jobs.flights import Flight, Flights
 from craftd.jobs.job import Error, Job, JobView, State
+from craftd.jobs.ledger import Ledger
 from craftd.jobs.queue import FairQueue, Waiting
 from craftd.models.model import Manifest
 from craftd.models.service import ModelService
-from craftd.store import ids
 from craftd.store.database import Database
 from craftd.supervisor.supervisor import Supervisor, cannot_start
 
@@ -58,7 +58,8 @@ class Dispatcher:
         self._queue = FairQueue()
         self._flights = Flights()
         self._orders = itertools.count()
-        self._unsaved: dict[str, Job] = {}
+        self._ledger = Ledger(parts.database, parts.images)
+        self._deadlines = Deadlines(parts.hub, parts.settings.lease_s)
         self._storing = 0
         self._capacity_rows = 1
         self._wake = asyncio.Event()
@@ -130,7 +131,7 @@ class Dispatcher:
                 self._wake.clear()
                 self._note_quiet()
                 self._end_overdue()
-                self._save_again()
+                self._ledger.save_again()
                 if not self._is_draining:
                     await self._dispatch()
                     await self._parts.models.residency.tend()
@@ -150,9 +151,8 @@ class Dispatcher:
         """When the loop has something to do, if nothing happens before (monotonic seconds)."""
         now, wall = time.monotonic(), time.time()
         times = [self._parts.models.residency.deadline] if not self._is_draining else []
-        times += [self._lease_end(entry) for entry in self._entries.values()]
-        times += [now + entry.job.expire_time - wall for entry in self._waiting_entries() if entry.job.expire_time]
-        times += [now + _SAVE_AGAIN_S] if self._unsaved else []
+        times += [self._deadlines.next(self._entries.values(), self._waiting_entries(), now, wall)]
+        times += [now + _SAVE_AGAIN_S] if self._ledger.has_unsaved else []
         return min((at for at in times if at is not None), default=None)
 
     async def _dispatch(self) -> None:
@@ -162,7 +162,7 @@ class Dispatcher:
             if not self._parts.supervisor.is_ready:
                 self._parts.supervisor.want()
                 return
-            if not self._has_room(waiting):
+            if not self._flights.have_room(self._capacity_rows, is_suspect=waiting.is_suspect):
                 return
             entry = self._entries[waiting.job_id]
             name = entry.job.spec.model
@@ -173,13 +173,7 @@ class Dispatcher:
                     self._hand_over(entry, waiting, manifests[name])
             except CraftError as exc:
                 if waiting.job_id in self._queue:
-                    self._end(entry, State.FAILED, _error(exc))
-
-    def _has_room(self, waiting: Waiting) -> bool:
-        """A little more than fits, so that the worker never waits for us; a suspect goes alone."""
-        if waiting.is_suspect or self._flights.has_suspect:
-            return not self._flights
-        return self._flights.rows < self._capacity_rows + max(1, self._capacity_rows // 4)
+                    self._end(entry, State.FAILED, Error.of(exc))
 
     def _hand_over(self, entry: Entry, waiting: Waiting, manifest: Manifest) -> None:
         residency = self._parts.models.residency
@@ -191,7 +185,7 @@ class Dispatcher:
         preview_every = self._parts.hub.preview_every(job.id)
         self._parts.supervisor.send(wire.submit(job, entry.epoch, indices, message, preview_every))
         residency.expect(manifest)
-        self._save(job)
+        self._ledger.save(job)
         _log.info("job dispatched", extra={"job": job.id, "epoch": entry.epoch, "images": len(indices)})
 
     # What the worker says
@@ -233,7 +227,7 @@ class Dispatcher:
 
     def on_start_failed(self, why: str) -> None:
         for entry in self._waiting_entries():
-            self._end(entry, State.FAILED, _error(cannot_start(why)))
+            self._end(entry, State.FAILED, Error.of(cannot_start(why)))
 
     def _on_killed(self, entry: Entry, why: str, *, was_alone: bool) -> None:
         """Only a death while alone counts against the job."""
@@ -284,17 +278,11 @@ class Dispatcher:
     # What becomes of a job
 
     async def _store_image(self, entry: Entry, frame: FromWorker.ImageDone) -> None:
-        """The file, then the row: a row never names a file that isn't whole and on disk."""
-        image = _image(entry.job, frame)
+        image = wire.image(entry.job, frame)
         try:
-            await self._parts.images.save(image, frame.data)
-            running, succeeded = entry.job, entry.succeeded()
-            job = await self._parts.database.run(
-                lambda connection: table.commit_image(connection, image, running, succeeded)
-            )
+            job = await self._ledger.add_image(image, frame.data, entry.job, entry.succeeded())
             self._on_stored(entry, image, job)
         except CraftError as exc:
-            await self._parts.images.discard(image)
             self._on_unstorable(entry, exc)
         finally:
             entry.storing -= 1
@@ -312,7 +300,7 @@ class Dispatcher:
     def _on_unstorable(self, entry: Entry, exc: CraftError) -> None:
         if self._is_live(entry) and exc.reason != "JOB_FINISHED":
             _log.error("image not stored", extra={"job": entry.job.id, "why": exc.message})
-            self._end(entry, State.FAILED, _error(exc))
+            self._end(entry, State.FAILED, Error.of(exc))
 
     def _settle(self, entry: Entry) -> None:
         """End a job that the worker has left and nothing is being stored of."""
@@ -333,7 +321,7 @@ class Dispatcher:
 
     def _requeue(self, entry: Entry, *, is_suspect: bool, attempts: int) -> None:
         entry.requeue(is_suspect=is_suspect, attempts=attempts)
-        self._save(entry.job)
+        self._ledger.save(entry.job)
         self._enqueue(entry)
 
     def _end(self, entry: Entry, state: State, error: Error | None = None) -> asyncio.Future[None]:
@@ -343,7 +331,7 @@ class Dispatcher:
             self._parts.supervisor.send(wire.cancel(entry.job.id, entry.epoch))
         entry.job = entry.ended(state, error)
         self._forget(entry)
-        saved = self._save(entry.job)
+        saved = self._ledger.save(entry.job)
         saved.add_done_callback(lambda _: self._publish_end(entry))
         return saved
 
@@ -357,37 +345,13 @@ class Dispatcher:
         _log.info("job ended", extra={"job": job.id, "state": job.state.value, "total_s": round(job.total_s, 3)})
         self._parts.hub.publish(job.id, events.Finished(entry.view))
 
-    def _save(self, job: Job) -> asyncio.Future[None]:
-        """Queue the write. One that fails (a full disk) is tried again until it succeeds."""
-        self._unsaved.pop(job.id, None)
-        saved = self._parts.database.submit(lambda connection: table.update(connection, job))
-        saved.add_done_callback(lambda future: self._on_saved(job, future))
-        return saved
-
-    def _on_saved(self, job: Job, future: asyncio.Future[None]) -> None:
-        if not future.cancelled() and (exc := future.exception()) is not None:
-            _log.error("job not saved", extra={"job": job.id, "why": str(exc)})
-            self._unsaved.setdefault(job.id, job)
-
-    def _save_again(self) -> None:
-        for job in list(self._unsaved.values()):
-            self._save(job)
-
     def _end_overdue(self) -> None:
         """Jobs whose time has passed while they waited, or whose watcher has vanished."""
-        now, wall = time.monotonic(), time.time()
-        for entry in self._waiting_entries():
-            if entry.job.expire_time is not None and entry.job.expire_time <= wall:
-                self._end(entry, State.FAILED, Error("EXPIRED", "its turn came after its expire_time", "send it again"))
-        for entry in list(self._entries.values()):
-            if (lease_end := self._lease_end(entry)) is not None and lease_end <= now:
-                why = f"nobody watched it for {self._parts.settings.lease_s:g} s"
-                self._end(entry, State.CANCELLED, Error("CANCELLED", why, "`--detach` makes jobs that need no watcher"))
-
-    def _lease_end(self, entry: Entry) -> float | None:
-        if not entry.job.lease or self._parts.hub.is_watched(entry.job.id):
-            return None
-        return entry.last_watched + self._parts.settings.lease_s
+        overdue = self._deadlines.overdue(
+            self._entries.values(), self._waiting_entries(), time.monotonic(), time.time()
+        )
+        for entry, state, error in overdue:
+            self._end(entry, state, error)
 
     # Watchers
 
@@ -423,7 +387,7 @@ class Dispatcher:
 
     def _current(self, stored: Job) -> Job:
         entry = self._entries.get(stored.id)
-        return entry.job if entry is not None else self._unsaved.get(stored.id, stored)
+        return entry.job if entry is not None else self._ledger.latest(stored)
 
     def _is_live(self, entry: Entry) -> bool:
         return self._entries.get(entry.job.id) is entry
@@ -433,25 +397,3 @@ class Dispatcher:
             self._is_quiet.clear()
         else:
             self._is_quiet.set()
-
-
-def _image(job: Job, frame: FromWorker.ImageDone) -> Image:
-    return Image(
-        id=ids.new_image_id(),
-        job_id=job.id,
-        index=frame.index,
-        seed=frame.seed,
-        sha256=sha256_of(frame.data),
-        media_type=frame.media_type,
-        width=frame.width,
-        height=frame.height,
-        size_bytes=len(frame.data),
-        create_time=time.time(),
-        model=job.spec.model,
-        prompt=job.spec.prompt,
-        provenance=frame.provenance,
-    )
-
-
-def _error(exc: CraftError) -> Error:
-    return Error(exc.reason, exc.message, exc.hint)

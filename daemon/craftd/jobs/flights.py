@@ -39,10 +39,12 @@ class Flights:
         self._flights.clear()
         return flights
 
-    @property
-    def rows(self) -> int:
-        return sum(len(flight.indices) for flight in self._flights.values())
+    def have_room(self, capacity_rows: int, *, is_suspect: bool) -> bool:
+        """A little more than fits, so that the worker never waits for us; a suspect goes alone."""
+        if is_suspect or any(flight.is_suspect for flight in self._flights.values()):
+            return not self._flights
+        return self._rows < capacity_rows + max(1, capacity_rows // 4)
 
     @property
-    def has_suspect(self) -> bool:
-        return any(flight.is_suspect for flight in self._flights.values())
+    def _rows(self) -> int:
+        return sum(len(flight.indices) for flight in self._flights.values())

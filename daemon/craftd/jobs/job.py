@@ -7,6 +7,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from craft_protos.reasons import CraftError
+
 from craftd.images.image import Image
 
 SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
@@ -95,6 +97,10 @@ class Error:
     message: str
     hint: str = ""
 
+    @classmethod
+    def of(cls, exc: CraftError) -> Error:
+        return cls(exc.reason, exc.message, exc.hint)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -144,5 +150,6 @@ class Plan:
     spec: GenerateSpec
     model_loaded: bool
     load_bytes: int
+    evicted_models: tuple[str, ...]  # unloaded to make room
     queue_position: int
     device: str

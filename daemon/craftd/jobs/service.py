@@ -49,8 +49,14 @@ class JobService:
         spec, model = await self._resolve(request)
         residency = self._models.residency
         is_loaded = residency.is_loaded(model.name)
-        load_bytes = 0 if is_loaded else model.size_bytes
-        return Plan(spec, is_loaded, load_bytes, self._dispatcher.queued, residency.device)
+        return Plan(
+            spec,
+            model_loaded=is_loaded,
+            load_bytes=0 if is_loaded else model.size_bytes,
+            evicted_models=residency.evicted_by(model),
+            queue_position=self._dispatcher.queued,
+            device=residency.device,
+        )
 
     async def get(self, prefix: str) -> JobView:
         """By id or a unique beginning of it. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 from craft_protos import jobs_pb2
 from craft_protos.reasons import REASONS
 from craft_protos.version import __version__
-from craft_protos.worker_pb2 import ModelManifest, ToWorker
+from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
 
+from craftd.images.files import sha256_of
+from craftd.images.image import Image
 from craftd.jobs.job import Error, GenerateSpec, Job, Priority
+from craftd.store import ids
 
 _FORMATS = {
     "png": jobs_pb2.IMAGE_FORMAT_PNG,
@@ -46,6 +50,25 @@ def error(message: jobs_pb2.JobError) -> Error:
     """A worker's error; a reason that this craft doesn't know becomes JOB_FAILED."""
     reason = message.reason if message.reason in REASONS else "JOB_FAILED"
     return Error(reason, message.message or "the job failed", message.hint)
+
+
+def image(job: Job, frame: FromWorker.ImageDone) -> Image:
+    """One of the job's images, with an id of its own."""
+    return Image(
+        id=ids.new_image_id(),
+        job_id=job.id,
+        index=frame.index,
+        seed=frame.seed,
+        sha256=sha256_of(frame.data),
+        media_type=frame.media_type,
+        width=frame.width,
+        height=frame.height,
+        size_bytes=len(frame.data),
+        create_time=time.time(),
+        model=job.spec.model,
+        prompt=job.spec.prompt,
+        provenance=frame.provenance,
+    )
 
 
 def spec_message(spec: GenerateSpec) -> jobs_pb2.GenerateSpec:

@@ -20,7 +20,7 @@ class Held:
 
 
 def foretell(held: Iterable[Held], need_bytes: int, device_bytes: int) -> tuple[str, ...]:
-    """The least recently used idle models that make room; busy ones too, once they are done, where those don't suffice."""
+    """The least recently used idle models that make room; where those don't suffice, busy ones once they are done."""
     models = sorted(held, key=lambda one: one.last_used)
     budget_bytes = int(device_bytes * USABLE)
     idle = [one for one in models if one.is_idle]

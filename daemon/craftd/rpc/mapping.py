@@ -94,6 +94,7 @@ def plan(one: Plan) -> jobs_pb2.JobPlan:
         generate=spec_message(one.spec),
         model_loaded=one.model_loaded,
         load_bytes=one.load_bytes,
+        evicted_models=one.evicted_models,
         queue_position=one.queue_position,
         device=one.device,
     )
