@@ -1,6 +1,6 @@
 """Tiny random models in diffusers' format: real architectures, a few thousand weights, made in seconds.
 
-make(kind, folder)      one model; kinds: sd, sd-tiny-vae, sd-text-time, lcm, pixart
+make(kind, folder)      one model; kinds: those of KINDS
 cached(kind)            the same, made once for each machine and version of this file
 python -m tests.tiny_models KIND FOLDER
 """
@@ -16,7 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KINDS = ("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart")
+KINDS = (
+    *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
+    *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell"),
+)
 
 _MERGES = [("a", "n"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>")]
 _FEATURES = 32
@@ -35,6 +38,11 @@ def cached(kind: str) -> Path:
             except OSError:
                 assert folder.exists()  # another process was quicker
     return folder
+
+
+def without(kind: str) -> dict[str, None]:
+    """The parts that diffusers must be told the model does not have."""
+    return {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3-no-t5" else {}
 
 
 def make(kind: str, folder: Path) -> None:
@@ -76,7 +84,6 @@ def _lcm() -> Any:
 
 def _pixart() -> Any:
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
-    from transformers import T5Config, T5EncoderModel
 
     transformer = PixArtTransformer2DModel(
         sample_size=32,
@@ -95,13 +102,98 @@ def _pixart() -> Any:
         norm_elementwise_affine=False,
         norm_eps=1e-6,
     )
-    encoder = T5EncoderModel(T5Config(vocab_size=300, d_model=_FEATURES, d_kv=8, d_ff=37, num_layers=2, num_heads=4))
     return PixArtAlphaPipeline(
         tokenizer=_t5_tokenizer(),
-        text_encoder=encoder.eval(),
+        text_encoder=_t5_encoder(_FEATURES),
         vae=_autoencoder_kl(),
         transformer=transformer.eval(),
         scheduler=DPMSolverMultistepScheduler(),
+    )
+
+
+def _sdxl(**more: Any) -> Any:
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    unet = _unet(
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + _FEATURES,
+        cross_attention_dim=2 * _FEATURES,
+    )
+    return StableDiffusionXLPipeline(
+        vae=_autoencoder_kl(),
+        text_encoder=_text_encoder(),
+        text_encoder_2=_text_encoder_with_projection(),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(pad_token="!"),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+        add_watermarker=False,
+        **more,
+    )
+
+
+def _sd3(*, has_t5: bool = True) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=3 * _FEATURES,
+        caption_projection_dim=32,
+        pooled_projection_dim=2 * _FEATURES,
+        pos_embed_max_size=24,
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_autoencoder_kl(shift_factor=0.06),
+        text_encoder=_text_encoder_with_projection(),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_text_encoder_with_projection(),
+        tokenizer_2=_tokenizer(pad_token="!"),
+        text_encoder_3=_t5_encoder(3 * _FEATURES) if has_t5 else None,
+        tokenizer_3=_t5_tokenizer() if has_t5 else None,
+    )
+
+
+def _flux(*, is_distilled_in_steps: bool = False) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=_FEATURES,
+        pooled_projection_dim=_FEATURES,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=not is_distilled_in_steps,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        shift=1.0 if is_distilled_in_steps else 3.0, use_dynamic_shifting=not is_distilled_in_steps
+    )
+    return FluxPipeline(
+        scheduler=scheduler,
+        vae=_autoencoder_kl(shift_factor=0.1),
+        text_encoder=_text_encoder(),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_t5_encoder(_FEATURES),
+        tokenizer_2=_t5_tokenizer(),
+        transformer=transformer.eval(),
     )
 
 
@@ -138,6 +230,12 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "sd-text-time": _sd_text_time,
     "lcm": _lcm,
     "pixart": _pixart,
+    "sdxl": _sdxl,
+    "sdxl-plain": lambda: _sdxl(force_zeros_for_empty_prompt=False),
+    "sd3": _sd3,
+    "sd3-no-t5": lambda: _sd3(has_t5=False),
+    "flux": _flux,
+    "flux-schnell": lambda: _flux(is_distilled_in_steps=True),
     "pocket-size": _pocket_size,
 }
 
@@ -163,6 +261,7 @@ def _stable_diffusion(vae: Any, unet: Any) -> Any:
 def _unet(**more: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
+    config: dict[str, Any] = {"cross_attention_dim": _FEATURES} | more
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -171,15 +270,14 @@ def _unet(**more: Any) -> Any:
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=_FEATURES,
         attention_head_dim=4,
         norm_num_groups=8,
-        **more,
+        **config,
     )
     return unet.eval()
 
 
-def _autoencoder_kl() -> Any:
+def _autoencoder_kl(**more: Any) -> Any:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL(
@@ -189,6 +287,7 @@ def _autoencoder_kl() -> Any:
         latent_channels=4,
         norm_num_groups=4,
         sample_size=64,
+        **more,
     )
     return vae.eval()
 
@@ -209,10 +308,29 @@ def _autoencoder_tiny() -> Any:
 
 
 def _text_encoder() -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
+
+    return CLIPTextModel(_clip_config()).eval()
+
+
+def _text_encoder_with_projection() -> Any:
+    from transformers import CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection(_clip_config(projection_dim=_FEATURES)).eval()
+
+
+def _t5_encoder(features: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=300, d_model=features, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    return T5EncoderModel(config).eval()
+
+
+def _clip_config(**more: Any) -> Any:
+    from transformers import CLIPTextConfig
 
     tokenizer = _tokenizer()
-    config = CLIPTextConfig(
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=_FEATURES,
         intermediate_size=37,
@@ -222,11 +340,11 @@ def _text_encoder() -> Any:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **more,
     )
-    return CLIPTextModel(config).eval()
 
 
-def _tokenizer() -> Any:
+def _tokenizer(**more: Any) -> Any:
     """CLIP's byte-pair encoding with a vocabulary of letters and a few words."""
     from transformers import CLIPTokenizer
 
@@ -239,7 +357,7 @@ def _tokenizer() -> Any:
         (Path(folder) / "merges.txt").write_text(
             "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in _MERGES)
         )
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=77, **more)
 
 
 def _t5_tokenizer() -> Any:

@@ -59,7 +59,7 @@ def pipelines() -> Callable[[str], Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 loaded[kind] = diffusers.DiffusionPipeline.from_pretrained(
-                    tiny_models.cached(kind), use_safetensors=True, local_files_only=True
+                    tiny_models.cached(kind), use_safetensors=True, local_files_only=True, **tiny_models.without(kind)
                 )
             loaded[kind].set_progress_bar_config(disable=True)
         return loaded[kind]
@@ -72,7 +72,7 @@ def truth(pipelines: Callable[[str], Any]) -> Callable[..., np.ndarray]:
     """The pixels that diffusers' pipeline gives, in the terms of a job."""
     import diffusers
     import torch
-    from craftd.worker.samplers import RECIPES
+    from craftd.worker.samplers import FLOW_RECIPES, RECIPES, is_flow_matching
 
     def draw(kind: str = "sd", sampler: str = "Euler", seed: int = 7, steps: int = 4, **call: Any) -> np.ndarray:
         pipe = pipelines(kind)
@@ -81,7 +81,9 @@ def truth(pipelines: Callable[[str], Any]) -> Callable[..., np.ndarray]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if sampler:
-                name, overrides = RECIPES[sampler]
+                name, overrides = (FLOW_RECIPES if is_flow_matching(own) else RECIPES)[sampler]
+                if is_flow_matching(own):
+                    overrides = {**overrides, "flow_shift": own.config.shift}  # diffusers names it in two ways
                 pipe.scheduler = getattr(diffusers, name).from_config(own.config, **overrides)
             try:
                 image = pipe(

@@ -59,7 +59,7 @@ class Denoising:
         return self.scheduler.timesteps[self.calls]
 
     def model_row(self) -> ModelRow:
-        sample = self.scheduler.scale_model_input(self.latents, self.timestep)
+        sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
         return ModelRow(sample, self.timestep, self.conditioning)
 
     def take(self, output: torch.Tensor) -> None:
@@ -94,10 +94,10 @@ class Denoiser:
         """In the order of diffusers' pipelines, so that the generator gives the same numbers."""
         with torch.inference_mode():
             conditioning = self._encode(job)
-            scheduler = samplers.build(job.sampler, self._family.scheduler)
-            samplers.spread(scheduler, job.steps, self._device)
+            scheduler = self._family.schedule(job.sampler, job.steps, job.width, job.height)
             generator = torch.Generator("cpu").manual_seed(seed)
-            latents = self._family.prepare(job.width, job.height, generator) * scheduler.init_noise_sigma
+            noise = self._family.prepare(job.width, job.height, generator)
+            latents = noise * samplers.noise_deviation(scheduler)
         return Denoising(
             family=self._family,
             conditioning=conditioning,
@@ -175,11 +175,13 @@ def _ours(drawings: Sequence[Drawing]) -> list[Denoising]:
 
 
 def _clean(given: ModelRow, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
-    """The noiseless latents that this output points at (Song et al. 2020, equation 12)."""
-    if not hasattr(scheduler, "alphas_cumprod"):
+    """The noiseless latents that this output points at (Song et al. 2020, equation 12; Lipman et al. 2022)."""
+    if samplers.is_flow_matching(scheduler):
+        return given.sample - float(given.timestep) / float(scheduler.config.num_train_timesteps) * output
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
         return given.sample
-    at = int(given.timestep.round().clamp(0, len(scheduler.alphas_cumprod) - 1))
-    alpha = float(scheduler.alphas_cumprod[at])
+    alpha = float(alphas[int(given.timestep.round().clamp(0, len(alphas) - 1))])
     kept, noise = alpha**0.5, (1 - alpha) ** 0.5
     kinds: dict[str, torch.Tensor] = {
         "epsilon": (given.sample - noise * output) / kept,

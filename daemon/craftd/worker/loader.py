@@ -1,4 +1,4 @@
-"""A diffusers folder -> a runner: the sd family where it fits, else the generic one."""
+"""A diffusers folder -> a runner: the family of its architecture, else the generic one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from safetensors import SafetensorError
 
 from craftd.worker.denoise import Denoiser
 from craftd.worker.device import Device
-from craftd.worker.families.base import Runner
+from craftd.worker.families.base import Family, Runner
+from craftd.worker.families.flux import Flux
 from craftd.worker.families.generic import PipelineRunner
 from craftd.worker.families.sd import StableDiffusion
+from craftd.worker.families.sd3 import StableDiffusion3
+from craftd.worker.families.sdxl import StableDiffusionXL
 from craftd.worker.folder import materialised, read_json
 from craftd.worker.messages import Manifest
 
@@ -26,8 +29,18 @@ _log = logging.getLogger(__name__)
 
 BytesDone = Callable[[int], None]
 
+FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
+_HOLD_IN_FP16 = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+
 # Not part of what the model draws, and the safety checker would black pictures out unasked.
 _LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+# Models come without these too; diffusers wants to be told so.
+_OPTIONAL = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,10 @@ class Loader:
 
     def _load(self, manifest: Manifest, folder: Path, bytes_done: BytesDone) -> Runner:
         kind, components = _read_index(folder, manifest)
-        is_sd = kind == "StableDiffusionPipeline" and manifest.family != "generic"
-        device = _in_range(self.device) if not is_sd else self.device
+        family = FAMILIES.get(kind) if manifest.family != "generic" else None
+        device = self.device if family and kind in _HOLD_IN_FP16 else _in_range(self.device)
         parts: dict[str, Any] = dict(_weighty_parts(folder, components, device.dtype, manifest, bytes_done))
-        left_out = {name: None for name in _LEFT_OUT if name in components} if _may_leave_out(kind) else {}
+        left_out = dict.fromkeys(_left_out(kind, components))
         kinds: Any = diffusers
         pipe = kinds.DiffusionPipeline.from_pretrained(
             folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
@@ -61,10 +74,10 @@ class Loader:
         pipe.set_progress_bar_config(disable=True)
         pipe.to(device.place)
         bytes_done(manifest.size_bytes)
+        drawn = family(pipe, device.place) if family is not None else None
         resident = _resident_bytes(pipe)
-        if is_sd:
-            family = StableDiffusion(pipe, device.place)
-            return Denoiser(family, precision=device.precision, resident_bytes=resident, device=device.place)
+        if drawn is not None:
+            return Denoiser(drawn, precision=device.precision, resident_bytes=resident, device=device.place)
         return PipelineRunner(pipe, precision=device.precision, resident_bytes=resident, device=device.place)
 
 
@@ -73,8 +86,11 @@ def _in_range(device: Device) -> Device:
     return replace(device, precision="bf16") if device.precision == "fp16" and not device.is_cpu else device
 
 
-def _may_leave_out(kind: str) -> bool:
-    return kind in ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
+def _left_out(kind: str, components: dict[str, tuple[str, str]]) -> list[str]:
+    """What the pipeline is to be made without."""
+    may_leave_out = kind in FAMILIES or kind == "LatentConsistencyModelPipeline"
+    unused = [name for name in _LEFT_OUT if name in components and may_leave_out]
+    return unused + [name for name in _OPTIONAL.get(kind, ()) if name not in components]
 
 
 def _read_index(folder: Path, manifest: Manifest) -> tuple[str, dict[str, tuple[str, str]]]:

@@ -27,6 +27,8 @@ class Conditioning:
     positive: torch.Tensor  # tokens, features
     negative: torch.Tensor | None  # None: no classifier-free guidance
     guidance_scale: float
+    pooled: torch.Tensor | None = None  # features of the prompt as a whole, where the architecture takes them
+    negative_pooled: torch.Tensor | None = None
 
     @property
     def text_length(self) -> int:
@@ -49,12 +51,14 @@ class ModelRow:
 class Family(Protocol):
     """One loaded model of a known architecture."""
 
-    @property
-    def scheduler(self) -> Scheduler:
-        """The model's own, never stepped."""
-        ...
-
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning: ...
+
+    def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
+        """A scheduler of its own for one row, with its timesteps; "" is the model's own kind.
+
+        Raises INVALID_FIELD for a sampler or a number of steps that does not fit the model.
+        """
+        ...
 
     def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         """Noise of unit deviation: 1, channels, height, width. Raises INVALID_FIELD for a size it cannot draw."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,15 @@ class LinearSketch:
     weights: torch.Tensor
 
     @classmethod
-    def fit(cls, vae: Any) -> LinearSketch:
-        """Least squares over what `vae` makes of smooth random latents; takes one small decode."""
+    def fit(cls, vae: Any, scaled: Callable[[torch.Tensor], torch.Tensor]) -> LinearSketch:
+        """Least squares over what `vae` makes of smooth random latents; takes one small decode.
+
+        `scaled` makes the model's latents the autoencoder's.
+        """
         generator = torch.Generator("cpu").manual_seed(0)
         coarse = torch.randn(1, vae.config.latent_channels, _SIDE // 4, _SIDE // 4, generator=generator)
         latents = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
-        given = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
+        given = scaled(latents.to(device=vae.device, dtype=vae.dtype))
         image = vae.decode(given, return_dict=False)[0].float().cpu()
         colours = torch.nn.functional.adaptive_avg_pool2d(image, (_SIDE, _SIDE))
         return cls(torch.linalg.lstsq(_flat(latents), colours.flatten(2)[0].T).solution)

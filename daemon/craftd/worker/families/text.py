@@ -1,4 +1,4 @@
-"""A CLIP tokenizer and text encoder: texts of any length and weights -> embeddings."""
+"""Tokenizers and text encoders: texts -> embeddings. CLIP takes any length and weights, T5 plain text."""
 
 from __future__ import annotations
 
@@ -84,3 +84,73 @@ class ClipText:
 
     def _mask(self, chunk: Chunk) -> torch.Tensor:
         return torch.tensor([chunk.mask], device=self._device)
+
+
+class PooledClipText(ClipText):
+    """The features before the encoder's last layer, and those of a text as a whole (of its first chunk, unweighted)."""
+
+    def __init__(self, tokenizer: Any, encoder: Any, device: torch.device) -> None:
+        super().__init__(tokenizer, encoder, device)
+        self._pooled: OrderedDict[Chunk, torch.Tensor] = OrderedDict()
+
+    def pooled(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """1, features."""
+        if chunks[0] not in self._pooled:
+            self._run(chunks[0])
+        return self._pooled[chunks[0]]
+
+    def _run(self, chunk: Chunk) -> torch.Tensor:
+        output = self._encoder(torch.tensor([chunk.ids], device=self._device), output_hidden_states=True)
+        whole = output.text_embeds if "text_embeds" in output else output.pooler_output
+        self._pooled[chunk] = whole.to(dtype=self._encoder.dtype)
+        while len(self._pooled) > _CHUNKS_KEPT:
+            self._pooled.popitem(last=False)
+        hidden: torch.Tensor = output.hidden_states[-2]
+        return hidden.to(dtype=self._encoder.dtype)
+
+
+class ClipTexts:
+    """Several CLIP encoders side by side, their features concatenated: SDXL's and SD3's way."""
+
+    def __init__(self, *encoders: PooledClipText) -> None:
+        self._encoders = encoders
+
+    def chunks(self, prompt: str) -> list[list[Chunk]]:
+        """For each encoder, the chunks that `prompt` needs."""
+        return [encoder.encode(prompt) for encoder in self._encoders]
+
+    def embed(self, chunks: Sequence[Sequence[Chunk]], count: int) -> torch.Tensor:
+        """1, tokens, features."""
+        return torch.cat([one.embed(some, count) for one, some in zip(self._encoders, chunks, strict=True)], dim=-1)
+
+    def last_pooled(self, chunks: Sequence[Sequence[Chunk]]) -> torch.Tensor:
+        """1, features: the text as a whole, as the last encoder has it."""
+        return self._encoders[-1].pooled(chunks[-1])
+
+    def pooled(self, chunks: Sequence[Sequence[Chunk]]) -> torch.Tensor:
+        """1, features."""
+        return torch.cat([one.pooled(some) for one, some in zip(self._encoders, chunks, strict=True)], dim=-1)
+
+
+class T5Text:
+    """T5 reads at most `length` tokens, as diffusers has it, and knows no weights: it gets the words alone."""
+
+    def __init__(self, tokenizer: Any, encoder: Any, device: torch.device, *, length: int) -> None:
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+        self._device = device
+        self._length = length
+
+    def embed(self, prompt: str) -> torch.Tensor:
+        """1, tokens, features."""
+        text = "".join(fragment.text for fragment in prompts.parse(prompt))
+        ids = self._tokenizer(
+            [text], padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
+        ).input_ids
+        embedding: torch.Tensor = self._encoder(ids.to(self._device))[0]
+        return embedding.to(dtype=self._encoder.dtype)
+
+
+def most(*chunked: Sequence[Sequence[Chunk]]) -> int:
+    """How many chunks the longest text has."""
+    return max(len(chunks) for texts in chunked for chunks in texts)

@@ -1,0 +1,92 @@
+"""FLUX.1: the guidance scale goes into the model; CLIP gives it the prompt as a whole, T5 the words.
+
+Latents are kept as pictures and packed into tokens for the transformer alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from craft_protos.reasons import invalid
+
+from craftd.worker import samplers
+from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.flow import FlowMatching
+from craftd.worker.families.text import PooledClipText, T5Text
+from craftd.worker.samplers import Scheduler
+
+_WORDS = 512  # tokens
+
+
+class Flux(FlowMatching):
+    """The flux family. `pipe` is a loaded FluxPipeline; its own loop is never used."""
+
+    def __init__(self, pipe: Any, device: torch.device) -> None:
+        super().__init__(pipe, device)
+        self._clip = PooledClipText(pipe.tokenizer, pipe.text_encoder, device)
+        self._t5 = T5Text(pipe.tokenizer_2, pipe.text_encoder_2, device, length=_WORDS)
+
+    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
+        """Raises INVALID_FIELD for a negative prompt: without classifier-free guidance it could do nothing."""
+        if negative_prompt:
+            raise invalid("negative_prompt", "FLUX.1 does not take any", "leave it out, and say what there should be")
+        return Conditioning(self._t5.embed(prompt), None, guidance_scale, self._clip.pooled(self._clip.encode(prompt)))
+
+    def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
+        scheduler = super().schedule(sampler, steps, width, height)
+        samplers.begin(scheduler)
+        return scheduler
+
+    def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
+        samples = torch.cat([row.sample for row in rows])
+        texts = torch.cat([row.conditioning.positive for row in rows])
+        timesteps = torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000
+        output = self._transformer(
+            hidden_states=_pack(samples),
+            timestep=timesteps,
+            guidance=self._guidance(rows),
+            pooled_projections=torch.cat([_pooled(row) for row in rows]),
+            encoder_hidden_states=texts,
+            txt_ids=torch.zeros(texts.shape[1], 3, device=self._device, dtype=texts.dtype),
+            img_ids=_places(samples),
+            return_dict=False,
+        )[0]
+        return list(torch.split(_unpack(output, samples), 1))
+
+    def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor | None:
+        if not self._transformer.config.guidance_embeds:
+            return None
+        scales = [row.conditioning.guidance_scale for row in rows]
+        return torch.tensor(scales, device=self._device, dtype=torch.float32)
+
+    def _sigmas(self, steps: int) -> dict[str, Any]:
+        return {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+
+def _pooled(row: ModelRow) -> torch.Tensor:
+    assert row.conditioning.pooled is not None
+    return row.conditioning.pooled
+
+
+def _pack(latents: torch.Tensor) -> torch.Tensor:
+    """rows, channels, height, width -> rows, tokens, 4 channels: a token is two by two latent pixels."""
+    rows, channels, height, width = latents.shape
+    patches = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(rows, (height // 2) * (width // 2), channels * 4)
+
+
+def _unpack(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    rows, channels, height, width = like.shape
+    patches = tokens.view(rows, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(rows, channels, height, width)
+
+
+def _places(latents: torch.Tensor) -> torch.Tensor:
+    """tokens, 3: nought, row and column of each token; the rows of a batch share them."""
+    height, width = (side // 2 for side in latents.shape[-2:])
+    down = torch.arange(height, device=latents.device).repeat_interleave(width)
+    across = torch.arange(width, device=latents.device).repeat(height)
+    return torch.stack([torch.zeros_like(down), down, across], dim=1).to(latents.dtype)

@@ -1,0 +1,63 @@
+"""Stable Diffusion 3 and 3.5: two CLIP encoders and, where the model has it, T5; their tokens stand in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from craftd.worker.families import guidance
+from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.flow import FlowMatching
+from craftd.worker.families.text import ClipTexts, PooledClipText, T5Text, most
+from craftd.worker.prompts import Chunk
+
+_WORDS = 256  # tokens of T5
+
+
+class StableDiffusion3(FlowMatching):
+    """The sd3 family. `pipe` is a loaded StableDiffusion3Pipeline; its own loop is never used."""
+
+    def __init__(self, pipe: Any, device: torch.device) -> None:
+        super().__init__(pipe, device, patch=pipe.transformer.config.patch_size)
+        self._clip = ClipTexts(
+            PooledClipText(pipe.tokenizer, pipe.text_encoder, device),
+            PooledClipText(pipe.tokenizer_2, pipe.text_encoder_2, device),
+        )
+        has_t5 = pipe.text_encoder_3 is not None
+        self._t5 = T5Text(pipe.tokenizer_3, pipe.text_encoder_3, device, length=_WORDS) if has_t5 else None
+
+    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
+        clip = self._clip
+        positive, negative = clip.chunks(prompt), clip.chunks(negative_prompt)
+        if guidance_scale <= 1:
+            embedding = self._embed(prompt, positive, most(positive))
+            return Conditioning(embedding, None, guidance_scale, clip.pooled(positive))
+        count = most(positive, negative)
+        return Conditioning(
+            self._embed(prompt, positive, count),
+            self._embed(negative_prompt, negative, count),
+            guidance_scale,
+            clip.pooled(positive),
+            clip.pooled(negative),
+        )
+
+    def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
+        batch = guidance.stack(rows)
+        output = self._transformer(
+            hidden_states=batch.samples,
+            timestep=batch.timesteps,
+            encoder_hidden_states=batch.texts,
+            pooled_projections=batch.pooled,
+            return_dict=False,
+        )[0]
+        return batch.guide(output)
+
+    def _embed(self, prompt: str, chunks: Sequence[Sequence[Chunk]], count: int) -> torch.Tensor:
+        """1, tokens, features: CLIP's, filled up with noughts to T5's width, then T5's."""
+        clip = self._clip.embed(chunks, count)
+        width = self._transformer.config.joint_attention_dim
+        words = clip.new_zeros(1, _WORDS, width) if self._t5 is None else self._t5.embed(prompt)
+        padded = torch.nn.functional.pad(clip, (0, words.shape[-1] - clip.shape[-1]))
+        return torch.cat([padded, words], dim=1)
