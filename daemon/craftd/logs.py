@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-_LARGEST_FILE_BYTES = 8 << 20
+LARGEST_FILE_BYTES = 8 << 20
 _KEPT_FILES = 3
 _MOST_PENDING = 1000
 _LEVELS = ("debug", "info", "warning", "error")
@@ -42,7 +42,7 @@ class Log(logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        super().__init__(path, maxBytes=_LARGEST_FILE_BYTES, backupCount=_KEPT_FILES, encoding="utf-8")
+        super().__init__(path, maxBytes=LARGEST_FILE_BYTES, backupCount=_KEPT_FILES, encoding="utf-8")
         self.setFormatter(JsonLines())
         self._path = path
         self._loop = asyncio.get_running_loop()

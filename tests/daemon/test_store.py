@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 from craft_protos.reasons import CraftError
+from craftd import serve
 from craftd.images.files import ImageFiles
 from craftd.store.database import Database
 
@@ -183,3 +184,50 @@ def test_a_full_disk_leaves_no_torn_file_and_recovers(full_disk: tuple[ImageFile
     room[0] = 1000
     files.save("a.png", b"x" * 100)
     assert b"".join(files.chunks("a.png")) == b"x" * 100
+
+
+class Observed(Database):
+    """Says when a backup has been made."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.backups = asyncio.Semaphore(0)
+
+    async def backup(self) -> None:
+        await super().backup()
+        self.backups.release()
+
+
+async def test_a_backup_is_made_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_BACKUP_EVERY_S", 0.001)  # a day
+    database = Observed(tmp_path / "craft.db")
+    backing_up = asyncio.create_task(serve._back_up(database))
+    async with asyncio.timeout(10):
+        await database.backups.acquire()
+        await database.run(_insert(1))
+        for _ in range(2):  # one may have begun before
+            await database.backups.acquire()
+    backing_up.cancel()
+    await asyncio.gather(backing_up, return_exceptions=True)
+    await database.close()
+    assert _keys(tmp_path / "craft.db.bak") == ["n1"]
+
+
+async def test_a_backup_that_fails_costs_neither_the_daemon_nor_the_one_before(tmp_path: Path) -> None:
+    database = Database(tmp_path / "craft.db")
+    await database.run(_insert(1))
+    await database.backup()
+    (tmp_path / "craft.db.bak.tmp").mkdir()  # in its way
+    await database.run(_insert(2))
+    await database.backup()
+    await database.run(_insert(3))
+    await database.close()
+    assert _keys(tmp_path / "craft.db.bak") == ["n1"]
+
+
+def _keys(path: Path) -> list[str]:
+    connection = apsw.Connection(str(path))
+    try:
+        return [str(key) for (key,) in connection.execute("SELECT key FROM meta WHERE value = 'kept' ORDER BY key")]
+    finally:
+        connection.close()

@@ -70,8 +70,11 @@ class Database:
         return await asyncio.shield(self.submit(work))
 
     async def backup(self) -> None:
-        """Write craft.db.bak, whole or not at all."""
-        await self.run(_Outside(self._write_backup))
+        """Write craft.db.bak, whole or not at all. One that fails is logged: the daemon goes on without it."""
+        try:
+            await self.run(_Outside(self._write_backup))
+        except (CraftError, OSError) as exc:
+            _log.error("no backup was made", extra={"why": str(exc)})
 
     async def close(self) -> None:
         """Finish what is queued, then close the file."""
