@@ -1,0 +1,41 @@
+"""What the front reads from a model's folder: its family, its defaults, and the files that a worker needs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from craftd.models import folder
+from craftd.models.model import Defaults
+
+from tests import tiny_models
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "granularity", "defaults"),
+    [
+        ("sd", "sd", 8, Defaults(64, 64, 25, 7.5, "PNDM")),
+        ("sdxl", "sdxl", 8, Defaults(64, 64, 30, 5.0, "Euler")),
+        ("sd3", "sd3", 16, Defaults(64, 64, 28, 7.0, "Euler")),
+        ("sd3-no-t5", "sd3", 16, Defaults(64, 64, 28, 7.0, "Euler")),
+        ("flux", "flux", 16, Defaults(1024, 1024, 28, 3.5, "Euler")),
+        ("flux-schnell", "flux", 16, Defaults(1024, 1024, 4, 0.0, "Euler")),
+        ("pixart", "generic", 8, Defaults(256, 256, 25, 7.5, "DPM++ 2M")),
+    ],
+)
+def test_family_and_defaults(kind: str, family: str, granularity: int, defaults: Defaults) -> None:
+    model = folder.read(tiny_models.cached(kind), name=kind)
+    assert (model.family, model.granularity, model.defaults, model.refused) == (family, granularity, defaults, "")
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "sd3", "sd3-no-t5", "flux"])
+def test_every_part_with_weights_or_words_is_in_the_manifest(kind: str) -> None:
+    place = tiny_models.cached(kind)
+    index = json.loads((place / "model_index.json").read_text())
+    parts = [part for part, value in index.items() if isinstance(value, list) and value[1] is not None]
+    paths = {file.path for file in folder.read(place, name=kind).files}
+    on_disk = {str(path.relative_to(place)) for part in parts for path in (place / part).iterdir()}
+    assert paths == on_disk | {"model_index.json"}
+    assert len([part for part in parts if f"{part}/model.safetensors" in paths]) == len(
+        [part for part in parts if part.startswith("text_encoder")]
+    )
