@@ -15,8 +15,9 @@ from craftd.worker.inspection.tree import File, Tree, single
 _INDEX = "model_index.json"
 _OVERRIDES = "craft.json"
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
+# Parts that are handed to no worker where craft has a family of its own.
 _LEFT_OUT = {"safety_checker", "feature_extractor", "image_encoder"}
-_LEAVE_OUT = {"StableDiffusionPipeline", "LatentConsistencyModelPipeline"}  # these draw the same without
+_LEAVE_OUT = {"StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline"}
 
 
 def check(path: Path) -> None:
