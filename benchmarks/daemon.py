@@ -51,6 +51,7 @@ def running(**settings: str | int) -> Iterator[Daemon]:
 def environment(folder: Path, settings: dict[str, str | int]) -> dict[str, str]:
     """This process's, with craft's folders below `folder` and nothing of the user's own craft."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles what has changed since the last test run
     env |= {f"CRAFT_{name}_DIR": str(folder / name.lower()) for name in ("DATA", "STATE", "RUNTIME")}
     env["CRAFT_CONFIG"] = str(folder / "config.toml")
     return env | {f"CRAFT_{name}": str(value) for name, value in settings.items()}

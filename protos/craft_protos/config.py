@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,6 +149,8 @@ def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, UnicodeDecodeError) as exc:
         raise _bad(config_file, 1, f"cannot be read ({exc})") from exc
+    import tomllib  # most have no file
+
     try:
         written = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
