@@ -12,6 +12,7 @@ from craftd.worker import prompts
 from craftd.worker.prompts import Chunk
 
 _CHUNKS_KEPT = 256
+_T5_TEXTS_KEPT = 16  # up to 4 MiB each
 
 
 class ClipTokenizer:
@@ -140,10 +141,19 @@ class T5Text:
         self._encoder = encoder
         self._device = device
         self._length = length
+        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
         text = "".join(fragment.text for fragment in prompts.parse(prompt))
+        if text not in self._kept:
+            self._kept[text] = self._run(text)
+        self._kept.move_to_end(text)
+        while len(self._kept) > _T5_TEXTS_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[text]
+
+    def _run(self, text: str) -> torch.Tensor:
         ids = self._tokenizer(
             [text], padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
         ).input_ids
