@@ -12,6 +12,7 @@ from craftd.worker.inspection.tree import File
 CONFIG_BYTES = 4 << 20
 DATA_BYTES = 128 << 20  # a large tokenizer's file is 35 MB
 _DEEPEST = 64
+_MOST_VALUES = 4_000_000  # lists and objects; a large tokenizer's file has 600,000
 
 
 def read(file: File, most_bytes: int = CONFIG_BYTES) -> dict[str, Any]:
@@ -23,6 +24,8 @@ def read(file: File, most_bytes: int = CONFIG_BYTES) -> dict[str, Any]:
 
 def parse(name: str, text: bytes, *, is_strict: bool = False) -> dict[str, Any]:
     """The object; `is_strict`: numbers are finite. Raises CORRUPT_FILE."""
+    if text.count(b"[") + text.count(b"{") > _MOST_VALUES:
+        raise corrupt(name, f"JSON of at most {_MOST_VALUES} lists and objects", "more")
     try:
         found = json.loads(
             text.decode("utf-8"),
