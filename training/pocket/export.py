@@ -52,6 +52,8 @@ def export(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> 
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(tokenizer / name, folder / "tokenizer" / name)
     _forget_derived(folder / "vae" / "config.json")
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors keeps them from other users, who may run craft too
     (folder / "craft.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n", encoding="utf-8")
 
 
