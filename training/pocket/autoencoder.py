@@ -30,7 +30,7 @@ LATENT_CHANNELS = 8
 class AutoencoderRecipe:
     """How long and on what; the defaults are what the shipped weights used."""
 
-    steps: int = 3000
+    steps: int = 1700
     pictures: int = 3000
     batch: int = 24
     crop: int = 96
