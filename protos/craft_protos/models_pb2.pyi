@@ -34,7 +34,7 @@ class Model(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     family: _builtins.str
-    """"sd", or "generic" """
+    """"sd", "sdxl", "sd3", "flux", or "generic" """
     pipeline: _builtins.str
     """the diffusers class, "StableDiffusionPipeline" """
     size_bytes: _builtins.int

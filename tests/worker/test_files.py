@@ -123,7 +123,7 @@ def test_a_sketch_is_exact_where_the_autoencoder_is_linear() -> None:
 
     latents = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(3)) * 0.5
     expected = torch.einsum("chw,cr->hwr", latents[0] / 0.5, colours) + 0.1
-    shown = LinearSketch.fit(Linear()).draw(latents)
+    shown = LinearSketch.fit(Linear(), lambda given: given / 0.5).draw(latents)
     assert shown.shape == (6, 5, 3)
     assert np.abs(shown - ((expected / 2 + 0.5).clamp(0, 1) * 255).numpy()).max() <= 1
 
