@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks import figures
+from benchmarks.daemon import environment
 
 RUNS = 15
 VERSION_LIMIT_S, JOB_LIMIT_S = 0.10, 0.20
@@ -57,14 +57,10 @@ def _timed(command: list[str], folder: str, env: dict[str, str]) -> tuple[float,
 
 
 def _environment(folder: Path, is_real: bool) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
-    for name in ("DATA", "STATE", "RUNTIME"):
-        env[f"CRAFT_{name}_DIR"] = str(folder / name.lower())
-    env["CRAFT_CONFIG"] = str(folder / "config.toml")
-    if not is_real:
-        _put_model(folder / "data" / "models" / "flat")
-        env |= {"CRAFT_WORKER_MODULE": "craftd.fakeworker", "CRAFT_GENERATE_MODEL": "flat"}
-    return env
+    if is_real:
+        return environment(folder, {})
+    _put_model(folder / "data" / "models" / "flat")
+    return environment(folder, {"WORKER_MODULE": "craftd.fakeworker", "GENERATE_MODEL": "flat"})
 
 
 def _put_model(folder: Path) -> None:
