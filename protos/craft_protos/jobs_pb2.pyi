@@ -84,6 +84,28 @@ IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 2
 IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 3
 Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
+class _LoraMissing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoraMissingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoraMissing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LORA_MISSING_UNSPECIFIED: _LoraMissing.ValueType  # 0
+    """LORA_MISMATCH"""
+    LORA_MISSING_FAIL: _LoraMissing.ValueType  # 1
+    LORA_MISSING_SKIP: _LoraMissing.ValueType  # 2
+    """the rest is applied, and the image says how much"""
+
+class LoraMissing(_LoraMissing, metaclass=_LoraMissingEnumTypeWrapper):
+    """What becomes of a LoRA whose file holds tensors that the model has no place for."""
+
+LORA_MISSING_UNSPECIFIED: LoraMissing.ValueType  # 0
+"""LORA_MISMATCH"""
+LORA_MISSING_FAIL: LoraMissing.ValueType  # 1
+LORA_MISSING_SKIP: LoraMissing.ValueType  # 2
+"""the rest is applied, and the image says how much"""
+Global___LoraMissing: _TypeAlias = LoraMissing  # noqa: Y015
+
 @_typing.final
 class GenerateSpec(_message.Message):
     """What to draw. In a request, unset optional fields mean the model's own default;
@@ -105,6 +127,9 @@ class GenerateSpec(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     INDICES_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
+    LORA_MISSING_FIELD_NUMBER: _builtins.int
+    TRIGGER_WORDS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     model: _builtins.str
@@ -125,10 +150,17 @@ class GenerateSpec(_message.Message):
     format: Global___ImageFormat.ValueType
     deterministic: _builtins.bool
     """Runs alone in its batch, so that every bit can be made again."""
+    lora_missing: Global___LoraMissing.ValueType
+    trigger_words: _builtins.bool
+    """Add the LoRAs' trigger phrases to the prompt where it lacks them."""
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only these image indices are drawn (a replay of one image of many); empty: all.
-        14 to 19: LoRAs.
+        """Only these image indices are drawn (a replay of one image of many); empty: all."""
+
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraUse]:
+        """Applied together, each with its weight. In a request also written in the prompt,
+        <lora:name:0.8>; in a Job, the prompt has none left.
         """
 
     def __init__(
@@ -147,10 +179,13 @@ class GenerateSpec(_message.Message):
         format: Global___ImageFormat.ValueType = ...,
         deterministic: _builtins.bool = ...,
         indices: _abc.Iterable[_builtins.int] | None = ...,
+        loras: _abc.Iterable[Global___LoraUse] | None = ...,
+        lora_missing: Global___LoraMissing.ValueType = ...,
+        trigger_words: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "deterministic", b"deterministic", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "deterministic", b"deterministic", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -174,6 +209,40 @@ class GenerateSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___GenerateSpec: _TypeAlias = GenerateSpec  # noqa: Y015
+
+@_typing.final
+class LoraUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LORA_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    lora: _builtins.str
+    """Id, name, the beginning of a sha256 or a file name; in a Job, the id."""
+    weight: _builtins.float
+    """Unset: the LoRA's own."""
+    name: _builtins.str
+    """in a Job"""
+    sha256: _builtins.str
+    """in a Job"""
+    def __init__(
+        self,
+        *,
+        lora: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "lora", b"lora", "name", b"name", "sha256", b"sha256", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___LoraUse: _TypeAlias = LoraUse  # noqa: Y015
 
 @_typing.final
 class CreateJobRequest(_message.Message):
@@ -350,6 +419,7 @@ class JobPlan(_message.Message):
     EVICTED_MODELS_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
     model_loaded: _builtins.bool
     load_bytes: _builtins.int
     """read from disk first"""
@@ -364,6 +434,8 @@ class JobPlan(_message.Message):
     def evicted_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """unloaded to make room"""
 
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraPlan]: ...
     def __init__(
         self,
         *,
@@ -373,14 +445,44 @@ class JobPlan(_message.Message):
         evicted_models: _abc.Iterable[_builtins.str] | None = ...,
         queue_position: _builtins.int = ...,
         device: _builtins.str = ...,
+        loras: _abc.Iterable[Global___LoraPlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "model_loaded", b"model_loaded", "queue_position", b"queue_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "queue_position", b"queue_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobPlan: _TypeAlias = JobPlan  # noqa: Y015
+
+@_typing.final
+class LoraPlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USE_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    fits: _builtins.bool
+    """as far as can be told without the model in memory"""
+    why_not: _builtins.str
+    @_builtins.property
+    def use(self) -> Global___LoraUse:
+        """resolved"""
+
+    def __init__(
+        self,
+        *,
+        use: Global___LoraUse | None = ...,
+        fits: _builtins.bool = ...,
+        why_not: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fits", b"fits", "use", b"use", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoraPlan: _TypeAlias = LoraPlan  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

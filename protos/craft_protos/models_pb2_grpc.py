@@ -54,6 +54,26 @@ class ModelsStub:
                 request_serializer=craft__protos_dot_models__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_models__pb2.Model.FromString,
                 _registered_method=True)
+        self.ImportModel = channel.unary_stream(
+                '/craft.v1.Models/ImportModel',
+                request_serializer=craft__protos_dot_models__pb2.ImportModelRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.ImportModelEvent.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/craft.v1.Models/DeleteModel',
+                request_serializer=craft__protos_dot_models__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/craft.v1.Models/SetAlias',
+                request_serializer=craft__protos_dot_models__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.Model.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/craft.v1.Models/DeleteAlias',
+                request_serializer=craft__protos_dot_models__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer:
@@ -85,6 +105,34 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportModel(self, request, context):
+        """Registers a folder or a file where it lies, or downloads from the hub first. Stops
+        when the caller goes away; asked for again, a download goes on where it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """A second name for a model; an alias that exists is moved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +155,26 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.UnloadModel,
                     request_deserializer=craft__protos_dot_models__pb2.UnloadModelRequest.FromString,
                     response_serializer=craft__protos_dot_models__pb2.Model.SerializeToString,
+            ),
+            'ImportModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportModel,
+                    request_deserializer=craft__protos_dot_models__pb2.ImportModelRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.ImportModelEvent.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=craft__protos_dot_models__pb2.DeleteModelRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=craft__protos_dot_models__pb2.SetAliasRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.Model.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=craft__protos_dot_models__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.DeleteAliasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +285,114 @@ class Models:
             '/craft.v1.Models/UnloadModel',
             craft__protos_dot_models__pb2.UnloadModelRequest.SerializeToString,
             craft__protos_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/craft.v1.Models/ImportModel',
+            craft__protos_dot_models__pb2.ImportModelRequest.SerializeToString,
+            craft__protos_dot_models__pb2.ImportModelEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Models/DeleteModel',
+            craft__protos_dot_models__pb2.DeleteModelRequest.SerializeToString,
+            craft__protos_dot_models__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Models/SetAlias',
+            craft__protos_dot_models__pb2.SetAliasRequest.SerializeToString,
+            craft__protos_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Models/DeleteAlias',
+            craft__protos_dot_models__pb2.DeleteAliasRequest.SerializeToString,
+            craft__protos_dot_models__pb2.DeleteAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

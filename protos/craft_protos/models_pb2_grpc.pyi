@@ -37,6 +37,15 @@ class ModelsStub:
     """Returns when the model is in device memory, and keeps it there."""
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.Model]
     """Returns when its memory has been given back."""
+    ImportModel: _grpc.UnaryStreamMultiCallable[_models_pb2.ImportModelRequest, _models_pb2.ImportModelEvent]
+    """Registers a folder or a file where it lies, or downloads from the hub first. Stops
+    when the caller goes away; asked for again, a download goes on where it was.
+    """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
+    """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies."""
+    SetAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.Model]
+    """A second name for a model; an alias that exists is moved."""
+    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]
 
 @_typing.type_check_only
 class ModelsAsyncStub(ModelsStub):
@@ -47,6 +56,15 @@ class ModelsAsyncStub(ModelsStub):
     """Returns when the model is in device memory, and keeps it there."""
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.Model]  # type: ignore[assignment]
     """Returns when its memory has been given back."""
+    ImportModel: _aio.UnaryStreamMultiCallable[_models_pb2.ImportModelRequest, _models_pb2.ImportModelEvent]  # type: ignore[assignment]
+    """Registers a folder or a file where it lies, or downloads from the hub first. Stops
+    when the caller goes away; asked for again, a download goes on where it was.
+    """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies."""
+    SetAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.Model]  # type: ignore[assignment]
+    """A second name for a model; an alias that exists is moved."""
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]  # type: ignore[assignment]
 
 class ModelsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -78,5 +96,38 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
         """Returns when its memory has been given back."""
+
+    @_abc_1.abstractmethod
+    def ImportModel(
+        self,
+        request: _models_pb2.ImportModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_models_pb2.ImportModelEvent], _abc.AsyncIterator[_models_pb2.ImportModelEvent]]:
+        """Registers a folder or a file where it lies, or downloads from the hub first. Stops
+        when the caller goes away; asked for again, a download goes on where it was.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _models_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
+        """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies."""
+
+    @_abc_1.abstractmethod
+    def SetAlias(
+        self,
+        request: _models_pb2.SetAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
+        """A second name for a model; an alias that exists is moved."""
+
+    @_abc_1.abstractmethod
+    def DeleteAlias(
+        self,
+        request: _models_pb2.DeleteAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.DeleteAliasResponse, _abc.Awaitable[_models_pb2.DeleteAliasResponse]]: ...
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -35,6 +35,8 @@ REASONS: dict[str, Reason] = {
     "NO_PROVENANCE": Reason("FAILED_PRECONDITION", 422, 65, "the file carries no craft provenance"),
     # What is not there
     "UNKNOWN_MODEL": Reason("NOT_FOUND", 404, 66, "no model of that name"),
+    "UNKNOWN_LORA": Reason("NOT_FOUND", 404, 66, "no LoRA of that id, name or hash"),
+    "UNKNOWN_REPOSITORY": Reason("NOT_FOUND", 404, 66, "the model hub has no such repository, revision or file"),
     "UNKNOWN_JOB": Reason("NOT_FOUND", 404, 66, "no job of that id"),
     "UNKNOWN_IMAGE": Reason("NOT_FOUND", 404, 66, "no image of that id"),
     "NO_INPUT": Reason("NOT_FOUND", 404, 66, "no such input file"),
@@ -49,12 +51,19 @@ REASONS: dict[str, Reason] = {
     "DISK_FULL": Reason("RESOURCE_EXHAUSTED", 507, 74, "an image could not be written"),
     "JOB_FAILED": Reason("INTERNAL", 500, 1, "the job failed"),
     "DIFFERENT": Reason("FAILED_PRECONDITION", 409, 1, "the image made again is not the same"),
-    # Models' files
+    "NAME_TAKEN": Reason("ALREADY_EXISTS", 409, 65, "the name belongs to something else"),
+    # The model hub
+    "HUB_GATED": Reason("PERMISSION_DENIED", 403, 77, "the repository's terms must be accepted, or a token is needed"),
+    "HUB_UNREACHABLE": Reason("UNAVAILABLE", 503, 69, "the model hub does not answer"),
+    # Models' and LoRAs' files
     "UNSAFE_FORMAT": Reason("FAILED_PRECONDITION", 422, 65, "a pickle file, which could run code"),
     "UNSAFE_PATH": Reason("INVALID_ARGUMENT", 422, 65, "a file name that leads out of its folder"),
     "UNSAFE_CONFIG": Reason("FAILED_PRECONDITION", 422, 65, "a model's configuration asks for code from elsewhere"),
     "CORRUPT_FILE": Reason("DATA_LOSS", 422, 65, "a file is not what its name and header say"),
     "UNSUPPORTED_MODEL": Reason("FAILED_PRECONDITION", 422, 65, "craft cannot draw with this pipeline"),
+    "UNSUPPORTED_LORA": Reason("FAILED_PRECONDITION", 422, 65, "a kind of adapter that craft does not apply"),
+    "LORA_MISMATCH": Reason("FAILED_PRECONDITION", 422, 65, "the LoRA does not fit the model in full"),
+    "NOT_FINITE": Reason("INVALID_ARGUMENT", 422, 65, "a tensor holds NaN or infinity"),
     # The daemon
     "DAEMON_UNREACHABLE": Reason("UNAVAILABLE", 503, 69, "no daemon answers"),
     "DAEMON_MISSING": Reason("UNAVAILABLE", 503, 69, "only craft's client is installed"),

@@ -42,6 +42,7 @@ class ToWorker(_message.Message):
         OWNER_FIELD_NUMBER: _builtins.int
         PROVENANCE_FIELD_NUMBER: _builtins.int
         PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
+        LORAS_FIELD_NUMBER: _builtins.int
         job_id: _builtins.str
         epoch: _builtins.int
         """echoed in every frame about it"""
@@ -61,6 +62,10 @@ class ToWorker(_message.Message):
 
         @_builtins.property
         def model(self) -> Global___ModelManifest: ...
+        @_builtins.property
+        def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraFile]:
+            """In the order of generate.loras."""
+
         def __init__(
             self,
             *,
@@ -73,10 +78,11 @@ class ToWorker(_message.Message):
             owner: _builtins.str = ...,
             provenance: _builtins.str = ...,
             preview_every: _builtins.int = ...,
+            loras: _abc.Iterable[Global___LoraFile] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "generate", b"generate", "indices", b"indices", "job_id", b"job_id", "model", b"model", "owner", b"owner", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "generate", b"generate", "indices", b"indices", "job_id", b"job_id", "loras", b"loras", "model", b"model", "owner", b"owner", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +254,36 @@ class ModelFile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelFile: _TypeAlias = ModelFile  # noqa: Y015
+
+@_typing.final
+class LoraFile(_message.Message):
+    """One LoRA of a job. Its weight is in generate.loras."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    name: _builtins.str
+    sha256: _builtins.str
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoraFile: _TypeAlias = LoraFile  # noqa: Y015
 
 @_typing.final
 class FromWorker(_message.Message):
