@@ -1,4 +1,4 @@
-"""Has a stranger's model checked, in a process that is ended however it behaves."""
+"""Has a stranger's model or LoRA checked, in a process that is ended however it behaves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from craft_protos.reasons import REASONS, CraftError
 
+from craftd.supervisor.findings import LoraFindings
+
 LIMIT_S = 60.0  # of wall-clock time: a disk may be slow
-_LONGEST_ANSWER_BYTES = 64 << 10
+_LORA_LIMIT_S = 300.0  # every byte of it is read
+_LONGEST_ANSWER_BYTES = 128 << 10
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,29 @@ class Verdict:
 
 
 Inspect = Callable[[Path], Awaitable[Verdict]]
+InspectLora = Callable[[Path], Awaitable[LoraFindings]]
 
 
 async def inspect(path: Path, limit_s: float = LIMIT_S) -> Verdict:
-    """Raises CORRUPT_FILE where no verdict was reached: worth another try, so not to be remembered."""
+    """A model. Raises CORRUPT_FILE where no verdict was reached: worth another try, so not to be remembered."""
+    return _verdict(path, await _answer(path, [str(path)], limit_s))
+
+
+async def inspect_lora(path: Path, limit_s: float = _LORA_LIMIT_S) -> LoraFindings:
+    """Raises what is wrong with it: UNSAFE_PATH, UNSAFE_FORMAT, CORRUPT_FILE, UNSUPPORTED_LORA, NOT_FINITE."""
+    answer = await _answer(path, ["--lora", str(path)], limit_s)
+    verdict = _verdict(path, answer)
+    if verdict.reason:
+        raise CraftError(verdict.reason, verdict.message, verdict.hint)
+    try:
+        return LoraFindings.of(answer["lora"])
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise _no_verdict(path, "gave an answer that cannot be read") from exc
+
+
+async def _answer(path: Path, arguments: list[str], limit_s: float) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "craftd.worker", "--inspect", str(path)),
+        *(sys.executable, "-m", "craftd.worker", "--inspect", *arguments),
         process_group=0,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -53,7 +74,7 @@ async def inspect(path: Path, limit_s: float = LIMIT_S) -> Verdict:
         await _end(process)
     if code != 0 or not line:
         raise _no_verdict(path, f"ended with {_ending(code)}")
-    return _verdict(path, line)
+    return _parsed(path, line)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -63,11 +84,18 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _verdict(path: Path, line: bytes) -> Verdict:
+def _parsed(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        found = Verdict(**json.loads(line))
-    except (ValueError, TypeError) as exc:
+        answer = json.loads(line)
+    except ValueError as exc:
         raise _no_verdict(path, "gave an answer that cannot be read") from exc
+    if not isinstance(answer, dict):
+        raise _no_verdict(path, "gave an answer that cannot be read")
+    return answer
+
+
+def _verdict(path: Path, answer: dict[str, Any]) -> Verdict:
+    found = Verdict(*(str(answer.get(key, "")) for key in ("reason", "message", "hint")))
     if found.reason and found.reason not in REASONS:
         raise _no_verdict(path, "gave a reason that is not known")
     return found
@@ -78,4 +106,4 @@ def _ending(code: int) -> str:
 
 
 def _no_verdict(path: Path, why: str) -> CraftError:
-    return CraftError("CORRUPT_FILE", f"{path}: checking the model's files {why}", "try again, or use another model")
+    return CraftError("CORRUPT_FILE", f"{path}: checking what is in it {why}", "try again, or use another one")

@@ -1,6 +1,6 @@
 """`python -m craftd.worker --fd N --files DIR ...`: one worker, until its socket ends.
 
-`python -m craftd.worker --inspect PATH`: a stranger's model is checked, and nothing else.
+`python -m craftd.worker --inspect [--lora] PATH`: a stranger's model or LoRA is checked, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ def main() -> None:
             from craftd.worker.inspection import process
 
             process.run(Path(path))
+        case ["--inspect", "--lora", path]:
+            from craftd.worker.inspection import process
+
+            process.run_lora(Path(path))
         case _:
             _work()
 

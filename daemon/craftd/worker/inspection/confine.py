@@ -9,17 +9,17 @@ import resource
 import sys
 
 _MEMORY_BYTES = 1 << 30
-_CPU_S = 20
+CPU_S = 20
 _OPEN_FILES = 64
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
 
-def confine() -> None:
+def confine(cpu_s: int = CPU_S) -> None:
     """Limits of memory, time and files; no file may be written, no process started, no network seen."""
     _leave_network()
     _limit(resource.RLIMIT_AS, _MEMORY_BYTES)
-    _limit(resource.RLIMIT_CPU, _CPU_S)
+    _limit(resource.RLIMIT_CPU, cpu_s)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)

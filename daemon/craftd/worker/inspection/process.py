@@ -1,30 +1,45 @@
-"""`python -m craftd.worker --inspect PATH`: one line of JSON with the verdict, then the end."""
+"""`python -m craftd.worker --inspect [--lora] PATH`: one line of JSON with the verdict, then the end."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.inspection import model
+from craftd.worker.inspection import lora, model
 from craftd.worker.inspection.confine import confine
+
+_LORA_CPU_S = 120  # every byte is read and hashed: some gigabytes at the most
+_GOOD = {"reason": "", "message": "", "hint": ""}
 
 
 def run(path: Path) -> None:
-    """Whoever started us bounds our time from outside."""
+    """A model. Whoever started us bounds our time from outside."""
     confine()
-    print(json.dumps(_verdict(path)))
+    print(json.dumps(_verdict(lambda: _check_model(path))))
 
 
-def _verdict(path: Path) -> dict[str, str]:
+def run_lora(path: Path) -> None:
+    """A LoRA's file; what it is comes with the verdict."""
+    confine(_LORA_CPU_S)
+    print(json.dumps(_verdict(lambda: {**_GOOD, "lora": asdict(lora.check(path))})))
+
+
+def _check_model(path: Path) -> dict[str, object]:
+    model.check(path)
+    return {**_GOOD}
+
+
+def _verdict(check: Callable[[], dict[str, object]]) -> dict[str, object]:
     try:
-        model.check(path)
+        return check()
     except CraftError as exc:
         return {"reason": exc.reason, "message": exc.message, "hint": exc.hint}
     except MemoryError:
-        return {"reason": "CORRUPT_FILE", "message": "checking it takes too much memory", "hint": "use another model"}
+        return {"reason": "CORRUPT_FILE", "message": "checking it takes too much memory", "hint": "use another one"}
     except OSError as exc:
         message = f"{exc.filename!r} cannot be read: {exc.strerror}"
-        return {"reason": "CORRUPT_FILE", "message": message, "hint": "see that craftd may read the model's files"}
-    return {"reason": "", "message": "", "hint": ""}
+        return {"reason": "CORRUPT_FILE", "message": message, "hint": "see that craftd may read it"}

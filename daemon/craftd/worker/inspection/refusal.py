@@ -5,6 +5,8 @@ CraftError
     UNSAFE_FORMAT      it is a pickle
     UNSAFE_CONFIG      it asks for code or files from elsewhere
     UNSUPPORTED_MODEL  it asks for what craft cannot do
+    UNSUPPORTED_LORA   it is no LoRA, or of a kind that craft does not apply
+    NOT_FINITE         one of its tensors holds NaN or infinity
     CORRUPT_FILE       it is not what its name says: what was expected, what was found
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 from craft_protos.reasons import CraftError
 
 _LONGEST_NAME = 120
-_AGAIN = "download the model again"
+_AGAIN = "download it again"
 
 
 def shown(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
 }
 
 
@@ -38,9 +40,15 @@ class File:
 
     def read(self, start: int, count: int) -> bytes:
         """Up to `count` bytes from `start`. Raises UNSAFE_PATH where the file has been exchanged meanwhile."""
+        with self.opened() as descriptor:
+            return os.pread(descriptor, count, start)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor to read it all by. Raises as `read`."""
         descriptor = _open(self)
         try:
-            return os.pread(descriptor, count, start)
+            yield descriptor
         finally:
             os.close(descriptor)
 

@@ -35,28 +35,46 @@ _SIGNATURES = (
 
 
 @dataclass(frozen=True)
-class _Span:
-    """Where a tensor's bytes lie."""
+class Tensor:
+    """One of a file's: its bytes lie from `start` to `end`, counted from the header's end."""
 
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
     start: int
     end: int
-    tensor: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a header says, once it has been found true."""
+
+    tensors: tuple[Tensor, ...]  # as they lie in the file, without a gap
+    offset: int  # where the first begins
+    metadata: dict[str, str]
 
 
 def check(file: File) -> frozenset[str]:
     """The tensors' names. Raises CORRUPT_FILE."""
+    return frozenset(tensor.name for tensor in read(file).tensors)
+
+
+def read(file: File) -> Layout:
+    """Raises CORRUPT_FILE."""
     header, offset = _header(file)
-    _check_metadata(file, header.pop("__metadata__", {}))
-    spans = sorted((_span(file, name, value) for name, value in header.items()), key=lambda one: (one.start, one.end))
+    metadata = _metadata(file, header.pop("__metadata__", {}))
+    tensors = sorted(
+        (_tensor(file, name, value) for name, value in header.items()), key=lambda one: (one.start, one.end)
+    )
     reached = 0
-    for span in spans:
-        if span.start != reached:
-            what = "overlaps another" if span.start < reached else f"leaves {span.start - reached} bytes unused"
-            raise corrupt(file.name, "tensors that follow one another", f"{shown(span.tensor)}, which {what}")
-        reached = span.end
+    for tensor in tensors:
+        if tensor.start != reached:
+            what = "overlaps another" if tensor.start < reached else f"leaves {tensor.start - reached} bytes unused"
+            raise corrupt(file.name, "tensors that follow one another", f"{shown(tensor.name)}, which {what}")
+        reached = tensor.end
     if offset + reached != file.size_bytes:
         raise corrupt(file.name, f"{offset + reached} bytes, as its header says", f"{file.size_bytes}")
-    return frozenset(header)
+    return Layout(tuple(tensors), offset, metadata)
 
 
 def sniff(head: bytes) -> str:
@@ -87,12 +105,13 @@ def _header(file: File) -> tuple[dict[str, Any], int]:
     return documents.parse(file.name, file.read(8, length), is_strict=True), 8 + length
 
 
-def _check_metadata(file: File, metadata: object) -> None:
+def _metadata(file: File, metadata: object) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise corrupt(file.name, "__metadata__ that maps texts to texts", "something else")
+    return metadata
 
 
-def _span(file: File, name: str, value: object) -> _Span:
+def _tensor(file: File, name: str, value: object) -> Tensor:
     dtype, shape, start, end = _fields(file, name, value)
     if dtype not in _BITS:
         raise corrupt(file.name, f"a known type of the tensor {shown(name)}", shown(dtype))
@@ -103,7 +122,7 @@ def _span(file: File, name: str, value: object) -> _Span:
     needed = _bytes(shape, _BITS[dtype], file.size_bytes)
     if needed != end - start:
         raise corrupt(file.name, f"{_count(needed)} bytes of {dtype} for {shown(name)}", f"{end - start}")
-    return _Span(start, end, name)
+    return Tensor(name, dtype, tuple(shape), start, end)
 
 
 def _fields(file: File, name: str, value: object) -> tuple[str, list[Any], Any, Any]:

@@ -1,0 +1,97 @@
+"""One LoRA file: nothing in it that could do harm, every number finite, and what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from craft_protos.reasons import CraftError
+
+from craftd.worker.inspection import adapter, notes, weights
+from craftd.worker.inspection.adapter import Adapter
+from craftd.worker.inspection.finite import is_finite
+from craftd.worker.inspection.refusal import corrupt, shown
+from craftd.worker.inspection.tree import File, single
+from craftd.worker.inspection.weights import Layout, Tensor
+
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
+_PIECE_BYTES = 4 << 20  # a multiple of every number's size
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a good file is."""
+
+    adapter: Adapter
+    sha256: str
+    ss_hash: str  # kohya's sshs_model_hash: of the tensors' bytes alone
+    size_bytes: int
+    trigger: str
+    metadata: dict[str, str]
+
+
+def check(path: Path) -> Found:
+    """Raises UNSAFE_PATH, UNSAFE_FORMAT, CORRUPT_FILE, UNSUPPORTED_LORA, NOT_FINITE."""
+    file = single(path)
+    if path.name.lower().endswith(_PICKLES) or "pickle" in weights.sniff(file.read(0, 16)):
+        raise _pickle(file.name, path)
+    layout = weights.read(file)
+    found = adapter.read(file.name, layout.tensors, layout.metadata)
+    sha256, ss_hash = _read_through(file, layout)
+    return Found(found, sha256, ss_hash, file.size_bytes, notes.trigger(layout.metadata), notes.listed(layout.metadata))
+
+
+def _read_through(file: File, layout: Layout) -> tuple[str, str]:
+    """Every byte, once: (sha256 of the file, of the tensors). Raises NOT_FINITE, CORRUPT_FILE."""
+    with file.opened() as descriptor:
+        whole = hashlib.sha256(_exactly(file, descriptor, 0, layout.offset))
+        data = hashlib.sha256()
+        for tensor in layout.tensors:
+            for piece in _pieces(file, descriptor, layout.offset, tensor):
+                if not is_finite(tensor.dtype, piece):
+                    raise _not_finite(file, tensor)
+                whole.update(piece)
+                data.update(piece)
+    return whole.hexdigest(), data.hexdigest()
+
+
+def _pieces(file: File, descriptor: int, offset: int, tensor: Tensor) -> Iterator[bytes]:
+    for start in range(tensor.start, tensor.end, _PIECE_BYTES):
+        yield _exactly(file, descriptor, offset + start, min(_PIECE_BYTES, tensor.end - start))
+
+
+def _exactly(file: File, descriptor: int, start: int, count: int) -> bytes:
+    """A read may bring less than was asked for; the file's end may come early."""
+    parts = b""
+    while len(parts) < count:
+        part = os.pread(descriptor, count - len(parts), start + len(parts))
+        if not part:
+            raise corrupt(file.name, f"{file.size_bytes} bytes", "fewer: it is being changed")
+        parts += part
+    return parts
+
+
+def _not_finite(file: File, tensor: Tensor) -> CraftError:
+    return CraftError(
+        "NOT_FINITE",
+        f"{shown(file.name)}: the tensor {shown(tensor.name)} holds NaN or infinity",
+        "its training went wrong: take an earlier checkpoint, or another LoRA",
+    )
+
+
+def _pickle(name: str, path: Path) -> CraftError:
+    target = path.with_suffix(".safetensors")
+    code = (
+        "import torch; from safetensors.torch import save_file; "
+        f"t = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
+        f"save_file({{k: v.contiguous() for k, v in t.get('state_dict', t).items()}}, {str(target)!r})"
+    )
+    return CraftError(
+        "UNSAFE_FORMAT",
+        f"{shown(name)} is a pickle file, which could run code; craft opens safetensors files only",
+        f"convert it: python -c {shlex.quote(code)}",
+    )
