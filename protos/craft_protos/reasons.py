@@ -55,6 +55,7 @@ REASONS: dict[str, Reason] = {
     # The model hub
     "HUB_GATED": Reason("PERMISSION_DENIED", 403, 77, "the repository's terms must be accepted, or a token is needed"),
     "HUB_UNREACHABLE": Reason("UNAVAILABLE", 503, 69, "the model hub does not answer"),
+    "HUB_UNTRUSTED": Reason("FAILED_PRECONDITION", 502, 65, "the model hub answers as no hub should"),
     # Models' and LoRAs' files
     "UNSAFE_FORMAT": Reason("FAILED_PRECONDITION", 422, 65, "a pickle file, which could run code"),
     "UNSAFE_PATH": Reason("INVALID_ARGUMENT", 422, 65, "a file name that leads out of its folder"),
