@@ -151,7 +151,7 @@ def _complete(wanted: _Wanted, progress: _FileProgress) -> None:
         _receive_all(wanted, part, progress)
         part.finish(wanted.cache.blob(wanted.file))
     except CraftError as exc:
-        if exc.reason in ("CORRUPT_FILE", "HUB_UNTRUSTED"):
+        if exc.reason == "CORRUPT_FILE":
             part.remove()
             if was_begun:
                 raise _Resumed from exc
