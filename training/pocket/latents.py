@@ -16,7 +16,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from training.pocket.concepts import caption, random_scene
-from training.pocket.render import render
+from training.pocket.render import render_on_grid
 
 SHARD_VIEWS = 2000
 _CAPTIONS_A_VIEW = 3
@@ -67,7 +67,7 @@ def _make_shard(vae: AutoencoderTiny, seed: int, device: torch.device) -> Views:
     latents, captions = [], []
     for _ in range(SHARD_VIEWS // 16):
         scenes = [random_scene(rng) for _ in range(16)]
-        pixels = torch.stack([torch.from_numpy(render(scene, rng)).permute(2, 0, 1) for scene in scenes])
+        pixels = torch.stack([torch.from_numpy(render_on_grid(scene, rng)).permute(2, 0, 1) for scene in scenes])
         batch = pixels.to(device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
         latents.append(vae.encoder(batch).half().contiguous().cpu())
         captions += [[caption(scene, rng) for _ in range(_CAPTIONS_A_VIEW)] for scene in scenes]

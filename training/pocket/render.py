@@ -1,4 +1,10 @@
-"""Scenes to pixels: the icons, placed, sized, tilted and sometimes mirrored."""
+"""Scenes to pixels: the icons, placed on a grid, or freely.
+
+On the grid, what pocket draws is learned from: three sizes, upright, moved by whole
+cells of 32 pixels, so that one icon's latents are one pattern at several places.
+Freely (placed anywhere, sized, tilted, sometimes mirrored) the autoencoder and the
+judge see it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +22,8 @@ from training.pocket.concepts import COLORS, Concept, Scene
 SIDE = 256
 _RASTER_SIDE = 288
 _BACKGROUND_JITTER = 8
+_CELL = 32
+_GRID_SIDES = {"small": 112, "large": 224, None: 176}
 
 Pixels = NDArray[np.uint8]
 
@@ -30,12 +38,47 @@ def icon(concept: Concept) -> Image.Image:
 
 
 def render(scene: Scene, rng: random.Random) -> Pixels:
-    """One view of the scene, uint8 (256, 256, 3); `rng` decides placement, size and tilt."""
+    """One free view of the scene, uint8 (256, 256, 3); `rng` decides placement, size and tilt."""
     canvas = np.empty((SIDE, SIDE, 3), np.float32)
     canvas[:] = _background(scene.background, rng)
-    for concept, place in zip(scene.concepts, _layout(scene, rng), strict=True):
-        _paste(canvas, concept, place, rng)
+    for concept, (side, x, y) in zip(scene.concepts, _layout(scene, rng), strict=True):
+        picture = icon(concept)
+        if concept.may_mirror and rng.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        picture = _resized(picture, max(8, round(side * SIDE)))
+        picture = picture.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC, expand=True)
+        _paste(canvas, picture, round(x * SIDE - picture.width / 2), round(y * SIDE - picture.height / 2))
     return canvas.round().clip(0, 255).astype(np.uint8)
+
+
+def render_on_grid(scene: Scene, rng: random.Random) -> Pixels:
+    """One view of the scene on the grid, uint8 (256, 256, 3); `rng` decides the cells."""
+    canvas = np.empty((SIDE, SIDE, 3), np.float32)
+    canvas[:] = COLORS[scene.background]
+    for concept, (side, x, y) in zip(scene.concepts, _cells(scene, rng), strict=True):
+        _paste(canvas, _resized(icon(concept), side), x - side // 2, y - side // 2)
+    return canvas.round().clip(0, 255).astype(np.uint8)
+
+
+def _cells(scene: Scene, rng: random.Random) -> list[tuple[int, int, int]]:
+    """(side, centre x, centre y) of each concept, in pixels."""
+    middle, quarter = SIDE // 2, SIDE // 4
+
+    def near(centre: int, step: int = _CELL) -> int:
+        return centre + rng.choice((-step, 0, step))
+
+    if len(scene.concepts) == 2:
+        return [(_GRID_SIDES["small"], x, near(middle)) for x in (quarter, 3 * quarter)]
+    if scene.place in ("left", "right"):
+        x = quarter if scene.place == "left" else 3 * quarter
+        return [(_GRID_SIDES["small"], x, near(middle))]
+    side = _GRID_SIDES[scene.size]
+    if scene.place == "center":
+        return [(side, middle, middle)]
+    if scene.size == "large":
+        half = _CELL // 2
+        return [(side, middle + rng.choice((-half, half)), middle + rng.choice((-half, half)))]
+    return [(side, near(middle), near(middle))]
 
 
 def _background(color: str, rng: random.Random) -> tuple[float, ...]:
@@ -62,17 +105,11 @@ def _layout(scene: Scene, rng: random.Random) -> list[tuple[float, float, float]
     return [(side, 0.5 + rng.uniform(-spread, spread), 0.5 + rng.uniform(-spread, spread))]
 
 
-def _paste(
-    canvas: NDArray[np.float32], concept: Concept, place: tuple[float, float, float], rng: random.Random
-) -> None:
-    side, x, y = place
-    picture = icon(concept)
-    if concept.may_mirror and rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = max(8, round(side * SIDE))
-    picture = picture.resize((pixels, pixels), Image.Resampling.BOX if pixels < 100 else Image.Resampling.BILINEAR)
-    picture = picture.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC, expand=True)
-    left, top = round(x * SIDE - picture.width / 2), round(y * SIDE - picture.height / 2)
+def _resized(picture: Image.Image, side: int) -> Image.Image:
+    return picture.resize((side, side), Image.Resampling.BOX if side < 100 else Image.Resampling.BILINEAR)
+
+
+def _paste(canvas: NDArray[np.float32], picture: Image.Image, left: int, top: int) -> None:
     box = (max(0, left), max(0, top), min(SIDE, left + picture.width), min(SIDE, top + picture.height))
     patch = np.asarray(picture, np.float32)[box[1] - top : box[3] - top, box[0] - left : box[2] - left]
     region = canvas[box[1] : box[3], box[0] : box[2]]

@@ -36,7 +36,11 @@ class Finished:
 
 
 class Finisher:
-    """One thread decodes, two encode."""
+    """One thread decodes, two encode; on a CPU the engine's own thread decodes.
+
+    A second thread would bring a second team of compute threads, and two teams on the same
+    cores take longer than one after the other.
+    """
 
     def __init__(self, device: Device, post: Callable[[Finished | Exception], None]) -> None:
         self._device = device
@@ -46,8 +50,11 @@ class Finisher:
 
     def finish(self, rows: Sequence[Row], shelved: Shelved) -> None:
         """Take over rows whose last step is done."""
-        synchronise(self._device)
-        self._decoding.submit(self._finish, rows, shelved)
+        if self._device.is_cpu:
+            self._decode(rows, shelved)
+        else:
+            synchronise(self._device)
+            self._decoding.submit(self._finish, rows, shelved)
 
     def _finish(self, rows: Sequence[Row], shelved: Shelved) -> None:
         try:
@@ -79,6 +86,7 @@ class Finisher:
             scheduler=row.drawn.scheduler_name,
             batch=row.batch,
             vae_tiling=shelved.runner.is_tiled,
+            loras=row.drawn.loras,
             torch=torch.__version__,
             diffusers=diffusers.__version__,
         )
