@@ -104,6 +104,8 @@ class FakeWorker:
         match frame.WhichOneof("frame"):
             case "submit":
                 self._load(frame.submit.model)
+                if self._refuse_loras(frame.submit):
+                    return
                 job = _Job(frame.submit, frame.submit.preview_every, list(frame.submit.indices))
                 self._jobs[frame.submit.job_id] = job
             case "cancel":
@@ -130,6 +132,16 @@ class FakeWorker:
             self._send(FromWorker(loaded=FromWorker.Loaded(model=model.name, resident_bytes=total)))
         else:
             self._send(FromWorker(loaded=FromWorker.Loaded(model=model.name, resident_bytes=total)))
+
+    def _refuse_loras(self, submit: ToWorker.Submit) -> bool:
+        """Fail a job one of whose LoRAs' files was not put."""
+        for lora in submit.loras:
+            if not (self._files / lora.sha256).exists():
+                error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"LoRA {lora.name}: its file is missing")
+                failed = FromWorker.JobFailed(job_id=submit.job_id, epoch=submit.epoch, error=error)
+                self._send(FromWorker(failed=failed))
+                return True
+        return False
 
     def _cancel(self, frame: ToWorker.Cancel) -> None:
         job = self._jobs.get(frame.job_id)
@@ -248,7 +260,7 @@ def _provenance(job: _Job, index: int) -> str:
         "prompt": spec.prompt,
         "negative_prompt": spec.negative_prompt,
         "model": {"name": job.frame.model.name, "sha256": job.frame.model.sha256},
-        "loras": [],
+        "loras": [{"id": use.lora, "name": use.name, "sha256": use.sha256, "weight": use.weight} for use in spec.loras],
         "width": spec.width,
         "height": spec.height,
         "steps": spec.steps,

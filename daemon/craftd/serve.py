@@ -24,6 +24,8 @@ from craftd.jobs.dispatcher import Dispatcher, Parts
 from craftd.jobs.events import Hub
 from craftd.jobs.service import JobService
 from craftd.logs import Log, close_log, open_log
+from craftd.loras.files import LoraFiles
+from craftd.loras.service import LoraService
 from craftd.models.hashes import FileHashes
 from craftd.models.registry import BUILT_IN, Registry
 from craftd.models.residency import Residency
@@ -31,7 +33,7 @@ from craftd.models.service import ModelService
 from craftd.models.verdicts import Verdicts
 from craftd.rpc.server import RpcServer, Services
 from craftd.store.database import Database
-from craftd.supervisor.inspector import inspect
+from craftd.supervisor.inspector import inspect, inspect_lora
 from craftd.supervisor.local import LocalWorker
 from craftd.supervisor.supervisor import Supervisor
 
@@ -80,14 +82,17 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     registry = Registry(paths.models_dir, Path(craftd.__file__).parent / BUILT_IN)
     models = ModelService(registry, Verdicts(database, inspect), FileHashes(database), residency)
     images, hub = ImageService(database, ImageFiles(paths.images_dir)), Hub()
-    dispatcher = Dispatcher(Parts(database, images, models, supervisor, hub, settings.daemon))
+    loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
+    await loras.open()
+    parts = Parts(database, images, models, loras, supervisor, hub, settings.daemon)
+    dispatcher = Dispatcher(parts)
     for view in await database.run(table.resume):
         dispatcher.accept(view.job, view.images)
     stop = Stop(settings.daemon.grace_s)
     _obey_signals(stop)
     control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
-    jobs = JobService(database, models, dispatcher, hub, settings)
-    server = RpcServer(Services(jobs, images, models, control, log))
+    jobs = JobService(parts, dispatcher, settings)
+    server = RpcServer(Services(jobs, images, models, loras, control, log))
     endpoint.publish(server.bind)
     try:
         await server.start()

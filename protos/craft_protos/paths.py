@@ -31,6 +31,11 @@ class Paths:
         return self.data_dir / "models"
 
     @property
+    def loras_dir(self) -> Path:
+        """Uploaded LoRAs; those that were linked lie elsewhere."""
+        return self.data_dir / "loras"
+
+    @property
     def files_dir(self) -> Path:
         """Every file a worker may be asked to open, by sha256 (links, not copies)."""
         return self.data_dir / "files"

@@ -26,7 +26,10 @@ from craftd.jobs.events import Hub
 from craftd.jobs.flights import Flight, Flights
 from craftd.jobs.job import Error, Job, JobView, State
 from craftd.jobs.ledger import Ledger
+from craftd.jobs.provision import provide, verified
 from craftd.jobs.queue import FairQueue, Waiting
+from craftd.loras.lora import Lora
+from craftd.loras.service import LoraService
 from craftd.models.model import Manifest
 from craftd.models.service import ModelService
 from craftd.store.database import Database
@@ -44,6 +47,7 @@ class Parts:
     database: Database
     images: ImageService
     models: ModelService
+    loras: LoraService
     supervisor: Supervisor
     hub: Hub
     settings: DaemonSettings
@@ -169,21 +173,23 @@ class Dispatcher:
             try:
                 if name not in manifests:
                     manifests[name] = await self._parts.models.manifest(name)
+                loras = await verified(entry.job.spec, self._parts.loras)
                 if self._queue.head() == waiting and self._parts.supervisor.is_ready and not self._is_draining:
-                    self._hand_over(entry, waiting, manifests[name])
+                    self._hand_over(entry, waiting, manifests[name], loras)
             except CraftError as exc:
                 if waiting.job_id in self._queue:
                     self._end(entry, State.FAILED, Error.of(exc))
 
-    def _hand_over(self, entry: Entry, waiting: Waiting, manifest: Manifest) -> None:
+    def _hand_over(self, entry: Entry, waiting: Waiting, manifest: Manifest, loras: list[Lora]) -> None:
         residency = self._parts.models.residency
         message = residency.provide(manifest)
+        provide(loras, self._parts.supervisor)
         self._queue.serve(waiting)
         entry.dispatch()
         job, indices = entry.job, entry.remaining
         self._flights.add(Flight(job.id, entry.epoch, job.is_suspect, set(indices)))
         preview_every = self._parts.hub.preview_every(job.id)
-        self._parts.supervisor.send(wire.submit(job, entry.epoch, indices, message, preview_every))
+        self._parts.supervisor.send(wire.submit(job, entry.epoch, indices, message, loras, preview_every=preview_every))
         residency.expect(manifest)
         self._ledger.save(job)
         _log.info("job dispatched", extra={"job": job.id, "epoch": entry.epoch, "images": len(indices)})

@@ -12,6 +12,9 @@ from craft_protos.reasons import CraftError
 from craftd.images.image import Image
 
 SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
+FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
+# Fields that joined later: where they say nothing, a request's hash is what it was before.
+_JOINED: dict[str, object] = {"loras": (), "lora_missing": FAIL, "trigger_words": False}
 
 
 class State(enum.StrEnum):
@@ -32,6 +35,24 @@ class Priority(enum.IntEnum):
 
 
 @dataclass(frozen=True)
+class LoraWish:
+    """A LoRA as asked for, by whatever names it; None: its own weight."""
+
+    lora: str
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class LoraUse:
+    """A LoRA of a job, resolved."""
+
+    lora: str  # its id
+    weight: float
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class GenerateRequest:
     """What to draw, as asked for: None and "" mean the model's own default."""
 
@@ -48,6 +69,9 @@ class GenerateRequest:
     format: str = ""
     deterministic: bool = False
     indices: tuple[int, ...] = ()
+    loras: tuple[LoraWish, ...] = ()  # beside those in the prompt
+    lora_missing: str = FAIL
+    trigger_words: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +89,9 @@ class JobRequest:
         """Of everything but the request_id."""
         body = asdict(self)
         del body["request_id"]
+        for name, usual in _JOINED.items():
+            if body["generate"][name] == usual:
+                del body["generate"][name]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -85,6 +112,8 @@ class GenerateSpec:
     format: str  # png, jpeg or webp
     deterministic: bool
     indices: tuple[int, ...]  # drawn are these; empty: all
+    loras: tuple[LoraUse, ...] = ()
+    lora_missing: str = FAIL
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -144,6 +173,12 @@ class JobView:
 
 
 @dataclass(frozen=True)
+class LoraPlan:
+    use: LoraUse
+    why_not: str = ""  # it cannot be used, as far as can be told
+
+
+@dataclass(frozen=True)
 class Plan:
     """What CreateJob would do."""
 
@@ -153,3 +188,4 @@ class Plan:
     evicted_models: tuple[str, ...]  # unloaded to make room
     queue_position: int
     device: str
+    loras: tuple[LoraPlan, ...] = ()

@@ -11,42 +11,44 @@ from craft_protos.reasons import CraftError
 
 from craftd.images.service import page_of
 from craftd.jobs import table, validate
-from craftd.jobs.dispatcher import Dispatcher
-from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot
-from craftd.jobs.job import GenerateSpec, Job, JobRequest, JobView, Plan, State
+from craftd.jobs.bases import base_of
+from craftd.jobs.chosen import choose, obstacles
+from craftd.jobs.dispatcher import Dispatcher, Parts
+from craftd.jobs.events import Event, Finished, ImageMade, Snapshot
+from craftd.jobs.job import GenerateSpec, Job, JobRequest, JobView, LoraPlan, Plan, State
 from craftd.models.model import Model
 from craftd.models.registry import BUILT_IN
-from craftd.models.service import ModelService
 from craftd.store import ids
-from craftd.store.database import Database
 
 _RETRY_AFTER_S = 2.0
 
 
 class JobService:
-    def __init__(
-        self, database: Database, models: ModelService, dispatcher: Dispatcher, hub: Hub, settings: Settings
-    ) -> None:
-        self._database = database
-        self._models = models
+    def __init__(self, parts: Parts, dispatcher: Dispatcher, settings: Settings) -> None:
+        self._database = parts.database
+        self._models = parts.models
+        self._loras = parts.loras
+        self._hub = parts.hub
         self._dispatcher = dispatcher
-        self._hub = hub
         self._settings = settings
         self._reserved = 0  # places in the queue for jobs that are being stored
 
     async def create(self, owner: str, request: JobRequest) -> JobView:
-        """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, REQUEST_ID_CLASH, QUEUE_FULL, DRAINING, ..."""
+        """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, UNKNOWN_LORA, LORA_MISMATCH, QUEUE_FULL, ..."""
         validate.check(request, self._settings.limits)
         made = await self._database.run(lambda connection: table.find_request(connection, owner, request))
         if made is not None:
             return self._current(made)
-        spec, _ = await self._resolve(request)
+        spec, _, found = await self._resolve(request)
+        for obstacle in found:
+            if obstacle is not None:
+                raise obstacle
         return await self._store(_job(owner, request, spec), request)
 
     async def plan(self, request: JobRequest) -> Plan:
         """What `create` would do."""
         validate.check(request, self._settings.limits)
-        spec, model = await self._resolve(request)
+        spec, model, found = await self._resolve(request)
         residency = self._models.residency
         is_loaded = residency.is_loaded(model.name)
         return Plan(
@@ -56,6 +58,10 @@ class JobService:
             evicted_models=residency.evicted_by(model),
             queue_position=self._dispatcher.queued,
             device=residency.device,
+            loras=tuple(
+                LoraPlan(use, "" if obstacle is None else obstacle.message)
+                for use, obstacle in zip(spec.loras, found, strict=True)
+            ),
         )
 
     async def get(self, prefix: str) -> JobView:
@@ -95,10 +101,23 @@ class JobService:
         finally:
             self._hub.unsubscribe(subscription)
 
-    async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model]:
-        settings = self._settings
-        model = await self._models.usable(request.generate.model or settings.generate.model or BUILT_IN)
-        return validate.resolve(request.generate, model, settings.generate, settings.limits), model
+    async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model, tuple[CraftError | None, ...]]:
+        """The spec, its model, and for each LoRA why it cannot be used, if it cannot."""
+        wanted, settings = request.generate, self._settings
+        chosen = choose(wanted, self._loras)
+        model = await self._models.usable(wanted.model or await self._default_model(chosen.base))
+        spec = validate.resolve(wanted, chosen, model, settings.generate, settings.limits)
+        base = await asyncio.to_thread(base_of, model) if chosen.loras else ""
+        return spec, model, await obstacles(chosen, self._loras, wanted, model.name, base)
+
+    async def _default_model(self, base: str) -> str:
+        """The configured one; where the LoRAs are for another architecture, the only model of that."""
+        configured = self._settings.generate.model or BUILT_IN
+        if not base:
+            return configured
+        views = [view for view in await self._models.list() if not view.model.refused]
+        fitting = [view.model.name for view in views if await asyncio.to_thread(base_of, view.model) == base]
+        return fitting[0] if len(fitting) == 1 and configured not in fitting else configured
 
     async def _store(self, job: Job, request: JobRequest) -> JobView:
         """Once the write is queued the job is accepted, even if the caller goes away meanwhile."""

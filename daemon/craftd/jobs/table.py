@@ -12,7 +12,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.images import table as images
 from craftd.images.image import Image
-from craftd.jobs.job import Error, GenerateSpec, Job, JobRequest, JobView, Priority, State
+from craftd.jobs.job import Error, GenerateSpec, Job, JobRequest, JobView, LoraUse, Priority, State
 from craftd.store import ids
 
 _COLUMNS = (
@@ -145,13 +145,12 @@ def _views(connection: apsw.Connection, jobs: Iterable[Job]) -> list[JobView]:
 
 
 def _job(row: Any) -> Job:
-    spec = json.loads(row[4])
     job = Job(
         id=row[0],
         owner=row[1],
         request_id=row[2],
         body_sha256=row[3],
-        spec=GenerateSpec(**{**spec, "indices": tuple(spec["indices"])}),
+        spec=_spec(json.loads(row[4])),
         create_time=row[5],
         state=State(row[6]),
         priority=Priority(row[7]),
@@ -165,3 +164,8 @@ def _job(row: Any) -> Job:
         denoise_s=row[15],
     )
     return job if row[16] is None else replace(job, error=Error(row[16], row[17] or "", row[18] or ""))
+
+
+def _spec(stored: dict[str, Any]) -> GenerateSpec:
+    loras = tuple(LoraUse(**use) for use in stored.get("loras", ()))
+    return GenerateSpec(**{**stored, "indices": tuple(stored["indices"]), "loras": loras})

@@ -11,11 +11,16 @@ from craft_protos import samplers
 from craft_protos.config import GenerateSettings, LimitSettings
 from craft_protos.reasons import invalid
 
-from craftd.jobs.job import SEED_LIMIT, GenerateRequest, GenerateSpec, JobRequest
+from craftd.jobs import tags
+from craftd.jobs.chosen import Chosen
+from craftd.jobs.job import FAIL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec, JobRequest
+from craftd.loras.service import check_weight
 from craftd.models.model import Model
 
 FORMATS = ("png", "jpeg", "webp")
 _LARGEST_GUIDANCE = 1000.0
+_MOST_LORAS = 16  # of one job
+_LONGEST_LORA = 255  # characters of what names one
 
 
 def check(request: JobRequest, limits: LimitSettings) -> None:
@@ -23,20 +28,22 @@ def check(request: JobRequest, limits: LimitSettings) -> None:
     wanted = request.generate
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", request.request_id):
         raise invalid("request_id", "must be 1 to 64 of A-Z a-z 0-9 _ -", "make a new one for each request, a UUID say")
-    if not wanted.prompt.strip():
-        raise invalid("prompt", "is empty", "say what to draw")
     _check_text("prompt", wanted.prompt, limits)
     _check_text("negative_prompt", wanted.negative_prompt, limits)
     _check_range("count", wanted.count or 1, 1, limits.max_count)
     _check_numbers(wanted, limits)
     _check_indices(wanted)
+    _check_loras(wanted)
 
 
-def resolve(wanted: GenerateRequest, model: Model, settings: GenerateSettings, limits: LimitSettings) -> GenerateSpec:
-    """The spec of a checked request: the model's defaults filled in, the seed drawn."""
+def resolve(
+    wanted: GenerateRequest, chosen: Chosen, model: Model, settings: GenerateSettings, limits: LimitSettings
+) -> GenerateSpec:
+    """The spec of a checked request: the model's defaults filled in, the seed drawn, the prompt without tags."""
     defaults, count = model.defaults, wanted.count or 1
+    _check_text("prompt", chosen.prompt, limits)
     spec = GenerateSpec(
-        prompt=wanted.prompt,
+        prompt=chosen.prompt,
         negative_prompt=wanted.negative_prompt,
         model=model.name,
         width=defaults.width if wanted.width is None else wanted.width,
@@ -49,6 +56,8 @@ def resolve(wanted: GenerateRequest, model: Model, settings: GenerateSettings, l
         format=wanted.format or settings.format,
         deterministic=wanted.deterministic,
         indices=tuple(sorted(wanted.indices)),
+        loras=chosen.uses,
+        lora_missing=wanted.lora_missing,
     )
     _check_sides(spec.width, spec.height, model.granularity, limits)
     return spec
@@ -74,6 +83,22 @@ def _check_numbers(wanted: GenerateRequest, limits: LimitSettings) -> None:
         samplers.canonical(wanted.sampler)
     if wanted.format and wanted.format not in FORMATS:
         raise invalid("format", f"must be one of {', '.join(FORMATS)}, not {wanted.format[:32]!r}")
+
+
+def _check_loras(wanted: GenerateRequest) -> None:
+    parsed = tags.parse(wanted.prompt)
+    tags.refuse(wanted.negative_prompt, "negative_prompt")
+    if not parsed.text and not (wanted.trigger_words and (parsed.wishes or wanted.loras)):
+        raise invalid("prompt", "is empty but for its LoRAs" if parsed.wishes else "is empty", "say what to draw")
+    wishes = (*wanted.loras, *parsed.wishes)
+    if len(wishes) > _MOST_LORAS:
+        raise invalid("loras", f"are {len(wishes)}; the limit is {_MOST_LORAS}", "leave some out")
+    for wish in wishes:
+        if not 0 < len(wish.lora) <= _LONGEST_LORA or not wish.lora.isprintable():
+            raise invalid("loras", f"{wish.lora[:100]!r} is no LoRA's name", "see `craft lora list`")
+        check_weight("loras", wish.weight)
+    if wanted.lora_missing not in (FAIL, SKIP):
+        raise invalid("lora_missing", f"must be {FAIL} or {SKIP}, not {wanted.lora_missing[:32]!r}")
 
 
 def _check_indices(wanted: GenerateRequest) -> None:

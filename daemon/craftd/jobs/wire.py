@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 
 from craft_protos import jobs_pb2
 from craft_protos.reasons import REASONS
 from craft_protos.version import __version__
-from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import FromWorker, LoraFile, ModelManifest, ToWorker
 
 from craftd.images.files import sha256_of
 from craftd.images.image import Image
-from craftd.jobs.job import Error, GenerateSpec, Job, Priority
+from craftd.jobs.job import FAIL, SKIP, Error, GenerateSpec, Job, LoraUse, Priority
+from craftd.loras.lora import Lora
 from craftd.store import ids
 
 _FORMATS = {
@@ -23,7 +25,19 @@ _FORMATS = {
 _PRIORITIES = {Priority.INTERACTIVE: jobs_pb2.PRIORITY_INTERACTIVE, Priority.BATCH: jobs_pb2.PRIORITY_BATCH}
 
 
-def submit(job: Job, epoch: int, indices: tuple[int, ...], manifest: ModelManifest, preview_every: int) -> ToWorker:
+_MISSING = {FAIL: jobs_pb2.LORA_MISSING_FAIL, SKIP: jobs_pb2.LORA_MISSING_SKIP}
+
+
+def submit(
+    job: Job,
+    epoch: int,
+    indices: tuple[int, ...],
+    manifest: ModelManifest,
+    loras: Iterable[Lora] = (),
+    *,
+    preview_every: int,
+) -> ToWorker:
+    """`loras`: in the order of the spec's."""
     frame = ToWorker.Submit(
         job_id=job.id,
         epoch=epoch,
@@ -32,10 +46,19 @@ def submit(job: Job, epoch: int, indices: tuple[int, ...], manifest: ModelManife
         model=manifest,
         priority=_PRIORITIES[job.priority],
         owner=job.owner,
-        provenance=json.dumps({"craft": __version__, "job": job.id, "count": job.spec.count}),
+        provenance=_provenance(job, loras),
         preview_every=preview_every,
+        loras=[LoraFile(id=lora.id, name=lora.name, sha256=lora.sha256, size_bytes=lora.size_bytes) for lora in loras],
     )
     return ToWorker(submit=frame)
+
+
+def _provenance(job: Job, loras: Iterable[Lora]) -> str:
+    """What the worker does not know."""
+    known: dict[str, object] = {"craft": __version__, "job": job.id, "count": job.spec.count}
+    if job.spec.loras:
+        known["lora_files"] = {lora.sha256: lora.file_name for lora in loras}
+    return json.dumps(known)
 
 
 def cancel(job_id: str, epoch: int) -> ToWorker:
@@ -86,7 +109,13 @@ def spec_message(spec: GenerateSpec) -> jobs_pb2.GenerateSpec:
         format=_FORMATS[spec.format],
         deterministic=spec.deterministic,
         indices=spec.indices,
+        loras=[lora_use(use) for use in spec.loras],
+        lora_missing=_MISSING[spec.lora_missing],
     )
+
+
+def lora_use(use: LoraUse) -> jobs_pb2.LoraUse:
+    return jobs_pb2.LoraUse(lora=use.lora, weight=use.weight, name=use.name, sha256=use.sha256)
 
 
 def priority_message(priority: Priority) -> jobs_pb2.Priority.ValueType:

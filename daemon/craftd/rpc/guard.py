@@ -29,16 +29,17 @@ class _Undecodable:
 
 
 def handlers_of(service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-    """Every unary-request method of `service`, served by `implementation`'s method of the same name."""
-    handlers = {
-        method.name: _handler(method, getattr(implementation, method.name))
-        for method in service.methods
-        if not method.client_streaming
-    }
+    """Every method of `service`, served by `implementation`'s method of the same name."""
+    handlers = {method.name: _handler(method, getattr(implementation, method.name)) for method in service.methods}
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
 def _handler(method: MethodDescriptor, serve: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    if method.client_streaming:
+        assert method.server_streaming, f"{method.full_name}: no such method exists yet"
+        return grpc.stream_stream_rpc_method_handler(
+            _guarded_conversation(serve), _decoder(GetMessageClass(method.input_type)), _encode
+        )
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(
             _guarded_stream(serve), _decoder(GetMessageClass(method.input_type)), _encode
@@ -89,6 +90,16 @@ def _guarded_stream(serve: Callable[[Any, Context], AsyncIterator[Message]]) -> 
             await _abort(context, _unexpected())
 
     return stream
+
+
+def _guarded_conversation(
+    serve: Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]],
+) -> Callable[..., AsyncIterator[Message]]:
+    async def decoded(requests: AsyncIterator[Message | _Undecodable]) -> AsyncIterator[Message]:
+        async for request in requests:
+            yield _decoded(request)
+
+    return _guarded_stream(lambda requests, context: serve(decoded(requests), context))
 
 
 def _decoded(request: Message | _Undecodable) -> Message:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
 from craft_protos.reasons import invalid
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from craftd.control import DaemonStatus, WorkerStatus
 from craftd.images.image import Image
 from craftd.jobs import events
-from craftd.jobs.job import GenerateRequest, Job, JobRequest, JobView, Plan, Priority, State
-from craftd.jobs.wire import priority_message, spec_message
+from craftd.jobs.job import (
+    FAIL,
+    SKIP,
+    GenerateRequest,
+    Job,
+    JobRequest,
+    JobView,
+    LoraPlan,
+    LoraWish,
+    Plan,
+    Priority,
+    State,
+)
+from craftd.jobs.wire import lora_use, priority_message, spec_message
+from craftd.loras.lora import Lora, Progress
 from craftd.models.model import Defaults, ModelView
 
 _STATES = {
@@ -31,6 +44,11 @@ _PRIORITIES_BACK = {
     jobs_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
     jobs_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     jobs_pb2.PRIORITY_BATCH: Priority.BATCH,
+}
+_MISSING_BACK = {
+    jobs_pb2.LORA_MISSING_UNSPECIFIED: FAIL,
+    jobs_pb2.LORA_MISSING_FAIL: FAIL,
+    jobs_pb2.LORA_MISSING_SKIP: SKIP,
 }
 _WORKER_STATES = {
     "STARTING": daemon_pb2.WORKER_STATE_STARTING,
@@ -97,6 +115,7 @@ def plan(one: Plan) -> jobs_pb2.JobPlan:
         evicted_models=one.evicted_models,
         queue_position=one.queue_position,
         device=one.device,
+        loras=[_lora_plan(lora) for lora in one.loras],
     )
 
 
@@ -153,6 +172,36 @@ def model(view: ModelView) -> models_pb2.Model:
     )
 
 
+def lora(one: Lora, *, is_whole: bool = False) -> loras_pb2.Lora:
+    """`is_whole`: with what its file says about itself."""
+    found = one.findings
+    return loras_pb2.Lora(
+        id=one.id,
+        name=one.name,
+        base=found.base,
+        format=found.format,
+        rank=found.rank,
+        layers=found.layers,
+        adapts_text_encoder=found.adapts_text_encoder,
+        has_conv=found.has_conv,
+        is_dora=found.is_dora,
+        weight=one.weight,
+        trigger=one.trigger,
+        sha256=one.sha256,
+        autov2=one.autov2,
+        ss_hash=one.ss_hash,
+        file_name=_text(one.file_name),
+        size_bytes=one.size_bytes,
+        source=_text(one.place.source),
+        create_time=timestamp(one.create_time),
+        metadata=found.metadata if is_whole else {},
+    )
+
+
+def import_progress(one: Progress) -> models_pb2.ImportProgress:
+    return models_pb2.ImportProgress(doing=one.doing, bytes_done=one.bytes_done, bytes_total=one.bytes_total)
+
+
 def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
     return daemon_pb2.DaemonStatus(
         pid=one.pid,
@@ -176,6 +225,8 @@ def timestamp(seconds: float) -> Timestamp:
 def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
     if message.format not in _FORMATS_BACK:
         raise invalid("format", f"{message.format} is not an image format")
+    if message.lora_missing not in _MISSING_BACK:
+        raise invalid("lora_missing", f"{message.lora_missing} is neither fail nor skip")
     return GenerateRequest(
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
@@ -190,7 +241,19 @@ def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
         format=_FORMATS_BACK[message.format],
         deterministic=message.deterministic,
         indices=tuple(message.indices),
+        loras=tuple(LoraWish(use.lora, use.weight if use.HasField("weight") else None) for use in message.loras),
+        lora_missing=_MISSING_BACK[message.lora_missing],
+        trigger_words=message.trigger_words,
     )
+
+
+def _lora_plan(one: LoraPlan) -> jobs_pb2.LoraPlan:
+    return jobs_pb2.LoraPlan(use=lora_use(one.use), fits=not one.why_not, why_not=one.why_not)
+
+
+def _text(path: str) -> str:
+    """A path need not be text."""
+    return path.encode("utf-8", "replace").decode()
 
 
 def _seconds(message: Timestamp) -> float:

@@ -7,7 +7,10 @@ from typing import Any
 
 import grpc
 
-_SERVICES = ("craft.v1.Jobs", "craft.v1.Images", "craft.v1.Models", "craft.v1.Daemon", "grpc.health.v1.Health")
+_SERVICES = (
+    *("craft.v1.Jobs", "craft.v1.Images", "craft.v1.Models", "craft.v1.Loras", "craft.v1.Daemon"),
+    "grpc.health.v1.Health",
+)
 _PREFIX = "/grpc.reflection.v1alpha.ServerReflection/"
 
 

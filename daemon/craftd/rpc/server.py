@@ -7,18 +7,20 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
 from grpc_health.v1 import health, health_pb2
 
 from craftd.control import Control
 from craftd.images.service import ImageService
 from craftd.jobs.service import JobService
 from craftd.logs import Log
+from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
 from craftd.rpc.daemon import Daemon
 from craftd.rpc.guard import handlers_of
 from craftd.rpc.images import Images
 from craftd.rpc.jobs import Jobs
+from craftd.rpc.loras import Loras
 from craftd.rpc.models import Models
 from craftd.rpc.reflection import LazyReflection
 
@@ -31,6 +33,7 @@ class Services:
     jobs: JobService
     images: ImageService
     models: ModelService
+    loras: LoraService
     control: Control
     log: Log
 
@@ -44,6 +47,7 @@ class RpcServer:
             (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
             (images_pb2.DESCRIPTOR, Images(services.images)),
             (models_pb2.DESCRIPTOR, Models(services.models)),
+            (loras_pb2.DESCRIPTOR, Loras(services.loras, services.models)),
             (daemon_pb2.DESCRIPTOR, Daemon(services.control, services.log)),
             (health_pb2.DESCRIPTOR, self._health),
         ]

@@ -34,7 +34,7 @@ class LocalWorker:
         self._reader = reader
         self._writer = writer
         self._files_dir = files_dir
-        self._linked: set[str] = set()
+        self._linked: dict[str, Path] = {}
         self._last_lines: deque[str] = deque(maxlen=1)
         self._logging = asyncio.create_task(self._log_stderr(), name="worker stderr")
 
@@ -69,13 +69,13 @@ class LocalWorker:
 
     def put_file(self, sha256: str, source: Path) -> None:
         link = self._files_dir / sha256
-        if sha256 in self._linked:
+        if self._linked.get(sha256) == source:
             return
         temporary = link.with_name(f".{sha256}.tmp")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(source.resolve())
         temporary.replace(link)
-        self._linked.add(sha256)
+        self._linked[sha256] = source
 
     def kill(self) -> None:
         if self._process.returncode is None:

@@ -1,0 +1,1 @@
+"""LoRAs: which there are, by which names, and where their files lie."""

@@ -1,0 +1,101 @@
+"""The Loras service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+from craft_protos import loras_pb2 as pb
+from craft_protos.reasons import CraftError, invalid
+
+from craftd.hub.repository import DEFAULT_REVISION, Address
+from craftd.jobs.bases import base_of
+from craftd.loras.lora import Change, Linked, Lora, Remote, Source, Upload, Wish
+from craftd.loras.service import LoraService
+from craftd.models.service import ModelService
+from craftd.rpc import mapping
+from craftd.rpc.guard import Context
+
+
+class Loras:
+    def __init__(self, service: LoraService, models: ModelService) -> None:
+        self._service = service
+        self._models = models
+
+    async def ListLoras(self, request: pb.ListLorasRequest, _: Context) -> pb.ListLorasResponse:
+        base = await self._base(request.model) if request.model else None
+        return pb.ListLorasResponse(loras=[mapping.lora(one) for one in self._service.list(base)])
+
+    async def GetLora(self, request: pb.GetLoraRequest, _: Context) -> pb.Lora:
+        return mapping.lora(self._service.find(request.lora), is_whole=True)
+
+    async def ImportLora(
+        self, requests: AsyncIterator[pb.ImportLoraRequest], context: Context
+    ) -> AsyncIterator[pb.ImportLoraEvent]:
+        header = await _header(requests)
+        async with aclosing(self._service.add(_source(header, requests, context), _wish(header))) as events:
+            async for event in events:
+                if isinstance(event, Lora):
+                    yield pb.ImportLoraEvent(lora=mapping.lora(event, is_whole=True))
+                else:
+                    yield pb.ImportLoraEvent(progress=mapping.import_progress(event))
+
+    async def UpdateLora(self, request: pb.UpdateLoraRequest, _: Context) -> pb.Lora:
+        change = Change(
+            name=request.name if request.HasField("name") else None,
+            weight=request.weight if request.HasField("weight") else None,
+            trigger=request.trigger if request.HasField("trigger") else None,
+        )
+        return mapping.lora(await self._service.update(request.lora, change), is_whole=True)
+
+    async def DeleteLora(self, request: pb.DeleteLoraRequest, _: Context) -> pb.DeleteLoraResponse:
+        await self._service.delete(request.lora)
+        return pb.DeleteLoraResponse()
+
+    async def _base(self, model: str) -> str:
+        found = await self._models.usable(model)
+        return await asyncio.to_thread(base_of, found)
+
+
+async def _header(requests: AsyncIterator[pb.ImportLoraRequest]) -> pb.ImportLoraRequest.Header:
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise invalid("header", "must come first", "say what is imported, then send it")
+    return first.header
+
+
+def _source(
+    header: pb.ImportLoraRequest.Header, requests: AsyncIterator[pb.ImportLoraRequest], context: Context
+) -> Source:
+    match header.WhichOneof("source"):
+        case "path":
+            _require_local(context)
+            return Linked(Path(header.path))
+        case "upload":
+            return Upload(header.upload.file_name, header.upload.size_bytes, _chunks(requests))
+        case "hub":
+            hub = header.hub
+            return Remote(Address(hub.repository, hub.revision or DEFAULT_REVISION), hub.file)
+        case _:
+            raise invalid("source", "is missing", "give a path, an upload or a repository")
+
+
+async def _chunks(requests: AsyncIterator[pb.ImportLoraRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise invalid("chunk", "is missing", "after the header come the file's pieces")
+        yield request.chunk
+
+
+def _wish(header: pb.ImportLoraRequest.Header) -> Wish:
+    return Wish(header.name, header.weight if header.HasField("weight") else None, header.trigger)
+
+
+def _require_local(context: Context) -> None:
+    """Whoever reaches the socket may read what craftd may read; nobody else."""
+    if not context.peer().startswith("unix:"):
+        raise CraftError(
+            "NOT_ALLOWED", "path: only callers on the daemon's own machine may name its files", "upload it"
+        )
