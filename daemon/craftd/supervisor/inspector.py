@@ -19,7 +19,7 @@ from craftd.supervisor.findings import LoraFindings
 
 LIMIT_S = 60.0  # of wall-clock time: a disk may be slow
 _LORA_LIMIT_S = 300.0  # every byte of it is read
-_LONGEST_ANSWER_BYTES = 128 << 10
+_LONGEST_ANSWER_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
