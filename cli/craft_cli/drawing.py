@@ -55,12 +55,12 @@ def insist(session: Session, ask: Callable[[Client], A]) -> A:
 
 def follow(session: Session, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
     """The job's events up to its `finished`. After a loss the new snapshot says what was missed."""
-    losses = 0
+    losses, was_stopped = 0, False
     while True:
         client = session.client
         try:
             for event in client.watch_job(job_id):
-                losses = 0
+                losses, was_stopped = 0, False
                 ended = _finished(event)
                 yield ended or event
                 if ended:
@@ -68,11 +68,22 @@ def follow(session: Session, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
         except CraftError as error:
             if error.reason not in _LOST or losses >= _MAX_LOSSES:
                 raise
+            was_stopped = error.reason == "DRAINING"
         losses += 1
         if losses > _MAX_LOSSES:
             raise CraftError("DAEMON_UNREACHABLE", f"job {job_id} cannot be watched", f"craft jobs wait {job_id}")
         _pause(losses)
-        session.reconnect(client)
+        _rejoin(session, client, job_id, was_stopped=was_stopped)
+
+
+def _rejoin(session: Session, client: Client, job_id: str, *, was_stopped: bool) -> None:
+    try:
+        session.reconnect(client, was_stopped=was_stopped)
+    except CraftError as error:
+        if not was_stopped or error.reason != "DAEMON_UNREACHABLE":
+            raise
+        message = f"the daemon was stopped; job {job_id} is kept"
+        raise CraftError("DRAINING", message, f"craft jobs wait {job_id}") from error
 
 
 def _finished(event: jobs_pb2.JobEvent) -> jobs_pb2.JobEvent | None:

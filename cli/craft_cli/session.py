@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 START_COMMAND = "craft daemon start"
 _AWAIT_S = 30.0  # for a daemon that somebody else must bring back
+_AWAIT_RESTART_S = 10.0  # for one that was told to stop, by `craft daemon restart` perhaps
 _LOOK_EVERY_S = 0.1
 
 
@@ -38,13 +39,16 @@ class Session:
                 self._client = self._connect()
             return self._client
 
-    def reconnect(self, broken: Client) -> Client:
-        """A client to the daemon that runs now, after `broken` lost its own."""
+    def reconnect(self, broken: Client, *, was_stopped: bool = False) -> Client:
+        """A client to the daemon that runs now, after `broken` lost its own.
+
+        One that somebody told to stop is awaited, for it may come back, but not started.
+        """
         with self._lock:
             if self._client is broken:
                 broken.close()
                 self._client = None
-                self._client = self._connect_again()
+                self._client = self._await_restart() if was_stopped else self._connect_again()
             if self._client is None:
                 self._client = self._connect()
             return self._client
@@ -70,7 +74,15 @@ class Session:
         if self._may_start:
             autostart.await_end_or_answer(self.paths, _AWAIT_S)
             return self._connect()
-        deadline = time.monotonic() + _AWAIT_S
+        return self._await_answer(_AWAIT_S)
+
+    def _await_restart(self) -> Client:
+        if not self.target.host:
+            autostart.await_end(self.paths, _AWAIT_S)
+        return self._await_answer(_AWAIT_RESTART_S)
+
+    def _await_answer(self, timeout_s: float) -> Client:
+        deadline = time.monotonic() + timeout_s
         while True:
             client = self._open(self.target.host) if self.target.host else self._find()
             if client is not None and client.is_serving(timeout_s=2.0):

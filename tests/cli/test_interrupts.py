@@ -130,6 +130,24 @@ def test_the_daemon_dies_and_the_picture_comes(home: Home) -> None:
     assert [one["id"] for one in home.json("jobs", "list")] == [job]
 
 
+def test_a_daemon_that_is_told_to_stop_stays_stopped(home: Home) -> None:
+    process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
+    job = running_job(home)
+    assert home.craft("daemon", "stop", "--now").returncode == 0
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, out) == (75, "")
+    assert err == f"craft: the daemon was stopped; job {job} is kept\n  craft jobs wait {job}\n"
+    assert home.craft("daemon", "status").returncode == 69
+
+
+def test_a_daemon_that_is_restarted_goes_on(home: Home) -> None:
+    process = home.start("generate", "x [slow]", "-s", "40", "-o", "a.png")
+    running_job(home)
+    assert home.craft("daemon", "restart", "--now").returncode == 0
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, out, err) == (0, "a.png\n", "")
+
+
 def test_a_batch_survives_the_daemon(home: Home) -> None:
     process = home.start("generate", "--batch", "-", "-s", "20", stdin=subprocess.PIPE)
     assert process.stdin
