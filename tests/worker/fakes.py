@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
 from craftd.worker.device import Device
 from craftd.worker.engine import Engine
 from craftd.worker.finisher import Finisher
 from craftd.worker.inbox import Inbox
+from craftd.worker.lora.residents import AppliedLora
 from craftd.worker.messages import Draw, Manifest
 from craftd.worker.picture import Pixels
 from craftd.worker.reporter import Reporter
@@ -54,6 +56,7 @@ class FakeDrawing:
     step: int = 0
     is_closed: bool = False
     scheduler_name: str = "FakeScheduler"
+    loras: tuple[AppliedLora, ...] = ()
 
     @property
     def group(self) -> Hashable:
@@ -90,7 +93,14 @@ class FakeRunner:
     notice: str = ""
     is_tiled: bool = False
     is_offloaded: bool = False
+    is_reading: bool = False
     batches: list[list[str]] = field(default_factory=list)
+
+    def want(self, jobs: Sequence[Draw]) -> dict[str, CraftError]:
+        return {}
+
+    def is_ready(self, job: Draw) -> bool:
+        return True
 
     def begin(self, job: Draw, seed: int) -> FakeDrawing:
         self.trouble("begin", [job.job_id])

@@ -13,6 +13,8 @@ import torch
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest, ToWorker
 from craftd.worker.families.generic import PipelineRun, PipelineRunner
+from craftd.worker.lora.reader import Reader
+from craftd.worker.lora.residents import Housing
 
 from tests import tiny_models
 from tests.worker.client import WorkerProcess, pixels, put_model, submit
@@ -93,7 +95,9 @@ class Unconditional(Plain):
 
 
 def _runner(pipe: Any) -> PipelineRunner:
-    return PipelineRunner(pipe, precision="fp32", resident_bytes=1, device=torch.device("cpu"))
+    housing = Housing(Reader(Path("nowhere"), lambda _read: None), torch.device("cpu"))
+    loras = housing.of(pipe, merges_only=True)
+    return PipelineRunner(pipe, loras, precision="fp32", resident_bytes=1, device=torch.device("cpu"))
 
 
 def _run(pipe: Any) -> PipelineRun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.worker import picture, samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
+from craftd.worker.lora.residents import NONE, Applied, AppliedLora, Residents
 from craftd.worker.messages import Draw
 from craftd.worker.picture import Pixels
 from craftd.worker.row import Drawing
@@ -31,12 +32,14 @@ class Denoising:
     latents: torch.Tensor
     cost: int
     step_arguments: dict[str, Any]
+    applied: Applied
+    residents: Residents
     calls: int = 0
     clean: torch.Tensor | None = field(default=None, repr=False)  # what the latents seem to become
 
     @property
     def group(self) -> Hashable:
-        return (tuple(self.latents.shape), self.conditioning.text_length)
+        return (tuple(self.latents.shape), self.conditioning.text_length, self.applied.group)
 
     @property
     def step(self) -> int:
@@ -55,12 +58,16 @@ class Denoising:
         return type(self.scheduler).__name__
 
     @property
+    def loras(self) -> Sequence[AppliedLora]:
+        return self.applied.told
+
+    @property
     def timestep(self) -> torch.Tensor:
         return self.scheduler.timesteps[self.calls]
 
     def model_row(self) -> ModelRow:
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
-        return ModelRow(sample, self.timestep, self.conditioning)
+        return ModelRow(sample, self.timestep, self.conditioning, self.applied)
 
     def take(self, output: torch.Tensor) -> None:
         """Step the scheduler with the model's output."""
@@ -75,29 +82,63 @@ class Denoising:
 
     def close(self) -> None:
         self.clean = None
+        applied, self.applied = self.applied, NONE
+        self.residents.release(applied)
 
 
 class Denoiser:
     """The runner over a family."""
 
-    def __init__(self, family: Family, *, precision: str, resident_bytes: int, device: torch.device, notice: str = ""):
+    def __init__(
+        self,
+        family: Family,
+        residents: Residents,
+        *,
+        precision: str,
+        resident_bytes: int,
+        device: torch.device,
+        notice: str = "",
+    ) -> None:
         self.precision = precision
-        self.resident_bytes = resident_bytes
         self.notice = notice
+        self._model_bytes = resident_bytes
+        self._residents = residents
         self.is_tiled = False
         self._family = family
         self._device = device
         self._last_step: Any = None  # a CUDA event
-        self._encoded: OrderedDict[tuple[str, str, float], Conditioning] = OrderedDict()
+        self._encoded: OrderedDict[Hashable, Conditioning] = OrderedDict()
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._model_bytes + self._residents.size_bytes
+
+    @property
+    def is_reading(self) -> bool:
+        return self._residents.is_reading
+
+    def want(self, jobs: Sequence[Draw]) -> Mapping[str, CraftError]:
+        return self._residents.want(jobs)
+
+    def is_ready(self, job: Draw) -> bool:
+        return self._residents.is_ready(job)
 
     def begin(self, job: Draw, seed: int) -> Denoising:
         """In the order of diffusers' pipelines, so that the generator gives the same numbers."""
-        with torch.inference_mode():
-            conditioning = self._encode(job)
-            scheduler = self._family.schedule(job.sampler, job.steps, job.width, job.height)
-            generator = torch.Generator("cpu").manual_seed(seed)
-            noise = self._family.prepare(job.width, job.height, generator)
-            latents = noise * samplers.noise_deviation(scheduler)
+        applied = self._residents.acquire(job)
+        try:
+            with torch.inference_mode():
+                return self._begin(job, seed, applied)
+        except BaseException:
+            self._residents.release(applied)
+            raise
+
+    def _begin(self, job: Draw, seed: int, applied: Applied) -> Denoising:
+        conditioning = self._encode(job, applied)
+        scheduler = self._family.schedule(job.sampler, job.steps, job.width, job.height)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = self._family.prepare(job.width, job.height, generator)
+        latents = noise * samplers.noise_deviation(scheduler)
         return Denoising(
             family=self._family,
             conditioning=conditioning,
@@ -106,6 +147,8 @@ class Denoiser:
             latents=latents,
             cost=job.width * job.height * conditioning.model_rows,
             step_arguments=samplers.step_arguments(scheduler, generator),
+            applied=applied,
+            residents=self._residents,
         )
 
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
@@ -113,7 +156,8 @@ class Denoiser:
         self._pace()
         with torch.inference_mode():
             inputs = [row.model_row() for row in rows]
-            outputs = self._family.predict(inputs)
+            with self._residents.denoising([row.loras for row in self._family.order(inputs)]):
+                outputs = self._family.predict(inputs)
             return [
                 _take(row, given, output, wanted)
                 for row, given, output, wanted in zip(rows, inputs, outputs, with_preview, strict=True)
@@ -139,6 +183,7 @@ class Denoiser:
 
     def close(self) -> None:
         self._encoded.clear()
+        self._residents.close()
 
     def _pace(self) -> None:
         """Stay one step ahead of a CUDA device, no further: else progress and cancel would lag behind."""
@@ -149,14 +194,27 @@ class Denoiser:
             self._last_step = cuda.Event()
             self._last_step.record()
 
-    def _encode(self, job: Draw) -> Conditioning:
+    def _encode(self, job: Draw, applied: Applied) -> Conditioning:
         asked = (job.prompt, job.negative_prompt, job.guidance_scale)
-        if asked not in self._encoded:
-            self._encoded[asked] = self._family.encode(*asked)
-        self._encoded.move_to_end(asked)
+        key = (*asked, applied.text_key)
+        if key not in self._encoded:
+            self._encoded[key] = self._encode_with(asked, applied)
+        self._encoded.move_to_end(key)
         while len(self._encoded) > _PROMPTS_KEPT:
             self._encoded.popitem(last=False)
-        return self._encoded[asked]
+        return self._encoded[key]
+
+    def _encode_with(self, asked: tuple[str, str, float], applied: Applied) -> Conditioning:
+        if not applied.text_key:
+            return self._family.encode(*asked)
+        try:
+            for text in self._family.texts:
+                text.variant = applied.text_key
+            with self._residents.encoding(applied):
+                return self._family.encode(*asked)
+        finally:
+            for text in self._family.texts:
+                text.variant = ()
 
 
 def _take(row: Denoising, given: ModelRow, output: torch.Tensor, wants_preview: bool) -> Exception | None:

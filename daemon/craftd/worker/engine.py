@@ -13,6 +13,7 @@ from craft_protos.reasons import CraftError, invalid
 
 from craftd.worker import batch, memory
 from craftd.worker.finisher import Finished, Finisher, as_craft_error
+from craftd.worker.lora.reader import LoraRead
 from craftd.worker.memory import Rung
 from craftd.worker.messages import Cancel, Draw, Load, Preview, Unload
 from craftd.worker.reporter import Reporter
@@ -22,6 +23,8 @@ from craftd.worker.shelf import LoadFinished, Shelf, Shelved
 _log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 0.05  # for each row
+_READ_AHEAD = 4  # rows whose LoRAs are read before there is room for them
+_GATHER_S = 0.1  # the longest that a row waits for others' LoRAs, where nothing is being drawn
 
 
 class Engine:
@@ -46,6 +49,7 @@ class Engine:
         self._waiting: list[Row] = []
         self._active: list[Row] = []
         self._finishing = 0
+        self._gathers_since: float | None = None
         self._orders = itertools.count()
         self._ticks = 0
         self._steps = 0
@@ -90,6 +94,8 @@ class Engine:
                 self._shelf.unload(mail.name)
             case LoadFinished():
                 self._finish_load(mail)
+            case LoraRead():
+                self._steps += 1
             case Finished():
                 self._finish_row(mail)
             case Exception():
@@ -100,6 +106,7 @@ class Engine:
     def tick(self) -> None:
         """One turn: at most one model call."""
         self._want_models()
+        self._want_loras()
         self._admit()
         rows = batch.pick_batch(self._active, self._ticks, self._limit)
         self._ticks += 1
@@ -166,9 +173,34 @@ class Engine:
                 if draw.model.key == load.manifest.key:
                     self._fail(draw, error)
 
+    # LoRAs
+
+    def _want_loras(self) -> None:
+        """Have those of the next rows read, while others go on stepping."""
+        next_ones = sorted(self._waiting, key=_urgency)[: self._max_rows - len(self._active) + _READ_AHEAD]
+        for shelved in self._shelf:
+            jobs = {row.job.job_id: row.job for row in next_ones if row.job.model.key == shelved.manifest.key}
+            with_loras = [job for job in jobs.values() if job.loras]
+            if with_loras or shelved.runner.is_reading:
+                for job_id, error in shelved.runner.want(with_loras).items():
+                    self._fail(jobs[job_id], error)
+
+    @property
+    def is_gathering(self) -> bool:
+        """Whether rows that could start wait for others' LoRAs, so that jobs sent together start together."""
+        is_reading = not self._active and any(shelved.runner.is_reading for shelved in self._shelf)
+        if not is_reading:
+            self._gathers_since = None
+            return False
+        if self._gathers_since is None:
+            self._gathers_since = self._clock()
+        return self._clock() - self._gathers_since < _GATHER_S
+
     # Rows
 
     def _admit(self) -> None:
+        if self.is_gathering:
+            return
         while len(self._active) < self._max_rows:
             row = batch.pick_to_admit(self._waiting, self._active, self._is_open)
             if row is None:
@@ -177,7 +209,10 @@ class Engine:
             self._begin(row)
 
     def _is_open(self, row: Row) -> bool:
-        return self._shelf.get(row.job.model) is not None and not self._shelf.must_yield(self._clock())
+        shelved = self._shelf.get(row.job.model)
+        if shelved is None or self._shelf.must_yield(self._clock()):
+            return False
+        return shelved.runner.is_ready(row.job)
 
     def _begin(self, row: Row) -> None:
         shelved, job = self._shelved(row), self._jobs[row.job.job_id]

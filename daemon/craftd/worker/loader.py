@@ -23,6 +23,7 @@ from craftd.worker.families.sd import StableDiffusion
 from craftd.worker.families.sd3 import StableDiffusion3
 from craftd.worker.families.sdxl import StableDiffusionXL
 from craftd.worker.folder import materialised, read_json
+from craftd.worker.lora.residents import Housing
 from craftd.worker.messages import Manifest
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Loader:
     files: Path
     workplace: Path
     device: Device
+    loras: Housing
 
     def load(self, manifest: Manifest, bytes_done: BytesDone) -> Runner:
         """The model, on the device. Raises UNSUPPORTED_MODEL, UNSAFE_PATH, CORRUPT_FILE, OUT_OF_MEMORY."""
@@ -77,8 +79,10 @@ class Loader:
         drawn = family(pipe, device.place) if family is not None else None
         resident = _resident_bytes(pipe)
         if drawn is not None:
-            return Denoiser(drawn, precision=device.precision, resident_bytes=resident, device=device.place)
-        return PipelineRunner(pipe, precision=device.precision, resident_bytes=resident, device=device.place)
+            loras = self.loras.of(pipe)
+            return Denoiser(drawn, loras, precision=device.precision, resident_bytes=resident, device=device.place)
+        loras = self.loras.of(pipe, merges_only=True)
+        return PipelineRunner(pipe, loras, precision=device.precision, resident_bytes=resident, device=device.place)
 
 
 def _in_range(device: Device) -> Device:

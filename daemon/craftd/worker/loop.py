@@ -24,11 +24,15 @@ from craftd.worker.engine import Engine
 from craftd.worker.finisher import Finisher
 from craftd.worker.inbox import Inbox
 from craftd.worker.loader import Loader
+from craftd.worker.lora.reader import Reader
+from craftd.worker.lora.residents import Housing, Limits
 from craftd.worker.options import WorkerOptions
 from craftd.worker.reporter import Reporter, Stats
 from craftd.worker.shelf import Shelf, Sources
 
 _STATS_EVERY_S = 1.0
+_GATHER_S = 0.02
+_LORAS_SHARE = 4  # of what models may hold, this part is for LoRAs' slots
 
 
 def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
@@ -38,7 +42,7 @@ def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
     pulse = Pulse(engine, device, reporter)
     reporter.hello(_hello(options, device))
     while True:
-        waits = None if engine.doing == "idle" else _STATS_EVERY_S
+        waits = None if engine.doing == "idle" else _GATHER_S if engine.is_gathering else _STATS_EVERY_S
         for mail in inbox.waiting() if engine.can_step else inbox.wait(waits):
             engine.handle(mail)
         pulse.beat()
@@ -91,7 +95,9 @@ def _build(options: WorkerOptions, device: Device, channel: Channel, inbox: Inbo
     channel.at_end(lambda: shutil.rmtree(workplace, ignore_errors=True))
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
     reporter = Reporter(channel, device.warnings)
-    loader = Loader(options.files, workplace, device)
+    reader = Reader(options.files, inbox.post)
+    limits = Limits(slots=options.lora_slots, slots_bytes=memory.budget_bytes(device.total_bytes) // _LORAS_SHARE)
+    loader = Loader(options.files, workplace, device, Housing(reader, device.place, limits))
     sources = Sources(
         load=loader.load, need_bytes=lambda manifest: memory.need_bytes(manifest, options.files, device.dtype)
     )

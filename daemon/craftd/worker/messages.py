@@ -40,6 +40,17 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class LoraUse:
+    """One LoRA of a job: its file's name in the store, and how strongly it is applied."""
+
+    id: str
+    name: str
+    sha256: str
+    size_bytes: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class Draw:
     """Draw the images of one job."""
 
@@ -61,6 +72,8 @@ class Draw:
     owner: str = ""
     provenance: str = ""
     preview_every: int = 0
+    loras: tuple[LoraUse, ...] = ()
+    skips_missing: bool = False  # LoRAs that fit in part are applied in part
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ def check_paths(manifest: Manifest) -> None:
     for file in manifest.files:
         path = PurePosixPath(file.path)
         bad_name = path.is_absolute() or not path.parts or ".." in path.parts or "\\" in file.path or "\0" in file.path
-        if bad_name or not _is_sha256(file.sha256):
+        if bad_name or not is_sha256(file.sha256):
             raise CraftError(
                 "UNSAFE_PATH",
                 f"model {manifest.name}: the file {file.path!r} leads out of the model's folder",
@@ -133,7 +146,8 @@ def check_paths(manifest: Manifest) -> None:
             )
 
 
-def _is_sha256(text: str) -> bool:
+def is_sha256(text: str) -> bool:
+    """Whether it can name a file of the store."""
     return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
 
 
@@ -163,4 +177,13 @@ def _draw(message: ToWorker.Submit) -> Draw:
         owner=message.owner,
         provenance=message.provenance,
         preview_every=message.preview_every,
+        loras=_loras(message),
+        skips_missing=spec.lora_missing == jobs_pb2.LORA_MISSING_SKIP,
+    )
+
+
+def _loras(message: ToWorker.Submit) -> tuple[LoraUse, ...]:
+    return tuple(
+        LoraUse(file.id, file.name, file.sha256, file.size_bytes, use.weight if use.HasField("weight") else 1.0)
+        for file, use in zip(message.loras, message.generate.loras, strict=True)
     )

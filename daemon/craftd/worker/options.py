@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
 }
 
+_LEAST_SLOTS = 4  # what one row may need
+
 
 @dataclass(frozen=True)
 class WorkerOptions:
@@ -32,6 +34,7 @@ class WorkerOptions:
     precision: str = "auto"  # auto, fp32, fp16, bf16
     threads: int = 0  # 0: torch's own choice
     max_rows: int = 32  # images in the batch at once
+    lora_slots: int = 32  # LoRAs of each rank bucket that a model holds at once
 
 
 def parse(argv: Sequence[str]) -> WorkerOptions:
@@ -43,7 +46,8 @@ def parse(argv: Sequence[str]) -> WorkerOptions:
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "fp16", "bf16"])
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--max-rows", type=int, default=32, help="images in the batch at once")
+    parser.add_argument("--lora-slots", type=int, default=32, help="LoRAs of each rank that a model holds at once")
     given = parser.parse_args(argv)
-    if given.max_rows < 1 or given.threads < 0:
-        parser.error("--max-rows must be 1 or more, --threads 0 or more")
+    if given.max_rows < 1 or given.threads < 0 or given.lora_slots < _LEAST_SLOTS:
+        parser.error(f"--max-rows must be 1 or more, --threads 0 or more, --lora-slots {_LEAST_SLOTS} or more")
     return WorkerOptions(**vars(given))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from craft_protos.version import __version__
 
+from craftd.worker.lora.residents import AppliedLora
 from craftd.worker.messages import Draw
 
 
@@ -20,6 +22,7 @@ class Circumstances:
     scheduler: str
     batch: int  # the most rows it shared a batch with, itself counted
     vae_tiling: bool
+    loras: Sequence[AppliedLora]
     torch: str
     diffusers: str
 
@@ -31,7 +34,7 @@ def as_json(job: Draw, how: Circumstances) -> str:
         "prompt": job.prompt,
         "negative_prompt": job.negative_prompt,
         "model": {"name": job.model.name, "sha256": job.model.sha256},
-        "loras": [],
+        "loras": [_told(lora) for lora in how.loras],
         "width": job.width,
         "height": job.height,
         "steps": job.steps,
@@ -64,4 +67,19 @@ def as_parameters(job: Draw, how: Circumstances) -> str:
         "Model": job.model.name,
         "Version": f"craft {__version__}",
     }
-    return "\n".join([job.prompt, *negative, ", ".join(f"{key}: {value}" for key, value in numbers.items())])
+    if how.loras:
+        hashes = ", ".join(f"{_plain(lora.use.name)}: {lora.use.sha256[:10]}" for lora in how.loras)
+        numbers["Lora hashes"] = f'"{hashes}"'
+    prompt = "".join([job.prompt, *(f" <lora:{_plain(one.use.name)}:{one.use.weight:g}>" for one in how.loras)])
+    return "\n".join([prompt, *negative, ", ".join(f"{key}: {value}" for key, value in numbers.items())])
+
+
+def _told(lora: AppliedLora) -> dict[str, object]:
+    use = lora.use
+    counted = {"matched": lora.matched, "total": lora.total}
+    return {"id": use.id, "name": use.name, "sha256": use.sha256, "weight": use.weight} | counted
+
+
+def _plain(name: str) -> str:
+    """Without what has a meaning in that form."""
+    return "".join("_" if character in ',:<>"' else character for character in name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from craftd.worker.lora.residents import AppliedLora
 from craftd.worker.messages import Draw
 
 
@@ -35,6 +36,11 @@ class Drawing(Protocol):
 
     @property
     def scheduler_name(self) -> str: ...
+
+    @property
+    def loras(self) -> Sequence[AppliedLora]:
+        """Those that it is drawn with."""
+        ...
 
     def preview(self) -> bytes:
         """A small JPEG of how it looks now; empty where that cannot be seen."""

@@ -3,17 +3,20 @@
 A **family** knows one architecture: encode, prepare, predict, decode. `denoise.Denoiser` draws
 with any of them, row by row of a batch. A **runner** is what the engine sees of a loaded model:
 a denoiser over a family, or a pipeline that brings its own loop (`generic.py`).
-LoRA slots will join `ModelRow` and `predict`; nothing above a family needs to know of them.
+A family knows nothing of LoRAs but the order of its model rows: the denoiser applies them around its calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from craft_protos.reasons import CraftError
 
+from craftd.worker.lora import residents
+from craftd.worker.lora.residents import Applied
 from craftd.worker.messages import Draw
 from craftd.worker.picture import Pixels
 from craftd.worker.row import Drawing
@@ -46,10 +49,22 @@ class ModelRow:
     sample: torch.Tensor  # 1, channels, height, width; scaled for the model
     timestep: torch.Tensor  # a scalar
     conditioning: Conditioning
+    loras: Applied = residents.NONE
+
+
+class TextEncoder(Protocol):
+    """A text encoder that remembers what texts became."""
+
+    variant: Hashable  # what is applied to it now; texts of another variant are other texts
 
 
 class Family(Protocol):
     """One loaded model of a known architecture."""
+
+    @property
+    def texts(self) -> Sequence[TextEncoder]:
+        """Its text encoders."""
+        ...
 
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning: ...
 
@@ -62,6 +77,10 @@ class Family(Protocol):
 
     def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         """Noise of unit deviation: 1, channels, height, width. Raises INVALID_FIELD for a size it cannot draw."""
+        ...
+
+    def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
+        """The model rows that `predict` makes of `rows`: one for each, and one for each negative prompt."""
         ...
 
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
@@ -100,6 +119,19 @@ class Runner(Protocol):
     @property
     def is_tiled(self) -> bool:
         """Whether it decodes piecewise, which changes pixels."""
+        ...
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether LoRAs that jobs wait for are being read."""
+        ...
+
+    def want(self, jobs: Sequence[Draw]) -> Mapping[str, CraftError]:
+        """Have the jobs' LoRAs ready, the first job's first; by job, why it can never be drawn."""
+        ...
+
+    def is_ready(self, job: Draw) -> bool:
+        """Whether its LoRAs are there."""
         ...
 
     def begin(self, job: Draw, seed: int) -> Drawing: ...

@@ -13,7 +13,7 @@ import torch
 from craft_protos.reasons import invalid
 
 from craftd.worker import samplers
-from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.flow import FlowMatching
 from craftd.worker.families.text import PooledClipText, T5Text
 from craftd.worker.samplers import Scheduler
@@ -29,6 +29,10 @@ class Flux(FlowMatching):
         self._clip = PooledClipText(pipe.tokenizer, pipe.text_encoder, device)
         self._t5 = T5Text(pipe.tokenizer_2, pipe.text_encoder_2, device, length=_WORDS)
 
+    @property
+    def texts(self) -> Sequence[TextEncoder]:
+        return [self._clip, self._t5]
+
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
         """Raises INVALID_FIELD for a negative prompt: without classifier-free guidance it could do nothing."""
         if negative_prompt:
@@ -39,6 +43,9 @@ class Flux(FlowMatching):
         scheduler = super().schedule(sampler, steps, width, height)
         samplers.begin(scheduler)
         return scheduler
+
+    def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
+        return rows
 
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         samples = torch.cat([row.sample for row in rows])

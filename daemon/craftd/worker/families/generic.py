@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from craft_protos.reasons import CraftError
 from PIL import Image
 
 from craftd.worker import samplers
+from craftd.worker.lora.residents import NONE, Applied, AppliedLora, Residents
 from craftd.worker.messages import Draw
 from craftd.worker.picture import Pixels
 from craftd.worker.row import Drawing
@@ -30,8 +31,19 @@ class Stopped(BaseException):
 class PipelineRun:
     """One image: a call of the pipeline, and the baton."""
 
-    def __init__(self, call: Any, arguments: dict[str, Any], steps: int, cost: int, scheduler_name: str) -> None:
+    def __init__(
+        self,
+        call: Any,
+        arguments: dict[str, Any],
+        steps: int,
+        cost: int,
+        scheduler_name: str,
+        *,
+        residents: Residents,
+        applied: Applied,
+    ) -> None:
         self.of = steps
+        self._residents, self._applied = residents, applied
         self.step = 0
         self.cost = cost
         self.scheduler_name = scheduler_name
@@ -48,6 +60,10 @@ class PipelineRun:
     @property
     def is_done(self) -> bool:
         return self.result is not None
+
+    @property
+    def loras(self) -> Sequence[AppliedLora]:
+        return self._applied.told
 
     @property
     def is_running(self) -> bool:
@@ -71,6 +87,8 @@ class PipelineRun:
             self._is_stopped = True
             self._hand_over()
             self._thread.join()
+        applied, self._applied = self._applied, NONE
+        self._residents.release(applied)
 
     def at_step(self, step: int) -> None:
         """In the pipeline's thread: a step is done, wait for the next turn."""
@@ -81,8 +99,9 @@ class PipelineRun:
             raise Stopped
 
     def _hand_over(self) -> None:
-        self._go.release()
-        self._back.acquire()
+        with self._residents.running(self._applied):
+            self._go.release()
+            self._back.acquire()
 
     def _run(self, call: Any, arguments: dict[str, Any]) -> None:
         self._go.acquire()
@@ -103,13 +122,20 @@ class PipelineRunner:
 
     is_tiled = False
 
-    def __init__(self, pipe: Any, *, precision: str, resident_bytes: int, device: torch.device) -> None:
+    def __init__(
+        self, pipe: Any, residents: Residents, *, precision: str, resident_bytes: int, device: torch.device
+    ) -> None:
         self._pipe = pipe
+        self._residents = residents
         self._accepts = inspect.signature(pipe.__call__).parameters
         self._device = device
         self._check()
         self.precision = precision
-        self.resident_bytes = resident_bytes
+        self._model_bytes = resident_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._model_bytes + self._residents.size_bytes
 
     @property
     def notice(self) -> str:
@@ -117,12 +143,28 @@ class PipelineRunner:
             return ""
         return f"{type(self._pipe).__name__} cannot be interrupted between its steps: no progress, and cancel waits"
 
+    @property
+    def is_reading(self) -> bool:
+        return self._residents.is_reading
+
+    def want(self, jobs: Sequence[Draw]) -> Mapping[str, CraftError]:
+        if self._takes_loras:
+            return self._residents.want(jobs)
+        name = type(self._pipe).__name__
+        refused = CraftError("UNSUPPORTED_LORA", f"{name} takes no LoRAs", "leave the LoRAs out, or use another model")
+        return {job.job_id: refused for job in jobs}
+
+    def is_ready(self, job: Draw) -> bool:
+        return self._residents.is_ready(job)
+
     def begin(self, job: Draw, seed: int) -> PipelineRun:
         pipe = copy.copy(self._pipe)
         pipe.set_progress_bar_config(disable=True)
         scheduler_name = self._set_sampler(pipe, job.sampler)
         arguments = self._arguments(job, seed)
-        run = PipelineRun(pipe.__call__, arguments, job.steps, job.width * job.height * 2, scheduler_name)
+        applied, cost = self._residents.acquire(job), job.width * job.height * 2
+        held: dict[str, Any] = {"residents": self._residents, "applied": applied}
+        run = PipelineRun(pipe.__call__, arguments, job.steps, cost, scheduler_name, **held)
         order = getattr(getattr(pipe, "scheduler", None), "order", 1)
         self._attach(arguments, run, order)
         return run
@@ -150,7 +192,11 @@ class PipelineRunner:
         return True
 
     def close(self) -> None:
-        pass
+        self._residents.close()
+
+    @property
+    def _takes_loras(self) -> bool:
+        return hasattr(self._pipe, "lora_state_dict")
 
     def _has(self, name: str) -> bool:
         return name in self._accepts

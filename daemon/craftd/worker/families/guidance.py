@@ -21,7 +21,7 @@ class Stacked:
 
     @property
     def order(self) -> list[ModelRow]:
-        return [*self.guided, *self.rows]
+        return order(self.rows)
 
     @property
     def samples(self) -> torch.Tensor:
@@ -36,6 +36,11 @@ class Stacked:
         without = iter(torch.split(output[: len(self.guided)], 1))
         given = torch.split(output[len(self.guided) :], 1)
         return [_guide(row, without, text) for row, text in zip(self.rows, given, strict=True)]
+
+
+def order(rows: Sequence[ModelRow]) -> list[ModelRow]:
+    """The model rows of request rows."""
+    return [*(row for row in rows if row.conditioning.negative is not None), *rows]
 
 
 def stack(rows: Sequence[ModelRow]) -> Stacked:

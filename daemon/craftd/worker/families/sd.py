@@ -10,7 +10,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.worker import samplers
 from craftd.worker.families import guidance
-from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.latents import Latents
 from craftd.worker.families.text import ClipText
@@ -29,6 +29,10 @@ class StableDiffusion:
         self._text = ClipText(pipe.tokenizer, pipe.text_encoder, device)
         self._latents = Latents(pipe, device)
 
+    @property
+    def texts(self) -> Sequence[TextEncoder]:
+        return [self._text]
+
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
         positive = self._text.encode(prompt)
         if guidance_scale <= 1 or self._is_distilled:
@@ -44,6 +48,9 @@ class StableDiffusion:
 
     def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         return self._latents.noise(width, height, generator)
+
+    def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
+        return guidance.order(rows)
 
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         """Model rows: the negatives of the guided request rows first, then one of every request row."""

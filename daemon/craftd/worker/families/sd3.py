@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from craftd.worker.families import guidance
-from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.flow import FlowMatching
 from craftd.worker.families.text import ClipTexts, PooledClipText, T5Text, most
 from craftd.worker.prompts import Chunk
@@ -28,6 +28,10 @@ class StableDiffusion3(FlowMatching):
         has_t5 = pipe.text_encoder_3 is not None
         self._t5 = T5Text(pipe.tokenizer_3, pipe.text_encoder_3, device, length=_WORDS) if has_t5 else None
 
+    @property
+    def texts(self) -> Sequence[TextEncoder]:
+        return [*self._clip.encoders, *([] if self._t5 is None else [self._t5])]
+
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
         clip = self._clip
         positive, negative = clip.chunks(prompt), clip.chunks(negative_prompt)
@@ -42,6 +46,9 @@ class StableDiffusion3(FlowMatching):
             clip.pooled(positive),
             clip.pooled(negative),
         )
+
+    def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
+        return guidance.order(rows)
 
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         batch = guidance.stack(rows)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from craftd.worker import samplers
-from craftd.worker.families.base import Conditioning
+from craftd.worker.families.base import Conditioning, TextEncoder
 from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.sd import StableDiffusion
 from craftd.worker.families.text import ClipTexts, PooledClipText, most
@@ -23,6 +24,10 @@ class StableDiffusionXL(StableDiffusion):
             PooledClipText(pipe.tokenizer, pipe.text_encoder, device),
             PooledClipText(pipe.tokenizer_2, pipe.text_encoder_2, device),
         )
+
+    @property
+    def texts(self) -> Sequence[TextEncoder]:
+        return self._texts.encoders
 
     def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
         texts = self._texts

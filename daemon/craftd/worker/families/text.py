@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,8 @@ class ClipText:
         self._encoder = encoder
         self._device = device
         self._empty = prompts.empty(self._tokenizer)
-        self._kept: OrderedDict[Chunk, torch.Tensor] = OrderedDict()
+        self.variant: Hashable = ()  # the LoRAs applied to the encoder now
+        self._kept: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
     def encode(self, prompt: str) -> list[Chunk]:
         """The chunks that `prompt` needs."""
@@ -60,12 +61,13 @@ class ClipText:
         return torch.cat([self._chunk(chunk) for chunk in filled], dim=1)
 
     def _chunk(self, chunk: Chunk) -> torch.Tensor:
-        if chunk not in self._kept:
-            self._kept[chunk] = self._weighted(chunk)
-        self._kept.move_to_end(chunk)
+        key = (self.variant, chunk)
+        if key not in self._kept:
+            self._kept[key] = self._weighted(chunk)
+        self._kept.move_to_end(key)
         while len(self._kept) > _CHUNKS_KEPT:
             self._kept.popitem(last=False)
-        return self._kept[chunk]
+        return self._kept[key]
 
     def _weighted(self, chunk: Chunk) -> torch.Tensor:
         plain = self._run(chunk)
@@ -92,18 +94,19 @@ class PooledClipText(ClipText):
 
     def __init__(self, tokenizer: Any, encoder: Any, device: torch.device) -> None:
         super().__init__(tokenizer, encoder, device)
-        self._pooled: OrderedDict[Chunk, torch.Tensor] = OrderedDict()
+        self._pooled: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
     def pooled(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """1, features."""
-        if chunks[0] not in self._pooled:
+        key = (self.variant, chunks[0])
+        if key not in self._pooled:
             self._run(chunks[0])
-        return self._pooled[chunks[0]]
+        return self._pooled[key]
 
     def _run(self, chunk: Chunk) -> torch.Tensor:
         output = self._encoder(torch.tensor([chunk.ids], device=self._device), output_hidden_states=True)
         whole = output.text_embeds if "text_embeds" in output else output.pooler_output
-        self._pooled[chunk] = whole.to(dtype=self._encoder.dtype)
+        self._pooled[self.variant, chunk] = whole.to(dtype=self._encoder.dtype)
         while len(self._pooled) > _CHUNKS_KEPT:
             self._pooled.popitem(last=False)
         hidden: torch.Tensor = output.hidden_states[-2]
@@ -114,23 +117,23 @@ class ClipTexts:
     """Several CLIP encoders side by side, their features concatenated: SDXL's and SD3's way."""
 
     def __init__(self, *encoders: PooledClipText) -> None:
-        self._encoders = encoders
+        self.encoders = encoders
 
     def chunks(self, prompt: str) -> list[list[Chunk]]:
         """For each encoder, the chunks that `prompt` needs."""
-        return [encoder.encode(prompt) for encoder in self._encoders]
+        return [encoder.encode(prompt) for encoder in self.encoders]
 
     def embed(self, chunks: Sequence[Sequence[Chunk]], count: int) -> torch.Tensor:
         """1, tokens, features."""
-        return torch.cat([one.embed(some, count) for one, some in zip(self._encoders, chunks, strict=True)], dim=-1)
+        return torch.cat([one.embed(some, count) for one, some in zip(self.encoders, chunks, strict=True)], dim=-1)
 
     def last_pooled(self, chunks: Sequence[Sequence[Chunk]]) -> torch.Tensor:
         """1, features: the text as a whole, as the last encoder has it."""
-        return self._encoders[-1].pooled(chunks[-1])
+        return self.encoders[-1].pooled(chunks[-1])
 
     def pooled(self, chunks: Sequence[Sequence[Chunk]]) -> torch.Tensor:
         """1, features."""
-        return torch.cat([one.pooled(some) for one, some in zip(self._encoders, chunks, strict=True)], dim=-1)
+        return torch.cat([one.pooled(some) for one, some in zip(self.encoders, chunks, strict=True)], dim=-1)
 
 
 class T5Text:
@@ -141,17 +144,19 @@ class T5Text:
         self._encoder = encoder
         self._device = device
         self._length = length
-        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.variant: Hashable = ()
+        self._kept: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
         text = "".join(fragment.text for fragment in prompts.parse(prompt))
-        if text not in self._kept:
-            self._kept[text] = self._run(text)
-        self._kept.move_to_end(text)
+        key = (self.variant, text)
+        if key not in self._kept:
+            self._kept[key] = self._run(text)
+        self._kept.move_to_end(key)
         while len(self._kept) > _T5_TEXTS_KEPT:
             self._kept.popitem(last=False)
-        return self._kept[text]
+        return self._kept[key]
 
     def _run(self, text: str) -> torch.Tensor:
         ids = self._tokenizer(

@@ -1,0 +1,189 @@
+"""The slots of one loaded model: which LoRA lies where, and what a batch's rows take from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from craftd.worker.lora.adapter import Adapter
+from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Stack
+from craftd.worker.lora.targets import Targets
+
+SLOTS_A_ROW = (1, 2, 4)
+_KEPT_BYTES = 256 << 20  # gathered for a batch and kept for its next step
+
+
+@dataclass(frozen=True)
+class Use:
+    """One LoRA of one row."""
+
+    bucket: int
+    slot: int
+    weight: float
+
+
+@dataclass(eq=False)
+class Bucket:
+    """The slots of one rank; slot 0 stays empty. Dictionaries are in order of use."""
+
+    held: dict[str, int] = field(default_factory=dict)  # sha256 -> slot
+    free: list[int] = field(default_factory=list)
+    slots: int = 1
+
+
+class Slots:
+    """Owned by the engine's thread."""
+
+    def __init__(self, targets: Targets, device: torch.device, limit: int, limit_bytes: int) -> None:
+        self._targets = targets
+        self._device = device
+        self._limit_bytes = limit_bytes
+        self._limit = limit  # LoRAs in each bucket
+        self._buckets: dict[int, Bucket] = {}
+        self._layers: dict[str, dict[str, AdaptedLayer]] = {name: {} for name in targets.components}
+        self._touched: dict[tuple[int, int], dict[str, frozenset[str]]] = {}  # bucket, slot -> component -> layers
+        self._where: dict[str, int] = {}  # sha256 -> bucket
+        self._pins: Counter[str] = Counter()
+        self._generation = 0
+        self._selections: dict[str, Selection] = {}  # the last one of each component
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(layer.size_bytes for layers in self._layers.values() for layer in layers.values())
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def place(self, adapter: Adapter, kept: Set[str]) -> bool:
+        """Copy a LoRA into a slot; False where all are taken by rows, or by what is in `kept`."""
+        facts = adapter.facts
+        assert facts.bucket is not None
+        slot = self._room(facts.bucket, kept)
+        if slot is None:
+            return False
+        self._fill(facts.bucket, slot, adapter)
+        self._buckets[facts.bucket].held[facts.sha256] = slot
+        self._where[facts.sha256] = facts.bucket
+        return True
+
+    def pin(self, sha256: str, weight: float) -> Use:
+        """Hold it for a row, until `unpin`."""
+        bucket = self._where[sha256]
+        held = self._buckets[bucket].held
+        held[sha256] = held.pop(sha256)
+        self._pins[sha256] += 1
+        return Use(bucket, held[sha256], weight)
+
+    def unpin(self, sha256: str) -> None:
+        self._pins[sha256] -= 1
+        if not self._pins[sha256]:
+            del self._pins[sha256]
+
+    @contextmanager
+    def applied(self, component: str, rows: Sequence[Sequence[Use]]) -> Iterator[None]:
+        """While it holds, calls of the component are of these rows, in this order."""
+        layers = self._attached(component, rows)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.detach()
+
+    def close(self) -> None:
+        """Free everything."""
+        self._layers.clear()
+        self._buckets.clear()
+        self._touched.clear()
+        self._where.clear()
+
+    def _attached(self, component: str, rows: Sequence[Sequence[Use]]) -> list[AdaptedLayer]:
+        uses = {(use.bucket, use.slot) for row in rows for use in row}
+        touched = set().union(*(self._touched[use].get(component, frozenset()) for use in uses))
+        if not touched:
+            return []
+        selection = self._select(component, rows, touched)
+        layers = [self._layers[component][path] for path in touched]
+        for layer in layers:
+            layer.attach(selection)
+        return layers
+
+    def _select(self, component: str, rows: Sequence[Sequence[Use]], touched: Set[str]) -> Selection:
+        key = (self._generation, tuple(map(tuple, rows)))
+        last = self._selections.get(component)
+        if last is not None and last.key == key:
+            return last
+        for layer in self._layers[component].values():
+            layer.forget()
+        columns = [_column(bucket, rows, self._device) for bucket in sorted(self._buckets)]
+        used = [column for column in columns if column is not None]
+        gathered = sum(_gathered_bytes(self._layers[component][path], used) for path in touched)
+        selection = Selection(key, len(rows), used, is_kept=gathered <= _KEPT_BYTES)
+        self._selections[component] = selection
+        return selection
+
+    def _room(self, rank: int, kept: Set[str]) -> int | None:
+        """A slot that nobody needs."""
+        bucket = self._buckets.setdefault(rank, Bucket())
+        if bucket.free:
+            return bucket.free.pop()
+        idle = next((sha256 for sha256 in bucket.held if sha256 not in self._pins and sha256 not in kept), None)
+        if bucket.slots <= self._limit and (idle is None or 2 * self.size_bytes <= self._limit_bytes):
+            self._grow(rank, bucket)
+            return bucket.free.pop()
+        if idle is None:
+            return None
+        del self._where[idle]
+        return bucket.held.pop(idle)
+
+    def _grow(self, rank: int, bucket: Bucket) -> None:
+        """Twice as many, up to the limit: few copies, and no memory for slots that nobody asked for."""
+        slots = min(max(2, (bucket.slots - 1) * 2 + 1), self._limit + 1)
+        for layer in itertools.chain.from_iterable(layers.values() for layers in self._layers.values()):
+            if rank in layer.stacks:
+                layer.stacks[rank].grow(slots)
+        bucket.free += reversed(range(bucket.slots, slots))
+        bucket.slots = slots
+
+    def _fill(self, rank: int, slot: int, adapter: Adapter) -> None:
+        self._generation += 1
+        touched = {component: frozenset(deltas) for component, deltas in adapter.deltas.items()}
+        for component, paths in self._touched.get((rank, slot), {}).items():
+            for path in paths - touched.get(component, frozenset()):
+                self._layers[component][path].stacks[rank].clear(slot)
+        for component, deltas in adapter.deltas.items():
+            layers = self._layers[component]
+            for path, delta in deltas.items():
+                layer = layers.setdefault(path, AdaptedLayer(self._targets.layers[component][path]))
+                if rank not in layer.stacks:
+                    own = self._targets.layers[component][path]
+                    layer.stacks[rank] = Stack(own, rank, self._buckets[rank].slots, self._device)
+                layer.stacks[rank].put(slot, delta)
+        self._touched[rank, slot] = touched
+
+
+def _column(bucket: int, rows: Sequence[Sequence[Use]], device: torch.device) -> Column | None:
+    """K is what the row with the most needs, rounded up; None where no row uses the bucket."""
+    uses = [[use for use in row if use.bucket == bucket] for row in rows]
+    most = max(len(row) for row in uses)
+    if not most:
+        return None
+    width = next(count for count in SLOTS_A_ROW if most <= count)
+    slots = [[use.slot for use in row] + [0] * (width - len(row)) for row in uses]
+    weights = [[use.weight for use in row] + [0.0] * (width - len(row)) for row in uses]
+    return Column(bucket, torch.tensor(slots, device=device), torch.tensor(weights, device=device))
+
+
+def _gathered_bytes(layer: AdaptedLayer, columns: Sequence[Column]) -> int:
+    return sum(
+        layer.stacks[column.bucket].size_bytes // layer.stacks[column.bucket].downs.shape[0] * column.slots.numel()
+        for column in columns
+        if column.bucket in layer.stacks
+    )
