@@ -21,6 +21,7 @@ Examples:
   craft generate "a red apple" -n 4 -o 'apple-{seed}.png'
   craft generate "a red apple" -o - | magick - apple.gif
   craft models list
+  craft lora add watercolor.safetensors
   craft jobs list
 """
 
@@ -30,6 +31,7 @@ class _Craft(LazyGroup):
         "generate": ("craft_cli.commands.generate", False),
         "list-models": ("craft_cli.commands.list_models", False),
         "models": ("craft_cli.commands.models", True),
+        "lora": ("craft_cli.commands.loras", True),
         "jobs": ("craft_cli.commands.jobs", True),
         "images": ("craft_cli.commands.images", True),
         "daemon": ("craft_cli.commands.daemon", True),

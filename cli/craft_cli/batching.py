@@ -35,6 +35,7 @@ class Plan:
     """What is the same for every line."""
 
     defaults: Spec
+    default_model: str
     out: str | None
     force: bool
     detach: bool
@@ -120,7 +121,7 @@ class Batch:
         """The line's job and its first {n}; None where the line is bad."""
         try:
             spec, request_id = from_line(_decoded(text), self._plan.defaults)
-            spec = spec.with_seed()
+            spec = spec.with_default_model(self._plan.default_model).with_seed()
             line.request = request(spec, lease=not self._plan.detach, batch=True, request_id=request_id)
         except CraftError as error:
             line.answer.set_exception(error)

@@ -20,6 +20,8 @@ from craft_protos import (
     images_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    loras_pb2,
+    loras_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
 )
@@ -43,6 +45,7 @@ class Client:
         self._channel = _open(address, ca_file)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._images = images_pb2_grpc.ImagesStub(self._channel)
+        self._loras = loras_pb2_grpc.LorasStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
         self._daemon = daemon_pb2_grpc.DaemonStub(self._channel)
 
@@ -124,6 +127,24 @@ class Client:
 
     def unload_model(self, name: str) -> models_pb2.Model:
         return self._call(self._models.UnloadModel, models_pb2.UnloadModelRequest(name=name), None)
+
+    # LoRAs
+
+    def list_loras(self, model: str = "", timeout_s: float = CALL_TIMEOUT_S) -> list[loras_pb2.Lora]:
+        return list(self._call(self._loras.ListLoras, loras_pb2.ListLorasRequest(model=model), timeout_s).loras)
+
+    def get_lora(self, name: str) -> loras_pb2.Lora:
+        return self._call(self._loras.GetLora, loras_pb2.GetLoraRequest(lora=name))
+
+    def import_lora(self, parts: Iterator[loras_pb2.ImportLoraRequest]) -> Iterator[loras_pb2.ImportLoraEvent]:
+        """Progress, then the LoRA. `parts`: a header, then an upload's chunks."""
+        return self._stream(self._loras.ImportLora, parts)
+
+    def update_lora(self, request: loras_pb2.UpdateLoraRequest) -> loras_pb2.Lora:
+        return self._call(self._loras.UpdateLora, request)
+
+    def delete_lora(self, name: str) -> None:
+        self._call(self._loras.DeleteLora, loras_pb2.DeleteLoraRequest(lora=name))
 
     # Daemon
 

@@ -1,4 +1,4 @@
-"""Completions that need to ask: model names, from a daemon that runs already."""
+"""Completions that need to ask: models' and LoRAs' names, from a daemon that runs already."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ def models(incomplete: str) -> list[str]:
 
     try:
         names = [model.name for model in Session(autostart=False).client.list_models(_TIMEOUT_S)]
+    except CraftError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def loras(incomplete: str) -> list[str]:
+    from craft_cli.session import Session
+
+    try:
+        names = [lora.name for lora in Session(autostart=False).client.list_loras(timeout_s=_TIMEOUT_S)]
     except CraftError:
         return []
     return [name for name in names if name.startswith(incomplete)]

@@ -87,7 +87,7 @@ def draw(session: Session, request: jobs_pb2.CreateJobRequest, target: output.Ta
     with interrupts.raising():
         try:
             job_id = drawing.submit(session, request).id
-            job = _deliver(session, job_id, target, manner)
+            job = _deliver(session, job_id, request.generate.prompt, target, manner)
             is_over = True
         except interrupts.Interrupted as stop:
             line = drawing.withdraw(session, request, job_id)
@@ -102,7 +102,8 @@ def draw(session: Session, request: jobs_pb2.CreateJobRequest, target: output.Ta
     drawing.require_success(job)
 
 
-def _deliver(session: Session, job_id: str, target: output.Target, manner: Manner) -> jobs_pb2.Job:
+def _deliver(session: Session, job_id: str, prompt: str, target: output.Target, manner: Manner) -> jobs_pb2.Job:
+    """`prompt`: as it was given, which files are called by."""
     delivery = Delivery(session, target)
     job: jobs_pb2.Job | None = None
     held: list[tuple[images_pb2.Image, bytes]] = []  # shown when the progress bar is gone
@@ -111,9 +112,7 @@ def _deliver(session: Session, job_id: str, target: output.Target, manner: Manne
             _notice(event, manner)
             if progress is not None:
                 progress.see(event)
-            prompt = event.snapshot.generate.prompt if event.HasField("snapshot") else ""
-            job = event.snapshot if prompt else job
-            for image, data in delivery.take(event, job.generate.prompt if job else image_prompt(event)):
+            for image, data in delivery.take(event, prompt):
                 if progress is None:
                     _announce(delivery, image, data, manner)
                 else:
@@ -127,13 +126,6 @@ def _deliver(session: Session, job_id: str, target: output.Target, manner: Manne
         for line in delivery.lines(job):
             output.print_json(line)
     return job
-
-
-def image_prompt(event: jobs_pb2.JobEvent) -> str:
-    """The prompt that an event carries itself."""
-    if event.HasField("finished"):
-        return event.finished.job.generate.prompt
-    return event.image.prompt
 
 
 def _images_in(event: jobs_pb2.JobEvent) -> list[images_pb2.Image]:

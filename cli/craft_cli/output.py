@@ -16,7 +16,7 @@ from typing import Any
 
 from craft_protos.reasons import CraftError
 
-from craft_cli import errors
+from craft_cli import errors, loras
 from craft_cli.spec import EXTENSIONS, Spec
 
 STDOUT = "-"
@@ -114,7 +114,7 @@ def pictures(spec: Spec, first_n: int = 1) -> list[Picture]:
 
 def slug(prompt: str) -> str:
     """A prompt as a piece of a file name: its letters and digits, joined by dashes."""
-    words = re.findall(r"\w+", prompt.lower().replace("_", " "))
+    words = re.findall(r"\w+", loras.without_tags(prompt).lower().replace("_", " "))
     text = ""
     for word in words:
         longer = f"{text}-{word}" if text else word

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from craft_protos.reasons import CraftError
 
+from craft_cli.loras import LoraUse
 from craft_cli.spec import FORMATS, Spec
 
 if TYPE_CHECKING:
@@ -30,11 +31,23 @@ _FORMATS = ["PNG", "JPEG", "WEBP"]
 
 
 @dataclass(frozen=True)
+class Lora:
+    """One that took part, as it was called there."""
+
+    name: str
+    sha256: str
+    weight: float
+    file_name: str
+    is_whole: bool  # all of it was applied
+
+
+@dataclass(frozen=True)
 class Provenance:
     """A picture's origin, as far as it must be known to make it again."""
 
-    spec: Spec  # of this one image: its own seed, a count of 1
+    spec: Spec  # of this one image: its own seed, a count of 1; its LoRAs by their sha256
     model_sha256: str
+    loras: tuple[Lora, ...]
     device: str
     precision: str
     versions: dict[str, str]
@@ -53,6 +66,7 @@ class Provenance:
             "model": f"{self.spec.model} {self.model_sha256}".strip(),
             "device": self.device,
             "precision": self.precision,
+            "LoRAs": ", ".join(f"{lora.name} {lora.sha256[:12]} {lora.weight:g}" for lora in self.loras),
             **self.versions,
         }
 
@@ -115,6 +129,7 @@ def _text(picture: Image.Image) -> str | None:
 
 def _parse(record: dict[str, Any]) -> Provenance:
     model = record["model"]
+    loras = _loras(record)
     spec = Spec(
         prompt=_is(str, record["prompt"]),
         negative_prompt=_is(str, record.get("negative_prompt", "")),
@@ -127,14 +142,33 @@ def _parse(record: dict[str, Any]) -> Provenance:
         sampler=_is(str, record["sampler"]),
         format=FORMATS[_is(str, record.get("format", "png"))],
         deterministic=bool(record.get("deterministic", False)),
+        loras=tuple(LoraUse(lora.sha256, lora.weight) for lora in loras),
+        lora_missing="" if all(lora.is_whole for lora in loras) else "skip",
     )
     versions = {str(name): str(version) for name, version in dict(record.get("versions", {})).items()}
     return Provenance(
         spec=spec,
         model_sha256=_is(str, model.get("sha256", "")),
+        loras=loras,
         device=_is(str, record.get("device", "")),
         precision=_is(str, record.get("precision", "")),
         versions=versions,
+    )
+
+
+def _loras(record: dict[str, Any]) -> tuple[Lora, ...]:
+    files = _is(dict, record.get("lora_files", {}))
+    return tuple(_lora(_is(dict, one), files) for one in _is(list, record.get("loras", [])))
+
+
+def _lora(one: dict[str, Any], files: dict[str, Any]) -> Lora:
+    sha256 = _is(str, one["sha256"])
+    return Lora(
+        name=_is(str, one.get("name", "")),
+        sha256=sha256,
+        weight=float(one["weight"]),
+        file_name=_is(str, files.get(sha256, "")),
+        is_whole=one.get("matched") == one.get("total"),
     )
 
 

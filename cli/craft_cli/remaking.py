@@ -73,6 +73,18 @@ def find_model(session: Session, origin: Provenance) -> str:
     raise CraftError("UNKNOWN_MODEL", message, "-m NAME draws with another model")
 
 
+def require_loras(session: Session, origin: Provenance) -> None:
+    """Each of the LoRAs that took part is here, under whatever name. Raises UNKNOWN_LORA."""
+    if not origin.loras:
+        return
+    here = {lora.sha256 for lora in drawing.insist(session, lambda client: client.list_loras())}
+    for lora in origin.loras:
+        if lora.sha256 not in here:
+            file = f" ({lora.file_name})" if lora.file_name else ""
+            message = f"it was drawn with the LoRA {lora.name}{file}, sha256 {lora.sha256}, which is not here"
+            raise CraftError("UNKNOWN_LORA", message, "add that file: craft lora add FILE")
+
+
 def _sha256(session: Session, name: str) -> str:
     """Of a model's files; hashing them takes its time where that was never done."""
     return drawing.insist(session, lambda client: client.get_model(name)).sha256

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from craft_cli import errors
+
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
 
 
-class JobProgress:
-    """One job's progress on stderr; it vanishes when the job is done."""
+class _Bar:
+    """One line on stderr; it vanishes at the end."""
 
     def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
@@ -29,15 +31,33 @@ class JobProgress:
             expand=True,
         )
         self._task = self._bars.add_task("waiting", total=None, amount="")
-        self._steps: dict[int, int] = {}
-        self._count = 1
 
-    def __enter__(self) -> JobProgress:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bars.stop()
+
+    def _show(self, what: str, done: int | None, total: int | None, amount: str) -> None:
+        self._bars.update(self._task, description=what, completed=done or 0, total=total, amount=amount)
+
+
+class TransferProgress(_Bar):
+    """Bytes on their way."""
+
+    def see(self, doing: str, done: int, total: int) -> None:
+        amount = f"{megabytes(done)} of {megabytes(total)}" if total else ""
+        self._show(errors.one_line(doing), done, total if done else None, amount)
+
+
+class JobProgress(_Bar):
+    """One job's progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps: dict[int, int] = {}
+        self._count = 1
 
     def see(self, event: jobs_pb2.JobEvent) -> None:
         """Show one event."""
@@ -68,9 +88,6 @@ class JobProgress:
         self._show(
             "drawing", done, total, f"step {done} of {total}" if self._count == 1 else f"{done} of {total} steps"
         )
-
-    def _show(self, what: str, done: int | None, total: int | None, amount: str) -> None:
-        self._bars.update(self._task, description=what, completed=done or 0, total=total, amount=amount)
 
 
 def megabytes(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from craft_cli.spec import format_of
 
 if TYPE_CHECKING:
-    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, models_pb2
+    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -24,7 +24,7 @@ def generated(job: jobs_pb2.Job, image: images_pb2.Image, path: str | None) -> d
         "seed": image.seed,
         "sha256": image.sha256,
         "model": image.model or job.generate.model,
-        "loras": [],
+        "loras": [lora_use(use) for use in job.generate.loras],
         "width": image.width,
         "height": image.height,
         "timings": {
@@ -84,7 +84,14 @@ def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
         "sampler": generate.sampler,
         "format": format_of(generate.format),
         "deterministic": generate.deterministic,
+        "loras": [lora_use(use) for use in generate.loras],
+        "lora_missing": "skip" if generate.lora_missing == 2 else "fail",
     }
+
+
+def lora_use(use: jobs_pb2.LoraUse) -> dict[str, Any]:
+    """A LoRA of a job."""
+    return {"id": use.lora, "name": use.name, "sha256": use.sha256, "weight": use.weight}
 
 
 def plan(message: jobs_pb2.JobPlan, outputs: list[str]) -> dict[str, Any]:
@@ -96,6 +103,7 @@ def plan(message: jobs_pb2.JobPlan, outputs: list[str]) -> dict[str, Any]:
         "evicted_models": list(message.evicted_models),
         "queue_position": message.queue_position,
         "device": message.device or None,
+        "loras": [{**lora_use(one.use), "fits": one.fits, "why_not": one.why_not or None} for one in message.loras],
         "outputs": outputs,
     }
 
@@ -139,6 +147,38 @@ def model(message: models_pb2.Model) -> dict[str, Any]:
             "sampler": defaults.sampler,
         },
         "refused": message.refused or None,
+    }
+
+
+def lora(message: loras_pb2.Lora) -> dict[str, Any]:
+    """`lora list --json`, one of them."""
+    return {
+        "id": message.id,
+        "name": message.name,
+        "base": message.base,
+        "rank": message.rank,
+        "weight": message.weight,
+        "trigger": message.trigger,
+        "sha256": message.sha256,
+    }
+
+
+def whole_lora(message: loras_pb2.Lora) -> dict[str, Any]:
+    """`lora show --json`."""
+    return {
+        **lora(message),
+        "format": message.format,
+        "layers": message.layers,
+        "adapts_text_encoder": message.adapts_text_encoder,
+        "has_conv": message.has_conv,
+        "is_dora": message.is_dora,
+        "autov2": message.autov2,
+        "ss_hash": message.ss_hash,
+        "file_name": message.file_name,
+        "size_bytes": message.size_bytes,
+        "source": message.source,
+        "create_time": moment(message.create_time),
+        "metadata": dict(message.metadata),
     }
 
 

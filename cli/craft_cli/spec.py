@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from craft_protos.reasons import CraftError, invalid
 
-from craft_cli import drawing
+from craft_cli import drawing, loras
+from craft_cli.loras import LoraUse
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
 
 FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
+_MISSING = ("", "fail", "skip")
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
@@ -34,6 +36,14 @@ class Spec:
     sampler: str = ""
     format: str = ""
     deterministic: bool = False
+    loras: tuple[LoraUse, ...] = ()
+    lora_missing: str = ""
+    trigger_words: bool = False
+
+    def with_default_model(self, name: str) -> Spec:
+        """The configured model where none is named; where LoRAs are, the daemon finds the one that they are for."""
+        is_open = bool(self.model or self.loras) or loras.has_tags(self.prompt)
+        return self if is_open else replace(self, model=name)
 
     def with_seed(self) -> Spec:
         """The same with a seed of its own: the client makes it, so that a repeated request is the same."""
@@ -45,10 +55,14 @@ class Spec:
 
         if self.count < 1:
             raise invalid("count", f"{self.count} is too few", "ask for at least one picture")
-        generate = jobs_pb2.GenerateSpec(format=_format_number(self.format))
+        generate = jobs_pb2.GenerateSpec(
+            format=_format_number(self.format), lora_missing=_missing_number(self.lora_missing)
+        )
         for name, value in vars(self).items():
-            if name != "format" and value is not None:
+            if name not in ("format", "loras", "lora_missing") and value is not None:
                 _put(generate, name, value)
+        for use in self.loras:
+            use.add_to(generate)
         return generate
 
 
@@ -71,6 +85,19 @@ def format_name(text: str) -> str:
     if found is None:
         raise CraftError("USAGE", f"craft writes no {text!r} files", "use png, jpeg or webp")
     return found
+
+
+def missing_name(text: str) -> str:
+    """fail or skip. Raises USAGE."""
+    if text.lower() not in _MISSING:
+        raise CraftError("USAGE", f"--lora-missing: {text!r} is neither fail nor skip", "see `craft generate --help`")
+    return text.lower()
+
+
+def _missing_number(name: str) -> jobs_pb2.LoraMissing.ValueType:
+    from craft_protos import jobs_pb2
+
+    return jobs_pb2.LORA_MISSING_SKIP if name == "skip" else jobs_pb2.LORA_MISSING_UNSPECIFIED
 
 
 def _format_number(name: str) -> jobs_pb2.ImageFormat.ValueType:
@@ -137,6 +164,9 @@ _KINDS: dict[str, tuple[type, str]] = {
     "sampler": (str, "text"),
     "format": (str, "png, jpeg or webp"),
     "deterministic": (bool, "true or false"),
+    "loras": (list, "a list"),
+    "lora_missing": (str, "fail or skip"),
+    "trigger_words": (bool, "true or false"),
 }
 
 
@@ -145,10 +175,14 @@ def _checked(name: str, value: Any) -> Any:
     if name not in _KINDS:
         near = difflib.get_close_matches(name, _KINDS, n=1)
         raise invalid(name, "no such field", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_KINDS)}")
+    if name == "loras":
+        return loras.from_json(value)
     kind, meaning = _KINDS[name]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise invalid(name, f"must be {meaning}")
+    if name == "lora_missing" and value not in _MISSING:
         raise invalid(name, f"must be {meaning}")
     if name == "format":
         value = FORMATS.get(str(value).lower())

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from craft_protos import config
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, output
+from craft_cli import completing, loras, output
 from craft_cli import spec as specs
 from craft_cli.delivery import Manner, draw
 from craft_cli.parsing import CONTEXT, QuickCommand
@@ -32,6 +32,8 @@ Examples:
   craft generate "a red apple" -n 4 -o 'apple-{seed}.png'
   craft generate "a red apple" --seed 7 -s 30 --sampler "dpm++ 2m karras"
   echo "a red apple" | craft generate -o apple.webp
+  craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
+  craft generate "a red apple <lora:watercolor:0.8>"
   craft generate "a red apple" -o - | magick - apple.gif
   craft generate --batch prompts.txt -o 'out/{n:03}.png' | jq -r .path
 
@@ -42,10 +44,19 @@ Names: without -o a picture goes to ./SLUG-SEED.png, its prompt and its seed.
   apple-1.png, apple-2.png, apple-3.png. What exists is kept, without --force.
 
 \b
-Exit codes: 0 done, 1 the job failed, 2 usage, 65 bad data, 66 no such model,
+Exit codes: 0 done, 1 the job failed, 2 usage, 65 bad data, 66 no such model or LoRA,
   69 no daemon, 73 the file exists, 74 it cannot be written, 75 try later,
   130 interrupted.
 """
+
+_LORAS = typer.Option(
+    [],
+    "-l",
+    "--lora",
+    metavar="LORA[:WEIGHT]",
+    help="A LoRA to apply, and how much; may be repeated.",
+    autocompletion=completing.loras,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -55,6 +66,11 @@ def generate(
     prompt: str = typer.Argument(None, metavar="PROMPT", help="What to draw; - or nothing: read from stdin."),
     *,
     model: str = typer.Option("", "-m", "--model", help="Model to draw with.", autocompletion=completing.models),
+    lora: list[str] = _LORAS,
+    lora_missing: str = typer.Option(
+        "", "--lora-missing", metavar="fail|skip", help="What to do where a LoRA fits in part only: fail."
+    ),
+    trigger_words: bool = typer.Option(False, "--trigger-words", help="Add the LoRAs' trigger words to the prompt."),
     count: int = typer.Option(1, "-n", "--count", help="Number of pictures; each has the next seed."),
     width: int = typer.Option(None, "-W", "--width", help="Pixels; the model's own size if not given."),
     height: int = typer.Option(None, "-H", "--height", help="Pixels; the model's own size if not given."),
@@ -81,7 +97,7 @@ def generate(
     settings = config.load(session.paths.config_file).generate
     wanted = Spec(
         negative_prompt=negative,
-        model=model or settings.model,
+        model=model,
         width=width,
         height=height,
         steps=steps,
@@ -91,11 +107,14 @@ def generate(
         sampler=sampler or settings.sampler,
         format=_format(file_format, "" if batch else out, settings.format),
         deterministic=deterministic,
+        loras=tuple(loras.parse(one) for one in lora),
+        lora_missing=specs.missing_name(lora_missing),
+        trigger_words=trigger_words,
     )
     if batch is not None:
         _refuse_with_batch(prompt, out, plan)
-        raise typer.Exit(_run_batch(session, batch, wanted, out, force=force, detach=detach))
-    wanted = replace(wanted, prompt=_prompt(prompt))
+        raise typer.Exit(_run_batch(session, batch, wanted, settings.model, out=out, force=force, detach=detach))
+    wanted = replace(wanted, prompt=_prompt(prompt)).with_default_model(settings.model)
     if plan or detach:
         _without_waiting(session, wanted, _target(wanted, out, force), as_json=as_json, plan=plan)
         return
@@ -184,6 +203,7 @@ def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, 
         ["plan", ""],
         [
             ["model", f"{known['model']} ({loading})"],
+            *[["LoRA", _fitness(use)] for use in known["loras"]],
             ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
             ["device", known["device"] or "not known yet"],
             ["size", f"{known['width']}x{known['height']}"],
@@ -197,18 +217,26 @@ def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, 
     )
 
 
+def _fitness(use: dict[str, Any]) -> str:
+    how = "fits" if use["fits"] else f"does not fit: {use['why_not']}"
+    return f"{use['name']}:{use['weight']:g} ({how})"
+
+
 def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:
     clash = "a prompt" if prompt is not None else "-o -" if out == output.STDOUT else "--plan" if plan else ""
     if clash:
         raise CraftError("USAGE", f"--batch does not go with {clash}", "see `craft generate --help`")
 
 
-def _run_batch(session: Session, batch: str, wanted: Spec, out: str | None, *, force: bool, detach: bool) -> int:
+def _run_batch(
+    session: Session, batch: str, wanted: Spec, model: str, *, out: str | None, force: bool, detach: bool
+) -> int:
+    """`model`: of lines that name neither one nor a LoRA."""
     from craft_cli.batching import Batch, Plan
 
     output.target(out, many=True, file_format=wanted.format, force=force)  # a bad pattern is found before any line
     with _open_batch(batch) as lines:
-        return Batch(session, Plan(wanted, out, force, detach)).run(lines)
+        return Batch(session, Plan(wanted, model, out, force, detach)).run(lines)
 
 
 def _open_batch(name: str) -> AbstractContextManager[Iterable[bytes]]:

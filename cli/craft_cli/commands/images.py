@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, errors, output, units
+from craft_cli import completing, errors, loras, output, units
 from craft_cli import spec as specs
 from craft_cli.parsing import CONTEXT, QuickCommand, new_app
 from craft_cli.session import Session
@@ -74,6 +74,7 @@ def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
         output.print_json(image)
         return
     origin = image.pop("provenance") or {}
+    origin["loras"] = loras.shown(origin.get("loras") or [])
     rows = [[name.replace("_", " "), str(value)] for name, value in image.items() if name != "id"]
     rows += [[name.replace("_", " "), str(value)] for name, value in origin.items() if name not in image]
     output.print_table(["picture", str(image["id"])], rows)
@@ -152,6 +153,7 @@ def replay(
         output.refuse_terminal()
     original = remaking.read_original(file)
     session = Session()
+    remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
     extension = file_format or output.extension_of(out)
     if extension:
@@ -173,6 +175,7 @@ def verify(
 
     original = remaking.read_original(file)
     session = Session()
+    remaking.require_loras(session, original.provenance)
     name = model or remaking.find_model(session, original.provenance)
     verdict = remaking.verify(session, original, name, tolerance)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from craft_protos.reasons import CraftError
 
-from craft_cli import output, units
+from craft_cli import loras, output, units
 from craft_cli.parsing import CONTEXT, QuickCommand, new_app
 from craft_cli.session import Session
 
@@ -68,11 +68,13 @@ def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
     if as_json:
         output.print_json(shapes.job(job))
         return
+    asked = shapes.spec(job.generate)
+    asked["loras"] = loras.shown(asked["loras"])
     rows = [
         ["state", shapes.state_of(job.state).lower()],
         ["created", shapes.moment(job.create_time) or ""],
         ["attempts", str(job.attempts)],
-        *[[name.replace("_", " "), str(value)] for name, value in shapes.spec(job.generate).items() if value != ""],
+        *[[name.replace("_", " "), str(value)] for name, value in asked.items() if value != ""],
         *[["picture", f"{image.id}  seed {image.seed}"] for image in job.images],
     ]
     if job.error.reason:

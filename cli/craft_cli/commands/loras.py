@@ -1,0 +1,162 @@
+"""craft lora: adapters that pictures are drawn with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from craft_protos.reasons import CraftError
+
+from craft_cli import completing, errors, output, units
+from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.session import Session
+
+if TYPE_CHECKING:
+    from craft_protos import loras_pb2
+
+app = new_app(
+    "Add, list and edit LoRAs. A LoRA goes by its id, name, file name or the beginning of its sha256.",
+    examples=(
+        "Examples:\n  craft lora add watercolor.safetensors --weight 0.8\n"
+        "  craft lora add some-org/watercolor-lora:v2.safetensors --name watercolor\n"
+        "  craft generate 'a red apple' -l watercolor:0.6\n"
+        "  craft lora list --model pocket --json | jq -r '.[].name'"
+    ),
+)
+
+_LORA = typer.Argument(..., metavar="LORA", help="Id, name, sha256 or file name.", autocompletion=completing.loras)
+_LORAS = typer.Argument(..., metavar="LORA...", help="Ids, names or hashes.", autocompletion=completing.loras)
+_JSON = typer.Option(False, "--json", help="JSON on stdout.")
+
+
+@app.command("add", cls=QuickCommand, context_settings=CONTEXT)
+def add(
+    source: str = typer.Argument(..., metavar="PATH|ORG/NAME[:FILE]", help="A .safetensors file, or one on the hub."),
+    *,
+    name: str = typer.Option("", "--name", help="What to call it; as its file is called if not given."),
+    weight: float = typer.Option(None, "--weight", help="How much of it, where a picture does not say; 1."),
+    trigger: str = typer.Option("", "--trigger", help="Its trigger words; those in its file if not given."),
+    as_json: bool = _JSON,
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
+) -> None:
+    """Add a LoRA: a file is used where it lies, and sent where the daemon is on another machine."""
+    from craft_cli import importing, shapes
+
+    session = Session()
+    header = importing.header(source, session, name=name, weight=weight, trigger=trigger)
+    lora = importing.add(session, source, header, quiet=quiet)
+    if as_json:
+        output.print_json(shapes.whole_lora(lora))
+        return
+    output.line(lora.name)
+    _tell(lora, asked_name=name, quiet=quiet)
+
+
+@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+def list_loras(
+    model: str = typer.Option(
+        "", "-m", "--model", help="Only those that fit this model.", autocompletion=completing.models
+    ),
+    as_json: bool = _JSON,
+) -> None:
+    """List LoRAs."""
+    from craft_cli import drawing, shapes
+
+    loras = drawing.insist(Session(), lambda client: client.list_loras(model))
+    if as_json:
+        output.print_json([shapes.lora(lora) for lora in loras])
+        return
+    output.print_table(
+        ["id", "name", "base", "rank", "weight", "size", "trigger words"],
+        [
+            [
+                lora.id,
+                lora.name,
+                lora.base or "?",
+                str(lora.rank),
+                f"{lora.weight:g}",
+                units.size(lora.size_bytes),
+                lora.trigger,
+            ]
+            for lora in loras
+        ],
+    )
+
+
+@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
+    """Show one LoRA: what it is for, its trigger words, and the hashes that other programs know it by."""
+    from craft_cli import drawing, shapes
+
+    known = shapes.whole_lora(drawing.insist(Session(), lambda client: client.get_lora(lora)))
+    if as_json:
+        output.print_json(known)
+        return
+    notes = known.pop("metadata")
+    rows = [[_NAMES.get(field, field.replace("_", " ")), _cell(value)] for field, value in known.items()]
+    output.print_table(["LoRA", known["id"]], rows[1:] + [[key, str(value)] for key, value in notes.items()])
+
+
+@app.command("edit", cls=QuickCommand, context_settings=CONTEXT)
+def edit(
+    lora: str = _LORA,
+    *,
+    name: str = typer.Option(None, "--name", help="What to call it from now on."),
+    weight: float = typer.Option(None, "--weight", help="How much of it, where a picture does not say."),
+    trigger: str = typer.Option(None, "--trigger", help="Its trigger words; '' for none."),
+    as_json: bool = _JSON,
+) -> None:
+    """Change a LoRA's name, weight or trigger words."""
+    from craft_protos import loras_pb2
+
+    from craft_cli import shapes
+
+    if name is None and weight is None and trigger is None:
+        raise CraftError("USAGE", "what shall be changed?", "give --name, --weight or --trigger")
+    request = loras_pb2.UpdateLoraRequest(lora=lora, name=name, weight=weight, trigger=trigger)
+    changed = Session().client.update_lora(request)
+    if as_json:
+        output.print_json(shapes.whole_lora(changed))
+    else:
+        output.line(changed.name)
+
+
+@app.command("rm", cls=QuickCommand, context_settings=CONTEXT)
+def remove(loras: list[str] = _LORAS) -> None:
+    """Forget LoRAs. A file that was used where it lies stays there; one that was sent is deleted."""
+    client = Session().client
+    for lora in loras:
+        found = client.get_lora(lora)
+        client.delete_lora(found.id)
+        output.line(found.name)
+
+
+_NAMES = {
+    "trigger": "trigger words",
+    "autov2": "AutoV2 hash",
+    "ss_hash": "kohya's hash",
+    "adapts_text_encoder": "text encoder",
+    "has_conv": "convolutions",
+    "is_dora": "DoRA",
+    "size_bytes": "size",
+}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _tell(lora: loras_pb2.Lora, *, asked_name: str, quiet: bool) -> None:
+    """On stderr, what a user wants to know next."""
+    if asked_name and lora.name != asked_name:
+        errors.say(f"craft: it is here already, as {lora.name}: craft lora edit {lora.id} --name {asked_name}")
+    if quiet:
+        return
+    base = lora.base or "a model that its file does not name"
+    errors.say(errors.one_line(f"craft: for {base}, rank {lora.rank}, {lora.layers} layers"))
+    if lora.trigger:
+        errors.say(errors.one_line(f"craft: trigger words: {lora.trigger}"))
+    elif tags := lora.metadata.get("ss_tag_frequency"):
+        errors.say(errors.one_line(f"craft: it names no trigger words; its pictures were most often tagged {tags}"))
