@@ -25,6 +25,7 @@ from craft_protos import (
     images_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    loras_pb2_grpc,
     models_pb2_grpc,
 )
 from craft_protos.config import find_paths
@@ -111,6 +112,7 @@ class Daemon:
         self.channel = grpc.aio.insecure_channel(address)
         self.jobs = jobs_pb2_grpc.JobsStub(self.channel)
         self.images = images_pb2_grpc.ImagesStub(self.channel)
+        self.loras = loras_pb2_grpc.LorasStub(self.channel)
         self.models = models_pb2_grpc.ModelsStub(self.channel)
         self.daemon = daemon_pb2_grpc.DaemonStub(self.channel)
 

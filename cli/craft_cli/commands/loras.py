@@ -94,7 +94,7 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
         return
     notes = known.pop("metadata")
     rows = [[_NAMES.get(field, field.replace("_", " ")), _cell(value)] for field, value in known.items()]
-    output.print_table(["LoRA", known["id"]], rows[1:] + [[key, str(value)] for key, value in notes.items()])
+    output.print_table(["LoRA", known["id"]], rows + [[key, str(value)] for key, value in notes.items()])
 
 
 @app.command("edit", cls=QuickCommand, context_settings=CONTEXT)
