@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from craft_protos.reasons import CraftError
@@ -211,16 +212,19 @@ def test_damaged_and_unsafe_files(tmp_path: Path, kind: str) -> None:
     assert error.reason == reason and says in error.message
 
 
-def test_the_command_that_converts_a_pickle_works(tmp_path: Path) -> None:
-    import torch
-
-    path = tmp_path / "old one.pt"
-    torch.save({f"{ATTENTION}.lora_down.weight": torch.zeros(4, 192)}, path)
-    hint = refusal(path).hint
-    assert hint.startswith("convert it: python -c ")
-    command = hint.removeprefix("convert it: python").strip()
-    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, timeout=ENOUGH_S)
-    assert lora.check(tmp_path / "old one.safetensors").adapter.layers == 1
+def test_the_command_that_converts_a_pickle_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run with stand-ins for torch, whose import takes longer than all else here."""
+    path = tmp_path / "it's old.pt"
+    kohya(path)
+    interpreter, flag, code = shlex.split(refusal(path).hint.removeprefix("convert it: "))
+    assert (interpreter, flag) == ("python", "-c")
+    loaded, saved = Mock(), Mock()
+    loaded.return_value = {"state_dict": {"w": Mock()}}
+    monkeypatch.setitem(sys.modules, "torch", Mock(load=loaded))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", Mock(save_file=saved))
+    exec(code, {})
+    loaded.assert_called_once_with(str(path), map_location="cpu", weights_only=True)
+    assert saved.call_args.args[1] == str(path.with_suffix(".safetensors"))
 
 
 HOSTILE = {
@@ -256,7 +260,7 @@ def test_hostile_headers(tmp_path: Path, kind: str) -> None:
         text = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
         path.write_bytes(struct.pack("<Q", len(text)) + text)
     elif kind == "too many tensors":
-        write(path, {f"t{number}": ("F32", (0,), b"") for number in range(50_001)})
+        write(path, {f"t{number}": ("F32", (0,), b"") for number in range(20_001)})
     else:
         path.write_bytes(struct.pack("<Q", 1 << 62) + b"{")
     assert refusal(path).reason == "CORRUPT_FILE"

@@ -38,7 +38,7 @@ _CROSS = re.compile(r"attn2[._](processor\.)?to_[kv](_lora)?$")
 _FLUX = re.compile(r"(^|[._])(single_transformer_blocks|single_blocks|double_blocks)[._]")
 _SD3 = re.compile(r"(^|[._])joint_blocks[._]")
 _SECOND_TEXT = re.compile(r"^(lora_te2_|te2[._]|text_encoder_2)")
-_MOST_TENSORS, _LONGEST_NAME = 50_000, 500  # the largest LoRAs have some 5,000
+_MOST_TENSORS, _LONGEST_NAME = 20_000, 500  # the largest LoRAs have some 5,000
 _WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 _ARCHITECTURES = (
     (re.compile(r"^stable-diffusion-v1|^sd_v1|^sd1"), "sd1"),

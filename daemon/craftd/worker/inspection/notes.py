@@ -14,8 +14,8 @@ _MOST_KEYS = 64
 _LONGEST_KEY, _LONGEST_VALUE = 80, 500  # characters
 _LARGEST_BYTES = 16 << 10  # of all together
 _TAGS = "ss_tag_frequency"
-_LONGEST_TAGS = 4 << 20
-_MOST_TAGS = 10
+_LONGEST_TAGS = 4 << 20  # characters
+_MOST_TAGS, _LONGEST_TAG = 10, 40
 _TRIGGER = "modelspec.trigger_phrase"
 _LONGEST_TRIGGER = 200
 _NONE = ("", "None", "null")
@@ -55,8 +55,9 @@ def frequent_tags(text: str) -> list[str]:
     for tags in folders.values():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
             if type(count) is int and 0 < count < 1 << 32:
-                counts[plain(tag, 40)] += count
-    return [tag for tag, _ in counts.most_common(_MOST_TAGS) if tag]
+                counts[tag] += count
+    found = [plain(tag, _LONGEST_TAG) for tag, _ in counts.most_common(_MOST_TAGS)]
+    return [tag for tag in found if tag]
 
 
 def plain(text: str, longest: int) -> str:
