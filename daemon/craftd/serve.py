@@ -17,6 +17,7 @@ from craft_protos.reasons import CraftError
 import craftd
 from craftd.control import Control, Stop
 from craftd.endpoint import Endpoint
+from craftd.hub.client import connect
 from craftd.images.files import ImageFiles
 from craftd.images.service import ImageService
 from craftd.jobs import table
@@ -26,7 +27,9 @@ from craftd.jobs.service import JobService
 from craftd.logs import Log, close_log, open_log
 from craftd.loras.files import LoraFiles
 from craftd.loras.service import LoraService
+from craftd.models.halves import Halves
 from craftd.models.hashes import FileHashes
+from craftd.models.importing import Importer
 from craftd.models.registry import BUILT_IN, Registry
 from craftd.models.residency import Residency
 from craftd.models.service import ModelService
@@ -79,8 +82,10 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     supervisor = Supervisor(partial(LocalWorker.start, settings.worker, paths.files_dir), settings.worker)
     residency = Residency(supervisor, settings.daemon.keep_alive_s)
     supervisor.listen(residency)
-    registry = Registry(paths.models_dir, Path(craftd.__file__).parent / BUILT_IN)
-    models = ModelService(registry, Verdicts(database, inspect), FileHashes(database), residency)
+    registry = Registry(paths.models_dir, Path(craftd.__file__).parent / BUILT_IN, database)
+    importer = Importer(registry, Verdicts(database, inspect), database, connect, Halves(settings.worker, residency))
+    models = ModelService(registry, importer, FileHashes(database), residency)
+    await models.open()
     images, hub = ImageService(database, ImageFiles(paths.images_dir)), Hub()
     loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
     await loras.open()

@@ -51,6 +51,7 @@ REASONS: dict[str, Reason] = {
     "DISK_FULL": Reason("RESOURCE_EXHAUSTED", 507, 74, "an image could not be written"),
     "JOB_FAILED": Reason("INTERNAL", 500, 1, "the job failed"),
     "DIFFERENT": Reason("FAILED_PRECONDITION", 409, 1, "the image made again is not the same"),
+    "IN_USE": Reason("FAILED_PRECONDITION", 409, 75, "jobs still need it"),
     "NAME_TAKEN": Reason("ALREADY_EXISTS", 409, 65, "the name belongs to something else"),
     # The model hub
     "HUB_GATED": Reason("PERMISSION_DENIED", 403, 77, "the repository's terms must be accepted, or a token is needed"),

@@ -58,9 +58,11 @@ async def test_chosen_files_come_whole_and_pinned(process: HubProcess, hub: Hub,
     told: list[tuple[str, int, int]] = []
     listing = await process.list(Address(NAME))
     assert listing.source == f"{NAME}@{COMMIT}"
-    assert await process.missing_bytes(listing, ["it.safetensors"]) == len(BIG)
+    missing = await process.missing(listing, ["it.safetensors"])
+    assert missing.bytes == len(BIG)
     fetched = await process.fetch(listing, ["it.safetensors"], lambda *one: told.append(one))
     assert fetched.paths["it.safetensors"].read_bytes() == BIG
+    assert [fetched.paths["it.safetensors"].resolve()] == list(missing.blobs)
     assert fetched.folder == tmp_path / "hub" / "models--stranger--things" / "snapshots" / COMMIT
     assert (fetched.commit, fetched.downloaded_bytes) == (COMMIT, len(BIG))
     assert hub.downloads() == ["it.safetensors"]
@@ -336,7 +338,7 @@ async def test_what_an_earlier_attempt_left_is_gone_on_with(hub: Hub, tmp_path: 
     part.write_bytes(BIG[:70_000])
     async with client.connect() as process:
         listing = await process.list(Address(NAME))
-        assert await process.missing_bytes(listing, ["it.safetensors"]) == len(BIG) - 70_000
+        assert (await process.missing(listing, ["it.safetensors"])).bytes == len(BIG) - 70_000
         fetched = await process.fetch(listing, ["it.safetensors"], _ignore)
     assert fetched.paths["it.safetensors"].read_bytes() == BIG
     assert hub.asked[-1][1]["range"] == "bytes=70000-"

@@ -67,7 +67,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     files = [RemoteFile(path, size_bytes, digest) for path, size_bytes, digest in given["files"]]
     cache = Cache(given["repository"])
     if kind == "missing":
-        return {"bytes": transfers.missing(cache, given["commit"], files)}
+        absent = transfers.missing(cache, given["commit"], files)
+        count = transfers.missing_bytes(cache, given["commit"], files)
+        return {"bytes": count, "blobs": [str(cache.blob(file).resolve()) for file in absent if file.digest]}
     snapshot = str(cache.snapshot(given["commit"]))
     if given["is_offline"]:
         return {"folder": snapshot, "downloaded_bytes": 0}

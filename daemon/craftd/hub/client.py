@@ -23,7 +23,7 @@ from typing import Any
 
 from craft_protos.reasons import REASONS, CraftError
 
-from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
+from craftd.hub.repository import Address, Fetched, Listing, Missing, RemoteFile
 
 Progress = Callable[[str, int, int], None]
 """What is being done ("downloading unet/config.json"), bytes done, bytes in all."""
@@ -62,7 +62,7 @@ class HubProcess:
             listing.commit, folder, {file.path: folder / file.path for file in files}, int(answer["downloaded_bytes"])
         )
 
-    async def missing_bytes(self, listing: Listing, paths: Sequence[str]) -> int:
+    async def missing(self, listing: Listing, paths: Sequence[str]) -> Missing:
         """What fetching them would download."""
         files = [_known(listing, path) for path in dict.fromkeys(paths)]
         request = {
@@ -70,7 +70,8 @@ class HubProcess:
             "commit": listing.commit,
             "files": [[file.path, file.size_bytes, file.digest] for file in files],
         }
-        return int((await self._ask({"missing": request}, lambda *_: None))["bytes"])
+        answer = await self._ask({"missing": request}, lambda *_: None)
+        return Missing(int(answer["bytes"]), tuple(Path(str(blob)) for blob in answer["blobs"]))
 
     async def _ask(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -71,6 +71,14 @@ class Fetched:
     downloaded_bytes: int  # what was not in the cache before
 
 
+@dataclass(frozen=True)
+class Missing:
+    """What is not in the cache yet: in bytes, and where it will lie."""
+
+    bytes: int
+    blobs: tuple[Path, ...]
+
+
 def is_commit(text: str) -> bool:
     return _COMMIT.fullmatch(text) is not None
 

@@ -27,9 +27,14 @@ _SPARE_BYTES = 64 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def missing(cache: Cache, commit: str, files: Sequence[RemoteFile]) -> int:
-    """What is still to be downloaded, in bytes."""
-    absent = [file for file in files if not cache.holds(file) and cache.found(file, commit) is None]
+def missing(cache: Cache, commit: str, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Those that the cache does not hold."""
+    return [file for file in files if not cache.holds(file) and cache.found(file, commit) is None]
+
+
+def missing_bytes(cache: Cache, commit: str, files: Sequence[RemoteFile]) -> int:
+    """What is still to be downloaded."""
+    absent = missing(cache, commit, files)
     return sum(file.size_bytes - min(file.size_bytes, _part_bytes(cache, file)) for file in absent)
 
 
@@ -39,7 +44,7 @@ def fetch(repository: str, commit: str, files: Sequence[RemoteFile], progress: P
     Raises CORRUPT_FILE, DISK_FULL, HUB_GATED, HUB_UNREACHABLE, HUB_UNTRUSTED, UNKNOWN_REPOSITORY.
     """
     cache = Cache(repository)
-    needed = missing(cache, commit, files)
+    needed = missing_bytes(cache, commit, files)
     _check_room(cache, needed)
     total, done = sum(file.size_bytes for file in files), 0
     for file in files:

@@ -8,25 +8,24 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from craft_protos import samplers
 from craft_protos.reasons import CraftError
 
+from craftd.models import choosing
+from craftd.models.choosing import INDEX
 from craftd.models.model import Defaults, Model, ModelFile
 
-_INDEX = "model_index.json"
 _LONGEST_JSON_BYTES = 16 << 20
-_TEXT_FILES = {".json", ".txt", ".model"}
-_PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _FAMILIES = {
     "StableDiffusionPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
 }
-_UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}  # by these families
 _PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 _SCHEDULERS = {
     "DDIMScheduler": "DDIM",
@@ -55,13 +54,13 @@ _OVERRIDES: dict[str, type] = {"width": int, "height": int, "steps": int, "guida
 
 
 def is_model(folder: Path) -> bool:
-    return (folder / _INDEX).is_file()
+    return (folder / INDEX).is_file()
 
 
-def read(folder: Path, *, name: str, built_in: bool = False) -> Model:
-    """The model in `folder`. One that is broken is a Model too, with `refused` saying why."""
+def read(folder: Path, *, name: str, built_in: bool = False, only: Sequence[str] | None = None) -> Model:
+    """The model in `folder`, or just the files in `only`. A broken one is a Model too, with `refused` saying why."""
     try:
-        return _read(folder, name, built_in)
+        return _read(folder, name, built_in, only)
     except CraftError as exc:
         return refused(folder, exc, name=name, built_in=built_in)
 
@@ -83,25 +82,35 @@ def refused(folder: Path, why: CraftError, *, name: str, built_in: bool = False)
     )
 
 
-def _read(folder: Path, name: str, built_in: bool) -> Model:
-    index = _json(folder / _INDEX)
-    pipeline = str(index.get("_class_name", ""))
-    family = _FAMILIES.get(pipeline, "generic")
-    files = _files(folder, index, family)
+def _read(folder: Path, name: str, built_in: bool, only: Sequence[str] | None) -> Model:
+    index = _json(folder / INDEX)
+    pipeline, family = pipeline_of(index)
+    files = _files(folder, index, family) if only is None else _listed(folder, only)
     return Model(
         name=name,
         folder=folder,
         family=family,
         pipeline=pipeline,
-        granularity=max(8, _vae_factor(folder) * _token_side(folder, family)),
-        defaults=_defaults(folder, family),
+        granularity=granularity(folder, family),
+        defaults=defaults(folder, family),
         files=files,
-        precision=_precision(files),
+        precision=precision(files),
         built_in=built_in,
     )
 
 
-def _defaults(folder: Path, family: str) -> Defaults:
+def pipeline_of(index: dict[str, Any]) -> tuple[str, str]:
+    """(the diffusers class, craft's family for it)"""
+    pipeline = str(index.get("_class_name", ""))
+    return pipeline, _FAMILIES.get(pipeline, "generic")
+
+
+def granularity(folder: Path, family: str) -> int:
+    return max(8, _vae_factor(folder) * _token_side(folder, family))
+
+
+def defaults(folder: Path, family: str) -> Defaults:
+    """What its configurations tell."""
     side = _sample_size(folder) * _vae_factor(folder)
     derived: dict[str, Any] = {
         "width": side,
@@ -161,53 +170,32 @@ def _vae_factor(folder: Path) -> int:
 
 
 def _files(folder: Path, index: dict[str, Any], family: str) -> tuple[ModelFile, ...]:
-    found = [_file(folder / _INDEX, _INDEX)]
-    unused = set() if family == "generic" else _UNUSED
-    for part, value in sorted(index.items()):
-        if isinstance(value, list) and len(value) == 2 and value[1] is not None and part not in unused:
-            found += _part_files(folder / part, part)
+    found = [_file(folder / INDEX, INDEX)]
+    for part in choosing.parts(index, family):
+        found += _part_files(folder / part, part)
     return tuple(found)
 
 
 def _part_files(folder: Path, part: str) -> list[ModelFile]:
-    if re.search(r"[/\\]|^\.", part):
-        raise CraftError("UNSAFE_PATH", f"{folder.parent / _INDEX}: {part!r} is not the name of a part")
     if not folder.is_dir():
         raise CraftError("CORRUPT_FILE", f"{folder}: the folder is missing")
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    weights = [path for path in paths if path.suffix == ".safetensors"]
-    if not weights and any(path.suffix in _PICKLES for path in paths):
-        raise CraftError("UNSAFE_FORMAT", f"{folder}: only pickle files, which could run code, hold the weights")
-    indexes = [path for path in paths if ".safetensors.index." in path.name]
-    texts = [
-        path for path in paths if path.suffix in _TEXT_FILES and path not in indexes and ".index." not in path.name
-    ]
-    chosen = texts + _choose_weights(weights, indexes)
-    return [_file(path, f"{part}/{_plain_name(path.name)}") for path in chosen]
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    chosen = choosing.of_part(names, str(folder))
+    return [_file(folder / name, f"{part}/{choosing.plain_name(name)}") for name in chosen]
 
 
-def _choose_weights(weights: list[Path], indexes: list[Path]) -> list[Path]:
-    """The full-precision files where they are there, else those of a variant (fp16)."""
-    plain = [path for path in weights if not _is_variant(path.name)]
-    if plain:
-        return plain + [path for path in indexes if not _is_variant(path.name)]
-    return weights + indexes
-
-
-def _is_variant(name: str) -> bool:
-    return re.search(r"\.(fp16|bf16|fp32|non_ema)\b", name) is not None
-
-
-def _plain_name(name: str) -> str:
-    """A single file of a variant goes by the plain name; shards keep theirs, which their index lists."""
-    return name if re.search(r"-\d+-of-\d+", name) else re.sub(r"\.(fp16|bf16|fp32|non_ema)(?=\.)", "", name)
+def _listed(folder: Path, names: Sequence[str]) -> tuple[ModelFile, ...]:
+    for name in names:
+        if not (folder / name).is_file():
+            raise CraftError("CORRUPT_FILE", f"{folder / name}: the file is missing", "pull the model again")
+    return tuple(_file(folder / name, choosing.plain_path(name)) for name in names)
 
 
 def _file(path: Path, name: str) -> ModelFile:
     return ModelFile(name, path, path.stat().st_size)
 
 
-def _precision(files: tuple[ModelFile, ...]) -> str:
+def precision(files: tuple[ModelFile, ...]) -> str:
     for part in ("unet/", "transformer/"):
         for file in files:
             if file.path.startswith(part) and file.path.endswith(".safetensors"):

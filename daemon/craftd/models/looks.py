@@ -1,4 +1,4 @@
-"""How a model's folder looks from outside: equal looks, equal contents. Nothing is opened."""
+"""How a model's folder, or its one file, looks from outside: equal looks, equal contents. Nothing is opened."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ def look(folder: Path) -> str:
 
 def _entries(root: Path) -> Iterator[_Entry]:
     """Links twice: themselves, and what they lead to."""
+    if not root.is_dir():
+        yield str(root), root.lstat()
+        return
     count, waiting = 0, [root]
     while waiting:
         with os.scandir(waiting.pop()) as entries:

@@ -1,10 +1,12 @@
-"""A model: a diffusers folder that craft can draw with."""
+"""A model: a diffusers folder, or a checkpoint of one file, that craft can draw with."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from craft_protos.reasons import CraftError
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ModelFile:
 @dataclass(frozen=True)
 class Model:
     name: str
-    folder: Path
+    folder: Path  # or the checkpoint's file
     family: str  # "sd", "sdxl", "sd3", "flux", or "generic"
     pipeline: str  # the diffusers class
     granularity: int  # sides are multiples of this, in pixels
@@ -39,10 +41,16 @@ class Model:
     refused: str = ""  # the reason's name, where it cannot be drawn with
     refused_why: str = ""
     refused_hint: str = ""
+    source: str = ""  # where it came from
 
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
+
+    def check_usable(self) -> None:
+        """Raises why it cannot be drawn with, if it cannot."""
+        if self.refused:
+            raise CraftError(self.refused, f"model {self.name}: {self.refused_why}", self.refused_hint, field="model")
 
 
 @dataclass(frozen=True)
@@ -79,3 +87,13 @@ class ModelView:
     model: Model
     sha256: str = ""  # of its manifest, where that is known
     loaded_on: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of an import."""
+
+    doing: str
+    bytes_done: int = 0
+    bytes_total: int = 0

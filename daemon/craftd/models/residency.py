@@ -55,6 +55,10 @@ class Residency:
         self._touch(name)
         self.changed()
 
+    def is_needed(self, name: str) -> bool:
+        """By a job that is not finished, or by somebody who loads it."""
+        return self._users[name] > 0
+
     def is_loaded(self, name: str) -> bool:
         return name in self._residents
 
@@ -71,6 +75,12 @@ class Residency:
     def device(self) -> str:
         vitals = self._supervisor.vitals
         return vitals.hello.device if vitals is not None else ""
+
+    @property
+    def precision(self) -> str:
+        """That the worker computes in; "" while none has said."""
+        vitals = self._supervisor.vitals
+        return vitals.hello.precision if vitals is not None else ""
 
     def evicted_by(self, model: Model) -> tuple[str, ...]:
         """What would be unloaded to make room for it; () too while no worker has told of its memory."""

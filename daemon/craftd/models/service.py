@@ -1,30 +1,36 @@
-"""Models: listed, shown, loaded, unloaded."""
+"""Models: listed, shown, imported, named, loaded, unloaded, removed."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.models import folder
+from craftd.models import registry as registries
 from craftd.models.hashes import FileHashes
-from craftd.models.model import Manifest, Model, ModelView
-from craftd.models.registry import Place, Registry
+from craftd.models.importing import Importer, Remote, Wish
+from craftd.models.model import Manifest, Model, ModelView, Progress
+from craftd.models.place import Place
+from craftd.models.registry import Registry
 from craftd.models.residency import Residency
-from craftd.models.verdicts import Verdicts
 
 
 class ModelService:
-    def __init__(self, registry: Registry, verdicts: Verdicts, hashes: FileHashes, residency: Residency) -> None:
+    def __init__(self, registry: Registry, importer: Importer, hashes: FileHashes, residency: Residency) -> None:
         self._registry = registry
-        self._verdicts = verdicts
+        self._importer = importer
         self._hashes = hashes
         self.residency = residency
 
+    async def open(self) -> None:
+        """Once, before anything else."""
+        await self._registry.open()
+
     async def list(self) -> list[ModelView]:
-        places = await asyncio.to_thread(self._registry.places)
-        models = await asyncio.gather(*(self._read(place) for place in places))
+        models = await asyncio.gather(*(self._read(place) for place in await self._registry.places()))
         return [await self._view(model) for model in models]
 
     async def get(self, name: str) -> ModelView:
@@ -38,9 +44,7 @@ class ModelService:
     async def usable(self, name: str) -> Model:
         """A model that can be drawn with. Raises UNKNOWN_MODEL, UNSAFE_FORMAT, UNSAFE_PATH, CORRUPT_FILE, ..."""
         model = await self._find(name)
-        if model.refused:
-            why = f"model {model.name}: {model.refused_why}"
-            raise CraftError(model.refused, why, model.refused_hint, field="model")
+        model.check_usable()
         return model
 
     async def manifest(self, name: str) -> Manifest:
@@ -56,22 +60,70 @@ class ModelService:
     async def unload(self, name: str) -> ModelView:
         """Until its memory is given back."""
         model = await self._find(name)
-        await self.residency.unload(name)
+        await self.residency.unload(model.name)
         return await self._view(model)
 
+    async def add(self, path: Path, wish: Wish) -> AsyncGenerator[Progress | ModelView, None]:
+        """How far it is, then the model, unless it was only planned. Raises as Importer.add."""
+        async for event in self._importing(lambda tell: self._importer.add(path, wish, tell)):
+            yield event
+
+    async def pull(self, remote: Remote, wish: Wish) -> AsyncGenerator[Progress | ModelView, None]:
+        """As `add`. Raises as Importer.pull."""
+        async for event in self._importing(lambda tell: self._importer.pull(remote, wish, tell)):
+            yield event
+
+    async def delete(self, name: str) -> int:
+        """Unload and forget it; bytes that were deleted. Raises UNKNOWN_MODEL, INVALID_FIELD, IN_USE."""
+        place = await self._registry.find(name)
+        self._registry.check_removable(place)
+        if self.residency.is_needed(place.name):
+            raise registries.in_use(place.name)
+        await self.residency.unload(place.name)
+        await self._registry.remove(place)
+        return await self._importer.forget_files(place)
+
+    async def set_alias(self, alias: str, name: str) -> ModelView:
+        """Raises INVALID_FIELD, NAME_TAKEN, UNKNOWN_MODEL."""
+        return await self._view(await self._read(await self._registry.set_alias(alias, name)))
+
+    async def delete_alias(self, alias: str) -> None:
+        """Raises INVALID_FIELD."""
+        await self._registry.delete_alias(alias)
+
+    async def _importing(
+        self, work: Callable[[Callable[[Progress], None]], Awaitable[Place | None]]
+    ) -> AsyncGenerator[Progress | ModelView, None]:
+        """Whoever goes away meanwhile ends it."""
+        events: asyncio.Queue[Progress | None] = asyncio.Queue()
+
+        async def run() -> Place | None:
+            try:
+                return await work(events.put_nowait)
+            finally:
+                events.put_nowait(None)
+
+        task = asyncio.create_task(run(), name="import a model")
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            place = await task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if place is not None:
+            yield await self._view(await self._read(place))
+
     async def _find(self, name: str) -> Model:
-        return await self._read(await asyncio.to_thread(self._registry.find, name))
+        return await self._read(await self._registry.find(name))
 
     async def _read(self, place: Place) -> Model:
-        """Strangers' files are checked before anything is read; what came with craft is trusted."""
-        if not place.built_in:
-            verdict = await self._verdicts.of(place.folder)
-            if verdict.reason:
-                why = CraftError(verdict.reason, verdict.message, verdict.hint)
-                return folder.refused(place.folder, why, name=place.name)
-        return await asyncio.to_thread(folder.read, place.folder, name=place.name, built_in=place.built_in)
+        return replace(await self._importer.read(place), source=place.source)
 
     async def _view(self, model: Model) -> ModelView:
-        manifest = None if model.refused else await self._hashes.known_manifest(model)
+        try:
+            manifest = None if model.refused else await self._hashes.known_manifest(model)
+        except CraftError:  # its files have just gone
+            manifest = None
         loaded_on = (self.residency.device,) if self.residency.is_loaded(model.name) else ()
-        return ModelView(model, manifest.sha256 if manifest else "", loaded_on)
+        return ModelView(model, manifest.sha256 if manifest else "", loaded_on, self._registry.aliases_of(model.name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
 from craft_protos.reasons import invalid
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,6 +27,7 @@ from craftd.jobs.job import (
 from craftd.jobs.wire import lora_use, priority_message, spec_message
 from craftd.loras.lora import Lora, Progress
 from craftd.models.model import Defaults, ModelView
+from craftd.models.model import Progress as ModelProgress
 
 _STATES = {
     State.QUEUED: jobs_pb2.JOB_STATE_QUEUED,
@@ -156,7 +159,8 @@ def image(one: Image, *, is_brief: bool = False) -> images_pb2.Image:
     )
 
 
-def model(view: ModelView) -> models_pb2.Model:
+def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
+    """`loras`: the names of those that fit."""
     one = view.model
     return models_pb2.Model(
         name=one.name,
@@ -169,6 +173,9 @@ def model(view: ModelView) -> models_pb2.Model:
         loaded_on=view.loaded_on,
         defaults=_defaults(one.defaults),
         refused=one.refused_why,
+        aliases=view.aliases,
+        source=_text(one.source),
+        loras=loras,
     )
 
 
@@ -198,7 +205,7 @@ def lora(one: Lora, *, is_whole: bool = False) -> loras_pb2.Lora:
     )
 
 
-def import_progress(one: Progress) -> models_pb2.ImportProgress:
+def import_progress(one: Progress | ModelProgress) -> models_pb2.ImportProgress:
     return models_pb2.ImportProgress(doing=one.doing, bytes_done=one.bytes_done, bytes_total=one.bytes_total)
 
 

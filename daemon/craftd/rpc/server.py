@@ -46,7 +46,7 @@ class RpcServer:
         implementations: list[tuple[Any, object]] = [
             (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
             (images_pb2.DESCRIPTOR, Images(services.images)),
-            (models_pb2.DESCRIPTOR, Models(services.models)),
+            (models_pb2.DESCRIPTOR, Models(services.models, services.loras)),
             (loras_pb2.DESCRIPTOR, Loras(services.loras, services.models)),
             (daemon_pb2.DESCRIPTOR, Daemon(services.control, services.log)),
             (health_pb2.DESCRIPTOR, self._health),

@@ -1,4 +1,4 @@
-"""A diffusers folder -> a runner: the family of its architecture, else the generic one."""
+"""A diffusers folder, or a checkpoint of one file -> a runner: the family of its architecture, else the generic one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from craftd.worker.families.sdxl import StableDiffusionXL
 from craftd.worker.folder import materialised, read_json
 from craftd.worker.lora.residents import Housing
 from craftd.worker.messages import Manifest
+from craftd.worker.single_file import SingleFile, absent, is_single_file
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +69,13 @@ class Loader:
         kind, components = _read_index(folder, manifest)
         family = FAMILIES.get(kind) if manifest.family != "generic" else None
         device = self.device if family and kind in _HOLD_IN_FP16 else _in_range(self.device)
-        parts: dict[str, Any] = dict(_weighty_parts(folder, components, device.dtype, manifest, bytes_done))
         left_out = dict.fromkeys(_left_out(kind, components))
+        if is_single_file(folder):
+            left_out |= dict.fromkeys(absent(folder, components))
+            single = SingleFile(folder, kind, components, device.dtype)
+            parts: dict[str, Any] = single.load(partial(bytes_done, 0))
+        else:
+            parts = dict(_weighty_parts(folder, components, device.dtype, manifest, bytes_done))
         kinds: Any = diffusers
         pipe = kinds.DiffusionPipeline.from_pretrained(
             folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
