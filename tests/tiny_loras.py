@@ -84,7 +84,7 @@ def peft(adapter: Adapter) -> Tensors:
     for (component, path), change in adapter.items():
         name = f"{component}.{path}"
         tensors[f"{name}.lora_A.weight"] = change.down
-        tensors[f"{name}.lora_B.weight"] = change.up * (change.alpha / change.rank)
+        tensors[f"{name}.lora_B.weight"] = _as_conv(change.up, change.down) * (change.alpha / change.rank)
         if change.magnitude is not None:
             tensors[f"{name}.lora_magnitude_vector"] = change.magnitude
     return tensors
@@ -111,7 +111,7 @@ def kohya(adapter: Adapter, renamed: Callable[[str], str] = lambda path: path) -
             full = full.removeprefix("text_model.")
         name = f"{prefixes.get(component, 'lora_unet')}_{renamed(full).replace('.', '_')}"
         tensors[f"{name}.lora_down.weight"] = change.down
-        tensors[f"{name}.lora_up.weight"] = change.up.reshape(*change.up.shape, *[1] * (change.down.ndim - 2))
+        tensors[f"{name}.lora_up.weight"] = _as_conv(change.up, change.down)
         tensors[f"{name}.alpha"] = torch.tensor(float(change.alpha))
         if change.magnitude is not None:
             tensors[f"{name}.dora_scale"] = change.magnitude.reshape(-1, *[1] * (change.down.ndim - 1))
@@ -183,6 +183,11 @@ def save(tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, st
 
 def scaled(adapter: Adapter, factor: float) -> Adapter:
     return {key: replace(change, up=change.up * factor) for key, change in adapter.items()}
+
+
+def _as_conv(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """A convolution with a kernel of one, where `down` is one."""
+    return up.reshape(*up.shape, *[1] * (down.ndim - 2))
 
 
 def _is_attention(path: str) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from craft_protos.worker_pb2 import ModelManifest
 
-from tests import tiny_models
-from tests.worker import client
+from tests import tiny_loras, tiny_models
+from tests.worker import client, loras
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +94,15 @@ def truth(pipelines: Callable[[str], Any]) -> Callable[..., np.ndarray]:
         return np.asarray(image.convert("RGB")).astype(int)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory, files: Path, pipelines: Callable[[str], Any]) -> loras.Make:
+    """A random LoRA of a kind of model, in the store."""
+    folder = tmp_path_factory.mktemp("loras")
+
+    def made(kind: str, name: str, form: Callable[..., Any] = tiny_loras.peft, **random: Any) -> loras.Stored:
+        adapter = tiny_loras.random(pipelines(kind), **random)
+        return loras.put_lora(tiny_loras.save(form(adapter), folder / f"{kind}-{name}.safetensors"), files)
+
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import LoraFile, ModelManifest, ToWorker
 
 from tests.worker.client import submit
+
+Make = Callable[..., "Stored"]
 
 
 @dataclass(frozen=True)

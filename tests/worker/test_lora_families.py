@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,24 +12,11 @@ from craft_protos.worker_pb2 import ModelManifest
 from tests import tiny_loras
 from tests.worker.client import WorkerProcess, pixels, provenance
 from tests.worker.families import Truth, draw
-from tests.worker.loras import Stored, diffusers_draws, put_lora, submit_with
+from tests.worker.loras import Make, Stored, diffusers_draws, submit_with
 
 KINDS = ("sd", "sdxl", "sd3", "flux")
-Make = Callable[..., Stored]
 Loras = list[tuple[Stored, float]]
 Check = Callable[[str, Loras], None]
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory, files: Path, pipelines: Callable[[str], Any]) -> Make:
-    """A random LoRA of a kind of model, in the store."""
-    folder = tmp_path_factory.mktemp("loras")
-
-    def made(kind: str, name: str, form: Callable[..., Any] = tiny_loras.peft, **random: Any) -> Stored:
-        adapter = tiny_loras.random(pipelines(kind), **random)
-        return put_lora(tiny_loras.save(form(adapter), folder / f"{kind}-{name}.safetensors"), files)
-
-    return made
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from craft_protos.version import __version__
@@ -74,10 +74,10 @@ def as_parameters(job: Draw, how: Circumstances) -> str:
     return "\n".join([prompt, *negative, ", ".join(f"{key}: {value}" for key, value in numbers.items())])
 
 
-def _told(lora: AppliedLora) -> dict[str, object]:
+def _told(lora: AppliedLora) -> Mapping[str, object]:
     use = lora.use
-    counted = {"matched": lora.matched, "total": lora.total}
-    return {"id": use.id, "name": use.name, "sha256": use.sha256, "weight": use.weight} | counted
+    named = {"id": use.id, "name": use.name, "sha256": use.sha256}
+    return {**named, "weight": use.weight, "matched": lora.matched, "total": lora.total}
 
 
 def _plain(name: str) -> str:
