@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer
+from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer, words
 from training.pocket.__main__ import trained_pipeline
 from training.pocket.concepts import COLORS, concepts
 from training.pocket.muon import Muon, orthogonalised, split_parameters
@@ -19,21 +19,21 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.write(folder)
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def test_each_word_of_the_captions_is_one_token(words: CLIPTokenizer) -> None:
+def test_each_word_of_the_captions_is_one_token(tokens: CLIPTokenizer) -> None:
     known = {word for c in concepts() for word in c.name.split() if word.isalpha()} | set(COLORS)
-    assert not [word for word in known if len(words.tokenize(word)) != 1]
+    assert not [word for word in known if len(tokens.tokenize(word)) != 1]
 
 
-def test_any_text_has_tokens(words: CLIPTokenizer) -> None:
+def test_any_text_has_tokens(tokens: CLIPTokenizer) -> None:
     text = "zyxq ümlaut 猫 2000"
-    ids = words(text).input_ids
-    assert words.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+    ids = tokens(text).input_ids
+    assert tokens.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
 
 
 @pytest.mark.parametrize("shape", [(8, 64), (64, 8), (16, 16)])
@@ -56,13 +56,21 @@ def test_muon_fits_a_linear_map() -> None:
     assert loss.item() < 0.05
 
 
+@pytest.fixture(autouse=True)
+def few_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoding every icon takes longer than all the rest here."""
+    some = torch.randn(len(concepts()), words.CODE_SIZE, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(words, "codes", lambda vae, device: some)
+
+
 def _small_stages(folder: Path, steps: int) -> diffusion.Networks:
     vae = autoencoder.train(folder, autoencoder.AutoencoderRecipe(steps=2, pictures=4, batch=2, crop=64), CPU)
     latents.make_shards(folder / "latents", vae, range(1), seed=1, device=CPU)
-    words = tokenizer.write(folder / "tokenizer")
+    tokens = tokenizer.write(folder / "tokenizer")
+    words.train(folder, tokens, vae, words.WordsRecipe(steps=2, captions=4), CPU)
     scale = export.latent_scale(latents.load_shard(folder / "latents", 0).latents)
     recipe = replace(diffusion.DiffusionRecipe(), steps=steps, captions=2)
-    return diffusion.train(folder, words, scale, recipe, CPU)
+    return diffusion.train(folder, tokens, scale, recipe, CPU)
 
 
 def test_stages_run_and_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +99,24 @@ def test_training_goes_on_from_an_exported_folder(tmp_path: Path, monkeypatch: p
     after = diffusion.trained(tmp_path / "second", CLIPTokenizer.from_pretrained(tmp_path / "second" / "tokenizer"))
     for name, weight in before.unet.state_dict().items():
         assert torch.allclose(weight, after.unet.state_dict()[name], atol=1e-2), name
+
+
+def test_words_learn_what_things_look_like(tokens: CLIPTokenizer, tmp_path: Path) -> None:
+    vae, recipe = autoencoder.build(), words.WordsRecipe(steps=1, captions=16, whole_every=100)
+    words.train(tmp_path, tokens, vae, recipe, CPU)
+    before = _code_error(tmp_path, tokens)
+    words.train(tmp_path, tokens, vae, replace(recipe, steps=60), CPU)
+    assert _code_error(tmp_path, tokens) < 0.9 * before
+
+
+def _code_error(folder: Path, tokens: CLIPTokenizer) -> float:
+    """Of twenty names that stand alone."""
+    reader = words.Reader(tokens)
+    checkpoint.resume(folder / "words.pt", reader=reader)
+    some = concepts()[:20]
+    ids = tokens([c.name for c in some], padding="max_length", max_length=24, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        states = reader.text_encoder(ids).last_hidden_state[:, -1]
+        read = reader.codes(states)[:, : words.CODE_SIZE]
+    truth = words.codes(autoencoder.build(), CPU)[[c.index for c in some]]
+    return float((read - truth).square().mean())

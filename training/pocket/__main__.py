@@ -1,6 +1,6 @@
 """`make pocket`: every stage in order; each goes on where it was stopped.
 
-Stages: tokenizer, autoencoder, latents, diffusion, export. `--stage` runs one.
+Stages: tokenizer, autoencoder, latents, words, diffusion, export. `--stage` runs one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import torch
 from diffusers import AutoencoderTiny
 from transformers import CLIPTokenizer
 
-from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer
+from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer, words
 from training.pocket.autoencoder import AutoencoderRecipe
 from training.pocket.concepts import HERE
 from training.pocket.diffusion import DiffusionRecipe
+from training.pocket.words import WordsRecipe
 
-STAGES = ("tokenizer", "autoencoder", "latents", "diffusion", "export")
+STAGES = ("tokenizer", "autoencoder", "latents", "words", "diffusion", "export")
 SHIPPED = HERE.parents[1] / "daemon" / "craftd" / "pocket"
 
 
@@ -44,6 +45,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=40, help="of 2,000 cached views each")
     parser.add_argument("--first-shard", type=int, default=0, help="so that several processes can share the making")
     parser.add_argument("--steps", type=int, default=DiffusionRecipe.steps, help="of the diffusion stage")
+    parser.add_argument("--words-steps", type=int, default=WordsRecipe.steps)
     parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe.steps)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
     return parser.parse_args()
@@ -60,20 +62,27 @@ def _run(stage: str, options: argparse.Namespace, device: torch.device) -> None:
             latents.make_shards(
                 work / "latents", _trained_vae(work, device), range(options.first_shard, options.shards), 7, device
             )
+        case "words":
+            words_recipe = replace(WordsRecipe(), steps=options.words_steps)
+            words.train(work, _tokenizer(work), _trained_vae(work, device), words_recipe, device)
         case "diffusion":
             scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)
             recipe = replace(DiffusionRecipe(), steps=options.steps)
-            diffusion.train(work, CLIPTokenizer.from_pretrained(work / "tokenizer"), scale, recipe, device)
+            diffusion.train(work, _tokenizer(work), scale, recipe, device)
         case "export":
             export.export(trained_pipeline(work), work / "tokenizer", options.out)
 
 
 def trained_pipeline(work: Path) -> export.StableDiffusionPipeline:
     """What the checkpoints in `work` make, in full precision on the CPU."""
-    words = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    tokens = _tokenizer(work)
     scale = export.latent_scale(latents.load_shard(work / "latents", 0).latents)
     vae = export.with_scale(_trained_vae(work, torch.device("cpu")), scale)
-    return export.assemble(vae, diffusion.trained(work, words), words)
+    return export.assemble(vae, diffusion.trained(work, tokens), tokens)
+
+
+def _tokenizer(work: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(work / "tokenizer")
 
 
 def _trained_vae(work: Path, device: torch.device) -> AutoencoderTiny:

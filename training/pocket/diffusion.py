@@ -1,4 +1,4 @@
-"""Stage 3: the denoiser and the text encoder, trained together on cached latents."""
+"""Stage 4: the denoiser, trained on cached latents; the text encoder stays as the words left it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from training.pocket import checkpoint
+from training.pocket import checkpoint, words
 from training.pocket.latents import Views, load_shards
 from training.pocket.model import build_text_encoder, build_unet, training_schedule
 from training.pocket.muon import Muon, split_parameters
@@ -39,7 +39,7 @@ class DiffusionRecipe:
 
 
 class Networks(nn.Module):
-    """The two that learn."""
+    """The denoiser, and the text encoder that it listens to."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -60,9 +60,12 @@ def train(
 ) -> Networks:
     """Train (or go on), keep `folder`/diffusion.pt; the averaged networks come back."""
     torch.manual_seed(recipe.seed)
-    networks = Networks(tokenizer).to(device, memory_format=torch.channels_last)
+    networks = Networks(tokenizer)
+    networks.text_encoder = words.trained(folder, tokenizer)
+    networks.text_encoder.requires_grad_(False)
+    networks.to(device, memory_format=torch.channels_last)
     average = averaged(networks, recipe)
-    optimizer = Muon(*split_parameters(networks), lr=recipe.learning_rate, weight_decay=0.01)
+    optimizer = Muon(*split_parameters(networks.unet), lr=recipe.learning_rate, weight_decay=0.01)
     path = folder / "diffusion.pt"
     state = checkpoint.resume(path, networks=networks, average=average, optimizer=optimizer)
     torch.manual_seed(recipe.seed + state.step)
@@ -73,7 +76,7 @@ def train(
         loss = _loss(networks, source.draw(recipe, device), recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(networks.unet.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(networks)
         state.step += 1
@@ -141,10 +144,7 @@ def _text(caption: str, recipe: DiffusionRecipe, rng: random.Random) -> str:
     """The caption, sometimes nothing (for guidance), sometimes with words that mean nothing."""
     if rng.random() < recipe.empty_share:
         return ""
-    if rng.random() < recipe.unknown_word_share:
-        word = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9)))
-        return rng.choice([f"{word} {caption}", f"{caption}, {word}"])
-    return caption
+    return words.with_unknown_word(caption, recipe.unknown_word_share, rng)
 
 
 def _loss(networks: Networks, batch: Batch, recipe: DiffusionRecipe) -> Tensor:
@@ -158,7 +158,8 @@ def _loss(networks: Networks, batch: Batch, recipe: DiffusionRecipe) -> Tensor:
     noise = torch.randn_like(batch.latents)
     noisy = schedule.add_noise(batch.latents, noise, timesteps)
     target = schedule.get_velocity(batch.latents, noise, timesteps)
-    text = networks.text_encoder(batch.tokens).last_hidden_state.repeat(recipe.noises, 1, 1)
+    with torch.no_grad():
+        text = networks.text_encoder(batch.tokens).last_hidden_state.repeat(recipe.noises, 1, 1)
     predicted = networks.unet(
         noisy.contiguous(memory_format=torch.channels_last), timesteps, encoder_hidden_states=text
     ).sample
