@@ -128,6 +128,20 @@ class Client:
     def unload_model(self, name: str) -> models_pb2.Model:
         return self._call(self._models.UnloadModel, models_pb2.UnloadModelRequest(name=name), None)
 
+    def import_model(self, request: models_pb2.ImportModelRequest) -> Iterator[models_pb2.ImportModelEvent]:
+        """Progress, then the model, unless it was only planned."""
+        return self._stream(self._models.ImportModel, request)
+
+    def delete_model(self, name: str) -> int:
+        """Bytes that were deleted."""
+        return self._call(self._models.DeleteModel, models_pb2.DeleteModelRequest(name=name), None).freed_bytes
+
+    def set_alias(self, alias: str, model: str) -> models_pb2.Model:
+        return self._call(self._models.SetAlias, models_pb2.SetAliasRequest(alias=alias, model=model))
+
+    def delete_alias(self, alias: str) -> None:
+        self._call(self._models.DeleteAlias, models_pb2.DeleteAliasRequest(alias=alias))
+
     # LoRAs
 
     def list_loras(self, model: str = "", timeout_s: float = CALL_TIMEOUT_S) -> list[loras_pb2.Lora]:

@@ -147,6 +147,9 @@ def model(message: models_pb2.Model) -> dict[str, Any]:
             "sampler": defaults.sampler,
         },
         "refused": message.refused or None,
+        "aliases": list(message.aliases),
+        "source": message.source,
+        "loras": list(message.loras),
     }
 
 
