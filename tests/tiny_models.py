@@ -111,19 +111,19 @@ def _pixart() -> Any:
     )
 
 
-def _sdxl(**more: Any) -> Any:
+def _sdxl(wide: int = _FEATURES, **more: Any) -> Any:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     unet = _unet(
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + _FEATURES,
-        cross_attention_dim=2 * _FEATURES,
+        projection_class_embeddings_input_dim=6 * 8 + wide,
+        cross_attention_dim=_FEATURES + wide,
     )
     return StableDiffusionXLPipeline(
         vae=_autoencoder_kl(),
         text_encoder=_text_encoder(),
-        text_encoder_2=_text_encoder_with_projection(),
+        text_encoder_2=_text_encoder_with_projection(wide),
         tokenizer=_tokenizer(),
         tokenizer_2=_tokenizer(pad_token="!"),
         unet=unet,
@@ -139,7 +139,26 @@ def _sdxl(**more: Any) -> Any:
     )
 
 
-def _sd3(*, has_t5: bool = True) -> Any:
+def _sd2() -> Any:
+    """OpenCLIP's text encoder, linear projections, and velocities for noise."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextModel
+
+    config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    return StableDiffusionPipeline(
+        vae=_autoencoder_kl(),
+        text_encoder=CLIPTextModel(_clip_config(hidden_act="gelu")).eval(),
+        tokenizer=_tokenizer(pad_token="!"),
+        unet=_unet(use_linear_projection=True),
+        scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, **config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _sd3(*, has_t5: bool = True, wide: int = _FEATURES) -> Any:
+    import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     transformer = SD3Transformer2DModel(
@@ -152,16 +171,19 @@ def _sd3(*, has_t5: bool = True) -> Any:
         num_attention_heads=4,
         joint_attention_dim=3 * _FEATURES,
         caption_projection_dim=32,
-        pooled_projection_dim=2 * _FEATURES,
+        pooled_projection_dim=_FEATURES + wide,
         pos_embed_max_size=24,
     )
+    text_encoder = _text_encoder_with_projection()
+    if wide != _FEATURES:
+        torch.nn.init.eye_(text_encoder.text_projection.weight)  # checkpoints have none
     return StableDiffusion3Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_autoencoder_kl(shift_factor=0.06),
-        text_encoder=_text_encoder_with_projection(),
+        text_encoder=text_encoder,
         tokenizer=_tokenizer(),
-        text_encoder_2=_text_encoder_with_projection(),
+        text_encoder_2=_text_encoder_with_projection(wide),
         tokenizer_2=_tokenizer(pad_token="!"),
         text_encoder_3=_t5_encoder(3 * _FEATURES) if has_t5 else None,
         tokenizer_3=_t5_tokenizer() if has_t5 else None,
@@ -237,6 +259,10 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "flux": _flux,
     "flux-schnell": lambda: _flux(is_distilled_in_steps=True),
     "pocket-size": _pocket_size,
+    # As checkpoints of one file are: their text encoders are told apart by width.
+    "sd2": _sd2,
+    "sdxl-single": lambda: _sdxl(wide=40),
+    "sd3-single": lambda: _sd3(wide=40),
 }
 
 
@@ -313,10 +339,10 @@ def _text_encoder() -> Any:
     return CLIPTextModel(_clip_config()).eval()
 
 
-def _text_encoder_with_projection() -> Any:
+def _text_encoder_with_projection(features: int = _FEATURES) -> Any:
     from transformers import CLIPTextModelWithProjection
 
-    return CLIPTextModelWithProjection(_clip_config(projection_dim=_FEATURES)).eval()
+    return CLIPTextModelWithProjection(_clip_config(projection_dim=features, hidden_size=features)).eval()
 
 
 def _t5_encoder(features: int) -> Any:
@@ -330,9 +356,9 @@ def _clip_config(**more: Any) -> Any:
     from transformers import CLIPTextConfig
 
     tokenizer = _tokenizer()
+    config: dict[str, Any] = {"hidden_size": _FEATURES} | more
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=_FEATURES,
         intermediate_size=37,
         num_attention_heads=4,
         num_hidden_layers=2,
@@ -340,7 +366,7 @@ def _clip_config(**more: Any) -> Any:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **more,
+        **config,
     )
 
 

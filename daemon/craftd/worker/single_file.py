@@ -44,7 +44,11 @@ class SingleFile:
 
     def load(self, part_done: Callable[[], None]) -> dict[str, Any]:
         """The parts with weights, ready to make a pipeline of. Raises CORRUPT_FILE, and what the libraries raise."""
-        found = (self._of_diffusers_layout if self._is_diffusers_layout() else self._of_original_layout)(part_done)
+        load = self._of_diffusers_layout if self._is_diffusers_layout() else self._of_original_layout
+        try:
+            found = load(part_done)
+        except NotImplementedError as exc:  # a tensor that never got a place in memory was to be converted
+            raise _incomplete(" or ".join(self.weighty), "some tensors") from exc
         for name, part in found.items():
             _check_whole(name, part)
         return found
