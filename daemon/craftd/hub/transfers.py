@@ -79,7 +79,7 @@ class _Part:
         self._wanted = wanted
         self._path = wanted.cache.part(wanted.file)
         self._digest = new_hash(wanted.file)
-        self._stream = self._path.open("ab")
+        self._stream = self._path.open("ab", buffering=0)
         feed(self._digest, self._path)
         self.size_bytes = self._path.stat().st_size
 
@@ -101,7 +101,6 @@ class _Part:
 
     def finish(self, target: Path) -> None:
         """Give it its name, if it is what it should be. Raises CORRUPT_FILE."""
-        self._stream.flush()
         if self.size_bytes != self._wanted.file.size_bytes:
             raise self._wanted.is_not(f"{self._wanted.file.size_bytes} bytes", f"{self.size_bytes}{self._look()}")
         if self._digest.hexdigest() != self._wanted.file.digest:

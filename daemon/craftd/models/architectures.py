@@ -174,7 +174,7 @@ def _is_v_prediction(header: Header, file_name: str, *, unsaid: bool) -> bool:
     """Both kinds have the same tensors: by a mark, the file's own notes, its name, else what is usual."""
     if header.has("v_pred"):
         return True
-    said = " ".join(header.metadata.get(key, "") for key in _NOTES).lower() or file_name.lower()
+    said = " ".join(header.metadata.get(key, "") for key in _NOTES).strip().lower() or file_name.lower()
     if any(word in said for word in ("768-v", "768v", "v-pred", "v_pred", "vpred", "v prediction", "768x768")):
         return True
     if any(word in said for word in ("epsilon", "eps", "512", "base", "turbo")):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.hub.client import HubProcess
-from craftd.hub.repository import Address, Fetched, Listing
+from craftd.hub.repository import Address, Fetched, Listing, Missing
 from craftd.models import care, checkpoint, choosing, folder, names, table
 from craftd.models.model import Model, Progress
 from craftd.models.place import Place
@@ -95,7 +95,7 @@ class Importer:
                 files = "1 file" if len(chosen) == 1 else f"{len(chosen)} files"
                 tell(Progress(f"{source}: {files}", 0, missing.bytes))
                 return None
-            await self._database.run(lambda connection: table.note_downloads(connection, missing.blobs))
+            await self._note(missing)
             fetched = await hub.fetch(listing, chosen, lambda *told: tell(Progress(*told)))
         _log.info("pulled", extra={"source": source, "bytes": fetched.downloaded_bytes})
         place = _place(name, source, remote, fetched)
@@ -134,6 +134,10 @@ class Importer:
                 return folder.refused(place.path, why, name=place.name)
         return await asyncio.to_thread(_read, place)
 
+    async def _note(self, missing: Missing) -> None:
+        """Before the first byte: what comes is craft's to delete, whatever happens meanwhile."""
+        await self._database.run(lambda connection: table.note_downloads(connection, missing.blobs))
+
     async def _registered(self, source: str, name: str) -> Place | None:
         """The same again is the one that is there already."""
         places = await self._registry.places()
@@ -145,6 +149,7 @@ class Importer:
             raise _no_folder(listing)
         if file.size_bytes > _LONGEST_INDEX_BYTES:
             raise CraftError("CORRUPT_FILE", f"{listing.source}: {choosing.INDEX} is too long to be one")
+        await self._note(await hub.missing(listing, [choosing.INDEX]))
         fetched = await hub.fetch(listing, [choosing.INDEX], lambda *_: None)
         index = await asyncio.to_thread(_index, fetched.paths[choosing.INDEX])
         _, family = folder.pipeline_of(index)

@@ -1,0 +1,108 @@
+"""Checkpoints whose tensors have the right names and shapes, and almost no bytes: for what reads headers alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_LDM = "model.diffusion_model."
+Shapes = dict[str, tuple[int, ...]]
+
+_VAE: Shapes = {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3)}
+_CLIP_L: Shapes = {"cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,)}
+_OPEN_CLIP: Shapes = {"cond_stage_model.model.ln_final.weight": (1024,)}
+_SD3_TEXT: Shapes = {
+    "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": (768,),
+    "text_encoders.clip_g.transformer.text_model.final_layer_norm.weight": (1280,),
+}
+_T5: Shapes = {"text_encoders.t5xxl.transformer.shared.weight": (32128, 0)}
+_XL_TEXT: Shapes = {
+    "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (768,),
+    "conditioner.embedders.1.model.ln_final.weight": (1280,),
+}
+
+
+def _unet(channels: int, width: int, *, is_xl: bool = False) -> Shapes:
+    found: Shapes = {
+        f"{_LDM}input_blocks.0.0.weight": (0, channels, 3, 3),
+        f"{_LDM}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (0, width),
+    }
+    return found | ({f"{_LDM}label_emb.0.0.weight": (0, 2816)} if is_xl else {})
+
+
+def _sd3(blocks: int, positions: int, prefix: str = _LDM) -> Shapes:
+    named: Shapes = {f"{prefix}joint_blocks.{n}.context_block.adaLN_modulation.1.bias": (0,) for n in range(blocks)}
+    return named | {f"{prefix}pos_embed": (0, positions, 1536)}
+
+
+def _flux(channels: int, *, has_guidance: bool, prefix: str = _LDM) -> Shapes:
+    found: Shapes = {
+        f"{prefix}img_in.weight": (0, channels),
+        f"{prefix}double_blocks.0.img_attn.norm.key_norm.scale": (0,),
+    }
+    return found | ({f"{prefix}guidance_in.in_layer.bias": (0,)} if has_guidance else {})
+
+
+_ALL_IN_ONE = {"vae.decoder.conv_in.weight": (0, 16, 3, 3), **_SD3_TEXT, **_T5}
+
+KINDS: dict[str, Shapes] = {
+    "sd1": _unet(4, 768) | _VAE | _CLIP_L,
+    "sd1-inpainting": _unet(9, 768) | _VAE | _CLIP_L,
+    "sd1-edit": _unet(8, 768) | _VAE | _CLIP_L,
+    "sd2": _unet(4, 1024) | _VAE | _OPEN_CLIP,
+    "sdxl": _unet(4, 2048, is_xl=True) | _VAE | _XL_TEXT,
+    "sdxl-inpainting": _unet(9, 2048, is_xl=True) | _VAE | _XL_TEXT,
+    "sdxl-refiner": _unet(4, 1280, is_xl=True) | _VAE,
+    "playground": _unet(4, 2048, is_xl=True) | _VAE | _XL_TEXT | {"edm_mean": (0,)},
+    "sdxl-vpred": _unet(4, 2048, is_xl=True) | _VAE | _XL_TEXT | {"v_pred": (0,)},
+    "sd3-medium": _sd3(24, 36864) | _VAE | _SD3_TEXT | _T5,
+    "sd3.5-medium": _sd3(24, 147456) | _VAE | _SD3_TEXT,
+    "sd3.5-large": _sd3(38, 36864) | _VAE | _SD3_TEXT,
+    "sd3.5-large-bare": _sd3(38, 36864, ""),
+    "flux-dev": _flux(64, has_guidance=True) | _ALL_IN_ONE,
+    "flux-schnell": _flux(64, has_guidance=False) | _ALL_IN_ONE,
+    "flux-dev-bare": _flux(64, has_guidance=True, prefix=""),
+    "flux-fill": _flux(384, has_guidance=True, prefix=""),
+    "chroma": _flux(64, has_guidance=False, prefix="") | {"distilled_guidance_layer.in_proj.bias": (0,)},
+    "lora": {"lora_unet_down_blocks_0.lora_down.weight": (4, 0)},
+    "vae": {"encoder.conv_in.weight": (0, 3, 3, 3), "decoder.conv_in.weight": (0, 4, 3, 3)},
+    "auraflow": {"double_layers.0.attn.w2q.weight": (0,), "cond_seq_linear.weight": (0,)},
+    "fp8-scaled": _flux(64, has_guidance=True) | _ALL_IN_ONE | {"scaled_fp8": (0,)},
+    "sdxl-diffusers": {
+        "unet.conv_in.weight": (0, 4, 3, 3),
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": (0, 2048),
+        "unet.add_embedding.linear_1.weight": (0, 2816),
+        "vae.decoder.conv_in.weight": (0, 4, 3, 3),
+        "text_encoder.text_model.final_layer_norm.weight": (768,),
+        "text_encoder_2.text_model.final_layer_norm.weight": (1280,),
+    },
+    "sd1-unet-alone": {
+        "conv_in.weight": (0, 4, 3, 3),
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (0, 768),
+    },
+    "flux-diffusers-alone": {
+        "transformer_blocks.0.attn.to_q.weight": (0, 3072),
+        "single_transformer_blocks.0.attn.to_q.weight": (0, 3072),
+        "x_embedder.weight": (0, 64),
+        "proj_out.weight": (64, 0),
+    },
+}
+
+
+def write_checkpoint(
+    path: Path, kind: str, *, without: tuple[str, ...] = (), metadata: dict[str, str] | None = None, dtype: str = "F16"
+) -> Path:
+    """A file of that kind; sides of nought keep it small."""
+    header: dict[str, object] = {"__metadata__": metadata or {}}
+    end = 0
+    for name, shape in KINDS[kind].items():
+        if name.startswith(without or ("\0",)):
+            continue
+        count = 1
+        for side in shape:
+            count *= side
+        start, end = end, end + 2 * count
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+    return path
