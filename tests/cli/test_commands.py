@@ -16,6 +16,7 @@ from tests.cli.home import Home
 
 GROUPS = {
     "models": ["list", "show", "load", "unload"],
+    "lora": ["add", "list", "show", "edit", "rm"],
     "jobs": ["list", "show", "watch", "wait", "cancel"],
     "images": ["list", "show", "get", "rm", "prune", "replay", "verify"],
     "daemon": ["start", "stop", "restart", "status", "wait", "logs", "install"],
