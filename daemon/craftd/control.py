@@ -70,6 +70,11 @@ class Control:
         self._dispatcher = dispatcher
         self._stop = stop
         self._start_time = time.time()
+        self._warnings: list[str] = []
+
+    def warn(self, warning: str) -> None:
+        """Have the status say it, as long as this daemon runs; "" is no warning."""
+        self._warnings += [warning] if warning else []
 
     def status(self) -> DaemonStatus:
         vitals = self._supervisor.vitals
@@ -83,7 +88,7 @@ class Control:
             running=self._dispatcher.running,
             draining=self._dispatcher.is_draining,
             rss_bytes=own_rss_bytes(),
-            warnings=tuple(vitals.hello.warnings) if vitals is not None else (),
+            warnings=(*self._warnings, *(vitals.hello.warnings if vitals is not None else ())),
         )
 
     def shutdown(self, *, now: bool, grace_s: float) -> None:

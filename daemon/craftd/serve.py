@@ -105,7 +105,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         _log.info("ready", extra={"address": endpoint.address, "queued": dispatcher.queued})
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(_dispatch(images, dispatcher), name="dispatcher"),
+                tasks.create_task(_dispatch(images, dispatcher, control), name="dispatcher"),
                 tasks.create_task(supervisor.run(), name="supervisor"),
                 tasks.create_task(_back_up(database), name="backup"),
             ]
@@ -123,11 +123,9 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         _log.info("stopped")
 
 
-async def _dispatch(images: ImageService, dispatcher: Dispatcher) -> None:
-    """Nothing is drawn before what a crash left behind is gone."""
-    swept = await images.sweep()
-    if swept:
-        _log.info("swept the images folder", extra={"files": swept})
+async def _dispatch(images: ImageService, dispatcher: Dispatcher, control: Control) -> None:
+    """Nothing is drawn before what a crash left behind is cleared up."""
+    control.warn(await images.sweep())
     await dispatcher.run()
 
 

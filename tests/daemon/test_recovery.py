@@ -66,7 +66,7 @@ async def test_fifty_jobs_survive_kills_of_worker_and_daemon(make_home: Callable
         await client.daemon.stop()
     assert home.rows("SELECT count(*), count(DISTINCT job_id || '/' || \"index\") FROM images") == [(100, 100)]
     assert home.rows("SELECT DISTINCT state FROM jobs") == [("SUCCEEDED",)]
-    assert len(list(home.paths.images_dir.iterdir())) == 100
+    assert len(list(home.paths.images_dir.glob("*.png"))) == 100
 
 
 async def _some_steps(daemon: Daemon, count: int) -> None:
@@ -174,11 +174,31 @@ async def test_no_worker_outlives_its_daemon(home: Home) -> None:
 async def test_what_a_crash_left_in_the_images_folder_is_swept(home: Home) -> None:
     async with running(home) as daemon:
         job = await daemon.finish((await daemon.create()).id)
-    (home.paths.images_dir / ".tmp-half.png").write_bytes(b"torn")
-    (home.paths.images_dir / "orphan.png").write_bytes(b"no row")
+    folder = home.paths.images_dir
+    for name in (".tmp-half.png", "orphan.png", "notes.txt"):
+        (folder / name).write_text("left behind")
     async with running(home) as daemon:
-        await daemon.logged("swept the images folder")
-        assert [path.stem for path in home.paths.images_dir.iterdir()] == [job.images[0].id]
+        await daemon.finish((await daemon.create()).id)  # nothing is drawn before the sweep is over
+        assert not (folder / ".tmp-half.png").exists()
+        assert (folder / "notes.txt").exists() and (folder / f"{job.images[0].id}.png").exists()
+        assert [path.name for path in (folder / "orphaned").iterdir()] == ["orphan.png"]
+
+
+async def test_an_older_database_costs_nobody_a_picture(home: Home) -> None:
+    """What the restore command that craft prints leads to where there is no backup."""
+    async with running(home) as daemon:
+        images = (await daemon.finish((await daemon.create(count=3)).id)).images
+        drawn = {f"{image.id}.png": await daemon.file(image.id) for image in images}
+        await daemon.stop()
+    home.paths.database.rename(home.root / "damaged.db")
+    orphaned = home.paths.images_dir / "orphaned"
+    for told in ([f"3 pictures that the database does not know were moved to {orphaned}"], []):
+        async with running(home) as daemon:
+            await daemon.finish((await daemon.create()).id)
+            assert list((await daemon.status()).warnings) == told
+            assert {path.name: path.read_bytes() for path in orphaned.iterdir()} == drawn
+            await daemon.stop()
+    assert home.log.count("pictures that the database does not know") == 1
 
 
 async def test_a_stale_socket_does_not_matter(home: Home) -> None:

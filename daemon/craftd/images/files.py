@@ -8,14 +8,26 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
+from craftd.images.image import EXTENSIONS
+
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
+_SUFFIXES = {f".{extension}" for extension in EXTENSIONS.values()}
 
 Write = Callable[[int, memoryview], int]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How many files."""
+
+    removed: int
+    set_aside: int
 
 
 class ImageFiles:
@@ -52,14 +64,30 @@ class ImageFiles:
     def delete(self, name: str) -> None:
         self._remove(name)
 
-    def sweep(self, known: set[str]) -> int:
-        """Remove what a crash left: temporary files, and files without a row. Returns how many."""
+    def sweep(self, known: set[str]) -> Swept:
+        """Remove files that a crash left unfinished; move pictures without a row out of the way, never away."""
         if not self._folder.is_dir():
-            return 0
-        left = [path.name for path in self._folder.iterdir() if path.is_file() and path.name not in known]
-        for name in left:
+            return Swept(0, 0)
+        left = [path for path in self._folder.iterdir() if path.is_file() and path.name not in known]
+        torn = [path.name for path in left if path.name.startswith(_TEMPORARY)]
+        orphans = [path for path in left if path.suffix in _SUFFIXES and path.name not in torn]
+        for name in torn:
             self._remove(name)
-        return len(left)
+        return Swept(len(torn), sum(self._set_aside(path) for path in orphans))
+
+    @property
+    def orphans(self) -> Path:
+        """Where pictures go that the database knows nothing of: it may be a backup older than they are."""
+        return self._folder / "orphaned"
+
+    def _set_aside(self, path: Path) -> bool:
+        """Whether it could be moved, which never costs another file."""
+        with contextlib.suppress(OSError):
+            self.orphans.mkdir(exist_ok=True, mode=0o700)
+            if not (self.orphans / path.name).exists():
+                path.rename(self.orphans / path.name)
+                return True
+        return False
 
     def _remove(self, name: str) -> None:
         """What cannot be removed now is swept at the next start."""

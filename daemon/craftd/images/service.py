@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from craft_protos.reasons import invalid
@@ -12,6 +13,7 @@ from craftd.images.files import ImageFiles
 from craftd.images.image import Image
 from craftd.store.database import Database
 
+_log = logging.getLogger("craft.images")
 _LARGEST_PAGE = 1000
 _USUAL_PAGE = 50
 
@@ -37,10 +39,10 @@ class ImageService:
         return await self._database.run(lambda connection: table.newest(connection, count, before, job_id))
 
     async def delete(self, prefix: str) -> None:
-        """File and row: the row goes first, a file without one is swept at the next start."""
+        """File and row: the file goes first, since what has no row is kept at the next start."""
         image = await self.get(prefix)
-        await self._database.run(lambda connection: table.delete(connection, image.id))
         await asyncio.to_thread(self._files.delete, image.file_name)
+        await self._database.run(lambda connection: table.delete(connection, image.id))
 
     async def save(self, image: Image, data: bytes) -> None:
         """The file alone; the row is written with the job's. Raises DISK_FULL."""
@@ -49,10 +51,17 @@ class ImageService:
     async def discard(self, image: Image) -> None:
         await asyncio.to_thread(self._files.delete, image.file_name)
 
-    async def sweep(self) -> int:
-        """Remove what a crash left behind. Only before anything is drawn."""
+    async def sweep(self) -> str:
+        """Clear up what a crash left behind; what the user should hear of it. Only before anything is drawn."""
         known = await self._database.run(table.file_names)
-        return await asyncio.to_thread(self._files.sweep, known)
+        swept = await asyncio.to_thread(self._files.sweep, known)
+        if swept.removed:
+            _log.info("swept the images folder", extra={"files": swept.removed})
+        if not swept.set_aside:
+            return ""
+        folder = str(self._files.orphans)
+        _log.warning("pictures that the database does not know", extra={"files": swept.set_aside, "kept_in": folder})
+        return f"{swept.set_aside} pictures that the database does not know were moved to {folder}"
 
 
 def page_of(page_size: int, page_token: str) -> tuple[int, int | None]:
