@@ -26,6 +26,7 @@ from craftd.jobs.events import Hub
 from craftd.jobs.flights import Flight, Flights
 from craftd.jobs.job import Error, Job, JobView, State
 from craftd.jobs.ledger import Ledger
+from craftd.jobs.manifests import Manifests
 from craftd.jobs.provision import provide, verified
 from craftd.jobs.queue import FairQueue, Waiting
 from craftd.loras.lora import Lora
@@ -70,6 +71,7 @@ class Dispatcher:
         self._is_draining = False
         self._is_quiet = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
+        self._manifests = Manifests(parts.models.manifest, self._tasks, self._wake.set)
         parts.supervisor.listen(self)
         parts.hub.changed = self._on_watchers_changed
         parts.models.residency.changed = self._wake.set
@@ -161,24 +163,26 @@ class Dispatcher:
 
     async def _dispatch(self) -> None:
         """Hand over jobs in their order, for as long as the worker has room."""
-        manifests: dict[str, Manifest] = {}
-        while (waiting := self._queue.head()) is not None and not self._is_draining:
+        while (waiting := self._queue.head(self._is_open)) is not None and not self._is_draining:
             if not self._parts.supervisor.is_ready:
                 self._parts.supervisor.want()
                 return
             if not self._flights.have_room(self._capacity_rows, is_suspect=waiting.is_suspect):
                 return
             entry = self._entries[waiting.job_id]
-            name = entry.job.spec.model
             try:
-                if name not in manifests:
-                    manifests[name] = await self._parts.models.manifest(name)
+                manifest = await self._manifests.get(entry.job.spec.model)
                 loras = await verified(entry.job.spec, self._parts.loras)
-                if self._queue.head() == waiting and self._parts.supervisor.is_ready and not self._is_draining:
-                    self._hand_over(entry, waiting, manifests[name], loras)
+                is_next = self._queue.head(self._is_open) == waiting
+                if manifest and is_next and self._parts.supervisor.is_ready and not self._is_draining:
+                    self._hand_over(entry, waiting, manifest, loras)
             except CraftError as exc:
                 if waiting.job_id in self._queue:
                     self._end(entry, State.FAILED, Error.of(exc))
+
+    def _is_open(self, waiting: Waiting) -> bool:
+        """Others go first while its model's files are being hashed."""
+        return not self._manifests.is_late(self._entries[waiting.job_id].job.spec.model)
 
     def _hand_over(self, entry: Entry, waiting: Waiting, manifest: Manifest, loras: list[Lora]) -> None:
         residency = self._parts.models.residency

@@ -7,7 +7,7 @@ queueing). Who comes back after a pause starts at the others' time, not behind i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from craftd.jobs.job import Priority
@@ -45,9 +45,10 @@ class FairQueue:
     def remove(self, job_id: str) -> None:
         self._waiting.pop(job_id, None)
 
-    def head(self) -> Waiting | None:
-        """Whose turn it is; it stays in the queue until `serve`."""
-        return min(self._waiting.values(), key=lambda one: _rank(one, self._clocks), default=None)
+    def head(self, is_open: Callable[[Waiting], bool] = lambda _: True) -> Waiting | None:
+        """Whose turn it is, of those that are open; it stays in the queue until `serve`."""
+        open_ones = (one for one in self._waiting.values() if is_open(one))
+        return min(open_ones, key=lambda one: _rank(one, self._clocks), default=None)
 
     def serve(self, waiting: Waiting) -> None:
         """Take it out, and count its rows as its owner's."""

@@ -32,6 +32,8 @@ class FileHashes:
 
     async def manifest(self, model: Model) -> Manifest:
         """Hashes what isn't known yet: at first use, about a second per gigabyte. Raises CORRUPT_FILE."""
+        if (known := await self.known_manifest(model)) is not None:
+            return known
         async with self._lock:  # one reader of the disk at a time
             hashed = [await self._hashed(file) for file in model.files]
         return Manifest(model.name, model.family, model.pipeline, tuple(hashed))
