@@ -60,7 +60,7 @@ class Batch:
     def __init__(self, session: Session, plan: Plan) -> None:
         self._session = session
         self._plan = plan
-        self._lines: queue.Queue[_Line | None] = queue.Queue()
+        self._lines: queue.Queue[_Line | Exception | None] = queue.Queue()  # None: the end; an error: no more come
         self._room = threading.Semaphore(WINDOW)
         self._stop = threading.Event()
         self._under_way: dict[int, _Line] = {}
@@ -77,13 +77,15 @@ class Batch:
             except interrupts.Interrupted as stop:
                 self._withdraw(quiet=stop.is_closed_pipe)
                 raise
-            except (CraftError, BrokenPipeError):
+            except Exception:  # whatever it is, nobody will take the rest
                 self._withdraw(quiet=True)
                 raise
         return self._exit_code()
 
     def _print_all(self) -> None:
         while (line := self._lines.get()) is not None:
+            if isinstance(line, Exception):
+                raise line
             try:
                 answers = line.answer.result()
             except CraftError as error:
@@ -104,7 +106,16 @@ class Batch:
         return 65 if set(codes) & set(_BAD_LINE) else codes[0]
 
     def _read(self, source: Iterable[bytes]) -> None:
-        """The reader's thread: a line is begun when there is room for it."""
+        """The reader's thread. However it ends, the main thread is told."""
+        try:
+            self._begin_all(source)
+        except Exception as error:  # the thread's outermost frame: the main thread raises it again
+            self._lines.put(error)
+        else:
+            self._lines.put(None)
+
+    def _begin_all(self, source: Iterable[bytes]) -> None:
+        """A line is begun when there is room for it."""
         for number, text in _lines_of(source):
             self._room.acquire()
             if self._stop.is_set():
@@ -112,20 +123,21 @@ class Batch:
             line = _Line(number)
             self._under_way[number] = line
             self._lines.put(line)
-            begin = self._begin(line, text)
-            if begin is not None:
-                threading.Thread(target=self._run_line, args=(line, *begin), daemon=True).start()
-        self._lines.put(None)
+            self._begin(line, text)
 
-    def _begin(self, line: _Line, text: bytes) -> tuple[Spec, int] | None:
-        """The line's job and its first {n}; None where the line is bad."""
+    def _begin(self, line: _Line, text: bytes) -> None:
+        """The line's job in a thread of its own; what goes wrong is the line's answer."""
         try:
-            spec, request_id = from_line(_decoded(text), self._plan.defaults)
-            spec = spec.with_default_model(self._plan.default_model).with_seed()
-            line.request = request(spec, lease=not self._plan.detach, batch=True, request_id=request_id)
-        except CraftError as error:
+            spec, first_n = self._prepare(line, text)
+            threading.Thread(target=self._run_line, args=(line, spec, first_n), daemon=True).start()
+        except Exception as error:  # the line's outermost frame here: the main thread raises it again
             line.answer.set_exception(error)
-            return None
+
+    def _prepare(self, line: _Line, text: bytes) -> tuple[Spec, int]:
+        """What the line asks for, and its first {n}. Raises what is wrong with it."""
+        spec, request_id = from_line(_decoded(text), self._plan.defaults)
+        spec = spec.with_default_model(self._plan.default_model).with_seed()
+        line.request = request(spec, lease=not self._plan.detach, batch=True, request_id=request_id)
         first_n, self._next_n = self._next_n, self._next_n + spec.count
         return spec, first_n
 
@@ -172,10 +184,14 @@ class Batch:
 
 
 def _lines_of(source: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered from 1; blank ones are passed over."""
-    for number, line in enumerate(source, 1):
-        if line.strip():
-            yield number, line.rstrip(b"\r\n")
+    """Numbered from 1; blank ones are passed over. Raises NO_INPUT."""
+    try:
+        for number, line in enumerate(source, 1):
+            if line.strip():
+                yield number, line.rstrip(b"\r\n")
+    except OSError as error:
+        message = f"the batch cannot be read on: {error.strerror or error}"
+        raise CraftError("NO_INPUT", message, "give --batch a file of lines, or -") from error
 
 
 def _decoded(text: bytes) -> str:

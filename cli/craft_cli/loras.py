@@ -77,4 +77,7 @@ def _use(value: Any) -> LoraUse:
     weight = value.get("weight")
     if isinstance(weight, bool) or not isinstance(weight, int | float | None):
         raise invalid("loras", f"{weight!r} is no weight", '[{"lora": "it", "weight": 0.8}]')
-    return LoraUse(value["lora"], None if weight is None else float(weight))
+    try:
+        return LoraUse(value["lora"], None if weight is None else float(weight))
+    except OverflowError as error:
+        raise invalid("loras", f"a weight of {str(weight)[:20]}... is out of range") from error

@@ -112,7 +112,7 @@ def read(picture: Image.Image, name: str) -> Provenance:
         raise CraftError("NO_PROVENANCE", message, "only pictures that craft made, and that no tool stripped, do")
     try:
         return _parse(json.loads(text))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CraftError("NO_PROVENANCE", f"{name}: its provenance cannot be read: {error}", "") from error
 
 

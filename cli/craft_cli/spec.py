@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
 _MISSING = ("", "fail", "skip")
+_MAX_SHOWN = 40  # characters of a number in a message
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
@@ -67,16 +68,17 @@ class Spec:
 
 
 def request(spec: Spec, *, lease: bool, batch: bool = False, request_id: str = "") -> jobs_pb2.CreateJobRequest:
-    """CreateJob's message. The spec must have a seed."""
+    """CreateJob's message. The spec must have a seed. Raises INVALID_FIELD."""
     from craft_protos import jobs_pb2
 
     assert spec.seed is not None
-    return jobs_pb2.CreateJobRequest(
-        request_id=request_id or drawing.new_request_id(),
+    made = jobs_pb2.CreateJobRequest(
         generate=spec.message(),
         priority=jobs_pb2.PRIORITY_BATCH if batch else jobs_pb2.PRIORITY_INTERACTIVE,
         lease=lease,
     )
+    _put(made, "request_id", request_id or drawing.new_request_id())
+    return made
 
 
 def format_name(text: str) -> str:
@@ -117,13 +119,19 @@ def format_of(number: int) -> str:
     return {2: "jpeg", 3: "webp"}.get(number, "png")
 
 
-def _put(generate: jobs_pb2.GenerateSpec, name: str, value: object) -> None:
+def _put(message: jobs_pb2.GenerateSpec | jobs_pb2.CreateJobRequest, name: str, value: object) -> None:
     try:
-        setattr(generate, name, value)
+        setattr(message, name, value)
     except UnicodeEncodeError as error:
         raise invalid(name, "not valid text (it is not UTF-8)") from error
     except ValueError as error:  # what a protobuf integer cannot hold
-        raise invalid(name, f"{value} is out of range") from error
+        raise invalid(name, f"{_short(value)} is out of range") from error
+
+
+def _short(value: object) -> str:
+    """A number of any length, for a message."""
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def from_line(line: str, defaults: Spec) -> tuple[Spec, str]:
@@ -170,6 +178,13 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
+def _as_float(name: str, value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise invalid(name, f"{_short(value)} is out of range") from error
+
+
 def _checked(name: str, value: Any) -> Any:
     """The value of a JSON field, of the right kind. Raises INVALID_FIELD."""
     if name not in _KINDS:
@@ -179,7 +194,7 @@ def _checked(name: str, value: Any) -> Any:
         return loras.from_json(value)
     kind, meaning = _KINDS[name]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = _as_float(name, value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise invalid(name, f"must be {meaning}")
     if name == "lora_missing" and value not in _MISSING:

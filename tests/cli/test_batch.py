@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from collections.abc import Iterator
 
+import pytest
+from craft_cli.batching import Batch, Plan
+from craft_cli.session import Session
+from craft_cli.spec import Spec
+from craft_protos.version import __version__
+
+from tests.cli.fakes import FakeDaemon, serving
 from tests.cli.home import Home
 
 
@@ -41,6 +50,54 @@ def test_a_bad_line_costs_only_itself(home: Home) -> None:
     assert [answer["line"] for answer in answers if "error" in answer] == [2, 3, 4, 6]
     assert answers[1]["error"]["hint"] == "did you mean 'prompt'?"
     assert list(answers[2]["error"]) == ["reason", "message", "hint"]
+
+
+def test_what_no_number_can_hold_costs_its_line_alone(home: Home) -> None:
+    """Each of these ended the reader's thread, and the command waited for ever."""
+    huge = "9" * 400
+    bad = [
+        f'{{"prompt": "x", "guidance_scale": {huge}}}',
+        f'{{"prompt": "x", "seed": {huge}}}',
+        f'{{"prompt": "x", "loras": [{{"lora": "it", "weight": {huge}}}]}}',
+        '{"prompt": "x", "request_id": "\\ud800"}',
+    ]
+    done = home.craft("generate", "--batch", "-", stdin="\n".join(["first", *bad, "last"]))
+    assert done.returncode == 65
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ["error" in answer for answer in answers] == [False, True, True, True, True, False]
+    assert [answer["error"]["message"].split(":")[0] for answer in answers[1:5]] == [
+        "guidance_scale",
+        "seed",
+        "loras",
+        "request_id",
+    ]
+    assert max(len(answer["error"]["message"]) for answer in answers[1:5]) < 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_file_that_cannot_be_read_is_no_input(home: Home) -> None:
+    done = home.craft("generate", "--batch", "/proc/self/mem")
+    assert (done.returncode, done.stdout) == (66, "")
+    assert "the batch cannot be read on: Input/output error" in done.stderr
+
+
+def test_a_reader_that_fails_ends_the_batch(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it fails with: what was begun is answered first."""
+
+    def lines() -> Iterator[bytes]:
+        yield b"{"
+        raise ZeroDivisionError
+
+    for name, value in home.env.items():
+        monkeypatch.setenv(name, value)
+    with serving(FakeDaemon(__version__), home.paths):
+        session = Session()
+        with pytest.raises(ZeroDivisionError):
+            Batch(session, Plan(Spec(), "flat", None, False, False)).run(lines())
+        session.close()
+    assert json.loads(capsys.readouterr().out)["line"] == 1
 
 
 def test_only_failed_jobs_give_the_jobs_exit_code(home: Home) -> None:

@@ -172,6 +172,8 @@ def test_provenance_is_read_from_every_format(kind: str) -> None:
         json.dumps(GOOD | {"width": None}),
         json.dumps(GOOD | {"format": "gif"}),
         json.dumps(GOOD | {"versions": 3}),
+        json.dumps(GOOD | {"guidance_scale": 10**400}),
+        json.dumps(GOOD | {"loras": [{"sha256": "s", "weight": 10**400}]}),
     ],
 )
 def test_hostile_provenance_is_an_error_like_any_other(text: str) -> None:
