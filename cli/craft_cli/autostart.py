@@ -186,10 +186,11 @@ def _spawn(paths: Paths, deadline: float) -> None:
 
 
 def _absolute_environment() -> dict[str, str]:
-    """The environment for a process whose folder is /: relative paths of craft's made absolute."""
+    """For a process whose folder is /: relative paths of craft's made absolute. It is no service of systemd's."""
     names = ("CRAFT_CONFIG", "CRAFT_DATA_DIR", "CRAFT_STATE_DIR", "CRAFT_RUNTIME_DIR")
     environment = dict(os.environ)
     environment.update({name: str(Path(environment[name]).absolute()) for name in names if environment.get(name)})
+    environment.pop("NOTIFY_SOCKET", None)  # the service in which this command runs must not hear of it
     return environment
 
 

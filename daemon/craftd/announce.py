@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 
 from craft_protos.reasons import CraftError
+
+_log = logging.getLogger("craft.daemon")
+_PATIENCE_S = 1.0  # for a service manager that does not read
 
 
 class ReadyPipe:
@@ -36,9 +40,13 @@ class ReadyPipe:
 
 
 def notify(notify_socket: str, state: str) -> None:
-    """sd_notify: `READY=1`, `STOPPING=1`."""
+    """sd_notify: `READY=1`, `STOPPING=1`. Nobody there: the daemon serves all the same."""
     if not notify_socket:
         return
     address = "\0" + notify_socket[1:] if notify_socket.startswith("@") else notify_socket
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(state.encode(), address)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(_PATIENCE_S)
+            sock.sendto(state.encode(), address)
+    except OSError as exc:
+        _log.warning("the service manager was not told", extra={"state": state, "socket": address, "why": str(exc)})

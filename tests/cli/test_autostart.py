@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def test_a_stopped_daemon_resumes_what_was_queued(home: Home) -> None:
     assert home.craft("daemon", "stop", "--now").returncode == 0
     assert home.craft("daemon", "status").returncode == 69
     assert home.craft("jobs", "wait", job).returncode == 0  # started for it
+
+
+def test_a_command_in_a_service_does_not_speak_for_it(home: Home) -> None:
+    """The daemon that it starts is not the service whose manager waits for READY=1."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(home.root / "notify"))
+        manager.setblocking(False)
+        done = home.craft("daemon", "start", env={"NOTIFY_SOCKET": str(home.root / "notify")})
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
 
 
 def test_a_daemon_that_hangs_is_ended_by_stop_now(home: Home) -> None:
