@@ -84,11 +84,24 @@ async def test_health_and_reflection(daemon: Daemon) -> None:
     health = health_pb2_grpc.HealthStub(daemon.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await health.Check(health_pb2.HealthCheckRequest(service="nothing"))
+    assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
     reflection = reflection_pb2_grpc.ServerReflectionStub(daemon.channel)
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
     answers = [one async for one in reflection.ServerReflectionInfo(asked)]
     names = {service.name for service in answers[0].list_services_response.service}
     assert {"craft.v1.Jobs", "craft.v1.Images", "craft.v1.Models", "craft.v1.Daemon"} <= names
+
+
+async def test_health_can_be_watched_until_the_daemon_stops(home: Home) -> None:
+    async with running(home) as daemon:
+        watch = health_pb2_grpc.HealthStub(daemon.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await daemon.daemon.Shutdown(daemon_pb2.ShutdownRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.code() != grpc.StatusCode.INTERNAL
+        assert await daemon.process.wait() == 0
 
 
 @pytest.mark.parametrize(

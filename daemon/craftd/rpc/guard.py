@@ -6,6 +6,7 @@ alike; here each is caught, logged and mapped.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
@@ -41,8 +42,10 @@ def _handler(method: MethodDescriptor, serve: Callable[..., Any]) -> grpc.RpcMet
             _guarded_conversation(serve), _decoder(GetMessageClass(method.input_type)), _encode
         )
     if method.server_streaming:
+        # health's Watch is a coroutine that writes its messages itself
+        guarded = _guarded_call if inspect.iscoroutinefunction(serve) else _guarded_stream
         return grpc.unary_stream_rpc_method_handler(
-            _guarded_stream(serve), _decoder(GetMessageClass(method.input_type)), _encode
+            guarded(serve), _decoder(GetMessageClass(method.input_type)), _encode
         )
     return grpc.unary_unary_rpc_method_handler(
         _guarded_call(serve), _decoder(GetMessageClass(method.input_type)), _encode
