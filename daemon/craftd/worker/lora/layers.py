@@ -3,6 +3,7 @@
 The changes lie in stacks, one slot after another, a stack for each rank bucket. For a batch the rows'
 slots are gathered and laid side by side along the rank, so that one pair of batched products (for kernels
 larger than one: a grouped convolution and a batched product) adds all of them, fused into the addition.
+Rows that all have the same LoRAs, as those of one job, take them from the stacks where they lie.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Selection:
     """Which slots the rows of a batch use, and how strongly. Equal keys gather equal tensors."""
 
     key: Hashable
-    rows: int
     columns: Sequence[Column]
+    shared: Sequence[tuple[int, int, float]]  # bucket, slot and weight of each, where all rows have the same
     is_kept: bool  # gathered tensors stay for the next step
 
 
@@ -63,6 +64,16 @@ class Stack:
         self.ups[slot].zero_()
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """The matrices of one layer for one batch: of each row, or, where rows have the same LoRAs, of all."""
+
+    downs: torch.Tensor  # (rows,) ranks, inputs...
+    ups: torch.Tensor  # (rows,) outputs, ranks
+    strength: float = 1.0  # of all; those of single LoRAs are in `ups`
+    is_shared: bool = False
+
+
 class AdaptedLayer:
     """A layer and its stacks. `attach` takes the place of its forward until `detach`."""
 
@@ -70,7 +81,7 @@ class AdaptedLayer:
         self._layer = layer
         self.stacks: dict[int, Stack] = {}
         self._selection: Selection | None = None
-        self._gathered: tuple[Hashable, torch.Tensor, torch.Tensor] | None = None
+        self._kept: tuple[Hashable, Gathered] | None = None
         self._forward = self._linear if isinstance(layer, nn.Linear) else self._conv
 
     @property
@@ -79,6 +90,8 @@ class AdaptedLayer:
 
     def attach(self, selection: Selection) -> None:
         self._selection = selection
+        if selection.is_kept:
+            self.gathered(selection)
         self._layer.__dict__["forward"] = self._forward
 
     def detach(self) -> None:
@@ -87,44 +100,53 @@ class AdaptedLayer:
 
     def forget(self) -> None:
         """Drop what was gathered."""
-        self._gathered = None
+        self._kept = None
+
+    def gathered(self, selection: Selection) -> Gathered:
+        """What the selection's rows take from the stacks."""
+        if self._kept is not None and self._kept[0] == selection.key:
+            return self._kept[1]
+        found = self._shared(selection) if selection.shared else self._of_rows(selection)
+        if selection.is_kept:
+            self._kept = (selection.key, found)
+        return found
 
     def _linear(self, x: torch.Tensor) -> torch.Tensor:
-        downs, ups = self._gather()
-        layer: Any = self._layer
+        assert self._selection is not None
+        taken, layer = self.gathered(self._selection), self._layer
         y = functional.linear(x, layer.weight, layer.bias)
-        rows = downs.shape[0]
-        inner = torch.bmm(x.reshape(rows, -1, x.shape[-1]), downs.mT)
-        y.view(rows, -1, y.shape[-1]).baddbmm_(inner, ups.mT)
+        if taken.is_shared:
+            inner = functional.linear(x.reshape(-1, x.shape[-1]), taken.downs)
+            y.view(-1, y.shape[-1]).addmm_(inner, taken.ups.mT, alpha=taken.strength)
+        else:
+            rows = taken.downs.shape[0]
+            inner = torch.bmm(x.reshape(rows, -1, x.shape[-1]), taken.downs.mT)
+            y.view(rows, -1, y.shape[-1]).baddbmm_(inner, taken.ups.mT)
         return y
 
     def _conv(self, x: torch.Tensor) -> torch.Tensor:
-        downs, ups = self._gather()
-        layer: Any = self._layer
+        assert self._selection is not None
+        taken, layer = self.gathered(self._selection), self._layer
+        assert isinstance(layer, nn.Conv2d)
         y: torch.Tensor = layer._conv_forward(x, layer.weight, layer.bias)
-        rows, rank = downs.shape[:2]
-        if layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0):
-            inner = torch.bmm(downs.flatten(2), x.reshape(rows, x.shape[1], -1))
-        else:
-            side_by_side = x.reshape(1, -1, *x.shape[2:])
-            inner = functional.conv2d(
-                side_by_side, downs.flatten(0, 1), None, layer.stride, layer.padding, layer.dilation, rows
-            ).view(rows, rank, -1)
-        flat = y.flatten(2)
-        return torch.baddbmm(flat, ups, inner).view_as(y)
+        ups = taken.ups.expand(y.shape[0], -1, -1) if taken.is_shared else taken.ups
+        inner = _convolved(x, taken, layer)
+        return torch.baddbmm(y.flatten(2), ups, inner, alpha=taken.strength).view_as(y)
 
-    def _gather(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """rows, ranks, inputs...; and rows, outputs, ranks, with the weights in them."""
-        selection = self._selection
-        assert selection is not None
-        if self._gathered is not None and self._gathered[0] == selection.key:
-            return self._gathered[1:]
+    def _shared(self, selection: Selection) -> Gathered:
+        uses = [(self.stacks[bucket], slot, w) for bucket, slot, w in selection.shared if bucket in self.stacks]
+        if len(uses) == 1:
+            stack, slot, strength = uses[0]
+            return Gathered(stack.downs[slot], stack.ups[slot], strength, is_shared=True)
+        downs = torch.cat([stack.downs[slot] for stack, slot, _ in uses])
+        ups = torch.cat([stack.ups[slot] * strength for stack, slot, strength in uses], dim=1)
+        return Gathered(downs, ups, is_shared=True)
+
+    def _of_rows(self, selection: Selection) -> Gathered:
         columns = [column for column in selection.columns if column.bucket in self.stacks]
-        downs = torch.cat([_side_by_side(self.stacks[one.bucket].downs[one.slots]) for one in columns], dim=1)
-        ups = torch.cat([_weighted_ups(self.stacks[one.bucket].ups, one) for one in columns], dim=2)
-        if selection.is_kept:
-            self._gathered = (selection.key, downs, ups)
-        return downs, ups
+        downs = [self.stacks[column.bucket].downs[column.slots].flatten(1, 2) for column in columns]
+        ups = [_weighted_ups(self.stacks[column.bucket].ups, column) for column in columns]
+        return Gathered(torch.cat(downs, dim=1), torch.cat(ups, dim=2))
 
 
 def is_adaptable(layer: Layer) -> bool:
@@ -132,9 +154,16 @@ def is_adaptable(layer: Layer) -> bool:
     return isinstance(layer, nn.Linear) or (layer.groups == 1 and layer.padding_mode == "zeros")
 
 
-def _side_by_side(downs: torch.Tensor) -> torch.Tensor:
-    """rows, K, rank, ... -> rows, K * rank, ..."""
-    return downs.flatten(1, 2)
+def _convolved(x: torch.Tensor, taken: Gathered, layer: nn.Conv2d) -> torch.Tensor:
+    """rows, ranks, places: the layer's own convolution, with the LoRAs' kernels."""
+    how: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    if taken.is_shared:
+        return functional.conv2d(x, taken.downs, **how).flatten(2)
+    rows, ranks = taken.downs.shape[:2]
+    if layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0):
+        return torch.bmm(taken.downs.flatten(2), x.reshape(rows, x.shape[1], -1))
+    side_by_side = x.reshape(1, -1, *x.shape[2:])
+    return functional.conv2d(side_by_side, taken.downs.flatten(0, 1), groups=rows, **how).view(rows, ranks, -1)
 
 
 def _weighted_ups(ups: torch.Tensor, column: Column) -> torch.Tensor:

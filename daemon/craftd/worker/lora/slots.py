@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Hashable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -103,6 +103,7 @@ class Slots:
         self._buckets.clear()
         self._touched.clear()
         self._where.clear()
+        self._selections.clear()
 
     def _attached(self, component: str, rows: Sequence[Sequence[Use]]) -> list[AdaptedLayer]:
         uses = {(use.bucket, use.slot) for row in rows for use in row}
@@ -122,12 +123,18 @@ class Slots:
             return last
         for layer in self._layers[component].values():
             layer.forget()
-        columns = [_column(bucket, rows, self._device) for bucket in sorted(self._buckets)]
-        used = [column for column in columns if column is not None]
-        gathered = sum(_gathered_bytes(self._layers[component][path], used) for path in touched)
-        selection = Selection(key, len(rows), used, is_kept=gathered <= _KEPT_BYTES)
+        selection = self._selection(key, rows, [self._layers[component][path] for path in touched])
         self._selections[component] = selection
         return selection
+
+    def _selection(self, key: Hashable, rows: Sequence[Sequence[Use]], layers: Sequence[AdaptedLayer]) -> Selection:
+        if all(row == rows[0] for row in rows):
+            shared = [(use.bucket, use.slot, use.weight) for use in rows[0]]
+            return Selection(key, [], shared, is_kept=True)
+        columns = [_column(bucket, rows, self._device) for bucket in sorted(self._buckets)]
+        used = [column for column in columns if column is not None]
+        gathered = sum(_gathered_bytes(layer, used) for layer in layers)
+        return Selection(key, used, [], is_kept=gathered <= _KEPT_BYTES)
 
     def _room(self, rank: int, kept: Set[str]) -> int | None:
         """A slot that nobody needs."""

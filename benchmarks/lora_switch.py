@@ -1,0 +1,107 @@
+"""What it costs to draw the next picture with another LoRA: craft's slots against diffusers' load_lora_weights.
+
+    python -m benchmarks.lora_switch [MODEL_FOLDER] [--device cpu] [--threads N] [--rounds N]
+
+Both in one process, over the same loaded model, with LoRAs of rank 16 that change attention and convolutions.
+Craft's time ends when every changed layer has the matrices that the model call will use; diffusers' when
+set_adapters returns. Unloading the LoRA before is outside of both times. Files are in the
+page cache.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from benchmarks import figures, lora_files
+from benchmarks.lora_files import seconds
+
+LORAS = 8
+
+
+def main() -> int:
+    asked = lora_files.options(__doc__, rounds=15)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as files:
+        paths = lora_files.make(asked.folder, LORAS, Path(made), conv=True)
+        pipe = lora_files.pipeline(asked.folder, asked)
+        craft = Switching(pipe, Path(files), paths, asked.device)
+        craft.from_disk(0), craft.resident(0), _diffusers(pipe, paths[0])  # the first of each is not counted
+        rounds = [
+            (_diffusers(pipe, paths[i % LORAS]), craft.from_disk(i % LORAS), craft.resident((i + 1) % LORAS))
+            for i in range(asked.rounds)
+        ]
+    against = "diffusers, load_lora_weights and set_adapters"
+    disk = [theirs / ours for theirs, ours, _ in rounds]
+    resident = [theirs / ours for theirs, _, ours in rounds]
+    return figures.tell(
+        [
+            figures.of_rounds("switch to a resident LoRA, times faster", against, resident, at_least=50.0),
+            figures.of_rounds("switch to a LoRA on disk, times faster", against, disk, at_least=3.0),
+            figures.of_rounds("switch to a resident LoRA", "", [r[2] * 1e3 for r in rounds], unit="ms"),
+        ]
+    )
+
+
+class Switching:
+    """A model's residents, driven as the engine drives them."""
+
+    def __init__(self, pipe: Any, files: Path, paths: list[Path], device: str) -> None:
+        import torch
+        from craftd.worker.lora.reader import Reader
+        from craftd.worker.lora.residents import Housing
+
+        self._notes: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._housing = Housing(Reader(files, self._notes.put), torch.device(device))
+        self._pipe = pipe
+        self._stored = [lora_files.stored(path, files) for path in paths]
+        self._residents = self._housing.of(pipe)
+        for i in range(len(paths)):
+            self._apply(self._residents, i)
+
+    def resident(self, i: int) -> float:
+        return seconds(lambda: self._apply(self._residents, i))
+
+    def from_disk(self, i: int) -> float:
+        fresh = self._housing.of(self._pipe)
+        try:
+            return seconds(lambda: self._apply(fresh, i))
+        finally:
+            fresh.close()
+
+    def _apply(self, residents: Any, i: int) -> None:
+        job = self._job(i)
+        while not residents.is_ready(job):
+            assert not residents.want([job])
+            if not residents.is_ready(job):
+                self._notes.get()
+        applied = residents.acquire(job)
+        with residents.denoising([applied, applied]):
+            pass
+        residents.release(applied)
+
+    def _job(self, i: int) -> Any:
+        from craftd.worker.messages import Draw, LoraUse, Manifest
+
+        file = self._stored[i]
+        use = LoraUse(file.id, file.name, file.sha256, file.size_bytes, 0.8)
+        return Draw("job", 1, Manifest("it", "", "", "", ()), "", "", 8, 8, 1, 1.0, 0, "", "png", (0,), loras=(use,))
+
+
+def _diffusers(pipe: Any, path: Path) -> float:
+    def switch() -> None:
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="it")
+        pipe.set_adapters(["it"], [0.8])
+
+    try:
+        return seconds(switch)
+    finally:
+        pipe.unload_lora_weights()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
