@@ -32,7 +32,14 @@ def test_the_guilty_job_fails_alone(when: str) -> None:
     assert "its own fault" in failed.failed.error.message
 
 
-@pytest.mark.parametrize("error", [lambda: torch.OutOfMemoryError("no room"), MemoryError])
+def _of_the_cpu_allocator() -> Exception:
+    """What torch really raises."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return raised.value
+
+
+@pytest.mark.parametrize("error", [lambda: torch.OutOfMemoryError("no room"), MemoryError, _of_the_cpu_allocator])
 def test_out_of_memory_halves_the_batch(error: Callable[[], Exception]) -> None:
     runner = FakeRunner(_trouble("advance", lambda jobs: len(jobs) > 2, error))
     studio = Studio({"fake": runner})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from craft_protos.reasons import CraftError
 from craftd.worker import prompts
 from craftd.worker.families.text import ClipText, ClipTokenizer
+from craftd.worker.kept import Kept, tensor_bytes
 
 BEGIN, END, PAD = 90, 91, 0
 
@@ -127,3 +130,45 @@ def test_a_weight_moves_its_own_token_away_from_the_empty_prompt(text: ClipText)
     torch.testing.assert_close(heavy[:, 2], empty[:, 2] + 1.5 * (plain[:, 2] - empty[:, 2]))
     assert torch.equal(heavy[:, :2], plain[:, :2])
     torch.testing.assert_close(_embed(text, "red (cat:0)")[:, 2], empty[:, 2])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [":" + "1" * 20_000, ":" + " " * 20_000, "(a" * 10_000, "(" * 20_000, "[a" * 9_000 + "]" * 2_000, "(a:" * 6_600],
+)
+def test_a_hostile_prompt_is_parsed_in_time_that_grows_with_its_length(prompt: str) -> None:
+    short = prompt[: len(prompt) // 8]
+    assert _seconds(prompt) < 8 * 5 * max(_seconds(short), 0.002)  # quadratic: 64 times
+
+
+def _seconds(prompt: str) -> float:
+    def once() -> float:
+        began = time.process_time()
+        prompts.parse(prompt)
+        return time.process_time() - began
+
+    return min(once() for _ in range(3))
+
+
+def test_a_prompt_of_too_many_tokens_is_refused_with_the_limit() -> None:
+    assert len(prompts.chunks("a" * 32 * 5, Letters())) == 32
+    with pytest.raises(CraftError, match="161 tokens are more than 160"):
+        prompts.chunks("a" * 161, Letters())
+
+
+def test_what_is_kept_is_bounded_by_bytes() -> None:
+    kept = Kept[torch.Tensor](100, tensor_bytes)
+    made: list[str] = []
+
+    def make(name: str, size: int) -> Callable[[], torch.Tensor]:
+        def build() -> torch.Tensor:
+            made.append(name)
+            return torch.zeros(size, dtype=torch.uint8)
+
+        return build
+
+    for name, size in (("a", 40), ("b", 40), ("a", 40), ("c", 40), ("a", 40), ("b", 40)):
+        kept.get(name, make(name, size))
+    assert made == ["a", "b", "c", "b"]  # b was the one not used lately
+    kept.get("big", make("big", 500))
+    assert (len(kept), kept.used_bytes) == (1, 500)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +11,14 @@ from craft_protos.reasons import CraftError
 
 from craftd.worker import picture, samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
+from craftd.worker.kept import Kept
 from craftd.worker.lora.residents import NONE, Applied, AppliedLora, Residents
 from craftd.worker.messages import Draw
 from craftd.worker.picture import Pixels
 from craftd.worker.row import Drawing
 from craftd.worker.samplers import Scheduler
 
-_PROMPTS_KEPT = 64
+_KEPT_PROMPTS_BYTES = 32 << 20
 
 
 @dataclass(eq=False)
@@ -107,7 +107,7 @@ class Denoiser:
         self._family = family
         self._device = device
         self._last_step: Any = None  # a CUDA event
-        self._encoded: OrderedDict[Hashable, Conditioning] = OrderedDict()
+        self._encoded: Kept[Conditioning] = Kept(_KEPT_PROMPTS_BYTES, lambda conditioning: conditioning.size_bytes)
 
     @property
     def resident_bytes(self) -> int:
@@ -196,13 +196,7 @@ class Denoiser:
 
     def _encode(self, job: Draw, applied: Applied) -> Conditioning:
         asked = (job.prompt, job.negative_prompt, job.guidance_scale)
-        key = (*asked, applied.text_key)
-        if key not in self._encoded:
-            self._encoded[key] = self._encode_with(asked, applied)
-        self._encoded.move_to_end(key)
-        while len(self._encoded) > _PROMPTS_KEPT:
-            self._encoded.popitem(last=False)
-        return self._encoded[key]
+        return self._encoded.get((*asked, applied.text_key), lambda: self._encode_with(asked, applied))
 
     def _encode_with(self, asked: tuple[str, str, float], applied: Applied) -> Conditioning:
         if not applied.text_key:

@@ -237,7 +237,8 @@ class Engine:
             row.batch = max(row.batch, len(rows))
         try:
             wanted = [self._wants_preview(row) for row in rows]
-            errors = shelved.runner.advance([row.drawn for row in rows], with_preview=wanted)
+            with memory.recognised():
+                errors = shelved.runner.advance([row.drawn for row in rows], with_preview=wanted)
         except memory.OUT_OF_MEMORY:
             self._descend(rows, shelved)
         except Exception as exc:  # find whose fault it is; nobody else shall suffer

@@ -98,7 +98,8 @@ class Finisher:
 def render(rows: Sequence[Row], shelved: Shelved) -> list[Pixels | CraftError]:
     """Pixels of each row, or why there are none; falls down the memory ladder where it must."""
     try:
-        return list(shelved.runner.render([row.drawn for row in rows]))
+        with memory.recognised():
+            return list(shelved.runner.render([row.drawn for row in rows]))
     except memory.OUT_OF_MEMORY:
         rung = shelved.ladder.descend(len(rows), is_decoding=True)
         if rung is Rung.FAIL:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -17,7 +14,7 @@ import torch
 import transformers
 from craft_protos.worker_pb2 import FromWorker
 
-from craftd.worker import memory
+from craftd.worker import memory, workplaces
 from craftd.worker.channel import Channel
 from craftd.worker.device import Device, choose
 from craftd.worker.engine import Engine
@@ -91,8 +88,8 @@ def _set_up(options: WorkerOptions) -> Device:
 
 
 def _build(options: WorkerOptions, device: Device, channel: Channel, inbox: Inbox) -> tuple[Engine, Reporter]:
-    workplace = Path(tempfile.mkdtemp(prefix=f"craft-worker-{os.getpid()}-"))
-    channel.at_end(lambda: shutil.rmtree(workplace, ignore_errors=True))
+    workplace = workplaces.make()
+    channel.at_end(lambda: workplaces.remove(workplace))
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
     reporter = Reporter(channel, device.warnings)
     reader = Reader(options.files, inbox.post)

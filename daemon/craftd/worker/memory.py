@@ -11,7 +11,8 @@ import gc
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import prod
@@ -23,11 +24,23 @@ from craft_protos.reasons import CraftError
 from craftd.worker.messages import Manifest
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+_CPU_ALLOCATOR = "DefaultCPUAllocator"  # torch's, which raises a plain RuntimeError
 
 _LARGEST_HEADER_BYTES = 100 * 1024 * 1024
 _USABLE = 0.8  # of the device's memory, for weights
 _FIRST_TICK_PIXELS = 8 * 512 * 512 * 2
 _LONGEST_TICK_S = 5.0  # cancel and joining wait for a tick
+
+
+@contextmanager
+def recognised() -> Iterator[None]:
+    """The CPU allocator's failure becomes the MemoryError that it is."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if _CPU_ALLOCATOR in str(exc):
+            raise MemoryError(str(exc).splitlines()[0]) from exc
+        raise
 
 
 class Rung(Enum):

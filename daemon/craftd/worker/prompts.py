@@ -21,16 +21,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from craft_protos.reasons import invalid
+
 _PIECE = re.compile(
     r"""
     (?P<escaped>\\[\\()\[\]])              |
     (?P<open>[(\[])                        |
-    :\s*(?P<weight>[+-]?\d*\.?\d+)\s*\)    |
+    :\s{0,4}(?P<weight>[+-]?(?:\d{1,4}(?:\.\d{0,8})?|\.\d{1,8}))\s{0,4}\)    |
     (?P<close>[)\]])                       |
     (?P<text>[^\\()\[\]:]+|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
+_MOST_CHUNKS = 32  # every step attends to all of them
 _ROUND, _SQUARE = 1.1, 1 / 1.1
 
 
@@ -83,35 +86,60 @@ class Tokenizer(Protocol):
 def parse(prompt: str) -> list[Fragment]:
     """The fragments of a weighted prompt. Unbalanced brackets hold to the end of the prompt."""
     texts: list[str] = []
-    weights: list[float] = []
-    opened: list[tuple[str, int]] = []
+    opened: list[_Opened] = []
+    closed: list[_Opened] = []
 
-    def multiply(start: int, by: float) -> None:
-        weights[start:] = [weight * by for weight in weights[start:]]
-
-    def add(text: str) -> None:
-        texts.append(text)
-        weights.append(1.0)
+    def close(weight: float) -> None:
+        one = opened.pop()
+        one.end, one.weight = len(texts), weight
+        closed.append(one)
 
     for piece in _PIECE.finditer(prompt):
         kind, text = piece.lastgroup, piece.group()
         if kind == "escaped":
-            add(text[1])
+            texts.append(text[1])
         elif kind == "open":
-            opened.append((text, len(texts)))
-        elif kind == "weight" and opened and opened[-1][0] == "(":
-            multiply(opened.pop()[1], float(piece.group("weight")))
-        elif kind == "close" and opened and opened[-1][0] == {")": "(", "]": "["}[text]:
-            multiply(opened.pop()[1], _ROUND if text == ")" else _SQUARE)
+            opened.append(_Opened(text, len(texts)))
+        elif kind == "weight" and opened and opened[-1].bracket == "(":
+            close(float(piece.group("weight")))
+        elif kind == "close" and opened and opened[-1].bracket == {")": "(", "]": "["}[text]:
+            close(_ROUND if text == ")" else _SQUARE)
         else:
-            add(text)
-    for bracket, start in opened:
-        multiply(start, _ROUND if bracket == "(" else _SQUARE)
-    return _joined([Fragment(text, weight) for text, weight in zip(texts, weights, strict=True)])
+            texts.append(text)
+    while opened:
+        close(_ROUND if opened[-1].bracket == "(" else _SQUARE)
+    return _joined([Fragment(text, weight) for text, weight in zip(texts, _weights(len(texts), closed), strict=True)])
+
+
+@dataclass
+class _Opened:
+    """A bracket over the texts `start` to `end`."""
+
+    bracket: str
+    start: int
+    end: int = 0
+    weight: float = 1.0
+
+
+def _weights(count: int, brackets: Sequence[_Opened]) -> list[float]:
+    """Of each text, the product of the brackets around it; in one pass, however deep they nest."""
+    starts: list[list[_Opened]] = [[] for _ in range(count + 1)]
+    ends = [0] * (count + 1)
+    for one in reversed(brackets):  # an outer bracket closes after those inside it
+        if one.start < one.end:
+            starts[one.start].append(one)
+            ends[one.end] += 1
+    products, weights = [1.0], []
+    for place in range(count):
+        del products[len(products) - ends[place] :]
+        for one in starts[place]:
+            products.append(products[-1] * one.weight)
+        weights.append(products[-1])
+    return weights
 
 
 def chunks(prompt: str, tokenizer: Tokenizer) -> list[Chunk]:
-    """The prompt cut to the encoder's length; at least one chunk."""
+    """The prompt cut to the encoder's length; at least one chunk. Raises INVALID_FIELD for too many."""
     ids: list[int] = []
     weights: list[float] = []
     for fragment in parse(prompt):
@@ -119,6 +147,9 @@ def chunks(prompt: str, tokenizer: Tokenizer) -> list[Chunk]:
         ids += tokens
         weights += [fragment.weight] * len(tokens)
     size = tokenizer.capacity
+    if len(ids) > _MOST_CHUNKS * size:
+        message = f"{len(ids)} tokens are more than {_MOST_CHUNKS * size}, which is the limit"
+        raise invalid("prompt", message, "say it in fewer words")
     starts = range(0, max(len(ids), 1), size)
     return [_chunk(ids[start : start + size], weights[start : start + size], tokenizer) for start in starts]
 

@@ -187,7 +187,8 @@ class Shelf:
             self._reporter.loading(manifest.name, count, manifest.size_bytes)
 
         try:
-            runner = self._sources.load(manifest, bytes_done)
+            with memory.recognised():
+                runner = self._sources.load(manifest, bytes_done)
         except CraftError as exc:
             self._post(LoadFinished(manifest, time.monotonic() - began, error=exc))
         except memory.OUT_OF_MEMORY:

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from craft_protos.reasons import CraftError
 
+from craftd.worker.kept import tensor_bytes
 from craftd.worker.lora import residents
 from craftd.worker.lora.residents import Applied
 from craftd.worker.messages import Draw
@@ -40,6 +41,10 @@ class Conditioning:
     @property
     def model_rows(self) -> int:
         return 1 if self.negative is None else 2
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(tensor_bytes, (self.positive, self.negative, self.pooled, self.negative_pooled)))
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 
 from craftd.worker import prompts
+from craftd.worker.kept import Kept, tensor_bytes
 from craftd.worker.prompts import Chunk
 
-_CHUNKS_KEPT = 256
-_T5_TEXTS_KEPT = 16  # up to 4 MiB each
+_KEPT_BYTES = 32 << 20  # for each encoder
 
 
 class ClipTokenizer:
@@ -49,7 +48,7 @@ class ClipText:
         self._device = device
         self._empty = prompts.empty(self._tokenizer)
         self.variant: Hashable = ()  # the LoRAs applied to the encoder now
-        self._kept: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._kept: Kept[torch.Tensor] = Kept(_KEPT_BYTES, tensor_bytes)
 
     def encode(self, prompt: str) -> list[Chunk]:
         """The chunks that `prompt` needs."""
@@ -61,13 +60,7 @@ class ClipText:
         return torch.cat([self._chunk(chunk) for chunk in filled], dim=1)
 
     def _chunk(self, chunk: Chunk) -> torch.Tensor:
-        key = (self.variant, chunk)
-        if key not in self._kept:
-            self._kept[key] = self._weighted(chunk)
-        self._kept.move_to_end(key)
-        while len(self._kept) > _CHUNKS_KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        return self._kept.get((self.variant, chunk), lambda: self._weighted(chunk))
 
     def _weighted(self, chunk: Chunk) -> torch.Tensor:
         plain = self._run(chunk)
@@ -94,23 +87,23 @@ class PooledClipText(ClipText):
 
     def __init__(self, tokenizer: Any, encoder: Any, device: torch.device) -> None:
         super().__init__(tokenizer, encoder, device)
-        self._pooled: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._pooled: Kept[torch.Tensor] = Kept(_KEPT_BYTES, tensor_bytes)
 
     def pooled(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """1, features."""
-        key = (self.variant, chunks[0])
-        if key not in self._pooled:
-            self._run(chunks[0])
-        return self._pooled[key]
+        return self._pooled.get((self.variant, chunks[0]), lambda: self._run_both(chunks[0])[1])
 
     def _run(self, chunk: Chunk) -> torch.Tensor:
+        hidden, whole = self._run_both(chunk)
+        self._pooled.put((self.variant, chunk), whole)
+        return hidden
+
+    def _run_both(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, tokens, features), and 1, features."""
         output = self._encoder(torch.tensor([chunk.ids], device=self._device), output_hidden_states=True)
         whole = output.text_embeds if "text_embeds" in output else output.pooler_output
-        self._pooled[self.variant, chunk] = whole.to(dtype=self._encoder.dtype)
-        while len(self._pooled) > _CHUNKS_KEPT:
-            self._pooled.popitem(last=False)
         hidden: torch.Tensor = output.hidden_states[-2]
-        return hidden.to(dtype=self._encoder.dtype)
+        return hidden.to(dtype=self._encoder.dtype), whole.to(dtype=self._encoder.dtype)
 
 
 class ClipTexts:
@@ -145,18 +138,12 @@ class T5Text:
         self._device = device
         self._length = length
         self.variant: Hashable = ()
-        self._kept: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._kept: Kept[torch.Tensor] = Kept(_KEPT_BYTES, tensor_bytes)
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
         text = "".join(fragment.text for fragment in prompts.parse(prompt))
-        key = (self.variant, text)
-        if key not in self._kept:
-            self._kept[key] = self._run(text)
-        self._kept.move_to_end(key)
-        while len(self._kept) > _T5_TEXTS_KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        return self._kept.get((self.variant, text), lambda: self._run(text))
 
     def _run(self, text: str) -> torch.Tensor:
         ids = self._tokenizer(
