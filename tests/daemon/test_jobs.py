@@ -83,6 +83,7 @@ async def test_the_same_request_makes_one_job(daemon: Daemon) -> None:
         ({"prompt": "x" * 20_001}, "prompt"),
         ({"prompt": "a\x00b"}, "prompt"),
         ({"negative_prompt": "a\x1bb"}, "negative_prompt"),
+        ({"prompt": "😀" * 6_000, "format": 2}, "prompt"),
         ({"request_id": ""}, "request_id"),
         ({"request_id": "a b"}, "request_id"),
         ({"request_id": "x" * 65}, "request_id"),
@@ -242,6 +243,11 @@ async def test_models_are_listed_loaded_and_unloaded(daemon: Daemon) -> None:
     assert list(worker.models) == ["flat"]
     unloaded = await daemon.models.UnloadModel(models_pb2.UnloadModelRequest(name="flat"))
     assert not unloaded.loaded_on and not (await daemon.status()).workers
+
+
+async def test_keep_alive_0_is_now(daemon: Daemon) -> None:
+    await daemon.models.LoadModel(models_pb2.LoadModelRequest(name="flat", keep_alive_s=0))
+    assert (await daemon.logged("model unloaded"))["model"] == "flat"
 
 
 async def test_an_idle_model_is_unloaded_and_its_worker_ended(make_home: type[Home]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import secrets
@@ -19,6 +20,7 @@ from craftd.models.model import Model
 
 FORMATS = ("png", "jpeg", "webp")
 _LARGEST_GUIDANCE = 1000.0
+_MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
 _MOST_LORAS = 16  # of one job
 _LONGEST_LORA = 255  # characters of what names one
 
@@ -60,6 +62,7 @@ def resolve(
         lora_missing=wanted.lora_missing,
     )
     _check_sides(spec.width, spec.height, model.granularity, limits)
+    _check_metadata(spec)
     return spec
 
 
@@ -69,6 +72,16 @@ def _check_text(field: str, text: str, limits: LimitSettings) -> None:
     for place, character in enumerate(text):
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
             raise invalid(field, f"has a control character (U+{ord(character):04X}) at {place}", "remove it")
+
+
+def _check_metadata(spec: GenerateSpec) -> None:
+    """Provenance is written with ASCII's escapes, and a JPEG has little room for it."""
+    size_bytes = len(json.dumps(spec.prompt)) + len(json.dumps(spec.negative_prompt))
+    if spec.format == "jpeg" and size_bytes > _MOST_JPEG_TEXT_BYTES:
+        message = (
+            f"takes {size_bytes} bytes in the picture's metadata, where a JPEG has room for {_MOST_JPEG_TEXT_BYTES}"
+        )
+        raise invalid("prompt", message, "use --format png or webp")
 
 
 def _check_numbers(wanted: GenerateRequest, limits: LimitSettings) -> None:
