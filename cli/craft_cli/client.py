@@ -121,7 +121,8 @@ class Client:
     def get_model(self, name: str) -> models_pb2.Model:
         return self._call(self._models.GetModel, models_pb2.GetModelRequest(name=name))
 
-    def load_model(self, name: str, keep_alive_s: float) -> models_pb2.Model:
+    def load_model(self, name: str, keep_alive_s: float | None) -> models_pb2.Model:
+        """`keep_alive_s`: None as configured, 0 not at all, negative for ever."""
         request = models_pb2.LoadModelRequest(name=name, keep_alive_s=keep_alive_s)
         return self._call(self._models.LoadModel, request, None)
 

@@ -152,10 +152,12 @@ def alias(
 @app.command("load", cls=QuickCommand, context_settings=CONTEXT)
 def load(
     name: str = _NAME,
-    keep_alive: str = typer.Option("", "--keep-alive", help="How long it stays when idle: 90s, 5m, 2h; -1: for ever."),
+    keep_alive: str = typer.Option(
+        "", "--keep-alive", help="How long it stays when idle: 90s, 2h; 0: not at all; -1: for ever."
+    ),
 ) -> None:
     """Load a model into the device's memory, before anyone asks for it."""
-    seconds = units.seconds(keep_alive, "--keep-alive") if keep_alive else 0.0
+    seconds = units.seconds(keep_alive, "--keep-alive") if keep_alive else None
     model = Session().client.load_model(name, seconds)
     output.line(f"{model.name}\t{', '.join(model.loaded_on)}")
 

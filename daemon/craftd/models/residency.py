@@ -38,7 +38,9 @@ class Residency:
         self._users: Counter[str] = Counter()
         self._residents: dict[str, _Resident] = {}
         self._loads: dict[str, list[asyncio.Future[None]]] = {}
+        self._bringing: dict[str, set[asyncio.Task[None]]] = {}  # who waits in `load`
         self._unloads: dict[str, list[asyncio.Future[None]]] = {}
+        self._withdrawn: set[str] = set()  # loading, and unloaded as soon as the worker can
         self._ready: list[asyncio.Future[None]] = []
         self._expected: dict[str, str] = {}  # manifests' sha256 that the worker was told to use
         self._is_unwanted = False  # the last model was unloaded: the process may go
@@ -108,26 +110,36 @@ class Residency:
         """The worker was told to use it: loaded or not yet, its files are these."""
         self._expected[manifest.name] = manifest.sha256
 
-    async def load(self, manifest: Manifest, keep_alive_s: float) -> None:
-        """Until it is in memory. `keep_alive_s`: 0 as configured, negative for ever. Raises the worker's error."""
-        self.acquire(manifest.name)
+    async def load(self, manifest: Manifest, keep_alive_s: float | None) -> None:
+        """Until it is in memory. `keep_alive_s`: None as configured, 0 not at all, negative for ever.
+
+        Raises the worker's error, and CANCELLED where `unload` came before it was there.
+        """
+        task = asyncio.create_task(self._bring(manifest, keep_alive_s), name=f"load {manifest.name}")
+        others = self._bringing.setdefault(manifest.name, set())
+        others.add(task)
         try:
-            await self._until_ready()
-            self._remember_keep_alive(manifest.name, keep_alive_s)
-            if not self.holds(manifest):
-                await self._load(manifest)
+            await asyncio.wait([task])
         finally:
-            self.release(manifest.name)
+            others.discard(task)
+            task.cancel()
+        if task.cancelled():
+            raise CraftError("CANCELLED", f"model {manifest.name} was unloaded before it was loaded", "load it again")
+        task.result()
 
     async def unload(self, name: str) -> None:
-        """Until its memory is given back; jobs that need it are finished first."""
-        if name not in self._residents:
+        """Until its memory is given back; jobs that need it are finished first, a load that waits is given up."""
+        bringing = self._bringing.get(name, set()).copy()
+        for task in bringing:
+            task.cancel()
+        if bringing:
+            await asyncio.wait(bringing)
+        if not self._is_around(name):
             return
         self._keep_alives[name] = 0.0
-        future = asyncio.get_running_loop().create_future()
-        self._unloads.setdefault(name, []).append(future)
+        gone = self._when_unloaded(name)
         await self.tend()
-        await future
+        await gone
 
     @property
     def deadline(self) -> float | None:
@@ -145,10 +157,16 @@ class Residency:
             if self._may_leave(name, resident) and leaves_at is not None and leaves_at <= now:
                 resident.is_leaving = True
                 self._supervisor.send(ToWorker(unload=ToWorker.Unload(model=name)))
+        for name in (self._unloads.keys() & self._loads.keys()) - self._withdrawn:
+            if not self._users[name]:
+                self._withdrawn.add(name)
+                self._supervisor.send(ToWorker(unload=ToWorker.Unload(model=name)))
         if self._is_useless and self._ends_at is not None and self._ends_at <= now:
             await self._supervisor.end("idle")
-        for name in set(self._unloads) - set(self._residents):
-            _settle(self._unloads.pop(name))
+        for name in list(self._unloads):
+            if not self._is_around(name):
+                self._keep_alives.pop(name, None)
+                _settle(self._unloads.pop(name))
 
     def on_ready(self, hello: FromWorker.Hello) -> None:
         self._last_used, self._is_unwanted = time.monotonic(), False
@@ -160,6 +178,7 @@ class Residency:
                 self._on_loaded(frame.loaded.model, frame.loaded.resident_bytes)
             case "load_failed":
                 error = frame.load_failed.error
+                self._withdrawn.discard(frame.load_failed.model)
                 _settle(
                     self._loads.pop(frame.load_failed.model, []), _error_of(error.reason, error.message, error.hint)
                 )
@@ -168,6 +187,7 @@ class Residency:
 
     def on_death(self, why: str, *, is_planned: bool) -> None:
         self._residents.clear()
+        self._withdrawn.clear()
         self._fail_waiting(CraftError("JOB_FAILED", f"the worker ended while it loaded: {why}", "try again"))
         for name in list(self._unloads):
             _settle(self._unloads.pop(name))
@@ -177,17 +197,45 @@ class Residency:
 
     def _on_loaded(self, name: str, resident_bytes: int) -> None:
         self._is_unwanted = False
-        self._residents[name] = _Resident(self._expected.get(name, ""), resident_bytes, time.monotonic())
+        is_leaving = name in self._withdrawn
+        self._residents[name] = _Resident(self._expected.get(name, ""), resident_bytes, time.monotonic(), is_leaving)
         _settle(self._loads.pop(name, []))
 
     def _on_unloaded(self, name: str, why: str) -> None:
         self._residents.pop(name, None)
+        self._withdrawn.discard(name)
         self._keep_alives.pop(name, None)
         _log.info("model unloaded", extra={"model": name, "why": why})
         if self._residents or self._users:
             _settle(self._unloads.pop(name, []))
         else:  # the end of the process gives back what libraries keep; `tend` wakes who waits
             self._is_unwanted = True
+
+    async def _bring(self, manifest: Manifest, keep_alive_s: float | None) -> None:
+        self.acquire(manifest.name)
+        try:
+            await self._until_ready()
+            while self._is_leaving(manifest.name):
+                await self._when_unloaded(manifest.name)
+                await self._until_ready()
+            self._remember_keep_alive(manifest.name, keep_alive_s)
+            if not self.holds(manifest):
+                await self._load(manifest)
+        finally:
+            self.release(manifest.name)
+
+    def _when_unloaded(self, name: str) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unloads.setdefault(name, []).append(future)
+        return future
+
+    def _is_around(self, name: str) -> bool:
+        """In the worker's memory, on its way there, or wanted there."""
+        return name in self._residents or name in self._loads or self.is_needed(name)
+
+    def _is_leaving(self, name: str) -> bool:
+        """The worker was told to unload it, and has not answered."""
+        return name in self._withdrawn or (name in self._residents and self._residents[name].is_leaving)
 
     async def _until_ready(self) -> None:
         if not self._supervisor.is_ready:
@@ -197,17 +245,18 @@ class Residency:
             await future
 
     async def _load(self, manifest: Manifest) -> None:
+        frame = ToWorker(load=ToWorker.Load(model=self.provide(manifest)))
         future = asyncio.get_running_loop().create_future()
         self._loads.setdefault(manifest.name, []).append(future)
         self.expect(manifest)
-        self._supervisor.send(ToWorker(load=ToWorker.Load(model=self.provide(manifest))))
+        self._supervisor.send(frame)
         await future
 
-    def _remember_keep_alive(self, name: str, keep_alive_s: float) -> None:
-        if keep_alive_s:
-            self._keep_alives[name] = keep_alive_s
-        else:
+    def _remember_keep_alive(self, name: str, keep_alive_s: float | None) -> None:
+        if keep_alive_s is None:
             self._keep_alives.pop(name, None)
+        else:
+            self._keep_alives[name] = keep_alive_s
 
     def _touch(self, name: str) -> None:
         self._last_used = time.monotonic()

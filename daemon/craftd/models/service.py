@@ -51,8 +51,8 @@ class ModelService:
         """Every file with its hash. Raises as `usable`."""
         return await self._hashes.manifest(await self.usable(name))
 
-    async def load(self, name: str, keep_alive_s: float) -> ModelView:
-        """Until it is in device memory."""
+    async def load(self, name: str, keep_alive_s: float | None) -> ModelView:
+        """Until it is in device memory. `keep_alive_s` as Residency.load has it."""
         manifest = await self.manifest(name)
         await self.residency.load(manifest, keep_alive_s)
         return await self.get(name)

@@ -34,8 +34,9 @@ class Models:
 
     async def LoadModel(self, request: pb.LoadModelRequest, _: Context) -> pb.Model:
         if not math.isfinite(request.keep_alive_s):
-            raise invalid("keep_alive_s", "must be a number of seconds; negative: for ever")
-        return await self._message(await self._service.load(request.name, request.keep_alive_s))
+            raise invalid("keep_alive_s", "must be a number of seconds; 0: not at all, negative: for ever")
+        keep_alive_s = request.keep_alive_s if request.HasField("keep_alive_s") else None
+        return await self._message(await self._service.load(request.name, keep_alive_s))
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, _: Context) -> pb.Model:
         return await self._message(await self._service.unload(request.name))
