@@ -36,6 +36,9 @@ SAMPLERS: dict[str, tuple[str, ...]] = {
 }
 
 
+_SHOWN = 64  # characters of a name that is none
+
+
 def _key(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name.lower())
 
@@ -48,6 +51,6 @@ def canonical(name: str) -> str:
     found = _BY_KEY.get(_key(name))
     if found:
         return found
-    near = difflib.get_close_matches(_key(name), _BY_KEY, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(_key(name[:_SHOWN]), _BY_KEY, n=1, cutoff=0.5)
     hint = f"did you mean {_BY_KEY[near[0]]!r}?" if near else f"known: {', '.join(SAMPLERS)}"
-    raise CraftError("INVALID_FIELD", f"sampler: no sampler is called {name!r}", hint, field="sampler")
+    raise CraftError("INVALID_FIELD", f"sampler: no sampler is called {name[:_SHOWN]!r}", hint, field="sampler")

@@ -68,7 +68,7 @@ def _is_meant(lora: Lora, text: str) -> bool:
 
 
 def _unknown(text: str, names: list[str]) -> CraftError:
-    near = difflib.get_close_matches(text, names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(text[:100], names, n=3, cutoff=0.4)
     if near:
         hint = f"did you mean {' or '.join(repr(name) for name in near)}?"
     else:

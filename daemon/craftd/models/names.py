@@ -25,7 +25,7 @@ def derived(text: str) -> str:
 
 def unknown(name: str, names: Sequence[str]) -> CraftError:
     """UNKNOWN_MODEL with the closest names."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.4)
     if near:
         hint = f"did you mean {' or '.join(repr(one) for one in near)}?"
     else:
