@@ -7,7 +7,7 @@ batch work gets every eighth tick even where interactive work never ends.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from craftd.worker.row import Row
 
@@ -41,14 +41,6 @@ def pick_batch(active: Sequence[Row], tick: int, limit: Callable[[Row], int]) ->
 def must_yield(wanted_since: float | None, now: float, quantum_s: float = QUANTUM_S) -> bool:
     """Whether models in memory stop taking rows, because another model has waited for room long enough."""
     return wanted_since is not None and now - wanted_since >= quantum_s
-
-
-def groups(rows: Iterable[Row]) -> dict[Hashable, list[Row]]:
-    """Rows by group."""
-    found: dict[Hashable, list[Row]] = defaultdict(list)
-    for row in rows:
-        found[row.group].append(row)
-    return found
 
 
 def _favoured(active: Sequence[Row], tick: int) -> Sequence[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from craft_protos.reasons import CraftError
 from safetensors import SafetensorError
 
+from craftd.worker import memory
 from craftd.worker.denoise import Denoiser
 from craftd.worker.device import Device
 from craftd.worker.families.base import Family, Runner
@@ -26,13 +27,16 @@ from craftd.worker.families.sdxl import StableDiffusionXL
 from craftd.worker.folder import materialised, read_json
 from craftd.worker.lora.residents import Housing
 from craftd.worker.messages import Manifest
+from craftd.worker.movement import Movement
 from craftd.worker.single_file import SingleFile, absent, is_single_file
 
 _log = logging.getLogger(__name__)
 
 BytesDone = Callable[[int], None]
 
-FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
+MakeFamily = Callable[[Any, torch.device], Family]
+
+FAMILIES: dict[str, MakeFamily] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
@@ -54,12 +58,14 @@ class Loader:
     workplace: Path
     device: Device
     loras: Housing
+    movement: Movement = field(default_factory=Movement)
 
     def load(self, manifest: Manifest, bytes_done: BytesDone) -> Runner:
         """The model, on the device. Raises UNSUPPORTED_MODEL, UNSAFE_PATH, CORRUPT_FILE, OUT_OF_MEMORY."""
         with materialised(manifest, self.files, self.workplace) as folder:
             try:
-                return self._load(manifest, folder, bytes_done)
+                with memory.recognised():
+                    return self._load(manifest, folder, bytes_done)
             except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as exc:
                 if isinstance(exc, torch.OutOfMemoryError):
                     raise
@@ -81,15 +87,28 @@ class Loader:
             folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
         )
         pipe.set_progress_bar_config(disable=True)
-        pipe.to(device.place)
-        bytes_done(manifest.size_bytes)
-        drawn = family(pipe, device.place) if family is not None else None
+        self.movement.watch(pipe)
         resident = _resident_bytes(pipe)
-        if drawn is not None:
-            loras = self.loras.of(pipe)
-            return Denoiser(drawn, loras, precision=device.precision, resident_bytes=resident, device=device.place)
-        loras = self.loras.of(pipe, merges_only=True)
-        return PipelineRunner(pipe, loras, precision=device.precision, resident_bytes=resident, device=device.place)
+        is_too_big = exceeds(device, resident)
+        if not is_too_big:
+            pipe.to(device.place)
+        bytes_done(manifest.size_bytes)
+        runner = self._runner(pipe, device, resident, family)
+        if is_too_big:
+            runner.offload()
+        return runner
+
+    def _runner(self, pipe: Any, device: Device, resident: int, family: MakeFamily | None) -> Runner:
+        if family is None:
+            loras = self.loras.of(pipe, merges_only=True)
+            return PipelineRunner(pipe, loras, precision=device.precision, resident_bytes=resident, device=device.place)
+        drawn, loras = family(pipe, device.place), self.loras.of(pipe)
+        return Denoiser(drawn, loras, precision=device.precision, resident_bytes=resident, device=device.place)
+
+
+def exceeds(device: Device, resident_bytes: int) -> bool:
+    """Whether a model is too big for a CUDA device: its parts then come there one by one, as they are used."""
+    return device.place.type == "cuda" and resident_bytes > memory.budget_bytes(device.total_bytes)
 
 
 def _in_range(device: Device) -> Device:

@@ -23,6 +23,7 @@ from craftd.worker.inbox import Inbox
 from craftd.worker.loader import Loader
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.residents import Housing, Limits
+from craftd.worker.movement import Movement
 from craftd.worker.options import WorkerOptions
 from craftd.worker.reporter import Reporter, Stats
 from craftd.worker.shelf import Shelf, Sources
@@ -35,8 +36,9 @@ _LORAS_SHARE = 4  # of what models may hold, this part is for LoRAs' slots
 def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
     """Serve until the process ends."""
     device = _set_up(options)
-    engine, reporter = _build(options, device, channel, inbox)
-    pulse = Pulse(engine, device, reporter)
+    movement = Movement()
+    engine, reporter = _build(options, device, channel, inbox, movement)
+    pulse = Pulse(engine, device, reporter, movement)
     reporter.hello(_hello(options, device))
     while True:
         waits = None if engine.doing == "idle" else _GATHER_S if engine.is_gathering else _STATS_EVERY_S
@@ -48,14 +50,24 @@ def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
 
 
 class Pulse:
-    """Sends Stats at each change of what the engine does, and every second while it does anything."""
+    """Sends Stats at each change of what the engine does, and every second while it does anything.
+
+    While one model call lasts, its blocks make it beat.
+    """
 
     def __init__(
-        self, engine: Engine, device: Device, reporter: Reporter, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: Engine,
+        device: Device,
+        reporter: Reporter,
+        movement: Movement,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._device = device
         self._reporter = reporter
+        self._movement = movement
+        movement.listener = self.beat
         self._clock = clock
         self._process = psutil.Process()
         self._said = ""
@@ -72,7 +84,7 @@ class Pulse:
                 rss_bytes=self._process.memory_info().rss,
                 device_bytes=self._device.used_bytes(),
                 rows=self._engine.rows,
-                progress=self._engine.progress,
+                progress=self._engine.progress + self._movement.blocks,
                 doing=doing,
             )
         )
@@ -87,14 +99,16 @@ def _set_up(options: WorkerOptions) -> Device:
     return choose(options.device, options.precision)
 
 
-def _build(options: WorkerOptions, device: Device, channel: Channel, inbox: Inbox) -> tuple[Engine, Reporter]:
+def _build(
+    options: WorkerOptions, device: Device, channel: Channel, inbox: Inbox, movement: Movement
+) -> tuple[Engine, Reporter]:
     workplace = workplaces.make()
     channel.at_end(lambda: workplaces.remove(workplace))
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
     reporter = Reporter(channel, device.warnings)
     reader = Reader(options.files, inbox.post)
     limits = Limits(slots=options.lora_slots, slots_bytes=memory.budget_bytes(device.total_bytes) // _LORAS_SHARE)
-    loader = Loader(options.files, workplace, device, Housing(reader, device.place, limits))
+    loader = Loader(options.files, workplace, device, Housing(reader, device.place, limits), movement)
     sources = Sources(
         load=loader.load, need_bytes=lambda manifest: memory.need_bytes(manifest, options.files, device.dtype)
     )
