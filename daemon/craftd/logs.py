@@ -17,7 +17,6 @@ from pathlib import Path
 LARGEST_FILE_BYTES = 8 << 20
 _KEPT_FILES = 3
 _MOST_PENDING = 1000
-_LEVELS = ("debug", "info", "warning", "error")
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -94,7 +93,7 @@ def open_log(path: Path, level: str) -> Log:
     log = Log(path)
     root = logging.getLogger()
     root.addHandler(log)
-    root.setLevel(level.upper() if level in _LEVELS else "INFO")
+    root.setLevel(level.upper())
     return log
 
 

@@ -1,8 +1,8 @@
 """The configuration: its schema, and the only reader of the environment and of TOML.
 
 Each setting comes from, in this order: the environment (`CRAFT_<SECTION>_<NAME>`),
-`config.toml`, the default below. An unknown or ill-typed key is an error that names
-file and line.
+`config.toml`, the default below. A key that is unknown, ill-typed or out of its range
+is an error that names file and line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
@@ -23,28 +23,85 @@ if TYPE_CHECKING:
     from platformdirs import PlatformDirs
 
 
+T = TypeVar("T")
+_A_DAY_S = 86400.0
+
+
+class Rule(Protocol):
+    """What a value of the right type must be besides."""
+
+    def complaint(self, value: Any) -> str:
+        """ "" where nothing is wrong."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    least: float
+    most: float
+
+    def complaint(self, value: float) -> str:
+        return "" if self.least <= value <= self.most else f"must be from {self.least} to {self.most}, not {value}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    values: tuple[str, ...]
+
+    def complaint(self, value: str) -> str:
+        return "" if value in self.values else f"must be one of {', '.join(self.values)}, not {value!r}"
+
+
+@dataclass(frozen=True)
+class Form:
+    pattern: str
+    meaning: str
+
+    def complaint(self, value: str) -> str:
+        return "" if re.fullmatch(self.pattern, value) else f"must be {self.meaning}, not {value!r}"
+
+
+class Sampler:
+    def complaint(self, value: str) -> str:
+        from craft_protos import samplers  # few have one set
+
+        try:
+            if value:
+                samplers.canonical(value)
+        except CraftError as exc:
+            return f"names no sampler: {value!r}; {exc.hint}"
+        return ""
+
+
+def _setting(default: T, rule: Rule) -> T:
+    """A field with its rule."""
+    made: T = field(default=default, metadata={"rule": rule})
+    return made
+
+
 @dataclass(frozen=True)
 class DaemonSettings:
     """[daemon]: the front."""
 
-    queue_limit: int = 512
-    grace_s: float = 30.0  # how long running jobs may go on at SIGTERM
-    lease_s: float = 30.0  # a leased job without a watcher is cancelled after this
-    keep_alive_s: float = 300.0  # an idle model stays in memory; 0: unload at once, negative: for ever
-    log_level: str = "info"
+    queue_limit: int = _setting(512, Range(1, 1_000_000))
+    grace_s: float = _setting(30.0, Range(0, _A_DAY_S))  # how long running jobs may go on at SIGTERM
+    lease_s: float = _setting(30.0, Range(0.1, _A_DAY_S))  # a leased job without a watcher is cancelled after this
+    keep_alive_s: float = _setting(300.0, Range(-1, 1e9))  # an idle model stays in memory; 0: not at all, -1: for ever
+    log_level: str = _setting("info", Choice(("debug", "info", "warning", "error")))
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
     """[worker]: the process that draws."""
 
-    module: str = "craftd.worker"  # run with `python -m`; craftd.fakeworker draws without torch
-    device: str = "auto"  # auto, cpu, cuda:0, mps
-    precision: str = "auto"  # auto, fp32, fp16, bf16
-    threads: int = 0  # 0: torch's own choice
-    max_rows: int = 32  # images in the batch at once
-    stall_timeout_s: float = 120.0  # no progress for this long while drawing: replaced
-    load_timeout_s: float = 900.0  # the same while a model loads
+    # run with `python -m`; craftd.fakeworker draws without torch
+    module: str = _setting("craftd.worker", Form(r"[A-Za-z_][\w.]*", "a module's name"))
+    device: str = _setting("auto", Form(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, mps, cuda or cuda:N"))
+    precision: str = _setting("auto", Choice(("auto", "fp32", "fp16", "bf16")))
+    threads: int = _setting(0, Range(0, 1024))  # 0: torch's own choice
+    max_rows: int = _setting(32, Range(1, 1024))  # images in the batch at once
+    stall_timeout_s: float = _setting(120.0, Range(0.1, _A_DAY_S))  # no progress so long while drawing: replaced
+    load_timeout_s: float = _setting(900.0, Range(1, _A_DAY_S))  # the same while a model loads
 
 
 @dataclass(frozen=True)
@@ -52,19 +109,19 @@ class GenerateSettings:
     """[generate]: what `craft generate` uses where nothing else is said."""
 
     model: str = ""
-    sampler: str = ""
-    format: str = "png"
+    sampler: str = _setting("", Sampler())
+    format: str = _setting("png", Choice(("png", "jpeg", "webp")))
 
 
 @dataclass(frozen=True)
 class LimitSettings:
     """[limits]: what one request may ask for."""
 
-    max_side: int = 4096  # pixels
-    max_pixels: int = 4096 * 4096
-    max_steps: int = 1000
-    max_count: int = 256
-    max_prompt_chars: int = 20_000
+    max_side: int = _setting(4096, Range(64, 65536))  # pixels
+    max_pixels: int = _setting(4096 * 4096, Range(64 * 64, 65536 * 65536))
+    max_steps: int = _setting(1000, Range(1, 100_000))
+    max_count: int = _setting(256, Range(1, 100_000))
+    max_prompt_chars: int = _setting(20_000, Range(1, 1_000_000))
 
 
 @dataclass(frozen=True)
@@ -133,10 +190,10 @@ def load(config_file: Path, env: Mapping[str, str] | None = None) -> Settings:
     sections: dict[str, Any] = {}
     for section, schema in sections_of(Settings).items():
         values = dict(written.get(section, {}))
-        for name, kind in get_type_hints(schema).items():
+        for name in get_type_hints(schema):
             variable = variable_name(section, name)
             if variable in env:
-                values[name] = parse(env[variable], kind, variable)
+                values[name] = parse(env[variable], section, name, variable)
         sections[section] = schema(**values)
     return Settings(**sections)
 
@@ -171,8 +228,16 @@ def variable_name(section: str, name: str) -> str:
     return f"CRAFT_{section}_{name}".upper()
 
 
-def parse(text: str, kind: type, source: str) -> Any:
-    """A setting's value from text (an environment variable, `craft config set`)."""
+def parse(text: str, section: str, name: str, source: str) -> Any:
+    """A setting's value from text (an environment variable, `craft config set`). Raises CONFIG_INVALID."""
+    schema = sections_of(Settings)[section]
+    value = _converted(text, get_type_hints(schema)[name], source)
+    if complaint := _complaint(schema, name, value):
+        raise CraftError("CONFIG_INVALID", f"{source}: {complaint}", "see `craft config list`")
+    return value
+
+
+def _converted(text: str, kind: type, source: str) -> Any:
     if kind is bool:
         if text.lower() in ("1", "true", "yes", "on"):
             return True
@@ -184,6 +249,13 @@ def parse(text: str, kind: type, source: str) -> Any:
     except ValueError:
         pass
     raise CraftError("CONFIG_INVALID", f"{source}: {text!r} is not a {_KINDS[kind]}", f"give {source} a {_KINDS[kind]}")
+
+
+def _complaint(schema: type, name: str, value: Any) -> str:
+    """Why a value of the right type will not do, "" if it will."""
+    rules: dict[str, Rule | None] = {one.name: one.metadata.get("rule") for one in dataclasses.fields(schema)}
+    rule = rules[name]
+    return "" if rule is None else rule.complaint(value)
 
 
 _KINDS: dict[type, str] = {bool: "boolean", int: "whole number", float: "number", str: "string"}
@@ -201,6 +273,8 @@ def _check(config_file: Path, text: str, written: dict[str, Any]) -> None:
                 raise _bad(config_file, line, f"unknown key {section}.{name}", list(kinds))
             if not _fits(value, kinds[name]):
                 raise _bad(config_file, line, f"{section}.{name} must be a {_KINDS[kinds[name]]}")
+            if complaint := _complaint(known[section], name, value):
+                raise _bad(config_file, line, f"{section}.{name} {complaint}")
 
 
 def _fits(value: object, kind: type) -> bool:

@@ -96,6 +96,9 @@ def test_config_set_get_unset(home: Home) -> None:
         (["get", "daemon.queue_limt"], "did you mean daemon.queue_limit"),
         (["set", "daemon.queue_limit", "many"], "whole number"),
         (["set", "nonsense", "1"], "craft config list"),
+        (["set", "daemon.queue_limit", "0"], "daemon.queue_limit: must be from 1 to"),
+        (["set", "generate.format", "gif"], "one of png, jpeg, webp"),
+        (["set", "generate.sampler", "Euler b"], "did you mean 'Euler'?"),
     ],
 )
 def test_wrong_settings_are_exit_78(home: Home, args: list[str], told: str) -> None:

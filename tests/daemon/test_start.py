@@ -30,6 +30,7 @@ async def _refusal(home: Home) -> tuple[int | None, str, str]:
         ("[daemon\n", ":1: not valid TOML"),
         ("[daemon]\n\nqueue_limit = 'many'\n", ":3: daemon.queue_limit must be a whole number"),
         ("[demon]\n", ":1: unknown section"),
+        ("[daemon]\ngrace_s = 1\nqueue_limit = 0\n", ":3: daemon.queue_limit must be from 1 to 1000000, not 0"),
     ],
 )
 async def test_a_wrong_configuration_is_named_by_line(home: Home, text: str, told: str) -> None:

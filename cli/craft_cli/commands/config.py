@@ -30,7 +30,7 @@ _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 @app.command("get", cls=QuickCommand, context_settings=CONTEXT)
 def get(key: str = _KEY) -> None:
     """Print a setting's value."""
-    section, name, _ = _find(key)
+    section, name = _find(key)
     settings = config.load(config.find_paths().config_file)
     output.line(_shown(getattr(getattr(settings, section), name)))
 
@@ -38,10 +38,10 @@ def get(key: str = _KEY) -> None:
 @app.command("set", cls=QuickCommand, context_settings=CONTEXT)
 def set_value(key: str = _KEY, value: str = typer.Argument(..., metavar="VALUE", help="Its new value.")) -> None:
     """Write a setting to the configuration file."""
-    section, name, kind = _find(key)
+    section, name = _find(key)
     path = config.find_paths().config_file
     written = config.read_file(path)
-    written.setdefault(section, {})[name] = config.parse(value, kind, key)
+    written.setdefault(section, {})[name] = config.parse(value, section, name, key)
     _write(path, written)
     _say_restart(section, config.variable_name(section, name))
 
@@ -49,7 +49,7 @@ def set_value(key: str = _KEY, value: str = typer.Argument(..., metavar="VALUE",
 @app.command("unset", cls=QuickCommand, context_settings=CONTEXT)
 def unset(key: str = _KEY) -> None:
     """Take a setting out of the configuration file: its default holds again."""
-    section, name, _ = _find(key)
+    section, name = _find(key)
     path = config.find_paths().config_file
     written = config.read_file(path)
     if written.get(section, {}).pop(name, None) is None:
@@ -69,7 +69,7 @@ def list_settings(as_json: bool = _JSON) -> None:
         return
     rows = []
     for key in names():
-        section, name, _ = _find(key)
+        section, name = _find(key)
         rows.append([key, _shown(getattr(getattr(settings, section), name)), _source(section, name, written)])
     output.print_table(["setting", "value", "from"], rows)
 
@@ -100,14 +100,14 @@ def names() -> list[str]:
     return [f"{section}.{name}" for section, schema in sections.items() for name in get_type_hints(schema)]
 
 
-def _find(key: str) -> tuple[str, str, type]:
-    """Section, name and kind of a setting. Raises CONFIG_INVALID."""
+def _find(key: str) -> tuple[str, str]:
+    """Section and name of a setting. Raises CONFIG_INVALID."""
     if key not in names():
         near = difflib.get_close_matches(key, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `craft config list`"
         raise CraftError("CONFIG_INVALID", f"there is no setting {key!r}", hint)
     section, _, name = key.partition(".")
-    return section, name, get_type_hints(config.sections_of(config.Settings)[section])[name]
+    return section, name
 
 
 def _source(section: str, name: str, written: dict[str, dict[str, Any]]) -> str:
