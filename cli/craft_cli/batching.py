@@ -35,10 +35,11 @@ class Plan:
     """What is the same for every line."""
 
     defaults: Spec
-    default_model: str
+    default_model: str  # of lines that name neither one nor a LoRA
     out: str | None
     force: bool
     detach: bool
+    max_count: int  # pictures of one line
 
     def target(self, spec: Spec) -> output.Target:
         return output.target(self.out, many=True, file_format=spec.format or "png", force=self.force)
@@ -136,6 +137,7 @@ class Batch:
     def _prepare(self, line: _Line, text: bytes) -> tuple[Spec, int]:
         """What the line asks for, and its first {n}. Raises what is wrong with it."""
         spec, request_id = from_line(_decoded(text), self._plan.defaults)
+        spec.require_at_most(self._plan.max_count)
         spec = spec.with_default_model(self._plan.default_model).with_seed()
         line.request = request(spec, lease=not self._plan.detach, batch=True, request_id=request_id)
         first_n, self._next_n = self._next_n, self._next_n + spec.count

@@ -46,6 +46,11 @@ class Spec:
         is_open = bool(self.model or self.loras) or loras.has_tags(self.prompt)
         return self if is_open else replace(self, model=name)
 
+    def require_at_most(self, most: int) -> None:
+        """Raises INVALID_FIELD for more pictures than that: before anything is made for each of them."""
+        if self.count > most:
+            raise invalid("count", f"must be from 1 to {most}, not {_short(self.count)}", "ask for fewer at a time")
+
     def with_seed(self) -> Spec:
         """The same with a seed of its own: the client makes it, so that a repeated request is the same."""
         return self if self.seed is not None else replace(self, seed=drawing.new_seed())

@@ -60,18 +60,20 @@ def test_what_no_number_can_hold_costs_its_line_alone(home: Home) -> None:
         f'{{"prompt": "x", "seed": {huge}}}',
         f'{{"prompt": "x", "loras": [{{"lora": "it", "weight": {huge}}}]}}',
         '{"prompt": "x", "request_id": "\\ud800"}',
+        '{"prompt": "x", "count": 1000000000}',
     ]
     done = home.craft("generate", "--batch", "-", stdin="\n".join(["first", *bad, "last"]))
     assert done.returncode == 65
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert ["error" in answer for answer in answers] == [False, True, True, True, True, False]
-    assert [answer["error"]["message"].split(":")[0] for answer in answers[1:5]] == [
+    assert ["error" in answer for answer in answers] == [False, *[True] * 5, False]
+    assert [answer["error"]["message"].split(":")[0] for answer in answers[1:6]] == [
         "guidance_scale",
         "seed",
         "loras",
         "request_id",
+        "count",
     ]
-    assert max(len(answer["error"]["message"]) for answer in answers[1:5]) < 100
+    assert max(len(answer["error"]["message"]) for answer in answers[1:6]) < 100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
@@ -95,7 +97,7 @@ def test_a_reader_that_fails_ends_the_batch(
     with serving(FakeDaemon(__version__), home.paths):
         session = Session()
         with pytest.raises(ZeroDivisionError):
-            Batch(session, Plan(Spec(), "flat", None, False, False)).run(lines())
+            Batch(session, Plan(Spec(), "flat", None, False, False, 1)).run(lines())
         session.close()
     assert json.loads(capsys.readouterr().out)["line"] == 1
 

@@ -63,6 +63,8 @@ def test_errors_are_one_line_and_a_hint_or_json(home: Home) -> None:
         (["x", "-o", "-", "-n", "2"], 2, "one picture"),
         (["x", "-o", "{nonsense}.png"], 2, "{seed}"),
         (["x", "-n", "0"], 65, "count"),
+        (["x", "-n", "1000000000"], 65, "count: must be from 1 to 256"),
+        (["x", "-n", "1000000000", "--plan"], 65, "count: must be from 1 to 256"),
         (["x", "-W", "-64"], 65, "width"),
         (["x", "-s", "0"], 65, "steps"),
         (["x", "-g", "nan"], 65, "guidance_scale"),

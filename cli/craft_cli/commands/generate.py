@@ -94,7 +94,8 @@ def generate(
 ) -> None:
     """Draw pictures from a prompt."""
     session = Session()
-    settings = config.load(session.paths.config_file).generate
+    whole = config.load(session.paths.config_file)
+    settings, most = whole.generate, whole.limits.max_count
     wanted = Spec(
         negative_prompt=negative,
         model=model,
@@ -111,9 +112,12 @@ def generate(
         lora_missing=specs.missing_name(lora_missing),
         trigger_words=trigger_words,
     )
+    wanted.require_at_most(most)
     if batch is not None:
         _refuse_with_batch(prompt, out, plan)
-        raise typer.Exit(_run_batch(session, batch, wanted, settings.model, out=out, force=force, detach=detach))
+        raise typer.Exit(
+            _run_batch(session, batch, wanted, settings.model, out=out, force=force, detach=detach, most=most)
+        )
     wanted = replace(wanted, prompt=_prompt(prompt)).with_default_model(settings.model)
     if plan or detach:
         _without_waiting(session, wanted, _target(wanted, out, force), as_json=as_json, plan=plan)
@@ -229,14 +233,14 @@ def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:
 
 
 def _run_batch(
-    session: Session, batch: str, wanted: Spec, model: str, *, out: str | None, force: bool, detach: bool
+    session: Session, batch: str, wanted: Spec, model: str, *, out: str | None, force: bool, detach: bool, most: int
 ) -> int:
-    """`model`: of lines that name neither one nor a LoRA."""
+    """`model`: of lines that name neither one nor a LoRA; `most`: pictures of one line."""
     from craft_cli.batching import Batch, Plan
 
     output.target(out, many=True, file_format=wanted.format, force=force)  # a bad pattern is found before any line
     with _open_batch(batch) as lines:
-        return Batch(session, Plan(wanted, model, out, force, detach)).run(lines)
+        return Batch(session, Plan(wanted, model, out, force, detach, most)).run(lines)
 
 
 def _open_batch(name: str) -> AbstractContextManager[Iterable[bytes]]:
