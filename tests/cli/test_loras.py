@@ -19,6 +19,7 @@ from craft_protos.reasons import CraftError
 from PIL import Image
 
 from tests.cli.home import Home
+from tests.daemon import hub as hubs
 from tests.lora_files import kohya
 
 
@@ -213,6 +214,26 @@ def test_a_daemon_elsewhere_is_sent_the_bytes(home: Home) -> None:
         assert home.craft("lora", "add", ".", env=here).returncode == 2
     finally:
         server.stop(None).wait()
+
+
+def test_add_from_the_hub(home: Home) -> None:
+    content = kohya(home.work / "it.safetensors").read_bytes()
+    page = b"<!DOCTYPE html>" + b" " * 99
+    repository = hubs.Repository(
+        "ORG/ink-lora", {"README.md": b"x", "a/it.safetensors": content, "page.safetensors": page}
+    )
+    with hubs.serving(repository) as hub:
+        env = hubs.environment(hub, home.root / "hf")
+        done = home.craft("lora", "add", "ORG/ink-lora", env=env)
+        assert done.returncode == 65 and "ORG/ink-lora:a/it.safetensors" in done.stderr
+        done = home.craft("lora", "add", "ORG/ink-lora:page.safetensors", env=env)
+        assert done.returncode == 65 and "HTML" in done.stderr
+        assert home.craft("lora", "add", "ORG/no", env=env).returncode == 66
+        done = home.craft("lora", "add", "ORG/ink-lora:a/it.safetensors", "--name", "ink", env=env)
+        assert (done.returncode, done.stdout) == (0, "ink\n"), done.stderr
+    shown = home.json("lora", "show", "ink")
+    assert shown["source"] == f"ORG/ink-lora@{hubs.COMMIT}:a/it.safetensors"
+    assert home.json("generate", "x", "-l", "ink")["loras"][0]["sha256"] == shown["sha256"]
 
 
 # Words to fields

@@ -84,6 +84,7 @@ def path(as_json: bool = _JSON) -> None:
         "database": str(paths.database),
         "images": str(paths.images_dir),
         "models": str(paths.models_dir),
+        "loras": str(paths.loras_dir),
         "state": str(paths.state_dir),
         "log": str(paths.log_file),
         "socket": str(paths.socket),
