@@ -246,7 +246,7 @@ _BY_CODE = {
     "UNAUTHENTICATED": "UNAUTHENTICATED",
     "PERMISSION_DENIED": "NOT_ALLOWED",
     "RESOURCE_EXHAUSTED": "MESSAGE_TOO_BIG",
-    "CANCELLED": "CANCELLED",
+    "CANCELLED": "DAEMON_UNREACHABLE",  # the connection's end; of a job's, the daemon tells the reason
     "INVALID_ARGUMENT": "INVALID_FIELD",
     "NOT_FOUND": "NO_INPUT",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
+import grpc
 import pytest
 from craft_cli.client import Client, is_local
 from craft_protos import config, jobs_pb2
@@ -26,6 +27,22 @@ def test_every_reason_arrives_with_hint_field_and_delay(home: Home, reason: str)
     error = caught.value
     assert (error.reason, error.message, error.hint) == (reason, "what happened", "the hint")
     assert (error.field, error.retry_after_s) == ("width", 0.2)
+
+
+def test_a_connection_that_ends_is_no_cancelled_job(home: Home) -> None:
+    """grpc's own word for it, when a daemon dies at the wrong moment; only the daemon tells of cancelled jobs."""
+
+    class Dying(FakeDaemon):
+        def CreateJob(self, request: jobs_pb2.CreateJobRequest, context: grpc.ServicerContext) -> jobs_pb2.Job:
+            if self.requests:
+                return super().CreateJob(request, context)
+            self.requests.append(request)
+            context.abort(grpc.StatusCode.CANCELLED, "Stream removed (Channel closed!)")
+            raise AssertionError
+
+    with serving(Dying(__version__), home.paths):
+        done = home.craft("generate", "x", "--detach")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "j1\n", "")
 
 
 def test_a_full_queue_is_exit_75(home: Home) -> None:
