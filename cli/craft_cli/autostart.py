@@ -114,10 +114,10 @@ def start_lock(paths: Paths) -> Iterator[None]:
         os.close(handle)
 
 
-def await_end(paths: Paths, timeout_s: float) -> bool:
-    """Wait until no daemon holds the data folder; False when it took too long."""
+def await_end(paths: Paths, timeout_s: float, of: Found | None = None) -> bool:
+    """Wait until no daemon holds the data folder, or another than `of`; False when it took too long."""
     deadline = time.monotonic() + timeout_s
-    while is_held(paths):
+    while is_held(paths) and (of is None or read_lock(paths) == of):
         if time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_EVERY_S)

@@ -67,6 +67,7 @@ class Batch:
         self._under_way: dict[int, _Line] = {}
         self._errors: list[CraftError] = []
         self._next_n = 1
+        self._has_jobs = False  # at a daemon; whoever stops that one wants it to stay so
 
     def run(self, source: Iterable[bytes]) -> int:
         """The exit code: 0, 65 if a line was bad, else that of the first job that failed."""
@@ -155,6 +156,7 @@ class Batch:
         if not self._plan.detach:
             target.check(output.pictures(spec, first_n))
         line.job_id = self._submit(line).id
+        self._has_jobs = True
         if self._plan.detach:
             return [{"job": line.job_id}]
         delivery = Delivery(self._session, target, first_n)
@@ -171,7 +173,7 @@ class Batch:
         assert line.request is not None
         while True:
             try:
-                return drawing.submit(self._session, line.request)
+                return drawing.submit(self._session, line.request, may_revive=not self._has_jobs)
             except CraftError as error:
                 if error.reason != "QUEUE_FULL" or self._stop.wait(error.retry_after_s or _DEFAULT_RETRY_S):
                     raise

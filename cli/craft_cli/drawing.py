@@ -34,13 +34,16 @@ def new_seed() -> int:
     return int.from_bytes(os.urandom(4), "big")
 
 
-def submit(session: Session, request: jobs_pb2.CreateJobRequest) -> jobs_pb2.Job:
+def submit(session: Session, request: jobs_pb2.CreateJobRequest, *, may_revive: bool = True) -> jobs_pb2.Job:
     """Create the job, once: its request_id makes every repetition the same job."""
-    return insist(session, lambda client: client.create_job(request))
+    return insist(session, lambda client: client.create_job(request), may_revive=may_revive)
 
 
-def insist(session: Session, ask: Callable[[Client], A]) -> A:
-    """Ask until a daemon answers; the question must be one that may be asked twice."""
+def insist(session: Session, ask: Callable[[Client], A], *, may_revive: bool = True) -> A:
+    """Ask until a daemon answers; the question must be one that may be asked twice.
+
+    One that is being stopped is outlasted, and the next one asked; `may_revive`: started, if need be.
+    """
     for losses in range(1, _MAX_LOSSES + 1):
         client = session.client
         try:
@@ -48,8 +51,12 @@ def insist(session: Session, ask: Callable[[Client], A]) -> A:
         except CraftError as error:
             if error.reason not in _LOST or losses == _MAX_LOSSES:
                 raise
+            is_stopping = error.reason == "DRAINING"
+        if is_stopping and may_revive:
+            session.outlast(client)
+            continue
         _pause(losses)
-        session.reconnect(client)
+        session.reconnect(client, was_stopped=is_stopping)
     raise AssertionError("unreachable")
 
 

@@ -43,6 +43,12 @@ def say(line: str) -> None:
         pass  # nobody listens
 
 
+def remark(line: str) -> None:
+    """What a person may want to know meanwhile: said at a terminal alone."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        say(line)
+
+
 def one_line(text: str) -> str:
     """Text without line ends and control characters, so that nobody's terminal is driven by it."""
     return "".join(c if c.isprintable() else " " for c in re.sub(r"\s+", " ", text)).strip()

@@ -11,6 +11,7 @@ from craft_protos.reasons import CraftError
 from craft_protos.version import __version__
 
 from craft_cli import autostart, errors
+from craft_cli.autostart import Found
 
 if TYPE_CHECKING:
     from craft_cli.client import Client
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 START_COMMAND = "craft daemon start"
 _AWAIT_S = 30.0  # for a daemon that somebody else must bring back
 _AWAIT_RESTART_S = 10.0  # for one that was told to stop, by `craft daemon restart` perhaps
+_STOP_MARGIN_S = 30.0  # from the end of the running jobs, or of their grace, to the daemon's own
 _LOOK_EVERY_S = 0.1
 
 
@@ -30,6 +32,7 @@ class Session:
         self._may_start = autostart and self.target.autostart and not self.target.host
         self._lock = threading.Lock()
         self._client: Client | None = None
+        self._found: Found | None = None  # what the client is connected to, on this machine
 
     @property
     def client(self) -> Client:
@@ -53,6 +56,17 @@ class Session:
                 self._client = self._connect()
             return self._client
 
+    def outlast(self, stopping: Client) -> Client:
+        """A client to the daemon that comes after `stopping`, whose jobs may end first. Raises DRAINING."""
+        with self._lock:
+            if self._client is stopping:
+                self._await_end()
+                stopping.close()
+                self._client = None
+            if self._client is None:
+                self._client = self._connect() if self._may_start else self._await_answer(_AWAIT_RESTART_S)
+            return self._client
+
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
@@ -67,6 +81,7 @@ class Session:
             found = self._start()
         elif found.version != __version__:
             found = self._renew(found)
+        self._found = found
         return self._open(found.address)
 
     def _connect_again(self) -> Client:
@@ -75,6 +90,12 @@ class Session:
             autostart.await_end_or_answer(self.paths, _AWAIT_S)
             return self._connect()
         return self._await_answer(_AWAIT_S)
+
+    def _await_end(self) -> None:
+        grace_s = config.load(self.paths.config_file).daemon.grace_s
+        errors.remark("craft: the daemon is stopping; waiting for the jobs that it still runs")
+        if self._found is not None and not autostart.await_end(self.paths, grace_s + _STOP_MARGIN_S, self._found):
+            raise CraftError("DRAINING", "the daemon is stopping, and does not end", "craft daemon stop --now")
 
     def _await_restart(self) -> Client:
         if not self.target.host:
