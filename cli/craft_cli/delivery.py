@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,13 +81,21 @@ class Delivery:
 
 
 def draw(session: Session, request: jobs_pb2.CreateJobRequest, target: output.Target, manner: Manner) -> None:
-    """Create the job, wait for it, deliver. Interrupted: cancelled, and the user told what became of it."""
+    """Create the job, wait for it, deliver."""
+    attend(session, request, lambda job_id: _deliver(session, job_id, request.generate.prompt, target, manner))
+
+
+def attend(session: Session, request: jobs_pb2.CreateJobRequest, follow: Callable[[str], jobs_pb2.Job]) -> jobs_pb2.Job:
+    """Create the job and have `follow` see it to its end. Interrupted: cancelled, and the user told what became of it.
+
+    Raises the job's error unless it succeeded.
+    """
     _ = session.client  # a daemon that is being started is not to be interrupted halfway
     job_id, is_over = "", False
     with interrupts.raising():
         try:
             job_id = drawing.submit(session, request).id
-            job = _deliver(session, job_id, request.generate.prompt, target, manner)
+            job = follow(job_id)
             is_over = True
         except interrupts.Interrupted as stop:
             line = drawing.withdraw(session, request, job_id)
@@ -100,6 +108,18 @@ def draw(session: Session, request: jobs_pb2.CreateJobRequest, target: output.Ta
                 drawing.withdraw(session, None, job_id)
             raise
     drawing.require_success(job)
+    return job
+
+
+def watch(session: Session, job_id: str, manner: Manner) -> jobs_pb2.Job:
+    """See it to its end, with progress at a terminal."""
+    with _progress(manner) as progress:
+        for event in drawing.follow(session, job_id):
+            if progress is not None:
+                progress.see(event)
+            if event.HasField("finished"):
+                return event.finished.job
+    raise AssertionError("unreachable")
 
 
 def _deliver(session: Session, job_id: str, prompt: str, target: output.Target, manner: Manner) -> jobs_pb2.Job:

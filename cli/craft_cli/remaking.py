@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from craft_protos.reasons import CraftError
 
-from craft_cli import drawing, provenance
+from craft_cli import delivery, drawing, provenance
+from craft_cli.delivery import Manner
 from craft_cli.provenance import Provenance
 from craft_cli.spec import Spec
 
@@ -95,20 +96,15 @@ def again(original: Original, model: str) -> Spec:
     return replace(original.provenance.spec, model=model)
 
 
-def verify(session: Session, original: Original, model: str, tolerance: int) -> Verdict:
+def verify(session: Session, original: Original, model: str, tolerance: int, manner: Manner) -> Verdict:
     """Draw it again, compare, and leave nothing behind."""
     from craft_cli import spec as specs
 
     request = specs.request(again(original, model), lease=True)
-    job_id = drawing.submit(session, request).id
-    for event in drawing.follow(session, job_id):
-        if event.HasField("finished"):
-            job = event.finished.job
-            drawing.require_success(job)
-            data = drawing.fetch(session, job.images[0])
-            session.client.delete_image(job.images[0].id)
-            return _compare(original, data, tolerance)
-    raise AssertionError("unreachable")
+    job = delivery.attend(session, request, lambda job_id: delivery.watch(session, job_id, manner))
+    data = drawing.fetch(session, job.images[0])
+    session.client.delete_image(job.images[0].id)
+    return _compare(original, data, tolerance)
 
 
 def _compare(original: Original, data: bytes, tolerance: int) -> Verdict:

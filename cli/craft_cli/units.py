@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 
 from craft_protos.reasons import CraftError
 
+_MOST = 2**31 - 1
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -15,7 +17,17 @@ def seconds(text: str, option: str) -> float:
     found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([smhdw]?)\s*", text)
     if found is None:
         raise CraftError("USAGE", f"{option}: {text!r} is no duration", "write it like 90s, 5m, 2h or 30d")
-    return float(found[1]) * _SECONDS[found[2]]
+    number = float(found[1]) * _SECONDS[found[2]]
+    if not math.isfinite(number):
+        raise CraftError("USAGE", f"{option}: {text[:20]!r}... is too long", "write it like 90s, 5m, 2h or 30d")
+    return number
+
+
+def require_range(number: float, option: str, least: int, most: int = _MOST) -> None:
+    """Raises USAGE."""
+    if not least <= number <= most:  # and so nothing that is no number
+        limits = f"{least} or more" if most == _MOST and number < most else f"from {least} to {most}"
+        raise CraftError("USAGE", f"{option} must be {limits}, not {number:.12g}", f"see what {option} means: --help")
 
 
 def size(count: int) -> str:

@@ -12,8 +12,16 @@ import pytest
 from PIL import Image
 
 from tests.cli.home import CRAFT, TIMEOUT_S, Home, until
+from tests.cli.test_images import GOOD, note
 
 SLOW = ["-s", "200"]  # ten seconds of [slow]
+SLOW_RECORD = {
+    "prompt": "x [slow]",
+    "steps": 200,
+    "width": 64,
+    "height": 64,
+    "model": {"name": "flat"},
+}
 
 
 def running_job(home: Home) -> str:
@@ -42,6 +50,17 @@ def test_a_signal_cancels_and_says_so(home: Home, number: signal.Signals) -> Non
     assert err == f"craft: stopped; job {job} was cancelled and runs no more\n"
     until(lambda: state(home, job) == "CANCELLED", "cancelled")
     assert list(home.work.iterdir()) == []
+
+
+def test_a_signal_cancels_what_is_verified(home: Home) -> None:
+    (home.work / "a.png").write_bytes(note("PNG", json.dumps(GOOD | SLOW_RECORD)))
+    process = home.start("images", "verify", "a.png")
+    job = running_job(home)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, out) == (130, "")
+    assert err == f"craft: stopped; job {job} was cancelled and runs no more\n"
+    until(lambda: state(home, job) == "CANCELLED", "cancelled")
 
 
 def test_a_reader_that_went_away_cancels_quietly(home: Home) -> None:
@@ -138,6 +157,19 @@ def test_a_daemon_that_is_told_to_stop_stays_stopped(home: Home) -> None:
     assert (process.returncode, out) == (75, "")
     assert err == f"craft: the daemon was stopped; job {job} is kept\n  craft jobs wait {job}\n"
     assert home.craft("daemon", "status").returncode == 69
+
+
+def test_what_begins_while_the_daemon_stops_is_drawn_by_the_next_one(home: Home) -> None:
+    home.json("generate", "x [slow]", "-s", "160", "--detach")
+    running_job(home)
+    first = home.daemon_pid()
+    stopping = home.start("daemon", "stop")
+    until(lambda: home.json("daemon", "status")["draining"], "it stops")
+    done = home.craft("generate", "y", "-o", "y.png")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "y.png\n", "")
+    assert home.daemon_pid() != first
+    stopping.communicate(timeout=TIMEOUT_S)
+    assert stopping.returncode == 0
 
 
 def test_a_daemon_that_is_restarted_goes_on(home: Home) -> None:

@@ -32,6 +32,7 @@ _FILE = typer.Argument(..., metavar="FILE", help="A picture that craft made; - f
 _OUT = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where it goes; as in craft generate.")
 _FORCE = typer.Option(False, "-f", "--force", help="Overwrite what exists.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
+_QUIET = typer.Option(False, "-q", "--quiet", help="No progress.")
 _MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", autocompletion=completing.models)
 
 
@@ -44,6 +45,7 @@ def list_images(
     """List pictures, newest first."""
     from craft_cli import drawing, shapes
 
+    units.require_range(limit, "-n", 0)
     images = drawing.insist(Session(), lambda client: list(client.list_images(job, limit)))
     if as_json:
         output.print_json([shapes.image(image) for image in images])
@@ -120,8 +122,7 @@ def prune(
     """Remove old pictures from craft's store; files that were fetched stay."""
     if not older_than and keep is None:
         raise CraftError("USAGE", "which pictures?", "give --older-than 30d, --keep 100, or both")
-    if keep is not None and keep < 0:
-        raise CraftError("USAGE", f"--keep: {keep} is below zero", "--keep 0 keeps none")
+    units.require_range(keep or 0, "--keep", 0)
     age_s = units.seconds(older_than, "--older-than") if older_than else 0.0
     client = Session().client
     images = list(client.list_images("", 0))[keep or 0 :]
@@ -143,7 +144,7 @@ def replay(
     model: str = _MODEL,
     force: bool = _FORCE,
     as_json: bool = _JSON,
-    quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
+    quiet: bool = _QUIET,
 ) -> None:
     """Make a picture again from what its file says."""
     from craft_cli import remaking
@@ -169,15 +170,18 @@ def verify(
     tolerance: int = typer.Option(1, "--tolerance", metavar="N", help="Count N/255 in any channel as the same."),
     model: str = _MODEL,
     as_json: bool = _JSON,
+    quiet: bool = _QUIET,
 ) -> None:
     """Make a picture again and compare: identical, within N/255, or different (exit 1)."""
     from craft_cli import remaking
+    from craft_cli.delivery import Manner
 
+    units.require_range(tolerance, "--tolerance", 0, 255)
     original = remaking.read_original(file)
     session = Session()
     remaking.require_loras(session, original.provenance)
     name = model or remaking.find_model(session, original.provenance)
-    verdict = remaking.verify(session, original, name, tolerance)
+    verdict = remaking.verify(session, original, name, tolerance, Manner(quiet=quiet))
     if as_json:
         output.print_json({"file": file, **verdict.as_dict()})
     elif verdict.result != "different":

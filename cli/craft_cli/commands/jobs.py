@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -38,6 +37,7 @@ def list_jobs(
     """List jobs, newest first."""
     from craft_cli import drawing, shapes
 
+    units.require_range(limit, "-n", 0)
     states = [_state(name) for name in state]
     jobs = drawing.insist(Session(), lambda client: list(client.list_jobs(states, limit)))
     if as_json:
@@ -85,13 +85,10 @@ def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
 @app.command("watch", cls=QuickCommand, context_settings=CONTEXT)
 def watch(job_id: str = _ID, as_json: bool = typer.Option(False, "--json", help="One JSON object an event.")) -> None:
     """Follow a job to its end. Ctrl-C ends the watching, not the job."""
-    from craft_cli import drawing
+    from craft_cli import delivery, drawing
 
     session = Session()
-    if not as_json and sys.stderr is not None and sys.stderr.isatty():
-        job = _watch_at_terminal(session, job_id)
-    else:
-        job = _watch_in_pipe(session, job_id, as_json)
+    job = _watch_as_json(session, job_id) if as_json else delivery.watch(session, job_id, delivery.Manner())
     if not as_json:
         for image in job.images:
             output.line(image.id)
@@ -151,24 +148,11 @@ def _await_end(session: Session, job_id: str) -> jobs_pb2.Job:
     raise AssertionError("unreachable")
 
 
-def _watch_at_terminal(session: Session, job_id: str) -> jobs_pb2.Job:
-    from craft_cli import drawing
-    from craft_cli.render import JobProgress
-
-    with JobProgress() as progress:
-        for event in drawing.follow(session, job_id):
-            progress.see(event)
-            if event.HasField("finished"):
-                return event.finished.job
-    raise AssertionError("unreachable")
-
-
-def _watch_in_pipe(session: Session, job_id: str, as_json: bool) -> jobs_pb2.Job:
+def _watch_as_json(session: Session, job_id: str) -> jobs_pb2.Job:
     from craft_cli import drawing
 
     for event in drawing.follow(session, job_id):
-        if as_json:
-            output.print_json(_event(event))
+        output.print_json(_event(event))
         if event.HasField("finished"):
             return event.finished.job
     raise AssertionError("unreachable")
