@@ -91,6 +91,7 @@ def target(option: str | None, *, many: bool, file_format: str, force: bool) -> 
     if unknown:
         known = ", ".join(f"{{{name}}}" for name in FIELDS)
         raise CraftError("USAGE", f"-o {option}: no field {{{min(unknown)}}}", f"known: {known}; {{{{ for a brace")
+    _try_form(option)
     if many and not names & _DISTINCT and not _is_special(Path(option)):
         option = _numbered(option)
     return Target(option, force)
@@ -192,6 +193,14 @@ def _fields(pattern: str) -> set[str]:
         return {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
     except ValueError as error:
         raise CraftError("USAGE", f"-o {pattern}: {error}", "a brace that is meant itself is written twice") from error
+
+
+def _try_form(pattern: str) -> None:
+    """Raises USAGE for a form that no name can be made of: before drawing, even where names come after it."""
+    for _, _, form, _ in string.Formatter().parse(pattern):
+        if form and ("{" in form or re.search(r"\d{4}", form)):
+            raise CraftError("USAGE", f"-o {pattern}: {form!r} is no form", "a number's form is like {index:03}")
+    Target(pattern).path(Picture(prompt="", seed=0, index=0, n=0))
 
 
 def _literal(text: str) -> str:

@@ -76,6 +76,29 @@ def every_command(group: typer.core.TyperGroup) -> list[typer.core.TyperCommand]
     return found
 
 
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["jobs", "list", "-n", "-1"], "-n must be 0 or more, not -1"),
+        (["images", "list", "-n", "-1"], "-n must be 0 or more"),
+        (["images", "prune", "--keep", "-1"], "--keep must be 0 or more"),
+        (["images", "verify", "x.png", "--tolerance", "-1"], "--tolerance must be from 0 to 255"),
+        (["daemon", "logs", "-n", "-5"], "-n must be 0 or more"),
+        (["daemon", "logs", "-n", "99999999999"], "-n must be from 0 to 2147483647"),
+        (["daemon", "wait", "--timeout", "nan"], "--timeout must be"),
+        (["daemon", "wait", "--timeout", "-1"], "--timeout must be 0 or more"),
+        (["models", "load", "flat", "--keep-alive", "9" * 400], "--keep-alive"),
+        (["generate", "x", "-o", "{slug:{foo}}.png"], "no form"),
+        (["generate", "x", "-o", "{id:d}.png"], "{index:03}"),
+        (["generate", "x", "-o", "{n:99999999999}.png"], "no form"),
+    ],
+)
+def test_numbers_out_of_range_are_wrong_calls(shared_home: Home, args: list[str], told: str) -> None:
+    done = shared_home.craft(*args, env={"CRAFT_AUTOSTART": "0"})
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert told in done.stderr
+
+
 def test_config_set_get_unset(home: Home) -> None:
     assert home.craft("config", "get", "daemon.queue_limit").stdout == "512\n"
     done = home.craft("config", "set", "daemon.queue_limit", "7")

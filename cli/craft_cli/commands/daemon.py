@@ -90,6 +90,7 @@ def status(as_json: bool = _JSON) -> None:
 @app.command("wait", cls=QuickCommand, context_settings=CONTEXT)
 def wait(timeout: float = typer.Option(60.0, "--timeout", metavar="SECONDS", help="Give up after this.")) -> None:
     """Wait until a daemon that somebody starts is ready. Exit code 69 where none comes."""
+    units.require_range(timeout, "--timeout", 0)
     session = Session(autostart=False)
     deadline = time.monotonic() + timeout
     while not _serves(session):
@@ -105,6 +106,7 @@ def logs(
     as_json: bool = _JSON,
 ) -> None:
     """Show the daemon's log."""
+    units.require_range(lines, "-n", 0)
     session = Session(autostart=False)
     if session.target.host or autostart.find(session.paths):
         records: Iterator[str] = session.client.watch_logs(lines, follow)
