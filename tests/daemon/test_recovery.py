@@ -247,6 +247,7 @@ async def test_an_image_that_cannot_be_written_fails_its_job_alone(daemon: Daemo
     folder = daemon.home.paths.images_dir
     folder.write_text("no folder")  # to root, who ignores permissions, a file in its place is the surest refusal
     job = await daemon.finish((await daemon.create()).id)
-    assert (job.state, job.error.reason) == (JOB_STATE_FAILED, "DISK_FULL") and not job.images
+    assert (job.state, job.error.reason) == (JOB_STATE_FAILED, "STORAGE_FAILED") and not job.images
+    assert str(folder) in job.error.message and "free" not in job.error.hint
     folder.unlink()
     assert (await daemon.finish((await daemon.create()).id)).state == JOB_STATE_SUCCEEDED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,9 +162,6 @@ async def test_work_that_fails_takes_no_other_along(tmp_path: Path) -> None:
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[tuple[ImageFiles, list[int]]]:
     """Files whose writer takes so many bytes, then says ENOSPC."""
-    import errno
-    import os
-
     room = [10]
 
     def write(descriptor: int, data: memoryview) -> int:
@@ -184,6 +183,28 @@ def test_a_full_disk_leaves_no_torn_file_and_recovers(full_disk: tuple[ImageFile
     room[0] = 1000
     files.save("a.png", b"x" * 100)
     assert b"".join(files.chunks("a.png")) == b"x" * 100
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "DISK_FULL"),
+        (errno.EDQUOT, "DISK_FULL"),
+        (errno.EFBIG, "DISK_FULL"),
+        (errno.EIO, "STORAGE_FAILED"),
+        (errno.EROFS, "STORAGE_FAILED"),
+        (errno.EACCES, "STORAGE_FAILED"),
+    ],
+)
+def test_only_a_full_disk_is_called_full(tmp_path: Path, number: int, reason: str) -> None:
+    def write(descriptor: int, data: memoryview) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(CraftError, match=os.strerror(number)) as refused:
+        ImageFiles(tmp_path, write).save("a.png", b"x")
+    assert (refused.value.reason, refused.value.exit_code) == (reason, 74)
+    assert ("free some space" in refused.value.hint) is (reason == "DISK_FULL")
+    assert not list(tmp_path.iterdir())
 
 
 class Observed(Database):

@@ -14,6 +14,7 @@ from pathlib import Path
 from craft_protos.reasons import CraftError
 
 from craftd.images.image import EXTENSIONS
+from craftd.store.disk import unwritable
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
@@ -38,7 +39,7 @@ class ImageFiles:
         self._write = write
 
     def save(self, name: str, data: bytes) -> None:
-        """On return the file outlives a power failure. Raises DISK_FULL, leaving nothing behind."""
+        """On return the file outlives a power failure. Raises DISK_FULL, STORAGE_FAILED, leaving nothing behind."""
         temporary = self._folder / (_TEMPORARY + name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,9 +49,7 @@ class ImageFiles:
         except OSError as exc:
             self._remove(temporary.name)
             self._remove(name)
-            raise CraftError(
-                "DISK_FULL", f"{self._folder}: the image could not be written: {exc.strerror}", "free some space there"
-            ) from exc
+            raise unwritable(self._folder, "the image", exc) from exc
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The file's bytes, CHUNK_BYTES at a time. Raises UNKNOWN_IMAGE where the file is gone."""

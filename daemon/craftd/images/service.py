@@ -45,7 +45,7 @@ class ImageService:
         await self._database.run(lambda connection: table.delete(connection, image.id))
 
     async def save(self, image: Image, data: bytes) -> None:
-        """The file alone; the row is written with the job's. Raises DISK_FULL."""
+        """The file alone; the row is written with the job's. Raises DISK_FULL, STORAGE_FAILED."""
         await asyncio.to_thread(self._files.save, image.file_name, data)
 
     async def discard(self, image: Image) -> None:

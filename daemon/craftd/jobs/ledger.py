@@ -47,7 +47,7 @@ class Ledger:
     async def add_image(self, image: Image, data: bytes, running: Job, succeeded: Job) -> Job:
         """The file, then the row, so that no row names a file that isn't whole; `succeeded` with the last of them.
 
-        Raises DISK_FULL, leaving nothing behind.
+        Raises DISK_FULL, STORAGE_FAILED, leaving nothing behind.
         """
         try:
             await self._images.save(image, data)
