@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from craft_protos.reasons import CraftError
 
 from craft_cli import drawing, errors, interrupts, output
 from craft_cli.delivery import Delivery
 from craft_cli.spec import Spec, from_line, request
+from craft_cli.tally import Tally
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
@@ -40,6 +41,7 @@ class Plan:
     force: bool
     detach: bool
     max_count: int  # pictures of one line
+    progress: TextIO | None = None  # a terminal
 
     def target(self, spec: Spec) -> output.Target:
         return output.target(self.out, many=True, file_format=spec.format or "png", force=self.force)
@@ -66,6 +68,7 @@ class Batch:
         self._stop = threading.Event()
         self._under_way: dict[int, _Line] = {}
         self._errors: list[CraftError] = []
+        self._tally = Tally(plan.progress)
         self._next_n = 1
         self._has_jobs = False  # at a daemon; whoever stops that one wants it to stay so
 
@@ -74,8 +77,7 @@ class Batch:
         _ = self._session.client
         with interrupts.raising():
             try:
-                threading.Thread(target=self._read, args=(source,), daemon=True).start()
-                self._print_all()
+                self._run(source)
             except interrupts.Interrupted as stop:
                 self._withdraw(quiet=stop.is_closed_pipe)
                 raise
@@ -83,6 +85,13 @@ class Batch:
                 self._withdraw(quiet=True)
                 raise
         return self._exit_code()
+
+    def _run(self, source: Iterable[bytes]) -> None:
+        threading.Thread(target=self._read, args=(source,), daemon=True).start()
+        try:
+            self._print_all()
+        finally:
+            self._tally.close()
 
     def _print_all(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -95,8 +104,9 @@ class Batch:
                     raise
                 self._errors.append(error)
                 answers = [{"error": errors.as_dict(error), "line": line.number}]
-            for answer in answers:
-                output.print_json(answer)
+            with self._tally.hidden():
+                for answer in answers:
+                    output.print_json(answer)
             del self._under_way[line.number]
             self._room.release()
 
@@ -114,6 +124,7 @@ class Batch:
         except Exception as error:  # the thread's outermost frame: the main thread raises it again
             self._lines.put(error)
         else:
+            self._tally.complete()
             self._lines.put(None)
 
     def _begin_all(self, source: Iterable[bytes]) -> None:
@@ -123,6 +134,8 @@ class Batch:
             if self._stop.is_set():
                 return
             line = _Line(number)
+            line.answer.add_done_callback(lambda _: self._tally.finish())
+            self._tally.begin()
             self._under_way[number] = line
             self._lines.put(line)
             self._begin(line, text)

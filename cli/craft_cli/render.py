@@ -64,9 +64,9 @@ class JobProgress(_Bar):
         kind = event.WhichOneof("event")
         if kind == "snapshot":
             self._count = max(1, event.snapshot.generate.count)
-            self._queued(event.snapshot.position)
+            self._queued(event.snapshot.position, "")
         elif kind == "queued":
-            self._queued(event.queued.position)
+            self._queued(event.queued.position, event.queued.why)
         elif kind == "loading":
             self._loading(event.loading)
         elif kind == "started":
@@ -75,8 +75,9 @@ class JobProgress(_Bar):
         elif kind == "step":
             self._step(event.step)
 
-    def _queued(self, position: int) -> None:
-        self._show(f"queued, {position} ahead" if position else "waiting", None, None, "")
+    def _queued(self, position: int, why: str) -> None:
+        place = f"queued, {position} ahead" if position else "waiting"
+        self._show(errors.one_line(why) or place, None, None, place if why and position else "")
 
     def _loading(self, loading: jobs_pb2.JobEvent.Loading) -> None:
         amount = f"{megabytes(loading.bytes_done)} of {megabytes(loading.bytes_total)}" if loading.bytes_total else ""

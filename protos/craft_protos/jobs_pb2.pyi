@@ -609,15 +609,19 @@ class JobEvent(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         POSITION_FIELD_NUMBER: _builtins.int
+        WHY_FIELD_NUMBER: _builtins.int
         position: _builtins.int
+        why: _builtins.str
+        """What it waits for besides those ahead, such as "starting the worker"; empty: nothing."""
         def __init__(
             self,
             *,
             position: _builtins.int = ...,
+            why: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "why", b"why"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -46,6 +47,28 @@ def test_progress_then_the_path(home: Home) -> None:
     assert code == 0
     assert re.search(r"step \d+ of 20", plain(seen))
     assert plain(seen).strip().splitlines()[-1] == "x-slow-1.png"
+
+
+def test_the_first_picture_says_what_it_waits_for(home: Home) -> None:
+    code, seen = at_terminal(home, "generate", "x", "--no-show")
+    assert code == 0
+    assert "starting the worker" in plain(seen)
+
+
+def test_a_batch_says_how_far_it_is_and_leaves_only_its_lines(home: Home) -> None:
+    (home.work / "prompts.txt").write_text("one\ntwo\n\nthree\n")
+    code, seen = at_terminal(home, "generate", "--batch", "prompts.txt", "-o", "{n}.png")
+    assert code == 0
+    assert "0 of 3 done" in seen and "2 of 3 done" in seen
+    lines = [line.rpartition("\r")[2] for line in seen.split("\n")]
+    assert [json.loads(plain(line))["path"] for line in lines if line.strip()] == ["1.png", "2.png", "3.png"]
+    _, seen = at_terminal(home, "generate", "--batch", "prompts.txt", "-o", "q{n}.png", "-q")
+    assert "done" not in seen and "\x1b" not in seen
+
+
+def test_what_takes_its_time_is_named(home: Home) -> None:
+    assert "craft: loading flat\n" in at_terminal(home, "models", "load", "flat")[1]
+    assert "craft: waiting for the daemon's end; its jobs have 30 s\n" in at_terminal(home, "daemon", "stop")[1]
 
 
 def test_quiet_is_only_the_path(home: Home) -> None:

@@ -155,6 +155,7 @@ def _stop(session: Session, now: bool) -> bool:
             raise
     session.close()
     grace_s = 5.0 if now else config.load(paths.config_file).daemon.grace_s
+    errors.remark(f"craft: waiting for the daemon's end{'' if now else f'; its jobs have {grace_s:g} s'}")
     if autostart.await_end(paths, grace_s + (0 if now else _STOP_MARGIN_S)):
         return True
     if now and record is not None:  # it holds the lock, so the pid in there is its own

@@ -23,6 +23,8 @@ from craft_cli.spec import Spec
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
 
+    from craft_cli.batching import Plan
+
 _MAX_PROMPT_BYTES = 3 * 1024 * 1024  # what one message to the daemon holds
 _NEW_SEEDS = 20
 
@@ -114,10 +116,12 @@ def generate(
     )
     wanted.require_at_most(most)
     if batch is not None:
+        from craft_cli.batching import Plan
+
         _refuse_with_batch(prompt, out, plan)
-        raise typer.Exit(
-            _run_batch(session, batch, wanted, settings.model, out=out, force=force, detach=detach, most=most)
-        )
+        progress = sys.stderr if Manner(quiet=quiet).has_progress else None
+        how = Plan(wanted, settings.model, out, force, detach, most, progress)
+        raise typer.Exit(_run_batch(session, batch, how))
     wanted = replace(wanted, prompt=_prompt(prompt)).with_default_model(settings.model)
     if plan or detach:
         _without_waiting(session, wanted, _target(wanted, out, force), as_json=as_json, plan=plan)
@@ -232,15 +236,12 @@ def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:
         raise CraftError("USAGE", f"--batch does not go with {clash}", "see `craft generate --help`")
 
 
-def _run_batch(
-    session: Session, batch: str, wanted: Spec, model: str, *, out: str | None, force: bool, detach: bool, most: int
-) -> int:
-    """`model`: of lines that name neither one nor a LoRA; `most`: pictures of one line."""
-    from craft_cli.batching import Batch, Plan
+def _run_batch(session: Session, batch: str, how: Plan) -> int:
+    from craft_cli.batching import Batch
 
-    output.target(out, many=True, file_format=wanted.format, force=force)  # a bad pattern is found before any line
+    how.target(how.defaults)  # a bad pattern is found before any line
     with _open_batch(batch) as lines:
-        return Batch(session, Plan(wanted, model, out, force, detach, most)).run(lines)
+        return Batch(session, how).run(lines)
 
 
 def _open_batch(name: str) -> AbstractContextManager[Iterable[bytes]]:

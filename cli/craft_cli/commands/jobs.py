@@ -178,5 +178,5 @@ def _event(event: jobs_pb2.JobEvent) -> dict[str, object]:
     elif kind == "started":
         told |= {"attempt": event.started.attempt, "device": event.started.device}
     elif kind == "queued":
-        told["position"] = event.queued.position
+        told |= {"position": event.queued.position, "why": event.queued.why}
     return told

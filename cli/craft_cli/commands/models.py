@@ -158,6 +158,7 @@ def load(
 ) -> None:
     """Load a model into the device's memory, before anyone asks for it."""
     seconds = units.seconds(keep_alive, "--keep-alive") if keep_alive else None
+    errors.remark(f"craft: loading {errors.one_line(name)}")
     model = Session().client.load_model(name, seconds)
     output.line(f"{model.name}\t{', '.join(model.loaded_on)}")
 

@@ -375,11 +375,12 @@ class Dispatcher:
     def _tell_positions(self) -> None:
         if not any(self._parts.hub.is_watched(entry.job.id) for entry in self._waiting_entries()):
             return
+        why = "" if self._parts.supervisor.is_ready else "starting the worker"
         for job_id, position in self._queue.positions().items():
-            entry = self._entries[job_id]
-            if entry.last_position != position:
-                entry.last_position = position
-                self._parts.hub.publish(job_id, events.Queued(position))
+            entry, queued = self._entries[job_id], events.Queued(position, why)
+            if entry.last_queued != queued:
+                entry.last_queued = queued
+                self._parts.hub.publish(job_id, queued)
 
     # Looking things up
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from craftd.images.image import Image
+from craftd.jobs.events import Queued
 from craftd.jobs.job import Error, Job, JobView, State
 
 
@@ -20,7 +21,7 @@ class Entry:
     epoch: int = 0
     storing: int = 0
     last_watched: float = field(default_factory=time.monotonic)
-    last_position: int = -1
+    last_queued: Queued | None = None  # what its watchers heard last of its place
 
     @property
     def remaining(self) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ class Snapshot:
 @dataclass(frozen=True)
 class Queued:
     position: int
+    why: str  # what is waited for besides those ahead; may be empty
 
 
 @dataclass(frozen=True)

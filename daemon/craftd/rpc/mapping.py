@@ -127,8 +127,8 @@ def event(one: events.Event) -> jobs_pb2.JobEvent:  # noqa: PLR0911 - one for ea
     match one:
         case events.Snapshot(view):
             return kinds(snapshot=job(view))
-        case events.Queued(position):
-            return kinds(queued=kinds.Queued(position=position))
+        case events.Queued(position, why):
+            return kinds(queued=kinds.Queued(position=position, why=why))
         case events.Loading(model, done, total):
             return kinds(loading=kinds.Loading(model=model, bytes_done=done, bytes_total=total))
         case events.Started(attempt, device, notice):
