@@ -125,7 +125,8 @@ async def test_sigterm_lets_running_jobs_finish_and_keeps_the_rest(make_home: Ca
     home = make_home(CRAFT_WORKER_MAX_ROWS="1")
     daemon = await start(home)
     jobs = [await daemon.create("[held]") for _ in range(4)]
-    await daemon.see(jobs[1].id, "loading")  # the second is the one in store
+    while (await daemon.status()).running < 2:  # the second is the one in store
+        continue
     daemon.process.send_signal(signal.SIGTERM)
     await daemon.logged("draining")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
