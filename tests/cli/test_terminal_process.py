@@ -60,8 +60,8 @@ def test_a_batch_says_how_far_it_is_and_leaves_only_its_lines(home: Home) -> Non
     code, seen = at_terminal(home, "generate", "--batch", "prompts.txt", "-o", "{n}.png")
     assert code == 0
     assert "0 of 3 done" in seen and "2 of 3 done" in seen
-    lines = [line.rpartition("\r")[2] for line in seen.split("\n")]
-    assert [json.loads(plain(line))["path"] for line in lines if line.strip()] == ["1.png", "2.png", "3.png"]
+    lines = [line.rpartition("\r")[2] for line in plain(seen).split("\n")]
+    assert [json.loads(line)["path"] for line in lines if line.strip()] == ["1.png", "2.png", "3.png"]
     _, seen = at_terminal(home, "generate", "--batch", "prompts.txt", "-o", "q{n}.png", "-q")
     assert "done" not in seen and "\x1b" not in seen
 
