@@ -50,14 +50,25 @@ class Stop:
     grace_s: float
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     now: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_signalled: bool = False
 
     def request(self, grace_s: float | None = None) -> None:
-        """Once: drain. Again, or without any grace: now."""
-        if self.wanted.is_set() or grace_s == 0:
-            self.now.set()
+        """Drain; None: as configured. Whoever asked first has said how long that may take."""
         if grace_s is not None and not self.wanted.is_set():
             self.grace_s = grace_s
         self.wanted.set()
+
+    def hurry(self) -> None:
+        """End what runs at once."""
+        self.now.set()
+        self.wanted.set()
+
+    def on_signal(self) -> None:
+        """The first drains, the second hurries."""
+        if self._is_signalled:
+            self.hurry()
+        self._is_signalled = True
+        self.request()
 
 
 class Control:
@@ -93,7 +104,10 @@ class Control:
 
     def shutdown(self, *, now: bool, grace_s: float) -> None:
         """Begin to stop. `grace_s` 0: as configured."""
-        self._stop.request(0 if now else grace_s or None)
+        if now:
+            self._stop.hurry()
+        else:
+            self._stop.request(grace_s or None)
 
     def _workers(self) -> tuple[WorkerStatus, ...]:
         vitals = self._supervisor.vitals

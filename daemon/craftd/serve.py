@@ -139,11 +139,11 @@ def _obey_signals(stop: Stop) -> None:
     """Before anyone hears that the daemon is ready."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.request)
+        loop.add_signal_handler(number, stop.on_signal)
 
 
 async def _drain(dispatcher: Dispatcher, stop: Stop) -> None:
-    """Give what runs its grace; a second wish for the end takes the rest of it away."""
+    """Give what runs its grace, until somebody is in a hurry."""
     _log.info("draining", extra={"grace_s": stop.grace_s, "running": dispatcher.running})
     draining = asyncio.create_task(dispatcher.drain(stop.grace_s))
     hurry = asyncio.create_task(stop.now.wait())

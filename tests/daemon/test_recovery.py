@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 from craft_protos import jobs_pb2
+from craft_protos.daemon_pb2 import ShutdownRequest
 from craft_protos.jobs_pb2 import JOB_STATE_FAILED, JOB_STATE_SUCCEEDED
 
 from tests.daemon.harness import Daemon, Home, is_whole, request, running, spawn, start
@@ -153,6 +154,23 @@ async def test_a_second_signal_stops_at_once_and_costs_no_attempt(home: Home) ->
     home.release()
     async with running(home) as again:
         assert (await again.finish(job.id)).state == JOB_STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("is_hurried", [False, True])
+async def test_only_a_stop_in_a_hurry_cuts_the_grace_of_the_first(home: Home, is_hurried: bool) -> None:
+    async with running(home) as daemon:
+        job = await daemon.create("[held]")
+        await daemon.see(job.id, "loading")
+        await daemon.daemon.Shutdown(ShutdownRequest())
+        await daemon.logged("draining")
+        await daemon.daemon.Shutdown(ShutdownRequest(now=is_hurried, grace_s=0 if is_hurried else 0.001))
+        if not is_hurried:
+            daemon.process.send_signal(signal.SIGTERM)  # systemd's, after `craft daemon stop`
+            home.release()
+            assert (await daemon.finish(job.id)).state == JOB_STATE_SUCCEEDED
+        assert await daemon.process.wait() == 0
+    expected = ("QUEUED", 0) if is_hurried else ("SUCCEEDED", 0)
+    assert home.rows("SELECT state, attempts FROM jobs") == [expected]
 
 
 async def test_no_worker_outlives_its_daemon(home: Home) -> None:
