@@ -1,0 +1,333 @@
+"""Which of diffusers' text-to-image pipelines craft draws with: tiny random ones, each held to its own picture.
+
+    python -m tests.tried [KIND]...
+
+Prints a Markdown table. Each pipeline is written to a folder, loaded by a real worker process and
+drawn once; the picture is compared with that of the pipeline itself for the same seed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests import tiny_models
+from tests.worker import client
+
+STEPS, SIDE, SEED = 3, 64, 7
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(MAKERS)
+    print("| Pipeline | As | Result |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        files = Path(place) / "files"
+        files.mkdir()
+        with client.worker(files) as worker:
+            for kind in wanted:
+                print(_row(kind, Path(place) / kind, files, worker), flush=True)
+    return 0
+
+
+def _row(kind: str, folder: Path, files: Path, worker: client.WorkerProcess) -> str:
+    import torch
+
+    torch.manual_seed(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = MAKERS[kind]()
+        pipe.save_pretrained(folder, safe_serialization=True)
+        name = type(pipe).__name__
+        model = client.put_model(folder, files, kind)
+        worker.send(client.submit(model, kind, sampler="", steps=STEPS, seed=SEED, width=SIDE, height=SIDE))
+        frames = worker.until_ended(kind)
+        last = frames[-1]
+        if last.HasField("failed"):
+            return f"| {name} | generic | refused: {last.failed.error.message} |"
+        drawn = next(client.pixels(frame.image) for frame in frames if frame.HasField("image"))
+        notice = "".join(frame.started.notice for frame in frames if frame.HasField("started"))
+        steps = sum(1 for frame in frames if frame.HasField("step"))
+        off = int(np.abs(drawn - _truth(pipe)).max())
+    how = notice or f"{steps} steps told"
+    return f"| {name} | generic | {'the same picture' if off <= 1 else f'{off}/255 off'}; {how} |"
+
+
+def _truth(pipe: Any) -> np.ndarray:
+    import inspect
+
+    import torch
+
+    pipe.set_progress_bar_config(disable=True)
+    asked = {"width": SIDE, "height": SIDE, "num_inference_steps": STEPS, "guidance_scale": 5.0}
+    takes = inspect.signature(pipe.__call__).parameters
+    call = {key: value for key, value in asked.items() if key in takes}
+    image = pipe("a red cat", generator=torch.Generator("cpu").manual_seed(SEED), **call).images[0]
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def _t5(features: int = 32) -> dict[str, Any]:
+    return {"tokenizer": tiny_models._t5_tokenizer(), "text_encoder": tiny_models._t5_encoder(features)}
+
+
+def _vae(**more: Any) -> Any:
+    return tiny_models._autoencoder_kl(**more)
+
+
+def _pixart_sigma() -> Any:
+    from diffusers import DDIMScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    transformer = PixArtTransformer2DModel(
+        sample_size=32,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        caption_channels=32,
+        in_channels=4,
+        cross_attention_dim=24,
+        out_channels=8,
+        attention_bias=True,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        use_additional_conditions=False,
+    )
+    return PixArtSigmaPipeline(transformer=transformer.eval(), vae=_vae(), scheduler=DDIMScheduler(), **_t5())
+
+
+def _auraflow() -> Any:
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=32,
+        pos_embed_max_size=256,
+    )
+    return AuraFlowPipeline(
+        transformer=transformer.eval(), vae=_vae(), scheduler=FlowMatchEulerDiscreteScheduler(), **_t5()
+    )
+
+
+def _chroma() -> Any:
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+        approximator_num_channels=16,
+    )
+    return ChromaPipeline(
+        transformer=transformer.eval(),
+        vae=_vae(shift_factor=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        **_t5(),
+    )
+
+
+def _cogview3() -> Any:
+    from diffusers import CogVideoXDDIMScheduler, CogView3PlusPipeline, CogView3PlusTransformer2DModel
+
+    transformer = CogView3PlusTransformer2DModel(
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        out_channels=4,
+        text_embed_dim=32,
+        time_embed_dim=8,
+        condition_dim=2,
+        pos_embed_max_size=8,
+        sample_size=8,
+    )
+    return CogView3PlusPipeline(transformer=transformer.eval(), vae=_vae(), scheduler=CogVideoXDDIMScheduler(), **_t5())
+
+
+def _gemma(features: int) -> Any:
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
+        vocab_size=300,
+        hidden_size=features,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=4,
+    )
+    return Gemma2Model(config).eval()
+
+
+def _lumina2() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
+
+    transformer = Lumina2Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=3,
+        num_kv_heads=1,
+        multiple_of=16,
+        axes_dim_rope=(4, 2, 2),
+        axes_lens=(300, 64, 64),
+        cap_feat_dim=32,
+    )
+    return Lumina2Pipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_vae(shift_factor=0.1),
+        text_encoder=_gemma(32),
+        tokenizer=tiny_models._t5_tokenizer(),
+    )
+
+
+def _sana() -> Any:
+    from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=32,
+    )
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+    return SanaPipeline(
+        tokenizer=tiny_models._t5_tokenizer(),
+        text_encoder=_gemma(8),
+        vae=vae.eval(),
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def _hunyuan() -> Any:
+    from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
+    from transformers import BertConfig, BertModel
+
+    transformer = HunyuanDiT2DModel(
+        sample_size=8,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        in_channels=4,
+        cross_attention_dim=32,
+        cross_attention_dim_t5=32,
+        pooled_projection_dim=16,
+        hidden_size=24,
+        activation_fn="gelu-approximate",
+    )
+    bert = BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37)
+    return HunyuanDiTPipeline(
+        vae=_vae(),
+        text_encoder=BertModel(bert).eval(),
+        tokenizer=tiny_models._t5_tokenizer(),
+        transformer=transformer.eval(),
+        scheduler=DDPMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=tiny_models._t5_encoder(32),
+        tokenizer_2=tiny_models._t5_tokenizer(),
+    )
+
+
+def _deepfloyd() -> Any:
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=32,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        in_channels=3,
+        out_channels=6,
+        cross_attention_dim=32,
+        encoder_hid_dim=32,
+        attention_head_dim=8,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        cross_attention_norm="group_norm",
+        resnet_time_scale_shift="scale_shift",
+        act_fn="gelu",
+    )
+    return IFPipeline(
+        unet=unet.eval(),
+        scheduler=DDPMScheduler(variance_type="learned_range", thresholding=True, beta_schedule="squaredcos_cap_v2"),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+        **_t5(),
+    )
+
+
+def _sd_pag() -> Any:
+    from diffusers import StableDiffusionPAGPipeline
+
+    plain = tiny_models._sd()
+    return StableDiffusionPAGPipeline(**{**plain.components, "requires_safety_checker": False})
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "lcm": tiny_models._lcm,
+    "pixart-alpha": tiny_models._pixart,
+    "pixart-sigma": _pixart_sigma,
+    "auraflow": _auraflow,
+    "chroma": _chroma,
+    "cogview3": _cogview3,
+    "lumina2": _lumina2,
+    "sana": _sana,
+    "hunyuan": _hunyuan,
+    "deepfloyd-if": _deepfloyd,
+    "sd-pag": _sd_pag,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
