@@ -108,4 +108,10 @@ def new_app(help_text: str, *, examples: str = "") -> typer.Typer:
     )
 
 
+def leaf(*examples: str) -> dict[str, Any]:
+    """What every command of a group is registered with; its help ends with the examples."""
+    lines = "\n".join(f"  {example}" for example in examples)
+    return {"cls": QuickCommand, "context_settings": CONTEXT, "epilog": f"\b\nExamples:\n{lines}"}
+
+
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

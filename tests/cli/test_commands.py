@@ -10,6 +10,7 @@ import pytest
 import typer
 from craft_cli import app, errors
 from craft_cli.commands.config import names
+from craft_cli.parsing import CONTEXT
 from craft_protos import config
 
 from tests.cli.home import Home
@@ -29,9 +30,20 @@ def test_help_has_examples_and_fits(home: Home, args: list[str]) -> None:
     done = home.craft(*args, "--help")
     assert done.returncode == 0
     assert "Usage: craft" in done.stdout
-    assert args == ["list-models"] or "Examples:" in done.stdout
+    assert "Examples:" in done.stdout
     assert all(command in done.stdout for command in GROUPS.get(args[0] if args else "", []))
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_every_commands_help_ends_with_examples_of_it() -> None:
+    commands = every_command(app.command())
+    assert len(commands) > 35
+    for path, command in commands.items():
+        with typer.Context(command, info_name=path, **CONTEXT) as context:
+            text = command.get_help(context)
+        examples = text.partition(" Examples:\n")[2].splitlines()
+        assert examples and any(path in line for line in examples), path
+        assert max(map(len, text.splitlines())) <= 100, path
 
 
 @pytest.mark.parametrize(
@@ -57,7 +69,7 @@ def test_no_option_takes_a_key() -> None:
     """Row 6: what stands in argv is read by every user of the machine."""
     words = [
         option
-        for command in every_command(app.command())
+        for command in every_command(app.command()).values()
         for param in command.params
         for option in param.opts
         if option[0] == "-"
@@ -66,13 +78,13 @@ def test_no_option_takes_a_key() -> None:
     assert [word for word in words if any(part in word for part in ("key", "token", "secret", "password"))] == []
 
 
-def every_command(group: typer.core.TyperGroup) -> list[typer.core.TyperCommand]:
-    """All commands below a group."""
-    found: list[typer.core.TyperCommand] = []
+def every_command(group: typer.core.TyperGroup, path: str = "craft") -> dict[str, typer.core.TyperCommand]:
+    """All commands below a group, by what they are called with."""
+    found: dict[str, typer.core.TyperCommand] = {}
     with typer.Context(group) as context:
         for name in group.list_commands(context):
-            member = group.get_command(context, name)
-            found += every_command(member) if isinstance(member, typer.core.TyperGroup) else [member]  # type: ignore[list-item]
+            member, below = group.get_command(context, name), f"{path} {name}"
+            found |= every_command(member, below) if isinstance(member, typer.core.TyperGroup) else {below: member}  # type: ignore[dict-item]
     return found
 
 

@@ -13,7 +13,7 @@ from craft_protos import config
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors, output
-from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.parsing import leaf, new_app
 
 app = new_app(
     "Read and change settings. CRAFT_<SECTION>_<NAME> in the environment comes first.",
@@ -27,7 +27,7 @@ _KEY = typer.Argument(..., metavar="SECTION.NAME", help="A setting.", autocomple
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 
-@app.command("get", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("get", **leaf("craft config get generate.model"))
 def get(key: str = _KEY) -> None:
     """Print a setting's value."""
     section, name = _find(key)
@@ -35,7 +35,7 @@ def get(key: str = _KEY) -> None:
     output.line(_shown(getattr(getattr(settings, section), name)))
 
 
-@app.command("set", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("set", **leaf("craft config set generate.sampler 'Euler a'"))
 def set_value(key: str = _KEY, value: str = typer.Argument(..., metavar="VALUE", help="Its new value.")) -> None:
     """Write a setting to the configuration file."""
     section, name = _find(key)
@@ -46,7 +46,7 @@ def set_value(key: str = _KEY, value: str = typer.Argument(..., metavar="VALUE",
     _say_restart(section, config.variable_name(section, name))
 
 
-@app.command("unset", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("unset", **leaf("craft config unset generate.sampler"))
 def unset(key: str = _KEY) -> None:
     """Take a setting out of the configuration file: its default holds again."""
     section, name = _find(key)
@@ -59,7 +59,7 @@ def unset(key: str = _KEY) -> None:
     _say_restart(section, config.variable_name(section, name))
 
 
-@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("list", **leaf("craft config list --json | jq .limits"))
 def list_settings(as_json: bool = _JSON) -> None:
     """List every setting, its value and where that comes from."""
     path = config.find_paths().config_file
@@ -74,7 +74,7 @@ def list_settings(as_json: bool = _JSON) -> None:
     output.print_table(["setting", "value", "from"], rows)
 
 
-@app.command("path", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("path", **leaf("craft config path"))
 def path(as_json: bool = _JSON) -> None:
     """Show where configuration, data, state and socket lie."""
     paths = config.find_paths()

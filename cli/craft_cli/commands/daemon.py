@@ -14,7 +14,7 @@ from craft_protos import config
 from craft_protos.reasons import CraftError
 
 from craft_cli import autostart, errors, output, services, units
-from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.parsing import leaf, new_app
 from craft_cli.session import START_COMMAND, Session
 
 app = new_app(
@@ -31,7 +31,7 @@ _LOOK_EVERY_S = 0.05
 _STOP_MARGIN_S = 30.0
 
 
-@app.command("start", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("start", **leaf("craft daemon start"))
 def start() -> None:
     """Start the daemon and wait until it answers."""
     session = _local()
@@ -40,7 +40,7 @@ def start() -> None:
     errors.say(f"craft: the daemon {'runs already' if running else 'is up'}, pid {found.pid}, at {found.address}")
 
 
-@app.command("stop", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("stop", **leaf("craft daemon stop", "craft daemon stop --now"))
 def stop(now: bool = _NOW) -> None:
     """Stop the daemon: running jobs finish, waiting ones stay queued for its next start."""
     session = Session(autostart=False)
@@ -51,7 +51,7 @@ def stop(now: bool = _NOW) -> None:
         errors.say("craft: no daemon runs")
 
 
-@app.command("restart", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("restart", **leaf("craft daemon restart"))
 def restart(now: bool = _NOW) -> None:
     """Stop the daemon and start a new one."""
     session = _local()
@@ -60,7 +60,7 @@ def restart(now: bool = _NOW) -> None:
     errors.say(f"craft: the daemon is up, pid {found.pid}, at {found.address}")
 
 
-@app.command("status", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("status", **leaf("craft daemon status --json | jq .queue"))
 def status(as_json: bool = _JSON) -> None:
     """Say what the daemon does. Exit code 69 where none runs; none is started."""
     from craft_cli import shapes
@@ -87,7 +87,7 @@ def status(as_json: bool = _JSON) -> None:
     output.print_table(["daemon", "stopping" if message.draining else "running"], rows)
 
 
-@app.command("wait", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("wait", **leaf("craft daemon wait --timeout 10 && craft models list"))
 def wait(timeout: float = typer.Option(60.0, "--timeout", metavar="SECONDS", help="Give up after this.")) -> None:
     """Wait until a daemon that somebody starts is ready. Exit code 69 where none comes."""
     units.require_range(timeout, "--timeout", 0)
@@ -99,7 +99,7 @@ def wait(timeout: float = typer.Option(60.0, "--timeout", metavar="SECONDS", hel
         time.sleep(_LOOK_EVERY_S)
 
 
-@app.command("logs", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("logs", **leaf("craft daemon logs -f", "craft daemon logs -n 200 --json | jq -r .event"))
 def logs(
     follow: bool = typer.Option(False, "-f", "--follow", help="Go on as new lines come."),
     lines: int = typer.Option(50, "-n", "--lines", help="How many lines of the past."),
@@ -118,7 +118,7 @@ def logs(
         output.line(record if as_json else _readable(record))
 
 
-@app.command("install", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("install", **leaf("craft daemon install", "craft daemon install --uninstall"))
 def install(uninstall: bool = typer.Option(False, "--uninstall", help="Take it away again.")) -> None:
     """Start the daemon at every login: a systemd user unit, or a launchd agent on macOS."""
     service = services.describe(config.find_paths())

@@ -11,7 +11,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors, loras, output, units
 from craft_cli import spec as specs
-from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.parsing import leaf, new_app
 from craft_cli.session import Session
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _QUIET = typer.Option(False, "-q", "--quiet", help="No progress.")
 _MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", autocompletion=completing.models)
 
 
-@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("list", **leaf("craft images list --job 3f9a", "craft images list -n 0 --json | jq -r '.[].id'"))
 def list_images(
     job: str = typer.Option("", "--job", metavar="ID", help="Only this job's."),
     limit: int = typer.Option(20, "-n", "--limit", help="How many, newest first; 0: all."),
@@ -66,7 +66,7 @@ def list_images(
     )
 
 
-@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("show", **leaf("craft images show 3f9a --json | jq .provenance"))
 def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
     """Show what is known of a picture."""
     from craft_cli import drawing, shapes
@@ -82,7 +82,7 @@ def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
     output.print_table(["picture", str(image["id"])], rows)
 
 
-@app.command("get", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("get", **leaf("craft images get 3f9a -o apple.png", "craft images get 3f9a -o - | magick - apple.gif"))
 def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
     """Fetch a picture's file; without -o to ./SLUG-SEED.png."""
     from craft_cli import drawing
@@ -102,7 +102,7 @@ def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
     output.line(path)
 
 
-@app.command("rm", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("rm", **leaf("craft images rm 3f9a"))
 def remove(image_ids: list[str] = _IDS) -> None:
     """Remove pictures from craft's store; files that were fetched stay."""
     client = Session().client
@@ -112,7 +112,7 @@ def remove(image_ids: list[str] = _IDS) -> None:
         output.line(image.id)
 
 
-@app.command("prune", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("prune", **leaf("craft images prune --older-than 30d --dry-run", "craft images prune --keep 100 --force"))
 def prune(
     older_than: str = typer.Option("", "--older-than", metavar="AGE", help="Those older than 90s, 5m, 2h, 30d, 1w."),
     keep: int = typer.Option(None, "--keep", metavar="N", help="All but the newest N."),
@@ -135,7 +135,7 @@ def prune(
         output.line(image.id)
 
 
-@app.command("replay", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("replay", **leaf("craft images replay apple.png -o again.png"))
 def replay(
     file: str = _FILE,
     *,
@@ -164,7 +164,7 @@ def replay(
     draw(session, specs.request(spec, lease=True), target, Manner(as_json=as_json, quiet=quiet))
 
 
-@app.command("verify", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("verify", **leaf("craft images verify apple.png", "craft images verify apple.png --tolerance 0 --json"))
 def verify(
     file: str = _FILE,
     tolerance: int = typer.Option(1, "--tolerance", metavar="N", help="Count N/255 in any channel as the same."),

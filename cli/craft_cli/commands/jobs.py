@@ -8,7 +8,7 @@ import typer
 from craft_protos.reasons import CraftError
 
 from craft_cli import loras, output, units
-from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.parsing import leaf, new_app
 from craft_cli.session import Session
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ app = new_app(
 
 _ID = typer.Argument(..., metavar="ID", help="A job's id, or the beginning of it.")
 _IDS = typer.Argument(..., metavar="ID...", help="Jobs' ids, or the beginnings of them.")
-_STATES = typer.Option([], "--state", help="Only queued, running, succeeded, failed or cancelled ones.")
+_STATES = typer.Option([], "--state", metavar="STATE", help="Only queued, running, succeeded, failed or cancelled ones.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 
-@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("list", **leaf("craft jobs list --state running", "craft jobs list -n 0 --json | jq -r '.[].id'"))
 def list_jobs(
     state: list[str] = _STATES,
     limit: int = typer.Option(20, "-n", "--limit", help="How many, newest first; 0: all."),
@@ -59,7 +59,7 @@ def list_jobs(
     )
 
 
-@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("show", **leaf("craft jobs show 3f9a --json | jq .timings"))
 def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
     """Show one job."""
     from craft_cli import drawing, shapes
@@ -82,7 +82,7 @@ def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
     output.print_table(["job", job.id], rows)
 
 
-@app.command("watch", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("watch", **leaf("craft jobs watch 3f9a"))
 def watch(job_id: str = _ID, as_json: bool = typer.Option(False, "--json", help="One JSON object an event.")) -> None:
     """Follow a job to its end. Ctrl-C ends the watching, not the job."""
     from craft_cli import delivery, drawing
@@ -95,7 +95,7 @@ def watch(job_id: str = _ID, as_json: bool = typer.Option(False, "--json", help=
     drawing.require_success(job)
 
 
-@app.command("wait", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("wait", **leaf("craft jobs wait $(craft generate 'a red apple' --detach)"))
 def wait(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
     """Wait until jobs have ended; the exit code tells how the first one that failed did."""
     from craft_cli import drawing, shapes
@@ -116,7 +116,12 @@ def wait(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
         raise failed
 
 
-@app.command("cancel", cls=QuickCommand, context_settings=CONTEXT)
+@app.command(
+    "cancel",
+    **leaf(
+        "craft jobs cancel 3f9a", "craft jobs list --state queued --json | jq -r '.[].id' | xargs craft jobs cancel"
+    ),
+)
 def cancel(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
     """Cancel jobs; a running one stops within a step."""
     from craft_cli import shapes

@@ -8,7 +8,7 @@ import typer
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors, output, units
-from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.parsing import leaf, new_app
 from craft_cli.session import Session
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ _LORAS = typer.Argument(..., metavar="LORA...", help="Ids, names or hashes.", au
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 
-@app.command("add", cls=QuickCommand, context_settings=CONTEXT)
+@app.command(
+    "add",
+    **leaf(
+        "craft lora add watercolor.safetensors --weight 0.8",
+        "craft lora add some-org/watercolor-lora:v2.safetensors --name watercolor",
+    ),
+)
 def add(
     source: str = typer.Argument(..., metavar="PATH|ORG/NAME[:FILE]", help="A .safetensors file, or one on the hub."),
     *,
@@ -52,7 +58,7 @@ def add(
     _tell(lora, asked_name=name, quiet=quiet)
 
 
-@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("list", **leaf("craft lora list --model pocket --json | jq -r '.[].name'"))
 def list_loras(
     model: str = typer.Option(
         "", "-m", "--model", help="Only those that fit this model.", autocompletion=completing.models
@@ -83,7 +89,7 @@ def list_loras(
     )
 
 
-@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("show", **leaf("craft lora show watercolor"))
 def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
     """Show one LoRA: what it is for, its trigger words, and the hashes that other programs know it by."""
     from craft_cli import drawing, shapes
@@ -97,7 +103,7 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
     output.print_table(["LoRA", known["id"]], rows + [[key, str(value)] for key, value in notes.items()])
 
 
-@app.command("edit", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("edit", **leaf("craft lora edit watercolor --weight 0.6 --trigger 'wtrclr style'"))
 def edit(
     lora: str = _LORA,
     *,
@@ -121,7 +127,7 @@ def edit(
         output.line(changed.name)
 
 
-@app.command("rm", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("rm", **leaf("craft lora rm watercolor"))
 def remove(loras: list[str] = _LORAS) -> None:
     """Forget LoRAs. A file that was used where it lies stays there; one that was sent is deleted."""
     client = Session().client

@@ -8,7 +8,7 @@ import typer
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors, output, units
-from craft_cli.parsing import CONTEXT, QuickCommand, new_app
+from craft_cli.parsing import leaf, new_app
 from craft_cli.session import Session
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _QUIET = typer.Option(False, "-q", "--quiet", help="No progress.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 
-@app.command("list", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("list", **leaf("craft models list --json | jq -r '.[].name'"))
 def list_models(as_json: bool = _JSON) -> None:
     """List the models that are here."""
     from craft_cli import drawing, shapes
@@ -60,7 +60,7 @@ def list_models(as_json: bool = _JSON) -> None:
     )
 
 
-@app.command("show", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("show", **leaf("craft models show pocket"))
 def show(name: str = _NAME, as_json: bool = _JSON) -> None:
     """Show one model."""
     from craft_cli import drawing, shapes
@@ -76,7 +76,13 @@ def show(name: str = _NAME, as_json: bool = _JSON) -> None:
     )
 
 
-@app.command("pull", cls=QuickCommand, context_settings=CONTEXT)
+@app.command(
+    "pull",
+    **leaf(
+        "craft models pull stabilityai/stable-diffusion-xl-base-1.0 --name sdxl",
+        "craft models pull ORG/NAME@v1.0 --plan",
+    ),
+)
 def pull(
     source: str = typer.Argument(
         ..., metavar="ORG/NAME[@REVISION][:FILE]", help="A repository of the model hub, or one file of it."
@@ -100,7 +106,7 @@ def pull(
     _tell(pulling.run(Session(), request, quiet=quiet), as_json=as_json)
 
 
-@app.command("add", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("add", **leaf("craft models add ~/checkpoints/dream.safetensors --name dream"))
 def add(
     path: str = typer.Argument(..., metavar="PATH", help="A diffusers folder, or a .safetensors checkpoint."),
     *,
@@ -119,7 +125,7 @@ def add(
     _tell(pulling.run(session, request, quiet=quiet), as_json=as_json)
 
 
-@app.command("rm", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("rm", **leaf("craft models rm sdxl"))
 def remove(names: list[str] = _NAMES) -> None:
     """Unload and forget models. What craft downloaded is deleted; what was linked stays where it lies."""
     client = Session().client
@@ -131,7 +137,7 @@ def remove(names: list[str] = _NAMES) -> None:
         errors.say(errors.one_line(f"craft: {model.name} is forgotten; {gone}"))
 
 
-@app.command("alias", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("alias", **leaf("craft models alias xl sdxl", "craft models alias xl --rm"))
 def alias(
     alias: str = typer.Argument(..., metavar="ALIAS", help="The other name."),
     model: str = typer.Argument("", metavar="[MODEL]", help="The model.", autocompletion=completing.models),
@@ -149,7 +155,7 @@ def alias(
         output.line(f"{alias}\t{client.set_alias(alias, model).name}")
 
 
-@app.command("load", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("load", **leaf("craft models load sdxl --keep-alive 2h"))
 def load(
     name: str = _NAME,
     keep_alive: str = typer.Option(
@@ -163,7 +169,7 @@ def load(
     output.line(f"{model.name}\t{', '.join(model.loaded_on)}")
 
 
-@app.command("unload", cls=QuickCommand, context_settings=CONTEXT)
+@app.command("unload", **leaf("craft models unload sdxl"))
 def unload(name: str = _NAME) -> None:
     """Give a model's memory back."""
     output.line(Session().client.unload_model(name).name)
