@@ -50,8 +50,13 @@ def remark(line: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """Text without line ends and control characters, so that nobody's terminal is driven by it."""
-    return "".join(c if c.isprintable() else " " for c in re.sub(r"\s+", " ", text)).strip()
+    """Text without line ends and control characters."""
+    return printable(re.sub(r"\s+", " ", text)).strip()
+
+
+def printable(text: str) -> str:
+    """Without control characters, so that nobody's terminal is driven by it."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def usage(error: typer.TyperException, argv: list[str]) -> CraftError:

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from craft_protos import records
+
 LARGEST_FILE_BYTES = 8 << 20
 _KEPT_FILES = 3
 _MOST_PENDING = 1000
@@ -21,18 +23,18 @@ _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class JsonLines(logging.Formatter):
-    """time, level, logger, event, then whatever came as `extra`."""
+    """The head, whatever came as `extra`, the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
+            records.TIME: datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            records.LEVEL: record.levelname.lower(),
+            records.LOGGER: record.name,
+            records.EVENT: record.getMessage(),
         }
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line[records.TRACEBACK] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 import typer
-from craft_protos import config
+from craft_protos import config, records
 from craft_protos.reasons import CraftError
 
 from craft_cli import autostart, errors, output, services, units
@@ -186,7 +186,7 @@ def _tail(session: Session, lines: int) -> Iterator[str]:
 
 
 def _readable(record: str) -> str:
-    """time level event key=value ..."""
+    """time level logger event key=value ..., and the lines of a traceback."""
     import json
 
     try:
@@ -195,7 +195,7 @@ def _readable(record: str) -> str:
         return errors.one_line(record)
     if not isinstance(fields, dict):
         return errors.one_line(record)
-    head = [str(fields.pop(name)) for name in ("timestamp", "level", "event") if name in fields]
-    exception = fields.pop("exception", "")
+    head = [str(fields.pop(name)) for name in records.HEAD if name in fields]
+    traceback = str(fields.pop(records.TRACEBACK, ""))
     line = errors.one_line(" ".join([*head, *(f"{name}={value}" for name, value in fields.items())]))
-    return f"{line}\n{exception}" if exception else line
+    return "\n".join([line, *map(errors.printable, traceback.splitlines())])
