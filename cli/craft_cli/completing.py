@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from craft_protos.formats import FORMATS
 from craft_protos.reasons import CraftError
 
 _TIMEOUT_S = 1.0
@@ -35,7 +36,7 @@ def samplers(incomplete: str) -> list[str]:
 
 
 def formats(incomplete: str) -> list[str]:
-    return [name for name in ("png", "jpeg", "webp") if name.startswith(incomplete)]
+    return [name for name in FORMATS if name.startswith(incomplete)]
 
 
 def settings(incomplete: str) -> list[str]:

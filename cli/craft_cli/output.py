@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from craft_protos.formats import FORMATS
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors, loras
-from craft_cli.spec import EXTENSIONS, Spec
+from craft_cli.spec import Spec
 
 STDOUT = "-"
 FIELDS = ("seed", "index", "n", "id", "job", "slug")
@@ -79,7 +80,7 @@ class Target:
 
 def target(option: str | None, *, many: bool, file_format: str, force: bool) -> Target:
     """-o as a Target; `many`: more than one picture will come. Raises USAGE."""
-    extension = EXTENSIONS[file_format]
+    extension = FORMATS[file_format].extension
     if option is None:
         return Target(f"{{slug}}-{{seed}}.{extension}", force)
     if option == STDOUT:

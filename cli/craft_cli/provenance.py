@@ -14,10 +14,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from craft_protos.formats import FORMATS
 from craft_protos.reasons import CraftError
 
 from craft_cli.loras import LoraUse
-from craft_cli.spec import FORMATS, Spec
+from craft_cli.spec import Spec
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +28,7 @@ T = TypeVar("T")
 _EXIF, _USER_COMMENT = 0x8769, 0x9286
 _MAX_FILE_BYTES = 256 * 1024 * 1024
 _MAX_PIXELS = 100_000_000
-_FORMATS = ["PNG", "JPEG", "WEBP"]
+_READABLE = [one.pillow for one in FORMATS.values()]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(BytesIO(data), formats=_FORMATS)
+            picture = Image.open(BytesIO(data), formats=_READABLE)
             if picture.width * picture.height > _MAX_PIXELS:
                 raise CraftError("BAD_DATA", f"{name} is too large: {picture.width}x{picture.height}", "")
             picture.load()
@@ -140,7 +141,7 @@ def _parse(record: dict[str, Any]) -> Provenance:
         guidance_scale=float(record["guidance_scale"]),
         seed=_is(int, record["seed"]),
         sampler=_is(str, record["sampler"]),
-        format=FORMATS[_is(str, record.get("format", "png"))],
+        format=FORMATS[_is(str, record.get("format", "png"))].name,
         deterministic=bool(record.get("deterministic", False)),
         loras=tuple(LoraUse(lora.sha256, lora.weight) for lora in loras),
         lora_missing="" if all(lora.is_whole for lora in loras) else "skip",

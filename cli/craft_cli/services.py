@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from craft_protos import config
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
 
 _LABEL = "craft.craftd"
 _MARK = "craft data folder:"
+_STOP_MARGIN_S = 30  # to write what is left to write
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Service:
 
     file: Path
     text: str
+    folder_in: Callable[[str], str]  # the data folder that such a file's text names
     enable: list[str]
     start_command: list[str]
     disable: list[str]
@@ -58,30 +64,44 @@ def installed(paths: Paths) -> Service | None:
     service = describe(paths)
     try:
         text = service.file.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
-    return service if f"{_MARK} {paths.data_dir}" in text.replace("-->", "").splitlines()[0].rstrip() else None
+    return service if service.folder_in(text) == str(paths.data_dir) else None
 
 
-def describe(paths: Paths) -> Service:
-    """This system's service for this data folder."""
-    return _launchd(paths) if sys.platform == "darwin" else _systemd(paths)
+def describe(paths: Paths, grace_s: float = config.DaemonSettings.grace_s) -> Service:
+    """This system's service for this data folder; `grace_s`: what its daemon takes to stop."""
+    stop_s = math.ceil(grace_s) + _STOP_MARGIN_S
+    return _launchd(paths, stop_s) if sys.platform == "darwin" else _systemd(paths, stop_s)
 
 
-def _systemd(paths: Paths) -> Service:
-    home = Path.home() / ".config"
-    quoted = "".join(f'Environment="{name}={value}"\n' for name, value in _environment(paths).items())
-    text = (
-        f"# {_MARK} {paths.data_dir}\n"
-        "[Unit]\nDescription=craft: text-to-image daemon\n\n"
-        f'[Service]\nType=notify\nExecStart="{sys.executable}" -P -m craftd\n{quoted}'
-        "Restart=on-failure\nKillMode=mixed\nTimeoutStopSec=90\n\n"
-        "[Install]\nWantedBy=default.target\n"
-    )
+def _systemd(paths: Paths, stop_s: int) -> Service:
+    folder = f"# {_MARK} "
+    lines = [
+        f"{folder}{_escaped(str(paths.data_dir))}",
+        "[Unit]",
+        "Description=craft: text-to-image daemon",
+        "",
+        "[Service]",
+        "Type=notify",
+        f'ExecStart="{_escaped(sys.executable)}" -P -m craftd',
+        *(f'Environment="{name}={_escaped(value)}"' for name, value in _environment(paths).items()),
+        "Restart=on-failure",
+        "KillMode=mixed",
+        f"TimeoutStopSec={stop_s}",
+        "",
+        "[Install]",
+        "WantedBy=default.target",
+    ]
+
+    def folder_in(text: str) -> str:
+        return _unescaped(text.partition("\n")[0].removeprefix(folder))
+
     systemctl = ["systemctl", "--user"]
     return Service(
-        file=home / "systemd" / "user" / "craftd.service",
-        text=text,
+        file=config.user_config_home() / "systemd" / "user" / "craftd.service",
+        text="".join(f"{line}\n" for line in lines),
+        folder_in=folder_in,
         enable=[*systemctl, "enable", "--now", "craftd.service"],
         start_command=[*systemctl, "start", "craftd.service"],
         disable=[*systemctl, "disable", "--now", "craftd.service"],
@@ -89,24 +109,44 @@ def _systemd(paths: Paths) -> Service:
     )
 
 
-def _launchd(paths: Paths) -> Service:
-    from xml.sax.saxutils import escape
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "%": "%%"}
+
+
+def _escaped(text: str) -> str:
+    """For use between a unit file's double quotes."""
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+def _unescaped(text: str) -> str:
+    plain = {written: meant for meant, written in _ESCAPES.items()}
+    return re.sub(r"\\.|%%", lambda found: plain.get(found[0], found[0]), text)
+
+
+def _launchd(paths: Paths, stop_s: int) -> Service:
+    import plistlib  # macOS alone needs it
+    from xml.parsers.expat import ExpatError
 
     file = Path.home() / "Library" / "LaunchAgents" / f"{_LABEL}.plist"
-    words = "".join(f"<string>{escape(word)}</string>" for word in (sys.executable, "-P", "-m", "craftd"))
-    pairs = "".join(f"<key>{name}</key><string>{escape(value)}</string>" for name, value in _environment(paths).items())
-    text = (
-        f"<!-- {_MARK} {paths.data_dir} -->\n"
-        '<plist version="1.0"><dict>'
-        f"<key>Label</key><string>{_LABEL}</string><key>ProgramArguments</key><array>{words}</array>"
-        f"<key>EnvironmentVariables</key><dict>{pairs}</dict>"
-        "<key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>"
-        "</dict></plist>\n"
-    )
+    agent = {
+        "Label": _LABEL,
+        "ProgramArguments": [sys.executable, "-P", "-m", "craftd"],
+        "EnvironmentVariables": _environment(paths),
+        "KeepAlive": {"SuccessfulExit": False},
+        "RunAtLoad": True,
+        "ExitTimeOut": stop_s,
+    }
+
+    def folder_in(text: str) -> str:
+        try:
+            return str(plistlib.loads(text.encode())["EnvironmentVariables"]["CRAFT_DATA_DIR"])
+        except (ValueError, ExpatError, LookupError, TypeError):  # not ours
+            return ""
+
     domain = f"gui/{os.getuid()}"
     return Service(
         file=file,
-        text=text,
+        text=plistlib.dumps(agent, sort_keys=False).decode(),
+        folder_in=folder_in,
         enable=["launchctl", "bootstrap", domain, str(file)],
         start_command=["launchctl", "kickstart", f"{domain}/{_LABEL}"],
         disable=["launchctl", "bootout", f"{domain}/{_LABEL}"],

@@ -44,6 +44,8 @@ def state_of(number: jobs_pb2.JobState.ValueType) -> str:
 
 def job(message: jobs_pb2.Job) -> dict[str, Any]:
     """`jobs show --json`."""
+    from craft_protos import jobs_pb2
+
     error = {"reason": message.error.reason, "message": message.error.message, "hint": message.error.hint}
     return {
         "id": message.id,
@@ -56,7 +58,7 @@ def job(message: jobs_pb2.Job) -> dict[str, Any]:
         "error": error if message.error.reason else None,
         "generate": spec(message.generate),
         "position": message.position,
-        "priority": "batch" if message.priority == 2 else "interactive",
+        "priority": "batch" if message.priority == jobs_pb2.PRIORITY_BATCH else "interactive",
         "create_time": moment(message.create_time),
         "start_time": moment(message.start_time),
         "finish_time": moment(message.finish_time),
@@ -71,6 +73,8 @@ def job(message: jobs_pb2.Job) -> dict[str, Any]:
 
 def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
     """GenerateSpec under its own names."""
+    from craft_protos import jobs_pb2
+
     return {
         "prompt": generate.prompt,
         "negative_prompt": generate.negative_prompt,
@@ -85,7 +89,7 @@ def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
         "format": format_of(generate.format),
         "deterministic": generate.deterministic,
         "loras": [lora_use(use) for use in generate.loras],
-        "lora_missing": "skip" if generate.lora_missing == 2 else "fail",
+        "lora_missing": "skip" if generate.lora_missing == jobs_pb2.LORA_MISSING_SKIP else "fail",
     }
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from craft_protos import formats
 from craft_protos.reasons import CraftError, invalid
 
 from craft_cli import drawing, loras
@@ -15,10 +16,8 @@ from craft_cli.loras import LoraUse
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
 
-FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
 _MISSING = ("", "fail", "skip")
 _MAX_SHOWN = 40  # characters of a number in a message
-EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Spec:
         if self.count < 1:
             raise invalid("count", f"{self.count} is too few", "ask for at least one picture")
         generate = jobs_pb2.GenerateSpec(
-            format=_format_number(self.format), lora_missing=_missing_number(self.lora_missing)
+            format=formats.number_of(self.format), lora_missing=_missing_number(self.lora_missing)
         )
         for name, value in vars(self).items():
             if name not in ("format", "loras", "lora_missing") and value is not None:
@@ -88,10 +87,10 @@ def request(spec: Spec, *, lease: bool, batch: bool = False, request_id: str = "
 
 def format_name(text: str) -> str:
     """png, jpeg or webp from what people write. Raises USAGE."""
-    found = FORMATS.get(text.lower().lstrip("."))
+    found = formats.find(text)
     if found is None:
-        raise CraftError("USAGE", f"craft writes no {text!r} files", "use png, jpeg or webp")
-    return found
+        raise CraftError("USAGE", f"craft writes no {text!r} files", f"use {formats.CHOICE}")
+    return found.name
 
 
 def missing_name(text: str) -> str:
@@ -107,21 +106,9 @@ def _missing_number(name: str) -> jobs_pb2.LoraMissing.ValueType:
     return jobs_pb2.LORA_MISSING_SKIP if name == "skip" else jobs_pb2.LORA_MISSING_UNSPECIFIED
 
 
-def _format_number(name: str) -> jobs_pb2.ImageFormat.ValueType:
-    from craft_protos import jobs_pb2
-
-    numbers = {
-        "": jobs_pb2.IMAGE_FORMAT_UNSPECIFIED,
-        "png": jobs_pb2.IMAGE_FORMAT_PNG,
-        "jpeg": jobs_pb2.IMAGE_FORMAT_JPEG,
-        "webp": jobs_pb2.IMAGE_FORMAT_WEBP,
-    }
-    return numbers[name]
-
-
 def format_of(number: int) -> str:
     """The name of an ImageFormat; unspecified is png."""
-    return {2: "jpeg", 3: "webp"}.get(number, "png")
+    return formats.name_of(number) or "png"
 
 
 def _put(message: jobs_pb2.GenerateSpec | jobs_pb2.CreateJobRequest, name: str, value: object) -> None:
@@ -175,7 +162,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "seed": (int, "a whole number"),
     "count": (int, "a whole number"),
     "sampler": (str, "text"),
-    "format": (str, "png, jpeg or webp"),
+    "format": (str, formats.CHOICE),
     "deterministic": (bool, "true or false"),
     "loras": (list, "a list"),
     "lora_missing": (str, "fail or skip"),
@@ -205,7 +192,8 @@ def _checked(name: str, value: Any) -> Any:
     if name == "lora_missing" and value not in _MISSING:
         raise invalid(name, f"must be {meaning}")
     if name == "format":
-        value = FORMATS.get(str(value).lower())
-        if value is None:
+        found = formats.find(str(value))
+        if found is None:
             raise invalid(name, f"must be {meaning}")
+        value = found.name
     return value

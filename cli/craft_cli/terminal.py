@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from craft_protos.formats import FORMATS
+
 if TYPE_CHECKING:
     from PIL import Image
 
+_READABLE = [one.pillow for one in FORMATS.values()]
 _KITTY_CHUNK = 4096
 _SIXEL_COLOURS = 128
 _SIXEL_SIDE = 512
@@ -78,7 +81,7 @@ def sixel(data: bytes) -> str:
     """Bands of six rows; in each, every colour that occurs draws its own dots."""
     from PIL import Image
 
-    picture = Image.open(BytesIO(data), formats=["PNG", "JPEG", "WEBP"]).convert("RGB")
+    picture = Image.open(BytesIO(data), formats=_READABLE).convert("RGB")
     picture.thumbnail((_SIXEL_SIDE, _SIXEL_SIDE))
     indexed = picture.quantize(_SIXEL_COLOURS)
     width, height = indexed.size
@@ -123,7 +126,7 @@ def _as_png(data: bytes) -> bytes:
     from PIL import Image
 
     out = BytesIO()
-    Image.open(BytesIO(data), formats=["JPEG", "WEBP"]).convert("RGB").save(out, "PNG")
+    Image.open(BytesIO(data), formats=_READABLE).convert("RGB").save(out, "PNG")
     return out.getvalue()
 
 

@@ -26,17 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from craft_protos import frames, jobs_pb2
+from craft_protos.formats import FORMATS
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
 from PIL import Image, PngImagePlugin
 
 _SLOW_S = 0.05
 _IDLE_S = 0.02
-_MEDIA = {
-    jobs_pb2.IMAGE_FORMAT_PNG: ("PNG", "image/png"),
-    jobs_pb2.IMAGE_FORMAT_JPEG: ("JPEG", "image/jpeg"),
-    jobs_pb2.IMAGE_FORMAT_WEBP: ("WEBP", "image/webp"),
-}
+_MEDIA = {one.number: (one.pillow, one.media_type) for one in FORMATS.values()}
 
 
 @dataclass

@@ -121,11 +121,13 @@ def logs(
 @app.command("install", **leaf("craft daemon install", "craft daemon install --uninstall"))
 def install(uninstall: bool = typer.Option(False, "--uninstall", help="Take it away again.")) -> None:
     """Start the daemon at every login: a systemd user unit, or a launchd agent on macOS."""
-    service = services.describe(config.find_paths())
+    paths = config.find_paths()
     if uninstall:
+        service = services.describe(paths)
         errors.say(f"craft: removed {service.file}" if service.uninstall() else f"craft: there is no {service.file}")
         return
     autostart.require_daemon_package()
+    service = services.describe(paths, config.load(paths.config_file).daemon.grace_s)
     service.install()
     output.line(service.file)
     if service.activate():

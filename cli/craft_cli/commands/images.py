@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
+from craft_protos import formats
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors, loras, output, units
@@ -198,9 +199,9 @@ def _picture(image: images_pb2.Image) -> output.Picture:
 
 
 def _format_of(image: images_pb2.Image) -> str:
-    found = specs.FORMATS.get(image.media_type.removeprefix("image/"))
+    found = formats.of_media_type(image.media_type)
     assert found is not None, image.media_type
-    return found
+    return found.name
 
 
 def _confirm(question: str) -> None:

@@ -24,7 +24,9 @@ app = new_app(
 
 _ID = typer.Argument(..., metavar="ID", help="A job's id, or the beginning of it.")
 _IDS = typer.Argument(..., metavar="ID...", help="Jobs' ids, or the beginnings of them.")
-_STATES = typer.Option([], "--state", metavar="STATE", help="Only queued, running, succeeded, failed or cancelled ones.")
+_STATES = typer.Option(
+    [], "--state", metavar="STATE", help="Only those queued, running, succeeded, failed or cancelled."
+)
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+from craft_protos.formats import FORMATS
+
+EXTENSIONS = {one.media_type: one.extension for one in FORMATS.values()}
 
 
 @dataclass(frozen=True)

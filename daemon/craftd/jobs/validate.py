@@ -10,6 +10,7 @@ import unicodedata
 
 from craft_protos import samplers
 from craft_protos.config import GenerateSettings, LimitSettings
+from craft_protos.formats import FORMATS
 from craft_protos.reasons import invalid
 
 from craftd.jobs import tags
@@ -18,7 +19,6 @@ from craftd.jobs.job import FAIL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpe
 from craftd.loras.service import check_weight
 from craftd.models.model import Model
 
-FORMATS = ("png", "jpeg", "webp")
 _LARGEST_GUIDANCE = 1000.0
 _MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
 _MOST_LORAS = 16  # of one job

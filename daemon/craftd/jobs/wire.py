@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from craft_protos import jobs_pb2
+from craft_protos.formats import FORMATS
 from craft_protos.reasons import REASONS
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker, LoraFile, ModelManifest, ToWorker
@@ -17,11 +18,6 @@ from craftd.jobs.job import FAIL, SKIP, Error, GenerateSpec, Job, LoraUse, Prior
 from craftd.loras.lora import Lora
 from craftd.store import ids
 
-_FORMATS = {
-    "png": jobs_pb2.IMAGE_FORMAT_PNG,
-    "jpeg": jobs_pb2.IMAGE_FORMAT_JPEG,
-    "webp": jobs_pb2.IMAGE_FORMAT_WEBP,
-}
 _PRIORITIES = {Priority.INTERACTIVE: jobs_pb2.PRIORITY_INTERACTIVE, Priority.BATCH: jobs_pb2.PRIORITY_BATCH}
 
 
@@ -106,7 +102,7 @@ def spec_message(spec: GenerateSpec) -> jobs_pb2.GenerateSpec:
         seed=spec.seed,
         count=spec.count,
         sampler=spec.sampler,
-        format=_FORMATS[spec.format],
+        format=FORMATS[spec.format].number,
         deterministic=spec.deterministic,
         indices=spec.indices,
         loras=[lora_use(use) for use in spec.loras],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
+from craft_protos import daemon_pb2, formats, images_pb2, jobs_pb2, loras_pb2, models_pb2
 from craft_protos.reasons import invalid
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -37,12 +37,6 @@ _STATES = {
     State.CANCELLED: jobs_pb2.JOB_STATE_CANCELLED,
 }
 _STATES_BACK = {number: state for state, number in _STATES.items()}
-_FORMATS_BACK = {
-    jobs_pb2.IMAGE_FORMAT_UNSPECIFIED: "",
-    jobs_pb2.IMAGE_FORMAT_PNG: "png",
-    jobs_pb2.IMAGE_FORMAT_JPEG: "jpeg",
-    jobs_pb2.IMAGE_FORMAT_WEBP: "webp",
-}
 _PRIORITIES_BACK = {
     jobs_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
     jobs_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
@@ -230,7 +224,8 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
-    if message.format not in _FORMATS_BACK:
+    image_format = formats.name_of(message.format)
+    if image_format is None:
         raise invalid("format", f"{message.format} is not an image format")
     if message.lora_missing not in _MISSING_BACK:
         raise invalid("lora_missing", f"{message.lora_missing} is neither fail nor skip")
@@ -245,7 +240,7 @@ def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
         seed=message.seed if message.HasField("seed") else None,
         count=message.count,
         sampler=message.sampler,
-        format=_FORMATS_BACK[message.format],
+        format=image_format,
         deterministic=message.deterministic,
         indices=tuple(message.indices),
         loras=tuple(LoraWish(use.lora, use.weight if use.HasField("weight") else None) for use in message.loras),
