@@ -177,6 +177,13 @@ def client(env: Mapping[str, str] | None = None) -> Client:
     )
 
 
+def user_config_home(env: Mapping[str, str] | None = None) -> Path:
+    """Where systemd looks for a user's units, among others: XDG_CONFIG_HOME, which must be absolute to count."""
+    env = os.environ if env is None else env
+    given = Path(env.get("XDG_CONFIG_HOME", ""))
+    return given if given.is_absolute() else Path.home() / ".config"
+
+
 def notify_socket(env: Mapping[str, str] | None = None) -> str:
     """Where systemd wants to hear that the daemon is ready; empty: nowhere."""
     env = os.environ if env is None else env
