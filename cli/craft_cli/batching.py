@@ -150,10 +150,10 @@ class Batch:
 
     def _prepare(self, line: _Line, text: bytes) -> tuple[Spec, int]:
         """What the line asks for, and its first {n}. Raises what is wrong with it."""
-        spec, request_id = from_line(_decoded(text), self._plan.defaults)
+        spec, terms = from_line(_decoded(text), self._plan.defaults)
         spec.require_at_most(self._plan.max_count)
         spec = spec.with_default_model(self._plan.default_model).with_seed()
-        line.request = request(spec, lease=not self._plan.detach, batch=True, request_id=request_id)
+        line.request = request(spec, lease=not self._plan.detach, batch=True, terms=terms)
         first_n, self._next_n = self._next_n, self._next_n + spec.count
         return spec, first_n
 

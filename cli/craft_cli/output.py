@@ -110,7 +110,7 @@ def pictures(spec: Spec, first_n: int = 1) -> list[Picture]:
     assert spec.seed is not None
     return [
         Picture(prompt=spec.prompt, seed=spec.seed + index, index=index, n=first_n + index)
-        for index in range(spec.count)
+        for index in spec.indices or range(spec.count)
     ]
 
 

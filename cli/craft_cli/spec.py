@@ -39,6 +39,7 @@ class Spec:
     loras: tuple[LoraUse, ...] = ()
     lora_missing: str = ""
     trigger_words: bool = False
+    indices: tuple[int, ...] = ()  # only these of the count; empty: all
 
     def with_default_model(self, name: str) -> Spec:
         """The configured model where none is named; where LoRAs are, the daemon finds the one that they are for."""
@@ -64,24 +65,40 @@ class Spec:
             format=formats.number_of(self.format), lora_missing=_missing_number(self.lora_missing)
         )
         for name, value in vars(self).items():
-            if name not in ("format", "loras", "lora_missing") and value is not None:
+            if name not in _OTHERWISE and value is not None:
                 _put(generate, name, value)
+        for index in self.indices:
+            _append(generate, index)
         for use in self.loras:
             use.add_to(generate)
         return generate
 
 
-def request(spec: Spec, *, lease: bool, batch: bool = False, request_id: str = "") -> jobs_pb2.CreateJobRequest:
+@dataclass(frozen=True)
+class Terms:
+    """What a batch line says of its job besides what to draw; None and empty: as the command has it."""
+
+    request_id: str = ""
+    expire_time: str = ""  # RFC 3339
+    priority: str = ""
+    lease: bool | None = None
+
+
+def request(spec: Spec, *, lease: bool, batch: bool = False, terms: Terms | None = None) -> jobs_pb2.CreateJobRequest:
     """CreateJob's message. The spec must have a seed. Raises INVALID_FIELD."""
     from craft_protos import jobs_pb2
 
     assert spec.seed is not None
+    terms = terms or Terms()
+    priority = terms.priority or ("batch" if batch else "interactive")
     made = jobs_pb2.CreateJobRequest(
         generate=spec.message(),
-        priority=jobs_pb2.PRIORITY_BATCH if batch else jobs_pb2.PRIORITY_INTERACTIVE,
-        lease=lease,
+        priority=jobs_pb2.Priority.Value(f"PRIORITY_{priority.upper()}"),
+        lease=lease if terms.lease is None else terms.lease,
     )
-    _put(made, "request_id", request_id or drawing.new_request_id())
+    _put(made, "request_id", terms.request_id or drawing.new_request_id())
+    if terms.expire_time:
+        _put_time(made, terms.expire_time)
     return made
 
 
@@ -120,23 +137,33 @@ def _put(message: jobs_pb2.GenerateSpec | jobs_pb2.CreateJobRequest, name: str, 
         raise invalid(name, f"{_short(value)} is out of range") from error
 
 
+def _append(generate: jobs_pb2.GenerateSpec, index: int) -> None:
+    try:
+        generate.indices.append(index)
+    except ValueError as error:
+        raise invalid("indices", f"{_short(index)} is out of range") from error
+
+
+def _put_time(made: jobs_pb2.CreateJobRequest, text: str) -> None:
+    try:
+        made.expire_time.FromJsonString(text)
+    except ValueError as error:
+        raise invalid("expire_time", f"{_short(text)!r} is no time", "write it like 2030-01-31T18:00:00Z") from error
+
+
 def _short(value: object) -> str:
-    """A number of any length, for a message."""
+    """A value of any length, for a message."""
     text = str(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def from_line(line: str, defaults: Spec) -> tuple[Spec, str]:
-    """A batch's line (a prompt, or a JSON object) as a spec and its request_id, if it has one."""
+def from_line(line: str, defaults: Spec) -> tuple[Spec, Terms]:
+    """A batch's line: a prompt, or a JSON object of CreateJob's fields. Raises BAD_DATA, INVALID_FIELD."""
     if not line.lstrip().startswith("{"):
-        return replace(defaults, prompt=line), ""
-    fields = _object(line)
-    request_id = fields.pop("request_id", "")
-    if not isinstance(request_id, str):
-        raise invalid("request_id", "must be text")
-    for name, value in fields.items():
-        fields[name] = _checked(name, value)
-    return replace(defaults, **fields), request_id
+        return replace(defaults, prompt=line), Terms()
+    fields = {name: _checked(name, value) for name, value in _object(line).items()}
+    terms = {name: fields.pop(name) for name in vars(Terms()) if name in fields}
+    return replace(defaults, **fields), Terms(**terms)
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -167,7 +194,14 @@ _KINDS: dict[str, tuple[type, str]] = {
     "loras": (list, "a list"),
     "lora_missing": (str, "fail or skip"),
     "trigger_words": (bool, "true or false"),
+    "indices": (list, "a list of whole numbers"),
+    "request_id": (str, "text"),
+    "expire_time": (str, "a time such as 2030-01-31T18:00:00Z"),
+    "priority": (str, "interactive or batch"),
+    "lease": (bool, "true or false"),
 }
+_OTHERWISE = ("format", "loras", "lora_missing", "indices")  # not simply set
+_CHOICES: dict[str, tuple[str, ...]] = {"lora_missing": _MISSING, "priority": ("interactive", "batch")}
 
 
 def _as_float(name: str, value: int) -> float:
@@ -177,6 +211,12 @@ def _as_float(name: str, value: int) -> float:
         raise invalid(name, f"{_short(value)} is out of range") from error
 
 
+def _indices(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or any(type(one) is not int for one in value):
+        raise invalid("indices", f"must be {_KINDS['indices'][1]}")
+    return tuple(value)
+
+
 def _checked(name: str, value: Any) -> Any:
     """The value of a JSON field, of the right kind. Raises INVALID_FIELD."""
     if name not in _KINDS:
@@ -184,12 +224,14 @@ def _checked(name: str, value: Any) -> Any:
         raise invalid(name, "no such field", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_KINDS)}")
     if name == "loras":
         return loras.from_json(value)
+    if name == "indices":
+        return _indices(value)
     kind, meaning = _KINDS[name]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = _as_float(name, value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise invalid(name, f"must be {meaning}")
-    if name == "lora_missing" and value not in _MISSING:
+    if name in _CHOICES and value not in _CHOICES[name]:
         raise invalid(name, f"must be {meaning}")
     if name == "format":
         found = formats.find(str(value))

@@ -120,6 +120,19 @@ def test_the_same_request_id_is_the_same_job(home: Home) -> None:
     assert first == second
 
 
+def test_a_line_says_when_its_too_late_and_which_of_its_pictures(home: Home) -> None:
+    lines = (
+        '{"prompt": "x", "expire_time": "2001-01-01T00:00:00Z"}\n'
+        '{"prompt": "x", "seed": 5, "count": 4, "indices": [1, 3], "priority": "interactive"}\n'
+    )
+    done = home.craft("generate", "--batch", "-", "-o", "{n}.png", stdin=lines)
+    assert done.returncode == 1
+    late, *made = [json.loads(line) for line in done.stdout.splitlines()]
+    assert late["error"]["reason"] == "EXPIRED"
+    assert [(one["index"], one["seed"], one["path"]) for one in made] == [(1, 6, "3.png"), (3, 8, "5.png")]
+    assert home.json("jobs", "show", made[0]["job"])["priority"] == "interactive"
+
+
 def test_lines_are_answered_as_they_come(home: Home) -> None:
     """A program may write one line, read its answer, and write the next."""
     process = home.start("generate", "--batch", "-", stdin=subprocess.PIPE)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from craft_cli.spec import Spec, format_of, from_line, request
+from craft_cli.commands.generate import _EXAMPLES
+from craft_cli.output import pictures
+from craft_cli.spec import Spec, Terms, format_of, from_line, request
 from craft_protos import jobs_pb2
 from craft_protos.reasons import CraftError
 
@@ -11,19 +15,23 @@ DEFAULTS = Spec(model="pocket", steps=20)
 
 
 def test_a_plain_line_is_a_prompt() -> None:
-    assert from_line("a red apple", DEFAULTS) == (Spec(prompt="a red apple", model="pocket", steps=20), "")
+    assert from_line("a red apple", DEFAULTS) == (Spec(prompt="a red apple", model="pocket", steps=20), Terms())
 
 
 def test_a_json_line_has_the_names_of_the_contract() -> None:
     line = (
         '{"prompt": "x", "negative_prompt": "y", "model": "m", "width": 64, "height": 32, "steps": 4, '
         '"guidance_scale": 3, "seed": 9, "count": 2, "sampler": "DDIM", "format": "jpg", "deterministic": true, '
-        '"request_id": "r1"}'
+        '"request_id": "r1", "indices": [1], "expire_time": "2030-01-31T18:00:00Z", "priority": "interactive", '
+        '"lease": false}'
     )
-    spec, request_id = from_line(line, DEFAULTS)
-    message = request(spec, lease=True, batch=True, request_id=request_id)
-    assert message.request_id == "r1"
-    assert message.priority == jobs_pb2.PRIORITY_BATCH
+    spec, terms = from_line(line, DEFAULTS)
+    message = request(spec, lease=True, batch=True, terms=terms)
+    assert (message.request_id, message.lease) == ("r1", False)
+    assert message.priority == jobs_pb2.PRIORITY_INTERACTIVE
+    assert message.expire_time.ToJsonString() == "2030-01-31T18:00:00Z"
+    assert list(message.generate.indices) == [1]
+    assert [(picture.index, picture.seed, picture.n) for picture in pictures(spec)] == [(1, 10, 2)]
     generate = message.generate
     assert (generate.prompt, generate.negative_prompt, generate.model) == ("x", "y", "m")
     assert (generate.width, generate.height, generate.steps, generate.guidance_scale) == (64, 32, 4, 3.0)
@@ -31,9 +39,20 @@ def test_a_json_line_has_the_names_of_the_contract() -> None:
     assert format_of(generate.format) == "jpeg"
 
 
-def test_every_name_that_a_line_may_use_is_one_of_the_contract() -> None:
+def test_a_line_that_says_nothing_of_its_job_leaves_it_to_the_command() -> None:
+    spec, terms = from_line('{"prompt": "x"}', DEFAULTS)
+    message = request(spec.with_seed(), lease=True, batch=True, terms=terms)
+    assert (message.priority, message.lease) == (jobs_pb2.PRIORITY_BATCH, True)
+    assert message.request_id and not message.HasField("expire_time")
+
+
+def test_a_line_may_use_every_name_of_the_contract_and_help_tells_it() -> None:
     known = {field.name for field in jobs_pb2.GenerateSpec.DESCRIPTOR.fields}
-    assert set(vars(Spec())) <= known
+    assert set(vars(Spec())) == known
+    besides = {field.name for field in jobs_pb2.CreateJobRequest.DESCRIPTOR.fields} - {"generate"}
+    assert set(vars(Terms())) == besides
+    words = set(re.findall(r"\w+", _EXAMPLES.partition("Batch:")[2]))
+    assert known | besides <= words
 
 
 @pytest.mark.parametrize(
@@ -49,6 +68,12 @@ def test_every_name_that_a_line_may_use_is_one_of_the_contract() -> None:
         ('{"format": "gif"}', "INVALID_FIELD", "format"),
         ('{"deterministic": 1}', "INVALID_FIELD", "deterministic"),
         ('{"request_id": 1}', "INVALID_FIELD", "request_id"),
+        ('{"indices": 1}', "INVALID_FIELD", "indices"),
+        ('{"indices": [true]}', "INVALID_FIELD", "indices"),
+        ('{"priority": "high"}', "INVALID_FIELD", "priority: must be interactive or batch"),
+        ('{"priority": 2}', "INVALID_FIELD", "priority"),
+        ('{"lease": "no"}', "INVALID_FIELD", "lease"),
+        ('{"expire_time": 5}', "INVALID_FIELD", "expire_time"),
         ('{"prompt": null}', "INVALID_FIELD", "prompt"),
     ],
 )
@@ -70,6 +95,8 @@ def test_a_bad_line_names_what_is_wrong(line: str, reason: str, told: str) -> No
         (Spec(count=0), "count"),
         (Spec(count=-3), "count"),
         (Spec(prompt="\udcff"), "prompt"),
+        (Spec(indices=(-1,)), "indices"),
+        (Spec(indices=(10**400,)), "indices"),
     ],
 )
 def test_what_the_contract_cannot_carry_names_the_field(spec: Spec, name: str) -> None:
@@ -77,6 +104,13 @@ def test_what_the_contract_cannot_carry_names_the_field(spec: Spec, name: str) -
         request(spec.with_seed(), lease=False)
     assert caught.value.message.startswith(f"{name}: ")
     assert caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize("text", ["soon", "2030-01-31", "2030-01-31T18:00:00", "9" * 400])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(CraftError) as caught:
+        request(Spec(prompt="x", seed=1), lease=True, terms=Terms(expire_time=text))
+    assert caught.value.message.startswith("expire_time: ") and len(caught.value.message) < 80
 
 
 def test_seed_and_request_id_are_always_the_clients() -> None:

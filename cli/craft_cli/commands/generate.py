@@ -46,6 +46,16 @@ Names: without -o a picture goes to ./SLUG-SEED.png, its prompt and its seed.
   apple-1.png, apple-2.png, apple-3.png. What exists is kept, without --force.
 
 \b
+Batch: a line is a prompt, or a JSON object; what it leaves out, the options say.
+  {"prompt": "a red apple", "seed": 7, "count": 4, "indices": [2], "steps": 30}
+  prompt, negative_prompt, model, width, height, steps, guidance_scale, seed,
+  count, indices (only these of the count, from 0), sampler, format,
+  deterministic, loras ([{"lora": "it", "weight": 0.8}]), lora_missing,
+  trigger_words, request_id (the same one: the same job), expire_time (not drawn
+  if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
+  or "batch"), lease (false: drawn even where this command vanishes).
+
+\b
 Exit codes: 0 done, 1 the job failed, 2 usage, 65 bad data, 66 no such model or LoRA,
   69 no daemon, 73 the file exists, 74 it cannot be written, 75 try later,
   130 interrupted.
