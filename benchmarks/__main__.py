@@ -16,7 +16,18 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.figures import Figure
 
-NAMES = ("daemon_ready", "cli_overhead", "clients", "engine_throughput", "cancel", "memory")
+NAMES = (
+    "daemon_ready",
+    "cli_overhead",
+    "clients",
+    "engine_throughput",
+    "cancel",
+    "memory",
+    "model_load",
+    "lora_switch",
+    "lora_throughput",
+    "lora_misses",
+)
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 600
 

@@ -18,7 +18,7 @@ from craftd.worker.picture import Pixels
 from craftd.worker.row import Drawing
 from craftd.worker.samplers import Scheduler
 
-_KEPT_PROMPTS_BYTES = 32 << 20
+_KEPT_PROMPTS_BYTES = 8 << 20
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from craftd.worker import prompts
 from craftd.worker.kept import Kept, tensor_bytes
 from craftd.worker.prompts import Chunk
 
-_KEPT_BYTES = 32 << 20  # for each encoder
+_KEPT_BYTES, _KEPT_T5_BYTES = 8 << 20, 16 << 20  # for each encoder
 
 
 class ClipTokenizer:
@@ -138,7 +138,7 @@ class T5Text:
         self._device = device
         self._length = length
         self.variant: Hashable = ()
-        self._kept: Kept[torch.Tensor] = Kept(_KEPT_BYTES, tensor_bytes)
+        self._kept: Kept[torch.Tensor] = Kept(_KEPT_T5_BYTES, tensor_bytes)
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
