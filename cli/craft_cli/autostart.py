@@ -93,7 +93,8 @@ def _start_locked(paths: Paths) -> Found:
             # Another is on its way up (started by hand) or in its last moments.
             if error.reason != "ALREADY_RUNNING" or time.monotonic() > deadline:
                 raise
-        time.sleep(_LOOK_EVERY_S)
+        if find(paths) is None:
+            time.sleep(_LOOK_EVERY_S)
         if time.monotonic() > deadline:
             raise _too_slow(paths)
 
@@ -115,9 +116,13 @@ def start_lock(paths: Paths) -> Iterator[None]:
 
 
 def await_end(paths: Paths, timeout_s: float, of: Found | None = None) -> bool:
-    """Wait until no daemon holds the data folder, or another than `of`; False when it took too long."""
+    """Wait until no daemon holds the data folder, or another than `of`; False when it took too long.
+
+    It looks again and again: whoever waited inside flock would have the lock for a moment
+    just when the next daemon asks for it, which then takes it for another daemon's.
+    """
     deadline = time.monotonic() + timeout_s
-    while is_held(paths) and (of is None or read_lock(paths) == of):
+    while (of is None or read_lock(paths) == of) and is_held(paths):
         if time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_EVERY_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from craft_cli import autostart
 from craft_protos.reasons import CraftError
+from craft_protos.version import __version__
 
+from tests.cli.fakes import FakeDaemon, serving
 from tests.cli.home import TIMEOUT_S, Home, until
 
 OFF = {"CRAFT_AUTOSTART": "0"}
@@ -77,6 +80,25 @@ def test_a_daemon_that_hangs_is_ended_by_stop_now(home: Home) -> None:
     done = home.craft("daemon", "stop", "--now")
     assert done.returncode == 0, done.stderr
     assert not autostart.is_held(home.paths)
+
+
+def test_a_daemon_that_said_it_is_ready_is_not_waited_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = autostart.Found(1, "unix:x", "1")
+    answers = iter([None, found, found])
+    monkeypatch.setattr(autostart, "find", lambda paths: next(answers))
+    monkeypatch.setattr(autostart, "_launch", lambda paths, deadline: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it slept"))
+    assert autostart.start(home.paths) == found
+
+
+def test_the_end_of_one_daemon_is_not_missed_where_the_next_one_is_up(home: Home) -> None:
+    """Of two clients that wait, one may start the next before the other looks."""
+    with serving(FakeDaemon(__version__), home.paths):
+        now = autostart.read_lock(home.paths)
+        assert now is not None
+        assert autostart.await_end(home.paths, 0.0, dataclasses.replace(now, pid=now.pid + 1))
+        assert not autostart.await_end(home.paths, 0.0, now)
+        assert not autostart.await_end(home.paths, 0.0)
 
 
 def test_a_stale_lock_and_socket_are_no_obstacle(home: Home) -> None:
