@@ -1,10 +1,9 @@
-"""Durable means durable: power fails at every single write, and nothing acknowledged is missing."""
+"""The store under trouble: work that fails, disks that are full, backups. (test_durability.py: power failures.)"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,138 +15,12 @@ from craftd import serve
 from craftd.images.files import ImageFiles
 from craftd.store.database import Database
 
-_names = itertools.count()
-
-
-class PowerFailure(Exception):
-    pass
-
-
-class Disk(apsw.VFS):
-    """Keeps what was synced; everything else is gone when the power fails, after so many writes."""
-
-    def __init__(self, writes: int) -> None:
-        self.name = f"failing-{next(_names)}"
-        self.writes_left = writes
-        self.live: dict[str, bytearray] = {}
-        self.synced: dict[str, bytes] = {}
-        super().__init__(self.name, "")
-
-    def spend(self) -> None:
-        self.writes_left -= 1
-        if self.writes_left < 0:
-            raise apsw.IOError("the power has failed")
-
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> File:  # type: ignore[override]
-        path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
-        flags[1] = flags[0]
-        return File(self, path)
-
-    def xAccess(self, pathname: str, flags: int) -> bool:
-        return pathname in self.live
-
-    def xDelete(self, filename: str, syncdir: bool) -> None:
-        self.spend()
-        self.live.pop(filename, None)
-        self.synced.pop(filename, None)
-
-    def xFullPathname(self, name: str) -> str:
-        return name
-
-
-class File:
-    """A file on such a disk."""
-
-    def __init__(self, disk: Disk, path: str) -> None:
-        self._disk = disk
-        self._path = path
-        disk.live.setdefault(path, bytearray())
-
-    @property
-    def _data(self) -> bytearray:
-        return self._disk.live[self._path]
-
-    def xRead(self, amount: int, offset: int) -> bytes:
-        return bytes(self._data[offset : offset + amount])
-
-    def xWrite(self, data: bytes, offset: int) -> None:
-        self._disk.spend()
-        if len(self._data) < offset:
-            self._data.extend(b"\0" * (offset - len(self._data)))
-        self._data[offset : offset + len(data)] = data
-
-    def xTruncate(self, size: int) -> None:
-        self._disk.spend()
-        del self._data[size:]
-
-    def xSync(self, flags: int) -> None:
-        self._disk.spend()
-        self._disk.synced[self._path] = bytes(self._data)
-
-    def xFileSize(self) -> int:
-        return len(self._data)
-
-    def xFileControl(self, op: int, pointer: int) -> bool:
-        return False
-
-    def xDeviceCharacteristics(self) -> int:
-        return 0
-
-    def xSectorSize(self) -> int:
-        return 4096
-
-    def xLock(self, level: int) -> None: ...
-    def xUnlock(self, level: int) -> None: ...
-    def xCheckReservedLock(self) -> bool:
-        return False
-
-    def xClose(self) -> None: ...
-
-
-async def _write_until_the_power_fails(disk: Disk, path: Path) -> tuple[list[int], bool]:
-    """(what was acknowledged, whether everything was)."""
-    acknowledged: list[int] = []
-    try:
-        database = Database(path, vfs=disk.name)
-    except CraftError:
-        return acknowledged, False
-    try:
-        for first in range(0, 12, 3):
-            numbers = range(first, first + 3)
-            results = await asyncio.gather(
-                *(database.run(_insert(number)) for number in numbers), return_exceptions=True
-            )
-            acknowledged += [number for number, result in zip(numbers, results, strict=True) if result is None]
-    finally:
-        await database.close()
-    return acknowledged, len(acknowledged) == 12
-
 
 def _insert(number: int):  # type: ignore[no-untyped-def]
     def work(connection: apsw.Connection) -> None:
         connection.execute("INSERT INTO meta VALUES (?, 'kept')", (f"n{number}",))
 
     return work
-
-
-# SQLite goes on after some failures of a disk that is gone, and apsw tells Python of each
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_nothing_acknowledged_is_missing_wherever_the_power_fails(tmp_path: Path) -> None:
-    for writes in itertools.count():
-        disk = Disk(writes)
-        acknowledged, is_complete = await _write_until_the_power_fails(disk, tmp_path / "craft.db")
-        disk.unregister()
-        folder = tmp_path / str(writes)
-        folder.mkdir()
-        for path, content in disk.synced.items():
-            (folder / Path(path).name).write_bytes(content)
-        again = Database(folder / "craft.db")
-        rows = await again.run(lambda connection: connection.execute("SELECT key FROM meta").fetchall())
-        await again.close()
-        assert {f"n{number}" for number in acknowledged} <= {key for (key,) in rows}, writes
-        if is_complete:
-            break
-    assert writes > 30
 
 
 async def test_work_that_fails_takes_no_other_along(tmp_path: Path) -> None:

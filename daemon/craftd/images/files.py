@@ -42,10 +42,10 @@ class ImageFiles:
         """On return the file outlives a power failure. Raises DISK_FULL, STORAGE_FAILED, leaving nothing behind."""
         temporary = self._folder / (_TEMPORARY + name)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_folder()
             self._save_whole(temporary, data)
             temporary.rename(self._folder / name)
-            self._sync_folder()
+            _sync_folder(self._folder)
         except OSError as exc:
             self._remove(temporary.name)
             self._remove(name)
@@ -103,16 +103,22 @@ class ImageFiles:
         finally:
             os.close(descriptor)
 
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _make_folder(self) -> None:
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, mode=0o700)
+            _sync_folder(self._folder.parent)
 
 
 def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(descriptor: int) -> None:
