@@ -22,7 +22,7 @@ CLIENTS, SLOTS, REGISTERED = 8, 16, 1000
 
 
 def main() -> int:
-    asked = lora_files.options(__doc__, steps=12, rounds=5, jobs=40)
+    asked = lora_files.options(__doc__, steps=6, rounds=3, jobs=32)
     warnings.simplefilter("ignore")
     chance = random.Random(7)
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as files:

@@ -16,6 +16,7 @@ from craft_protos.reasons import CraftError
 from craftd.worker.lora import convert, file
 from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts, Layer
 from craftd.worker.lora.file import LoraFile
+from craftd.worker.lora.layers import is_adaptable
 from craftd.worker.lora.targets import Place, Targets
 
 Deltas = dict[str, dict[str, Delta]]
@@ -35,29 +36,15 @@ def read(path: Path, targets: Targets, *, name: str, sha256: str, size_bytes: in
             again.fit()
             unmatched = converted.unmatched(again.unmatched)
             if len(unmatched) < len(fitted.unmatched):
-                return _adapter(again.deltas, opened, sha256, unmatched)
-        return _adapter(fitted.deltas, opened, sha256, fitted.unmatched)
+                return again.adapter(opened, sha256, unmatched)
+        return fitted.adapter(opened, sha256, fitted.unmatched)
 
 
-def _adapter(deltas: Deltas, opened: LoraFile, sha256: str, unmatched: list[str]) -> Adapter:
-    total = len(opened.tensors)
-    facts = Facts(
-        name=opened.name,
-        sha256=sha256,
-        matched=total - len(unmatched),
-        total=total,
-        unmatched=tuple(unmatched),
-        bucket=_bucket(deltas),
-        adapts_text=any(component.startswith("text_encoder") for component in deltas),
-    )
-    return Adapter(facts, deltas)
-
-
-def _bucket(deltas: Deltas) -> int | None:
-    all_deltas = [delta for layers in deltas.values() for delta in layers.values()]
-    if any(delta.magnitude is not None for delta in all_deltas):
+def _bucket(deltas: Deltas, targets: Targets) -> int | None:
+    places = [(targets.layers[name][path], delta) for name, layers in deltas.items() for path, delta in layers.items()]
+    if any(delta.magnitude is not None or not is_adaptable(layer) for layer, delta in places):
         return None
-    largest = max((delta.rank for delta in all_deltas), default=1)
+    largest = max((delta.rank for _layer, delta in places), default=1)
     return next((bucket for bucket in RANK_BUCKETS if largest <= bucket), None)
 
 
@@ -77,6 +64,20 @@ class _Fitting:
             except Misfit:
                 self.unmatched += roles.values()
         self.unmatched.sort()
+
+    def adapter(self, opened: LoraFile, sha256: str, unmatched: list[str]) -> Adapter:
+        """What has been fitted, with the tensors of the file as it was opened counted."""
+        total = len(opened.tensors)
+        facts = Facts(
+            name=opened.name,
+            sha256=sha256,
+            matched=total - len(unmatched),
+            total=total,
+            unmatched=tuple(unmatched),
+            bucket=_bucket(self.deltas, self._targets),
+            adapts_text=any(component.startswith("text_encoder") for component in self.deltas),
+        )
+        return Adapter(facts, self.deltas)
 
     def _fit(self, path: str, roles: Mapping[str, str]) -> None:
         places = self._targets.find(path)

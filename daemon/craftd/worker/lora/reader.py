@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import TypeVar
 
 from craft_protos.reasons import CraftError
 
+from craftd.worker import memory
 from craftd.worker.lora import match
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.targets import Targets
 from craftd.worker.messages import LoraUse, is_sha256
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,9 +37,9 @@ class Reader:
         self._post = post
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="loras")
 
-    def start(self, work: Callable[[], T]) -> Future[T]:
-        """Do it in a thread, and post a note when it is done."""
-        future = self._threads.submit(work)
+    def start(self, name: str, work: Callable[[], T]) -> Future[T]:
+        """Do what LoRA `name` needs in a thread, and post a note when it is done. It raises a CraftError or nothing."""
+        future = self._threads.submit(_guarded, name, work)
         future.add_done_callback(lambda _done: self._post(LoraRead()))
         return future
 
@@ -46,3 +50,15 @@ class Reader:
         return match.read(
             self._files / use.sha256, targets, name=use.name, sha256=use.sha256, size_bytes=use.size_bytes
         )
+
+
+def _guarded(name: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except CraftError:
+        raise
+    except memory.OUT_OF_MEMORY:
+        raise memory.too_little(f"LoRA {name}") from None
+    except Exception as exc:  # the thread's outermost: a stranger's file must not end the worker
+        _log.exception("reading LoRA %s failed", name)
+        raise CraftError("CORRUPT_FILE", f"LoRA {name} cannot be read: {exc}", f"add the LoRA {name} again") from exc

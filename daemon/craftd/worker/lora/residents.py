@@ -259,19 +259,16 @@ class Residents:
         own = merge.own_weights(targets)
 
         def work() -> Merged:
-            try:
-                return merge.merge([(reader.read(use, targets), use.weight) for use in uses], own)
-            except memory.OUT_OF_MEMORY:
-                raise memory.too_little(f"LoRA {uses[0].name}") from None
+            return merge.merge([(reader.read(use, targets), use.weight) for use in uses], own)
 
-        self._merging[key] = reader.start(work)
+        self._merging[key] = reader.start(uses[0].name, work)
 
     def _read(self, use: LoraUse) -> Adapter | None:
         """The LoRA, if it has been read; if not, it will be."""
         future = self._reading.get(use.sha256)
         if future is None:
             reader, targets = self._reader, self._targets
-            self._reading[use.sha256] = reader.start(lambda: reader.read(use, targets))
+            self._reading[use.sha256] = reader.start(use.name, lambda: reader.read(use, targets))
             return None
         return future.result() if future.done() else None
 

@@ -25,6 +25,7 @@ class Use:
     bucket: int
     slot: int
     weight: float
+    filling: int  # tells what the slot holds from what it held before
 
 
 @dataclass(eq=False)
@@ -49,7 +50,8 @@ class Slots:
         self._touched: dict[tuple[int, int], dict[str, frozenset[str]]] = {}  # bucket, slot -> component -> layers
         self._where: dict[str, int] = {}  # sha256 -> bucket
         self._pins: Counter[str] = Counter()
-        self._generation = 0
+        self._fillings: dict[tuple[int, int], int] = {}  # bucket, slot -> the number of what it holds
+        self._numbers = itertools.count()
         self._selections: dict[str, Selection] = {}  # the last one of each component
 
     @property
@@ -80,7 +82,8 @@ class Slots:
         held = self._buckets[bucket].held
         held[sha256] = held.pop(sha256)
         self._pins[sha256] += 1
-        return Use(bucket, held[sha256], weight)
+        slot = held[sha256]
+        return Use(bucket, slot, weight, self._fillings[bucket, slot])
 
     def unpin(self, sha256: str) -> None:
         self._pins[sha256] -= 1
@@ -117,7 +120,7 @@ class Slots:
         return layers
 
     def _select(self, component: str, rows: Sequence[Sequence[Use]], touched: Set[str]) -> Selection:
-        key = (self._generation, tuple(map(tuple, rows)))
+        key = tuple(map(tuple, rows))
         last = self._selections.get(component)
         if last is not None and last.key == key:
             return last
@@ -160,7 +163,7 @@ class Slots:
         bucket.slots = slots
 
     def _fill(self, rank: int, slot: int, adapter: Adapter) -> None:
-        self._generation += 1
+        self._fillings[rank, slot] = next(self._numbers)
         touched = {component: frozenset(deltas) for component, deltas in adapter.deltas.items()}
         for component, paths in self._touched.get((rank, slot), {}).items():
             for path in paths - touched.get(component, frozenset()):
