@@ -1,6 +1,6 @@
-"""Random LoRA files for the tiny models, in the forms that are found in the wild.
+"""Random LoRA files for the tiny models, or for any model's folder, in the forms that are found in the wild.
 
-    python -m tests.tiny_loras KIND FILE [peft|kohya|sgm]
+    python -m tests.tiny_loras KIND|FOLDER FILE [peft|kohya|sgm]
 
 An Adapter holds one random change for each layer; the writers put the same adapter into files of many forms.
 """
@@ -42,12 +42,14 @@ Adapter = Mapping[tuple[str, str], Change]  # by component and layer
 
 
 def pipeline(kind: str) -> Any:
+    """Of a tiny model, or of the folder that `kind` names."""
     import diffusers
 
+    folder = Path(kind) if Path(kind).is_dir() else tiny_models.cached(kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return diffusers.DiffusionPipeline.from_pretrained(
-            tiny_models.cached(kind), use_safetensors=True, local_files_only=True, **tiny_models.without(kind)
+            folder, use_safetensors=True, local_files_only=True, **tiny_models.without(kind)
         )
 
 
