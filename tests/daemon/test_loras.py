@@ -246,10 +246,13 @@ async def test_a_daemon_killed_amid_an_upload_keeps_no_torn_file(home: Home, fil
         await daemon.stop(signal.SIGKILL)
     strangers = home.paths.loras_dir / "mine.safetensors"
     strangers.touch()
-    (home.paths.loras_dir / f"{'0' * 64}.safetensors").touch()  # killed between the file and its row
+    rowless = home.paths.loras_dir / f"{'0' * 64}.safetensors"  # killed before its row, or the database is older
+    rowless.write_bytes(b"whole")
     async with running(home) as daemon:
         assert await listed(daemon) == []
-        assert list(home.paths.loras_dir.iterdir()) == [strangers]
+        orphans = home.paths.loras_dir / "orphaned"
+        assert set(home.paths.loras_dir.iterdir()) == {strangers, orphans}
+        assert (orphans / rowless.name).read_bytes() == b"whole"
         assert (await upload(daemon, file)).name == "it"
 
 

@@ -74,7 +74,10 @@ class LoraFiles:
                 path.unlink(missing_ok=True)
 
     def sweep(self, known: set[Path]) -> int:
-        """Remove what a crash left: uploads that did not end, and files without a row. Returns how many."""
+        """Remove uploads that a crash cut short; move files without a row out of the way. Returns how many.
+
+        The database may be a backup that is older than they are, so they are never removed.
+        """
         if not self._folder.is_dir():
             return 0
         left = 0
@@ -83,9 +86,16 @@ class LoraFiles:
                 shutil.rmtree(path, ignore_errors=True)
                 left += 1
             elif _OWN.fullmatch(path.name) and path not in known:
-                self.delete(path)
-                left += 1
+                left += self._set_aside(path)
         return left
+
+    def _set_aside(self, path: Path) -> bool:
+        orphans = self._folder / "orphaned"
+        with contextlib.suppress(OSError):
+            orphans.mkdir(exist_ok=True, mode=0o700)
+            path.replace(orphans / path.name)  # one of that name has the same contents
+            return True
+        return False
 
     def check_size(self, path: Path, look: Look) -> None:
         """Raises INVALID_FIELD."""

@@ -127,14 +127,14 @@ class LoraService:
             )
 
     async def delete(self, text: str) -> Lora:
-        """Forget it. An upload's file goes too; a linked one stays where it lies."""
+        """Forget it. An upload's file goes too, and first: without a row it would be kept; a linked one stays."""
         async with self._changing:
             lora = self.find(text)
+            if lora.place.is_owned:
+                await asyncio.to_thread(self._files.delete, lora.place.path)
             await self._database.run(lambda connection: table.delete(connection, lora.id))
             del self._loras[lora.id]
             self._spoilt.pop(lora.id, None)
-            if lora.place.is_owned:
-                await asyncio.to_thread(self._files.delete, lora.place.path)
         _log.info("LoRA removed", extra={"lora": lora.id, "called": lora.name})
         return lora
 
