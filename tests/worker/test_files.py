@@ -81,7 +81,8 @@ def test_jpeg_and_webp_carry_it_as_exif(
 
 
 def test_a_prompt_too_long_for_jpeg_metadata_says_so(worker: WorkerProcess, sd: ModelManifest) -> None:
-    sent = submit(sd, prompt="雪" * 11_000, format=jobs_pb2.IMAGE_FORMAT_JPEG, steps=1)
+    few_tokens = "snow" + "\u3000" * 11_000
+    sent = submit(sd, prompt=few_tokens, format=jobs_pb2.IMAGE_FORMAT_JPEG, steps=1)
     failed = worker.fail(sent)
     assert failed.error.reason == "BAD_DATA"
     assert "webp" in failed.error.hint
