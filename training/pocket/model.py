@@ -69,5 +69,6 @@ def training_schedule() -> DDIMScheduler:
 
 
 def default_sampler() -> DPMSolverMultistepScheduler:
-    """The scheduler that the shipped folder names."""
-    return DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing")
+    """The scheduler that the shipped folder names, with what DDIM and DDPM must know: latents exceed 1."""
+    others = {"clip_sample": False, "set_alpha_to_one": False}
+    return DPMSolverMultistepScheduler.from_config({**SCHEDULE, "timestep_spacing": "trailing", **others})
