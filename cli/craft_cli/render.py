@@ -30,7 +30,8 @@ class _Bar:
             transient=True,
             expand=True,
         )
-        self._task = self._bars.add_task("waiting", total=None, amount="")
+        self._said = "waiting"
+        self._task = self._bars.add_task(self._said, total=None, amount="")
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -40,7 +41,9 @@ class _Bar:
         self._bars.stop()
 
     def _show(self, what: str, done: int | None, total: int | None, amount: str) -> None:
-        self._bars.update(self._task, description=what, completed=done or 0, total=total, amount=amount)
+        is_new = what != self._said  # shown at once: it may be over before the next of ten refreshes a second
+        self._said = what
+        self._bars.update(self._task, description=what, completed=done or 0, total=total, amount=amount, refresh=is_new)
 
 
 class TransferProgress(_Bar):

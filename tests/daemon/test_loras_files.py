@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
+import craftd
 import pytest
 from craft_protos.reasons import CraftError
 from craftd.supervisor import inspector
@@ -22,6 +23,7 @@ from craftd.worker.inspection import finite, lora
 from tests import lora_files
 from tests.lora_files import kohya, layer, numbers, with_bits, write
 
+POCKET = Path(craftd.__file__).parent / "pocket"
 ENOUGH_S = 60.0  # of a busy machine
 ATTENTION = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
@@ -56,6 +58,7 @@ def _attn2(name: str, width: int, down: str = "lora_A.weight", up: str = "lora_B
 
 
 PEFT = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+POCKETS_WIDTH = int(json.loads((POCKET / "text_encoder" / "config.json").read_text())["hidden_size"])
 PROCESSOR = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora"
 
 
@@ -64,7 +67,7 @@ PROCESSOR = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processo
     [
         (_attn2(PEFT, 2048), {}, "peft", "sdxl"),
         (_attn2(PEFT, 1024), {}, "peft", "sd2"),
-        (_attn2(PEFT, 192), {}, "peft", "pocket"),
+        (_attn2(PEFT, POCKETS_WIDTH), {}, "peft", "pocket"),
         (_attn2(PEFT, 17), {}, "peft", ""),
         (_attn2(PROCESSOR, 768, "down.weight", "up.weight"), {}, "diffusers", "sd1"),
         (
