@@ -8,6 +8,10 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import craftd
+
+_POCKETS_TEXT = Path(craftd.__file__).parent / "pocket" / "text_encoder" / "config.json"
+POCKETS_WIDTH = int(json.loads(_POCKETS_TEXT.read_text(encoding="utf-8"))["hidden_size"])
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8}
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]  # name -> dtype, shape, bytes
 
@@ -24,7 +28,9 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = Non
     return path
 
 
-def layer(name: str, *, width: int = 192, out: int = 64, rank: int = 4, kernel: int = 0, seed: int = 0) -> Tensors:
+def layer(
+    name: str, *, width: int = POCKETS_WIDTH, out: int = 64, rank: int = 4, kernel: int = 0, seed: int = 0
+) -> Tensors:
     """One adapted layer in kohya's form."""
     sides = (kernel, kernel) if kernel else ()
     return {
@@ -35,9 +41,9 @@ def layer(name: str, *, width: int = 192, out: int = 64, rank: int = 4, kernel: 
 
 
 def kohya(
-    path: Path, *, width: int = 192, rank: int = 4, seed: int = 0, metadata: Mapping[str, str] | None = None
+    path: Path, *, width: int = POCKETS_WIDTH, rank: int = 4, seed: int = 0, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """A LoRA for a UNet whose text is `width` wide (192: pocket's, 768: Stable Diffusion 1's, ...)."""
+    """A LoRA for a UNet whose text is `width` wide (as pocket's; 768: Stable Diffusion 1's, ...)."""
     name = "lora_unet_down_blocks_2_attentions_0_transformer_blocks_0_attn2_to_k"
     return write(path, layer(name, width=width, rank=rank, seed=seed), metadata)
 

@@ -14,16 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
-import craftd
 import pytest
 from craft_protos.reasons import CraftError
 from craftd.supervisor import inspector
 from craftd.worker.inspection import finite, lora
 
 from tests import lora_files
-from tests.lora_files import kohya, layer, numbers, with_bits, write
+from tests.lora_files import POCKETS_WIDTH, kohya, layer, numbers, with_bits, write
 
-POCKET = Path(craftd.__file__).parent / "pocket"
 ENOUGH_S = 60.0  # of a busy machine
 ATTENTION = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
@@ -58,7 +56,6 @@ def _attn2(name: str, width: int, down: str = "lora_A.weight", up: str = "lora_B
 
 
 PEFT = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
-POCKETS_WIDTH = int(json.loads((POCKET / "text_encoder" / "config.json").read_text())["hidden_size"])
 PROCESSOR = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora"
 
 
@@ -104,7 +101,7 @@ def test_format_and_base(
 
 
 def test_a_dora_is_told(tmp_path: Path) -> None:
-    dora = {**layer(ATTENTION), f"{ATTENTION}.dora_scale": ("F32", (1, 192), numbers(192))}
+    dora = {**layer(ATTENTION), f"{ATTENTION}.dora_scale": ("F32", (1, POCKETS_WIDTH), numbers(POCKETS_WIDTH))}
     assert lora.check(write(tmp_path / "x.safetensors", dora)).adapter.is_dora
 
 
