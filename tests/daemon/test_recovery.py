@@ -134,8 +134,7 @@ async def test_sigterm_lets_running_jobs_finish_and_keeps_the_rest(make_home: Ca
         await daemon.create()
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     home.release()
-    assert (await daemon.finish(jobs[0].id)).state == JOB_STATE_SUCCEEDED
-    assert await daemon.process.wait() == 0
+    assert await daemon.process.wait() == 0  # it may be gone before anybody asks it how the jobs ended
     await daemon.channel.close()
     states = home.rows("SELECT state FROM jobs ORDER BY seq")
     assert states[0] == ("SUCCEEDED",) and states[3] == ("QUEUED",)
