@@ -72,8 +72,8 @@ def _check_free(path: Path) -> None:
             return
     raise CraftError(
         "ALREADY_RUNNING",
-        f"{path}: a daemon with another data folder answers here",
-        "set CRAFT_RUNTIME_DIR for one of them",
+        f"{path}: another daemon answers here, though this one holds the data folder's lock",
+        "was the data folder replaced while it ran? end that daemon, or set CRAFT_RUNTIME_DIR",
     )
 
 

@@ -56,9 +56,9 @@ class Paths:
 
     @property
     def socket(self) -> Path:
-        """The daemon's unix socket; a short path elsewhere where the usual one is too long."""
-        usual = self.runtime_dir / "craftd.sock"
+        """The daemon's unix socket, one for each data folder; a short path elsewhere where the usual one is too long."""
+        digest = hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:16]
+        usual = self.runtime_dir / f"craftd-{digest}.sock"
         if len(str(usual).encode()) <= _LONGEST_SOCKET_PATH:
             return usual
-        digest = hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:16]
         return Path("/tmp") / f"craft-{digest}" / "craftd.sock"

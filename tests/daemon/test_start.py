@@ -81,6 +81,14 @@ async def test_the_socket_is_for_its_owner_alone(daemon: Daemon) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+async def test_two_data_folders_of_one_user_have_a_daemon_each(home: Home, make_home: type[Home]) -> None:
+    other = make_home(CRAFT_RUNTIME_DIR=home.env["CRAFT_RUNTIME_DIR"])
+    async with running(home) as first, running(other) as second:
+        assert first.address != second.address
+        assert (await first.status()).pid == first.process.pid
+        assert (await second.status()).pid == second.process.pid
+
+
 async def test_health_and_reflection(daemon: Daemon) -> None:
     health = health_pb2_grpc.HealthStub(daemon.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest())
