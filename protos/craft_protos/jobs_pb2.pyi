@@ -5,6 +5,7 @@ Jobs: what was asked for, how far it is, what came of it."""
 
 from collections import abc as _abc
 from craft_protos import images_pb2 as _images_pb2
+from craft_protos import training_pb2 as _training_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -250,16 +251,22 @@ class CreateJobRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     GENERATE_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    PUBLIC_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Made by the client, 1 to 64 of [A-Za-z0-9_-]; creation is idempotent by it."""
     priority: Global___Priority.ValueType
     lease: _builtins.bool
     """Cancel the job when nobody has watched it for 30 s."""
+    public: _builtins.bool
+    """Its images may be fetched over HTTP without a key, by whoever has their id."""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec: ...
+    @_builtins.property
+    def train(self) -> _training_pb2.TrainSpec: ...
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Not drawn if its turn comes later than this (EXPIRED)."""
@@ -269,15 +276,17 @@ class CreateJobRequest(_message.Message):
         *,
         request_id: _builtins.str = ...,
         generate: Global___GenerateSpec | None = ...,
+        train: _training_pb2.TrainSpec | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         priority: Global___Priority.ValueType = ...,
         lease: _builtins.bool = ...,
+        public: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "lease", b"lease", "priority", b"priority", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "lease", b"lease", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
@@ -347,6 +356,7 @@ class Job(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     GENERATE_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
@@ -358,6 +368,8 @@ class Job(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_FIELD_NUMBER: _builtins.int
+    LORA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     attempts: _builtins.int
@@ -367,8 +379,13 @@ class Job(_message.Message):
     position: _builtins.int
     """Jobs ahead of it, while it is queued."""
     request_id: _builtins.str
+    public: _builtins.bool
+    lora: _builtins.str
+    """id of the LoRA that a train job became"""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec: ...
+    @_builtins.property
+    def train(self) -> _training_pb2.TrainSpec: ...
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_images_pb2.Image]: ...
     @_builtins.property
@@ -387,6 +404,7 @@ class Job(_message.Message):
         id: _builtins.str = ...,
         state: Global___JobState.ValueType = ...,
         generate: Global___GenerateSpec | None = ...,
+        train: _training_pb2.TrainSpec | None = ...,
         attempts: _builtins.int = ...,
         images: _abc.Iterable[_images_pb2.Image] | None = ...,
         error: Global___JobError | None = ...,
@@ -398,12 +416,14 @@ class Job(_message.Message):
         lease: _builtins.bool = ...,
         position: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        public: _builtins.bool = ...,
+        lora: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "spec", b"spec", "start_time", b"start_time", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "spec", b"spec", "start_time", b"start_time", "timings", b"timings", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "position", b"position", "priority", b"priority", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
@@ -420,6 +440,8 @@ class JobPlan(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     LORAS_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     model_loaded: _builtins.bool
     load_bytes: _builtins.int
     """read from disk first"""
@@ -436,6 +458,14 @@ class JobPlan(_message.Message):
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraPlan]: ...
+    @_builtins.property
+    def train(self) -> _training_pb2.TrainSpec:
+        """resolved"""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the user should know before: buckets, epochs, memory"""
+
     def __init__(
         self,
         *,
@@ -446,10 +476,12 @@ class JobPlan(_message.Message):
         queue_position: _builtins.int = ...,
         device: _builtins.str = ...,
         loras: _abc.Iterable[Global___LoraPlan] | None = ...,
+        train: _training_pb2.TrainSpec | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "queue_position", b"queue_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "notes", b"notes", "queue_position", b"queue_position", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -702,6 +734,32 @@ class JobEvent(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class Preparing(_message.Message):
+        """Before a train job's first step: latents and text embeddings are cached."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        WHAT_FIELD_NUMBER: _builtins.int
+        DONE_FIELD_NUMBER: _builtins.int
+        OF_FIELD_NUMBER: _builtins.int
+        what: _builtins.str
+        """"class pictures", "latents", "captions" """
+        done: _builtins.int
+        of: _builtins.int
+        def __init__(
+            self,
+            *,
+            what: _builtins.str = ...,
+            done: _builtins.int = ...,
+            of: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "of", b"of", "what", b"what"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Finished(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -726,6 +784,9 @@ class JobEvent(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___Job: ...
     @_builtins.property
@@ -740,6 +801,12 @@ class JobEvent(_message.Message):
     def image(self) -> _images_pb2.Image: ...
     @_builtins.property
     def finished(self) -> Global___JobEvent.Finished: ...
+    @_builtins.property
+    def preparing(self) -> Global___JobEvent.Preparing: ...
+    @_builtins.property
+    def training(self) -> _training_pb2.TrainingStep: ...
+    @_builtins.property
+    def sample(self) -> _training_pb2.TrainingSample: ...
     def __init__(
         self,
         *,
@@ -750,12 +817,15 @@ class JobEvent(_message.Message):
         step: Global___JobEvent.Step | None = ...,
         image: _images_pb2.Image | None = ...,
         finished: Global___JobEvent.Finished | None = ...,
+        preparing: Global___JobEvent.Preparing | None = ...,
+        training: _training_pb2.TrainingStep | None = ...,
+        sample: _training_pb2.TrainingSample | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "image", b"image", "loading", b"loading", "queued", b"queued", "snapshot", b"snapshot", "started", b"started", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "image", b"image", "loading", b"loading", "preparing", b"preparing", "queued", b"queued", "sample", b"sample", "snapshot", b"snapshot", "started", b"started", "step", b"step", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "image", b"image", "loading", b"loading", "queued", b"queued", "snapshot", b"snapshot", "started", b"started", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "image", b"image", "loading", b"loading", "preparing", b"preparing", "queued", b"queued", "sample", b"sample", "snapshot", b"snapshot", "started", b"started", "step", b"step", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "queued", "loading", "started", "step", "image", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "queued", "loading", "started", "step", "image", "finished", "preparing", "training", "sample"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

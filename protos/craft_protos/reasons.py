@@ -67,6 +67,10 @@ REASONS: dict[str, Reason] = {
     "UNSUPPORTED_LORA": Reason("FAILED_PRECONDITION", 422, 65, "a kind of adapter that craft does not apply"),
     "LORA_MISMATCH": Reason("FAILED_PRECONDITION", 422, 65, "the LoRA does not fit the model in full"),
     "NOT_FINITE": Reason("INVALID_ARGUMENT", 422, 65, "a tensor holds NaN or infinity"),
+    # Training
+    "UNKNOWN_DATASET": Reason("NOT_FOUND", 404, 66, "no dataset of that id"),
+    "BAD_DATASET": Reason("INVALID_ARGUMENT", 422, 65, "pictures or captions that cannot be trained on"),
+    "UNTRAINABLE_MODEL": Reason("FAILED_PRECONDITION", 422, 65, "craft cannot train LoRAs for this model"),
     # The daemon
     "DAEMON_UNREACHABLE": Reason("UNAVAILABLE", 503, 69, "no daemon answers"),
     "DAEMON_MISSING": Reason("UNAVAILABLE", 503, 69, "only craft's client is installed"),
@@ -74,6 +78,12 @@ REASONS: dict[str, Reason] = {
     "ALREADY_RUNNING": Reason("ALREADY_EXISTS", 409, 75, "another craftd has the data folder"),
     "UNAUTHENTICATED": Reason("UNAUTHENTICATED", 401, 77, "no key, or a wrong one"),
     "NOT_ALLOWED": Reason("PERMISSION_DENIED", 403, 77, "the key does not allow this"),
+    "KEY_SUSPENDED": Reason("PERMISSION_DENIED", 403, 77, "the key is suspended; it may be resumed"),
+    "KEY_BANNED": Reason("PERMISSION_DENIED", 403, 77, "the key's owner is banned"),
+    "UNKNOWN_KEY": Reason("NOT_FOUND", 404, 66, "no key of that id or owner"),
+    "KEY_EXISTS": Reason("ALREADY_EXISTS", 409, 65, "the owner has a key already"),
+    "RATE_LIMITED": Reason("RESOURCE_EXHAUSTED", 429, 75, "too many requests or images at once for this key"),
+    "FOREIGN_ORIGIN": Reason("PERMISSION_DENIED", 403, 77, "the request was made for another host or by another site"),
     "CONFIG_INVALID": Reason("FAILED_PRECONDITION", 500, 78, "the configuration is wrong"),
     "STORE_CORRUPT": Reason("DATA_LOSS", 500, 78, "the database is damaged"),
     "STORE_NEWER": Reason("FAILED_PRECONDITION", 500, 78, "the database was made by a newer craft"),

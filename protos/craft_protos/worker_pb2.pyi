@@ -9,6 +9,7 @@ file store, which the front fills (put_file) before it names them.
 
 from collections import abc as _abc
 from craft_protos import jobs_pb2 as _jobs_pb2
+from craft_protos import training_pb2 as _training_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -168,6 +169,7 @@ class ToWorker(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     UNLOAD_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def submit(self) -> Global___ToWorker.Submit: ...
     @_builtins.property
@@ -178,6 +180,8 @@ class ToWorker(_message.Message):
     def unload(self) -> Global___ToWorker.Unload: ...
     @_builtins.property
     def preview(self) -> Global___ToWorker.Preview: ...
+    @_builtins.property
+    def train(self) -> Global___Train: ...
     def __init__(
         self,
         *,
@@ -186,16 +190,72 @@ class ToWorker(_message.Message):
         load: Global___ToWorker.Load | None = ...,
         unload: Global___ToWorker.Unload | None = ...,
         preview: Global___ToWorker.Preview | None = ...,
+        train: Global___Train | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "load", b"load", "preview", b"preview", "submit", b"submit", "unload", b"unload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "load", b"load", "preview", b"preview", "submit", b"submit", "train", b"train", "unload", b"unload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "load", b"load", "preview", b"preview", "submit", b"submit", "unload", b"unload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "load", b"load", "preview", b"preview", "submit", b"submit", "train", b"train", "unload", b"unload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["submit", "cancel", "load", "unload", "preview"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["submit", "cancel", "load", "unload", "preview", "train"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___ToWorker: _TypeAlias = ToWorker  # noqa: Y015
+
+@_typing.final
+class Train(_message.Message):
+    """Train a LoRA. Generate jobs go on between its micro-batches. Cancel ends it too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PICTURES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SHA256_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    epoch: _builtins.int
+    """echoed in every frame about it"""
+    checkpoint_sha256: _builtins.str
+    """Go on from here; empty: from the start."""
+    checkpoint_size_bytes: _builtins.int
+    owner: _builtins.str
+    provenance: _builtins.str
+    """JSON object, as in Submit"""
+    @_builtins.property
+    def spec(self) -> _training_pb2.TrainSpec:
+        """resolved"""
+
+    @_builtins.property
+    def model(self) -> Global___ModelManifest: ...
+    @_builtins.property
+    def pictures(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.DatasetPicture]:
+        """files by sha256"""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        spec: _training_pb2.TrainSpec | None = ...,
+        model: Global___ModelManifest | None = ...,
+        pictures: _abc.Iterable[_training_pb2.DatasetPicture] | None = ...,
+        checkpoint_sha256: _builtins.str = ...,
+        checkpoint_size_bytes: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        provenance: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "checkpoint_size_bytes", b"checkpoint_size_bytes", "epoch", b"epoch", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "provenance", b"provenance", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Train: _TypeAlias = Train  # noqa: Y015
 
 @_typing.final
 class ModelManifest(_message.Message):
@@ -611,6 +671,148 @@ class FromWorker(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Preparing(_message.Message):
+        """About a train job. Files that a worker made lie in its file store by sha256; the
+        front takes them out (take_file) before it answers with anything else.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        JOB_ID_FIELD_NUMBER: _builtins.int
+        EPOCH_FIELD_NUMBER: _builtins.int
+        WHAT_FIELD_NUMBER: _builtins.int
+        DONE_FIELD_NUMBER: _builtins.int
+        OF_FIELD_NUMBER: _builtins.int
+        job_id: _builtins.str
+        epoch: _builtins.int
+        what: _builtins.str
+        done: _builtins.int
+        of: _builtins.int
+        def __init__(
+            self,
+            *,
+            job_id: _builtins.str = ...,
+            epoch: _builtins.int = ...,
+            what: _builtins.str = ...,
+            done: _builtins.int = ...,
+            of: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "epoch", b"epoch", "job_id", b"job_id", "of", b"of", "what", b"what"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Trained(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        JOB_ID_FIELD_NUMBER: _builtins.int
+        EPOCH_FIELD_NUMBER: _builtins.int
+        STEP_FIELD_NUMBER: _builtins.int
+        job_id: _builtins.str
+        epoch: _builtins.int
+        @_builtins.property
+        def step(self) -> _training_pb2.TrainingStep: ...
+        def __init__(
+            self,
+            *,
+            job_id: _builtins.str = ...,
+            epoch: _builtins.int = ...,
+            step: _training_pb2.TrainingStep | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id", "step", b"step"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Sample(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        JOB_ID_FIELD_NUMBER: _builtins.int
+        EPOCH_FIELD_NUMBER: _builtins.int
+        SAMPLE_FIELD_NUMBER: _builtins.int
+        job_id: _builtins.str
+        epoch: _builtins.int
+        @_builtins.property
+        def sample(self) -> _training_pb2.TrainingSample: ...
+        def __init__(
+            self,
+            *,
+            job_id: _builtins.str = ...,
+            epoch: _builtins.int = ...,
+            sample: _training_pb2.TrainingSample | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["sample", b"sample"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id", "sample", b"sample"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Checkpoint(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        JOB_ID_FIELD_NUMBER: _builtins.int
+        EPOCH_FIELD_NUMBER: _builtins.int
+        STEP_FIELD_NUMBER: _builtins.int
+        SHA256_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        job_id: _builtins.str
+        epoch: _builtins.int
+        step: _builtins.int
+        sha256: _builtins.str
+        size_bytes: _builtins.int
+        def __init__(
+            self,
+            *,
+            job_id: _builtins.str = ...,
+            epoch: _builtins.int = ...,
+            step: _builtins.int = ...,
+            sha256: _builtins.str = ...,
+            size_bytes: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LoraMade(_message.Message):
+        """The finished LoRA; JobDone follows."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        JOB_ID_FIELD_NUMBER: _builtins.int
+        EPOCH_FIELD_NUMBER: _builtins.int
+        SHA256_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        PREVIEW_FIELD_NUMBER: _builtins.int
+        job_id: _builtins.str
+        epoch: _builtins.int
+        sha256: _builtins.str
+        size_bytes: _builtins.int
+        preview: _builtins.bytes
+        """PNG"""
+        def __init__(
+            self,
+            *,
+            job_id: _builtins.str = ...,
+            epoch: _builtins.int = ...,
+            sha256: _builtins.str = ...,
+            size_bytes: _builtins.int = ...,
+            preview: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id", "preview", b"preview", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HELLO_FIELD_NUMBER: _builtins.int
     LOADING_FIELD_NUMBER: _builtins.int
     LOADED_FIELD_NUMBER: _builtins.int
@@ -622,6 +824,11 @@ class FromWorker(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     STATS_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    LORA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___FromWorker.Hello: ...
     @_builtins.property
@@ -644,6 +851,16 @@ class FromWorker(_message.Message):
     def failed(self) -> Global___FromWorker.JobFailed: ...
     @_builtins.property
     def stats(self) -> Global___FromWorker.Stats: ...
+    @_builtins.property
+    def preparing(self) -> Global___FromWorker.Preparing: ...
+    @_builtins.property
+    def training(self) -> Global___FromWorker.Trained: ...
+    @_builtins.property
+    def sample(self) -> Global___FromWorker.Sample: ...
+    @_builtins.property
+    def checkpoint(self) -> Global___FromWorker.Checkpoint: ...
+    @_builtins.property
+    def lora(self) -> Global___FromWorker.LoraMade: ...
     def __init__(
         self,
         *,
@@ -658,12 +875,17 @@ class FromWorker(_message.Message):
         done: Global___FromWorker.JobDone | None = ...,
         failed: Global___FromWorker.JobFailed | None = ...,
         stats: Global___FromWorker.Stats | None = ...,
+        preparing: Global___FromWorker.Preparing | None = ...,
+        training: Global___FromWorker.Trained | None = ...,
+        sample: Global___FromWorker.Sample | None = ...,
+        checkpoint: Global___FromWorker.Checkpoint | None = ...,
+        lora: Global___FromWorker.LoraMade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed", b"failed", "frame", b"frame", "hello", b"hello", "image", b"image", "load_failed", b"load_failed", "loaded", b"loaded", "loading", b"loading", "started", b"started", "stats", b"stats", "step", b"step", "unloaded", b"unloaded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "done", b"done", "failed", b"failed", "frame", b"frame", "hello", b"hello", "image", b"image", "load_failed", b"load_failed", "loaded", b"loaded", "loading", b"loading", "lora", b"lora", "preparing", b"preparing", "sample", b"sample", "started", b"started", "stats", b"stats", "step", b"step", "training", b"training", "unloaded", b"unloaded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed", b"failed", "frame", b"frame", "hello", b"hello", "image", b"image", "load_failed", b"load_failed", "loaded", b"loaded", "loading", b"loading", "started", b"started", "stats", b"stats", "step", b"step", "unloaded", b"unloaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "done", b"done", "failed", b"failed", "frame", b"frame", "hello", b"hello", "image", b"image", "load_failed", b"load_failed", "loaded", b"loaded", "loading", b"loading", "lora", b"lora", "preparing", b"preparing", "sample", b"sample", "started", b"started", "stats", b"stats", "step", b"step", "training", b"training", "unloaded", b"unloaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "loading", "loaded", "unloaded", "load_failed", "started", "step", "image", "done", "failed", "stats"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "loading", "loaded", "unloaded", "load_failed", "started", "step", "image", "done", "failed", "stats", "preparing", "training", "sample", "checkpoint", "lora"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -1,0 +1,1 @@
+"""Datasets: uploaded pictures and captions to train on."""

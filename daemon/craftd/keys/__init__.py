@@ -1,0 +1,1 @@
+"""Keys: who may call from afar, and how much."""
