@@ -56,7 +56,7 @@ class Paths:
 
     @property
     def socket(self) -> Path:
-        """The daemon's unix socket, one for each data folder; a short path elsewhere where the usual one is too long."""
+        """The daemon's unix socket, one a data folder; a short path elsewhere where the usual one is too long."""
         digest = hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:16]
         usual = self.runtime_dir / f"craftd-{digest}.sock"
         if len(str(usual).encode()) <= _LONGEST_SOCKET_PATH:
