@@ -128,6 +128,19 @@ async def chunks(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + 1000]
 
 
+async def test_only_a_full_disk_is_called_full(database: Database, tmp_path: Path) -> None:
+    def write(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    data = kohya(tmp_path / "it.safetensors").read_bytes()
+    with pytest.raises(CraftError, match=os.strerror(errno.EIO)) as caught:
+        await add(
+            LoraService(database, LoraFiles(tmp_path / "loras", write=write), inspect),
+            Upload("it.safetensors", len(data), chunks(data)),
+        )
+    assert caught.value.reason == "STORAGE_FAILED"
+
+
 async def test_a_full_disk_leaves_no_torn_file_and_recovers(database: Database, tmp_path: Path) -> None:
     data = kohya(tmp_path / "it.safetensors").read_bytes()
     written: list[int] = []

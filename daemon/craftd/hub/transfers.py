@@ -41,7 +41,7 @@ def missing_bytes(cache: Cache, commit: str, files: Sequence[RemoteFile]) -> int
 def fetch(repository: str, commit: str, files: Sequence[RemoteFile], progress: Progress) -> int:
     """All of them, into the cache; how many bytes were downloaded.
 
-    Raises CORRUPT_FILE, DISK_FULL, HUB_GATED, HUB_UNREACHABLE, HUB_UNTRUSTED, UNKNOWN_REPOSITORY.
+    Raises CORRUPT_FILE, DISK_FULL, STORAGE_FAILED, HUB_GATED, HUB_UNREACHABLE, HUB_UNTRUSTED, UNKNOWN_REPOSITORY.
     """
     cache = Cache(repository)
     needed = missing_bytes(cache, commit, files)
@@ -209,10 +209,8 @@ def _check_room(cache: Cache, needed: int) -> None:
 def _unwritable(folder: Path, exc: OSError) -> CraftError:
     if exc.errno in _FULL:
         return _disk_full(f"{folder}: the disk is full")
-    place = exc.filename or folder
-    return CraftError(
-        "DISK_FULL", f"{place}: {exc.strerror}", "see that craftd may write there, or set HF_HOME to another folder"
-    )
+    place, hint = exc.filename or folder, "see that craftd may write there, or set HF_HOME to another folder"
+    return CraftError("STORAGE_FAILED", f"{place}: {exc.strerror}", hint)
 
 
 def _disk_full(message: str) -> CraftError:

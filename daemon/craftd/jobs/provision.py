@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from craft_protos.reasons import CraftError
-
 from craftd.jobs.job import GenerateSpec
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
+from craftd.store.disk import unwritable
 from craftd.supervisor.supervisor import Supervisor
 
 
@@ -16,9 +15,9 @@ async def verified(spec: GenerateSpec, service: LoraService) -> list[Lora]:
 
 
 def provide(loras: list[Lora], supervisor: Supervisor) -> None:
-    """Give the worker their files. Raises DISK_FULL."""
-    try:
-        for lora in loras:
+    """Give the worker their files. Raises DISK_FULL, STORAGE_FAILED."""
+    for lora in loras:
+        try:
             supervisor.put_file(lora.sha256, lora.place.path)
-    except OSError as exc:
-        raise CraftError("DISK_FULL", f"a LoRA's file could not be linked: {exc}", "free some space") from exc
+        except OSError as exc:
+            raise unwritable(lora.place.path, "the worker's link to it", exc) from exc

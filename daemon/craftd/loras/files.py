@@ -16,6 +16,7 @@ from pathlib import Path
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.loras.lora import Look, Upload
+from craftd.store.disk import unwritable
 
 LARGEST_BYTES = 8 << 30  # the largest LoRAs have some 3 GB
 _INCOMING = ".incoming-"
@@ -34,7 +35,10 @@ class LoraFiles:
         self._write = write
 
     async def receive(self, upload: Upload, tell: Tell) -> Path:
-        """The uploaded file, whole, in a folder of its own. Raises INVALID_FIELD, CORRUPT_FILE, DISK_FULL."""
+        """The uploaded file, whole, in a folder of its own.
+
+        Raises INVALID_FIELD, CORRUPT_FILE, DISK_FULL, STORAGE_FAILED.
+        """
         name = _plain_name(upload.file_name)
         if not 0 < upload.size_bytes <= self._largest_bytes:
             raise invalid(
@@ -48,18 +52,21 @@ class LoraFiles:
         except BaseException as exc:  # whatever ends it, nothing is left behind
             await asyncio.shield(asyncio.to_thread(self.discard, path))
             if isinstance(exc, OSError):
-                raise _disk_full(self._folder, exc) from exc
+                raise unwritable(self._folder, "the LoRA", exc) from exc
             raise
         return path
 
     def publish(self, path: Path, sha256: str) -> Path:
-        """Give a received file its lasting name; on return it outlives a power failure. Raises DISK_FULL."""
+        """Give a received file its lasting name; on return it outlives a power failure.
+
+        Raises DISK_FULL, STORAGE_FAILED.
+        """
         lasting = self._folder / f"{sha256}.safetensors"
         try:
             path.rename(lasting)
             _sync_folder(self._folder)
         except OSError as exc:
-            raise _disk_full(self._folder, exc) from exc
+            raise unwritable(self._folder, "the LoRA", exc) from exc
         self.discard(path)
         return lasting
 
@@ -175,10 +182,6 @@ def _wrong_size(upload: Upload, found: str) -> CraftError:
         f"{upload.file_name[:200]!r}: expected {upload.size_bytes} bytes, found {found}",
         "send it again",
     )
-
-
-def _disk_full(folder: Path, exc: OSError) -> CraftError:
-    return CraftError("DISK_FULL", f"{folder}: the LoRA could not be written: {exc.strerror}", "free some space there")
 
 
 def _sync_folder(folder: Path) -> None:

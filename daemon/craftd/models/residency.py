@@ -14,6 +14,7 @@ from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWork
 
 from craftd.models import eviction
 from craftd.models.model import Manifest, Model
+from craftd.store.disk import unwritable
 from craftd.supervisor.supervisor import Supervisor, cannot_start
 
 _log = logging.getLogger("craft.models")
@@ -98,12 +99,12 @@ class Residency:
         return eviction.foretell(held, need_bytes, vitals.hello.device_bytes)
 
     def provide(self, manifest: Manifest) -> ModelManifest:
-        """Give the worker the model's files; the message that names them. Raises CORRUPT_FILE."""
-        try:
-            for file in manifest.files:
+        """Give the worker the model's files; the message that names them. Raises DISK_FULL, STORAGE_FAILED."""
+        for file in manifest.files:
+            try:
                 self._supervisor.put_file(file.sha256, file.source)
-        except OSError as exc:
-            raise CraftError("DISK_FULL", f"the model's files could not be linked: {exc}", "free some space") from exc
+            except OSError as exc:
+                raise unwritable(file.source, "the worker's link to it", exc) from exc
         return _message(manifest)
 
     def expect(self, manifest: Manifest) -> None:
