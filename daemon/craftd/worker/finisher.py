@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import diffusers
 import torch
+from craft_protos import formats
 from craft_protos.reasons import CraftError
 
 from craftd.worker import memory, picture, provenance
@@ -92,7 +93,7 @@ class Finisher:
         )
         text = provenance.as_json(row.job, how)
         data = picture.encode(pixels, row.job.format, text, provenance.as_parameters(row.job, how))
-        return Picture(data, picture.MEDIA_TYPES[row.job.format], text)
+        return Picture(data, formats.FORMATS[row.job.format].media_type, text)
 
 
 def render(rows: Sequence[Row], shelved: Shelved) -> list[Pixels | CraftError]:

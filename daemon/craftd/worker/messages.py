@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from craft_protos import jobs_pb2
+from craft_protos import formats, jobs_pb2
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest, ToWorker
 
@@ -108,13 +108,6 @@ class Preview:
 
 Request = Draw | Cancel | Load | Unload | Preview
 
-_FORMATS = {
-    jobs_pb2.IMAGE_FORMAT_UNSPECIFIED: "png",
-    jobs_pb2.IMAGE_FORMAT_PNG: "png",
-    jobs_pb2.IMAGE_FORMAT_JPEG: "jpeg",
-    jobs_pb2.IMAGE_FORMAT_WEBP: "webp",
-}
-
 
 def decode(frame: ToWorker) -> Request:
     """The request in a frame."""
@@ -170,7 +163,7 @@ def _draw(message: ToWorker.Submit) -> Draw:
         guidance_scale=spec.guidance_scale,
         seed=spec.seed,
         sampler=spec.sampler,
-        format=_FORMATS[spec.format],
+        format=formats.name_of(spec.format) or "png",
         indices=tuple(message.indices),
         deterministic=spec.deterministic,
         is_interactive=message.priority != jobs_pb2.PRIORITY_BATCH,

@@ -16,8 +16,6 @@ from PIL.PngImagePlugin import PngInfo
 
 Pixels = NDArray[np.uint8]  # height, width, 3
 
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _MOST_JPEG_EXIF_BYTES = 65_000  # one APP1 segment
 _PNG_LEVEL = 4  # a third of level 6's time for 2 % more bytes
