@@ -19,6 +19,7 @@ from craftd.control import Control, Stop
 from craftd.endpoint import Endpoint
 from craftd.hub.client import connect
 from craftd.images.files import ImageFiles
+from craftd.images.retention import Retention
 from craftd.images.service import ImageService
 from craftd.jobs import table
 from craftd.jobs.dispatcher import Dispatcher, Parts
@@ -86,7 +87,9 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     importer = Importer(registry, Verdicts(database, inspect), database, connect, Halves(settings.worker, residency))
     models = ModelService(registry, importer, FileHashes(database), residency)
     await models.open()
-    images, hub = ImageService(database, ImageFiles(paths.images_dir)), Hub()
+    image_files = ImageFiles(paths.images_dir)
+    images, hub = ImageService(database, image_files), Hub()
+    retention = Retention(database, image_files, settings.images)
     loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
     await loras.open()
     parts = Parts(database, images, models, loras, supervisor, hub, settings.daemon)
@@ -108,6 +111,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
                 tasks.create_task(_dispatch(images, dispatcher, control), name="dispatcher"),
                 tasks.create_task(supervisor.run(), name="supervisor"),
                 tasks.create_task(_back_up(database), name="backup"),
+                tasks.create_task(retention.run(), name="retention"),
             ]
             await stop.wanted.wait()
             setting.announce("stopping")

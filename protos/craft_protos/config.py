@@ -125,6 +125,14 @@ class LimitSettings:
 
 
 @dataclass(frozen=True)
+class ImageSettings:
+    """[images]: how long pictures are kept."""
+
+    keep_days: float = _setting(0.0, Range(0, 100_000))  # older ones are deleted; 0: kept for ever
+    max_gib: float = _setting(0.0, Range(0, 1e9))  # beyond that the oldest are deleted; 0: no limit
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration."""
 
@@ -132,6 +140,7 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    images: ImageSettings = field(default_factory=ImageSettings)
 
 
 @dataclass(frozen=True)

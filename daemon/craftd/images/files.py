@@ -60,8 +60,9 @@ class ImageFiles:
         except FileNotFoundError as exc:
             raise CraftError("UNKNOWN_IMAGE", f"{self._folder / name}: the file is gone", "draw it again") from exc
 
-    def delete(self, name: str) -> None:
-        self._remove(name)
+    def delete(self, name: str) -> bool:
+        """Whether it is gone now."""
+        return self._remove(name)
 
     def sweep(self, known: set[str]) -> Swept:
         """Remove files that a crash left unfinished; move pictures without a row out of the way, never away."""
@@ -88,10 +89,13 @@ class ImageFiles:
                 return True
         return False
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str) -> bool:
         """What cannot be removed now is swept at the next start."""
-        with contextlib.suppress(OSError):
+        try:
             (self._folder / name).unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
 
     def _save_whole(self, path: Path, data: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
