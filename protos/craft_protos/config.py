@@ -122,6 +122,9 @@ class LimitSettings:
     max_steps: int = _setting(1000, Range(1, 100_000))
     max_count: int = _setting(256, Range(1, 100_000))
     max_prompt_chars: int = _setting(20_000, Range(1, 1_000_000))
+    max_pictures: int = _setting(1000, Range(3, 100_000))  # of a training
+    max_picture_bytes: int = _setting(50_000_000, Range(1, 10**10))  # one of them, as a file
+    max_dataset_bytes: int = _setting(2_000_000_000, Range(1, 10**12))  # all of them
 
 
 @dataclass(frozen=True)

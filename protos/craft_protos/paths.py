@@ -36,6 +36,16 @@ class Paths:
         return self.data_dir / "loras"
 
     @property
+    def datasets_dir(self) -> Path:
+        """Pictures that are trained on, by sha256."""
+        return self.data_dir / "datasets"
+
+    @property
+    def training_dir(self) -> Path:
+        """A folder for each train job: its checkpoint and samples."""
+        return self.data_dir / "training"
+
+    @property
     def files_dir(self) -> Path:
         """Every file a worker may be asked to open, by sha256 (links, not copies)."""
         return self.data_dir / "files"

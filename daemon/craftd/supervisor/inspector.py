@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,7 @@ async def inspect_lora(path: Path, limit_s: float = _LORA_LIMIT_S) -> LoraFindin
 
 
 async def _answer(path: Path, arguments: list[str], limit_s: float) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "craftd.worker", "--inspect", *arguments),
-        process_group=0,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=_LONGEST_ANSWER_BYTES,
-    )
+    process = await spawn(arguments)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(limit_s):
@@ -71,13 +64,25 @@ async def _answer(path: Path, arguments: list[str], limit_s: float) -> dict[str,
     except ValueError as exc:  # a line over the limit
         raise _no_verdict(path, "had no end") from exc
     finally:
-        await _end(process)
+        await end(process)
     if code != 0 or not line:
         raise _no_verdict(path, f"ended with {_ending(code)}")
     return _parsed(path, line)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def spawn(arguments: Sequence[str]) -> asyncio.subprocess.Process:
+    """An inspecting process; `end` it, however it behaves."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "craftd.worker", "--inspect", *arguments),
+        process_group=0,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_LONGEST_ANSWER_BYTES,
+    )
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """`python -m craftd.worker --fd N --files DIR ...`: one worker, until its socket ends.
 
-`python -m craftd.worker --inspect [--lora] PATH`: a stranger's model or LoRA is checked, and nothing else.
+`python -m craftd.worker --inspect [--lora] PATH`: a stranger's model or LoRA is checked, and nothing else;
+`--inspect --pictures PATH...`: pictures.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ _log = logging.getLogger("craftd.worker")
 
 def main() -> None:
     match sys.argv[1:]:
+        case ["--inspect", "--pictures", *paths]:
+            from craftd.worker.inspection import process
+
+            process.run_pictures(Path(path) for path in paths)
         case ["--inspect", path]:
             from craftd.worker.inspection import process
 

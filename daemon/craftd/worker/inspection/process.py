@@ -1,9 +1,12 @@
-"""`python -m craftd.worker --inspect [--lora] PATH`: one line of JSON with the verdict, then the end."""
+"""`python -m craftd.worker --inspect [--lora] PATH`: one line of JSON with the verdict, then the end.
+
+`--inspect --pictures PATH...`: a line for each picture, as it is decoded.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from craftd.worker.inspection import lora, model
 from craftd.worker.inspection.confine import confine
 
 _LORA_CPU_S = 120  # every byte is read and hashed: some gigabytes at the most
+_PICTURES_CPU_S = 60
 _GOOD = {"reason": "", "message": "", "hint": ""}
 
 
@@ -26,6 +30,15 @@ def run_lora(path: Path) -> None:
     """A LoRA's file; what it is comes with the verdict."""
     confine(_LORA_CPU_S)
     print(json.dumps(_verdict(lambda: {**_GOOD, "lora": asdict(lora.check(path))})))
+
+
+def run_pictures(paths: Iterable[Path]) -> None:
+    """Pictures to train on. One that ends us is the first without a line."""
+    from craftd.worker.inspection import pictures  # and with it Pillow, for them alone
+
+    confine(_PICTURES_CPU_S)
+    for found in pictures.check(paths):
+        print(json.dumps(found), flush=True)
 
 
 def _check_model(path: Path) -> dict[str, object]:

@@ -1,0 +1,73 @@
+"""A dataset: pictures and their captions, checked, to train on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+FEWEST = 3  # pictures; fewer teach one picture, not a thing or a style
+SMALLEST_SIDE = 64  # pixels
+MOST_SLENDER = 8  # times as long as wide
+
+
+@dataclass(frozen=True)
+class Picture:
+    file_name: str  # as whoever sent it called it
+    sha256: str
+    size_bytes: int
+    width: int  # upright
+    height: int
+    caption: str = ""  # empty: none
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    file_name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    id: str
+    owner: str
+    pictures: tuple[Picture, ...]
+    left_out: tuple[BadPicture, ...]
+    create_time: float
+
+    @property
+    def uncaptioned(self) -> int:
+        return sum(not picture.caption for picture in self.pictures)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A picture on its way in."""
+
+    file_name: str
+    size_bytes: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a sender says first, and then the pictures: each followed by its bytes."""
+
+    owner: str
+    skip_bad: bool
+    count: int
+    parts: AsyncIterator[Incoming | bytes]
+
+
+@dataclass(frozen=True)
+class Progress:
+    pictures_done: int
+    pictures_total: int
+
+
+def id_of(pictures: Iterable[Picture]) -> str:
+    """Of the contents alone: equal pictures with equal captions are the same dataset."""
+    digest = hashlib.sha256()
+    for line in sorted(f"{one.sha256} {hashlib.sha256(one.caption.encode()).hexdigest()}\n" for one in pictures):
+        digest.update(line.encode())
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""The datasets' rows. Functions of a connection, to be run by the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import apsw
+from craft_protos.reasons import CraftError
+
+from craftd.datasets.dataset import BadPicture, Dataset, Picture
+
+_PICTURE = "file_name, sha256, size_bytes, width, height, caption"
+
+
+def put(connection: apsw.Connection, dataset: Dataset) -> None:
+    """New, or the same again: then it is as new."""
+    connection.execute("DELETE FROM datasets WHERE owner = ? AND id = ?", (dataset.owner, dataset.id))
+    connection.execute(
+        "INSERT INTO datasets (id, owner, left_out, create_time) VALUES (?,?,?,?)",
+        (dataset.id, dataset.owner, _left_out(dataset), dataset.create_time),
+    )
+    seq = connection.last_insert_rowid()
+    connection.executemany(
+        f"INSERT INTO dataset_pictures (dataset, place, {_PICTURE}) VALUES (?,?,?,?,?,?,?,?)",
+        [
+            (seq, place, one.file_name, one.sha256, one.size_bytes, one.width, one.height, one.caption)
+            for place, one in enumerate(dataset.pictures)
+        ],
+    )
+
+
+def find(connection: apsw.Connection, dataset_id: str, owner: str) -> Dataset:
+    """An owner's; "": anybody's. Raises UNKNOWN_DATASET."""
+    row: Any = connection.execute(
+        "SELECT seq, id, owner, left_out, create_time FROM datasets WHERE id = ?1 AND (?2 = '' OR owner = ?2)"
+        " ORDER BY seq DESC LIMIT 1",
+        (dataset_id, owner),
+    ).get
+    if row is None:
+        raise CraftError(
+            "UNKNOWN_DATASET",
+            f"dataset: there is none {dataset_id[:12]!r} (any more)",
+            "send the pictures again",
+            field="dataset",
+        )
+    pictures = connection.execute(f"SELECT {_PICTURE} FROM dataset_pictures WHERE dataset = ? ORDER BY place", row[:1])
+    left_out = tuple(BadPicture(*one) for one in json.loads(row[3]))
+    return Dataset(row[1], row[2], tuple(Picture(*one) for one in pictures), left_out, row[4])
+
+
+def stored_bytes(connection: apsw.Connection, owner: str) -> int:
+    """Of all the pictures of an owner, each once."""
+    return int(
+        connection.execute(
+            "SELECT ifnull(sum(size_bytes), 0) FROM (SELECT DISTINCT sha256, size_bytes FROM dataset_pictures"
+            " JOIN datasets ON dataset = seq WHERE owner = ?)",
+            (owner,),
+        ).get
+    )
+
+
+def hashes(connection: apsw.Connection) -> set[str]:
+    """Of every picture that a dataset has."""
+    return {row[0] for row in connection.execute("SELECT DISTINCT sha256 FROM dataset_pictures")}
+
+
+def forget(connection: apsw.Connection, before: float, needed: Collection[str]) -> int:
+    """Delete those older than `before` that nobody needs; how many."""
+    connection.execute(
+        "DELETE FROM datasets WHERE create_time < ? AND id NOT IN (SELECT value FROM json_each(?))",
+        (before, json.dumps(sorted(needed))),
+    )
+    return connection.changes()
+
+
+def _left_out(dataset: Dataset) -> str:
+    return json.dumps([(one.file_name, one.why) for one in dataset.left_out])
