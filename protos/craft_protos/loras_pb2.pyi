@@ -63,6 +63,7 @@ class Lora(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """short, stable, unique"""
     name: _builtins.str
@@ -90,6 +91,8 @@ class Lora(_message.Message):
     size_bytes: _builtins.int
     source: _builtins.str
     """a path, or "ORG/NAME@sha:file" """
+    preview: _builtins.bytes
+    """a picture that it was trained to draw; GetLora only"""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -118,10 +121,11 @@ class Lora(_message.Message):
         source: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        preview: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapts_text_encoder", b"adapts_text_encoder", "autov2", b"autov2", "base", b"base", "create_time", b"create_time", "file_name", b"file_name", "format", b"format", "has_conv", b"has_conv", "id", b"id", "is_dora", b"is_dora", "layers", b"layers", "metadata", b"metadata", "name", b"name", "rank", b"rank", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "ss_hash", b"ss_hash", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapts_text_encoder", b"adapts_text_encoder", "autov2", b"autov2", "base", b"base", "create_time", b"create_time", "file_name", b"file_name", "format", b"format", "has_conv", b"has_conv", "id", b"id", "is_dora", b"is_dora", "layers", b"layers", "metadata", b"metadata", "name", b"name", "preview", b"preview", "rank", b"rank", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "ss_hash", b"ss_hash", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

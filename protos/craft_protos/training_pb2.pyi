@@ -289,6 +289,7 @@ class TrainSpec(_message.Message):
     LEARNING_RATE_SCHEDULE_FIELD_NUMBER: _builtins.int
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     CAPTION_DROPOUT_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """the LoRA's"""
     model: _builtins.str
@@ -331,6 +332,10 @@ class TrainSpec(_message.Message):
     """constant, cosine, linear"""
     warmup_steps: _builtins.int
     caption_dropout: _builtins.float
+    resume: _builtins.str
+    """Go on with the last training of this name, or with this job, from its last
+    checkpoint: everything else is then as it was. In a Job: that job's id.
+    """
     @_builtins.property
     def sample_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -366,10 +371,11 @@ class TrainSpec(_message.Message):
         learning_rate_schedule: _builtins.str = ...,
         warmup_steps: _builtins.int | None = ...,
         caption_dropout: _builtins.float | None = ...,
+        resume: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_min_snr_gamma", b"_min_snr_gamma", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "min_snr_gamma", b"min_snr_gamma", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_min_snr_gamma", b"_min_snr_gamma", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "dataset", b"dataset", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "name", b"name", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "seed", b"seed", "steps", b"steps", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_min_snr_gamma", b"_min_snr_gamma", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "dataset", b"dataset", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "name", b"name", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "seed", b"seed", "steps", b"steps", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
