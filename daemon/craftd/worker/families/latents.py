@@ -27,6 +27,11 @@ class Latents:
         self._sketch: LinearSketch | None = None
         if self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
             self._vae.to(torch.float32)  # it overflows
+        self._at_once: int | None = None
+        if device.type == "cpu":
+            # Its layers hold little and make much: with channels last, and one image at a time, twice as fast.
+            self._vae.to(memory_format=torch.channels_last)
+            self._at_once = 1
 
     def noise(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         """1, channels, height, width, of unit deviation. Raises INVALID_FIELD for a size it cannot draw."""
@@ -40,6 +45,10 @@ class Latents:
         return noise
 
     def decode(self, latents: torch.Tensor) -> list[Pixels]:
+        portions = latents.split(self._at_once or len(latents))
+        return [pixels for portion in portions for pixels in self._decode(portion)]
+
+    def _decode(self, latents: torch.Tensor) -> list[Pixels]:
         image = self._vae.decode(self._scaled(latents.to(self._vae.dtype)), return_dict=False)[0]
         if not torch.isfinite(image).all():
             raise CraftError(
