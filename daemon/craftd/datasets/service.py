@@ -102,7 +102,9 @@ class DatasetService:
             if not incoming or left < 0:
                 raise invalid("chunk", "belongs to no picture", "name the picture and its size first")
             if total > self._limits.max_dataset_bytes:
-                raise _bad(f"the pictures have more than {self._limits.max_dataset_bytes} bytes, the limit", "send less")
+                raise _bad(
+                    f"the pictures have more than {self._limits.max_dataset_bytes} bytes, the limit", "send less"
+                )
             await asyncio.to_thread(tray.add, part)
             if not left:
                 taken.append((incoming[-1], await asyncio.to_thread(tray.end)))

@@ -27,6 +27,10 @@ class Worker(Protocol):
         """Make a file known by its hash."""
         ...
 
+    def take_file(self, sha256: str, destination: Path) -> None:
+        """Move a file that it made out of its store; it may have ended since. Raises OSError."""
+        ...
+
     def kill(self) -> None:
         """End it at once, with everything that it started."""
         ...

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -76,6 +77,14 @@ class LocalWorker:
         temporary.symlink_to(source.resolve())
         temporary.replace(link)
         self._linked[sha256] = source
+
+    def take_file(self, sha256: str, destination: Path) -> None:
+        made = self._files_dir / sha256
+        self._linked.pop(sha256, None)
+        if made.is_symlink():  # it made again what it was given
+            shutil.copyfile(made, destination)
+        else:
+            shutil.move(made, destination)
 
     def kill(self) -> None:
         if self._process.returncode is None:

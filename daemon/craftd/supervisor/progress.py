@@ -5,7 +5,13 @@ from __future__ import annotations
 from craft_protos.config import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker, ToWorker
 
-_PROOFS = {"hello", "loading", "loaded", "unloaded", "load_failed", "started", "step", "image", "done", "failed"}
+_PROOFS = {"hello", "loading", "loaded", "unloaded", "load_failed", "started", "step", "image", "done", "failed"} | {
+    "preparing",
+    "training",
+    "sample",
+    "checkpoint",
+    "lora",
+}
 
 
 class Progress:
@@ -28,6 +34,9 @@ class Progress:
         if kind == "submit":
             self._jobs.add((frame.submit.job_id, frame.submit.epoch))
             self._loads |= {frame.submit.model.name} - self._loaded
+        elif kind == "train":
+            self._jobs.add((frame.train.job_id, frame.train.epoch))
+            self._loads |= {frame.train.model.name} - self._loaded
         elif kind == "load":
             self._loads.add(frame.load.model.name)
 

@@ -85,6 +85,12 @@ class Supervisor:
         if self._worker is not None:
             self._worker.put_file(sha256, source)
 
+    def take_file(self, sha256: str, destination: Path) -> None:
+        """Move a file that the worker made to `destination`. Raises OSError."""
+        if self._worker is None:
+            raise FileNotFoundError(2, "the worker is gone", sha256)
+        self._worker.take_file(sha256, destination)
+
     async def end(self, why: str) -> None:
         """End the process and wait until its memory is back."""
         if self._worker is not None:
