@@ -25,6 +25,7 @@ from craftd.jobs import table
 from craftd.jobs.dispatcher import Dispatcher, Parts
 from craftd.jobs.events import Hub
 from craftd.jobs.service import JobService
+from craftd.keys.service import KeyService
 from craftd.logs import Log, close_log, open_log
 from craftd.loras.files import LoraFiles
 from craftd.loras.service import LoraService
@@ -92,6 +93,8 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     retention = Retention(database, image_files, settings.images)
     loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
     await loras.open()
+    keys = KeyService(database, settings)
+    await keys.open()
     parts = Parts(database, images, models, loras, supervisor, hub, settings.daemon)
     dispatcher = Dispatcher(parts)
     for view in await database.run(table.resume):
@@ -100,7 +103,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     _obey_signals(stop)
     control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
     jobs = JobService(parts, dispatcher, settings)
-    server = RpcServer(Services(jobs, images, models, loras, control, log))
+    server = RpcServer(Services(jobs, images, models, loras, keys, control, log))
     endpoint.publish(server.bind)
     try:
         await server.start()
@@ -111,6 +114,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
                 tasks.create_task(_dispatch(images, dispatcher, control), name="dispatcher"),
                 tasks.create_task(supervisor.run(), name="supervisor"),
                 tasks.create_task(_back_up(database), name="backup"),
+                tasks.create_task(keys.run(), name="keys"),
                 tasks.create_task(retention.run(), name="retention"),
             ]
             await stop.wanted.wait()
@@ -124,6 +128,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         log.end_watches()
         endpoint.withdraw()
         await server.stop(_LAST_WORDS_S)
+        await keys.flush()
         _log.info("stopped")
 
 

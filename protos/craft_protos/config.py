@@ -83,6 +83,9 @@ def _setting(default: T, rule: Rule) -> T:
 class DaemonSettings:
     """[daemon]: the front."""
 
+    listen: str = _setting("", Form(r"|(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", "HOST:PORT"))  # TCP, beside the socket
+    tls_cert: str = ""  # PEM files, needed where `listen` is no loopback address
+    tls_key: str = ""
     queue_limit: int = _setting(512, Range(1, 1_000_000))
     grace_s: float = _setting(30.0, Range(0, _A_DAY_S))  # how long running jobs may go on at SIGTERM
     lease_s: float = _setting(30.0, Range(0.1, _A_DAY_S))  # a leased job without a watcher is cancelled after this
@@ -136,6 +139,49 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
+class KeySettings:
+    """[keys]: how callers from afar are let in."""
+
+    admin_key_file: str = ""  # holds an admin's key, and is made where it is missing
+    failures_per_minute: int = _setting(30, Range(1, 1_000_000))  # wrong keys from one address; then they must wait
+
+
+@dataclass(frozen=True)
+class TierSettings:
+    """[tiers.NAME]: how much a key may ask for."""
+
+    requests_per_minute: int = _setting(600, Range(1, 1_000_000))
+    images_in_flight: int = _setting(64, Range(1, 1_000_000))  # asked for and not drawn yet
+    queue_share: float = _setting(0.5, Range(0, 1))  # of the queue's places; one at least
+
+
+DEFAULT_TIER = "default"
+_TIERS = "tiers"
+_TIER_NAME = r"[A-Za-z0-9_-]{1,64}"
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """[http]: the face for callers that speak HTTP."""
+
+    enabled: bool = False
+    listen: str = _setting("127.0.0.1:7811", Form(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", "HOST:PORT"))
+    public_url: str = _setting("", Form(r"|https?://[^\s/?#]+(/[^\s?#]*)?", "a URL"))  # what callers see it as
+    allowed_hosts: str = ""  # names in Host headers that are taken besides, comma between
+    allowed_origins: str = _setting(  # sites whose pages may call (CORS), comma between; *: all
+        "", Form(r"|\*|https?://[^\s/,]+(\s*,\s*https?://[^\s/,]+)*", "origins such as https://example.org")
+    )
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration."""
 
@@ -144,6 +190,13 @@ class Settings:
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
+    keys: KeySettings = field(default_factory=KeySettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    tiers: Mapping[str, TierSettings] = field(default_factory=dict)
+
+    def tier(self, name: str) -> TierSettings:
+        """A key's tier; one that was taken out of the configuration is the default one."""
+        return self.tiers.get(name) or self.tiers.get(DEFAULT_TIER) or TierSettings()
 
 
 @dataclass(frozen=True)
@@ -214,7 +267,8 @@ def load(config_file: Path, env: Mapping[str, str] | None = None) -> Settings:
             if variable in env:
                 values[name] = parse(env[variable], section, name, variable)
         sections[section] = schema(**values)
-    return Settings(**sections)
+    tiers = {name: TierSettings(**values) for name, values in written.get(_TIERS, {}).items()}
+    return Settings(**sections, tiers=tiers)
 
 
 def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
@@ -239,7 +293,7 @@ def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
 
 def sections_of(schema: type) -> dict[str, type]:
     """Section name -> its dataclass."""
-    return {f.name: get_type_hints(schema)[f.name] for f in dataclasses.fields(schema)}
+    return {f.name: get_type_hints(schema)[f.name] for f in dataclasses.fields(schema) if f.name != _TIERS}
 
 
 def variable_name(section: str, name: str) -> str:
@@ -283,17 +337,34 @@ _KINDS: dict[type, str] = {bool: "boolean", int: "whole number", float: "number"
 def _check(config_file: Path, text: str, written: dict[str, Any]) -> None:
     known = sections_of(Settings)
     for section, values in written.items():
-        if section not in known or not isinstance(values, dict):
-            raise _bad(config_file, _line_of(text, section), f"unknown section [{section}]", list(known))
-        kinds = get_type_hints(known[section])
-        for name, value in values.items():
-            line = _line_of(text, name, section)
-            if name not in kinds:
-                raise _bad(config_file, line, f"unknown key {section}.{name}", list(kinds))
-            if not _fits(value, kinds[name]):
-                raise _bad(config_file, line, f"{section}.{name} must be a {_KINDS[kinds[name]]}")
-            if complaint := _complaint(known[section], name, value):
-                raise _bad(config_file, line, f"{section}.{name} {complaint}")
+        if section == _TIERS and isinstance(values, dict):
+            _check_tiers(config_file, text, values)
+        elif section in known and isinstance(values, dict):
+            _check_section(config_file, text, section, known[section], values)
+        else:
+            raise _bad(config_file, _line_of(text, section), f"unknown section [{section}]", [*known, f"{_TIERS}.NAME"])
+
+
+def _check_tiers(config_file: Path, text: str, tiers: dict[str, Any]) -> None:
+    for name, values in tiers.items():
+        section = f"{_TIERS}.{name}"
+        if not isinstance(values, dict):
+            raise _bad(config_file, _line_of(text, name, _TIERS), f"unknown key {section}", [f"[{_TIERS}.NAME]"])
+        if not re.fullmatch(_TIER_NAME, name):
+            raise _bad(config_file, _line_of(text, _TIERS), f"{name[:40]!r} is no tier's name: take letters and digits")
+        _check_section(config_file, text, section, TierSettings, values)
+
+
+def _check_section(config_file: Path, text: str, section: str, schema: type, values: dict[str, Any]) -> None:
+    kinds = get_type_hints(schema)
+    for name, value in values.items():
+        line = _line_of(text, name, section)
+        if name not in kinds:
+            raise _bad(config_file, line, f"unknown key {section}.{name}", list(kinds))
+        if not _fits(value, kinds[name]):
+            raise _bad(config_file, line, f"{section}.{name} must be a {_KINDS[kinds[name]]}")
+        if complaint := _complaint(schema, name, value):
+            raise _bad(config_file, line, f"{section}.{name} {complaint}")
 
 
 def _fits(value: object, kind: type) -> bool:

@@ -24,6 +24,7 @@ from craftd.jobs.events import Hub
 from craftd.jobs.job import GenerateRequest, JobRequest, State
 from craftd.jobs.ledger import Ledger
 from craftd.jobs.service import JobService
+from craftd.keys.caller import LOCAL
 from craftd.models.model import Defaults, Manifest, Model
 from craftd.models.residency import Residency
 from craftd.store.database import Database
@@ -201,7 +202,7 @@ async def _work_until_the_power_fails(disk: Disk, path: Path, folder: Folder) ->
     try:
         for first in (0, 3):
             requests = [JobRequest(f"r{first + n}", GenerateRequest("an apple", "", "flat", seed=n)) for n in range(3)]
-            accepting = (jobs.create("me", request) for request in requests)
+            accepting = (jobs.create(LOCAL, request) for request in requests)
             accepted = [one for one in await asyncio.gather(*accepting, return_exceptions=True)]
             views = [one for one in accepted if not isinstance(one, BaseException)]
             acknowledged.jobs += [view.job.id for view in views]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-from craft_protos.reasons import invalid
+from craft_protos.reasons import CraftError, invalid
 
 from craftd.images import table
 from craftd.images.files import ImageFiles
@@ -23,9 +23,16 @@ class ImageService:
         self._database = database
         self._files = files
 
-    async def get(self, prefix: str) -> Image:
-        """By id or a unique beginning of it. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
-        return await self._database.run(lambda connection: table.find(connection, prefix))
+    async def get(self, prefix: str, scope: str) -> Image:
+        """By id or a unique beginning of it. `scope`: whose; "" for everybody's. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
+        return await self._database.run(lambda connection: table.find(connection, prefix, scope))
+
+    async def public(self, image_id: str) -> Image:
+        """An image that whoever has its id may see. Raises UNKNOWN_IMAGE, for private ones too."""
+        image = await self._database.run(lambda connection: table.find_public(connection, image_id))
+        if image is None:
+            raise CraftError("UNKNOWN_IMAGE", "no public image has this id", "is the address whole?")
+        return image
 
     async def chunks(self, image: Image) -> AsyncIterator[bytes]:
         """The file's bytes."""
@@ -33,14 +40,14 @@ class ImageService:
         while chunk := await asyncio.to_thread(next, chunks, b""):
             yield chunk
 
-    async def list(self, page_size: int, page_token: str, job_id: str) -> list[tuple[int, Image]]:
+    async def list(self, page_size: int, page_token: str, job_id: str, scope: str) -> list[tuple[int, Image]]:
         """(token of the page that begins after it, image), newest first."""
         count, before = page_of(page_size, page_token)
-        return await self._database.run(lambda connection: table.newest(connection, count, before, job_id))
+        return await self._database.run(lambda connection: table.newest(connection, count, before, job_id, scope))
 
-    async def delete(self, prefix: str) -> None:
+    async def delete(self, prefix: str, scope: str) -> None:
         """File and row: the file goes first, since what has no row is kept at the next start."""
-        image = await self.get(prefix)
+        image = await self.get(prefix, scope)
         await asyncio.to_thread(self._files.delete, image.file_name)
         await self._database.run(lambda connection: table.delete(connection, image.id))
 

@@ -26,10 +26,19 @@ def insert(connection: apsw.Connection, image: Image) -> bool:
     return connection.changes() == 1
 
 
-def find(connection: apsw.Connection, prefix: str) -> Image:
-    """Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
-    image_id = ids.resolve(connection, "images", prefix, "UNKNOWN_IMAGE")
+def find(connection: apsw.Connection, prefix: str, owner: str = "") -> Image:
+    """`owner`: "" for anybody's. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
+    image_id = ids.resolve(connection, "images", prefix, "UNKNOWN_IMAGE", owner)
     return _image(connection.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image_id,)).get)
+
+
+def find_public(connection: apsw.Connection, image_id: str) -> Image | None:
+    """By the whole id alone, of a job that was made public."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM images WHERE id = ? AND (SELECT is_public FROM jobs WHERE jobs.id = job_id)",
+        (image_id,),
+    ).get
+    return None if row is None else _image(row)
 
 
 def of_jobs(connection: apsw.Connection, job_ids: Iterable[str]) -> dict[str, list[Image]]:
@@ -41,12 +50,16 @@ def of_jobs(connection: apsw.Connection, job_ids: Iterable[str]) -> dict[str, li
     return found
 
 
-def newest(connection: apsw.Connection, count: int, before: int | None, job_id: str) -> list[tuple[int, Image]]:
-    """Up to `count` of (seq, image), newest first, from below `before` on; of one job, or of all."""
+def newest(
+    connection: apsw.Connection, count: int, before: int | None, job_id: str, owner: str = ""
+) -> list[tuple[int, Image]]:
+    """Up to `count` of (seq, image), newest first, from below `before` on; of one job, or of all; of one owner's."""
+    # `+seq`: an owner's images are found by his jobs, however many others have
+    whose, order = ("job_id IN (SELECT id FROM jobs WHERE owner = ?4)", "+seq") if owner else ("?4 = ''", "seq")
     rows = connection.execute(
-        f"SELECT seq, {_COLUMNS} FROM images WHERE (?1 IS NULL OR seq < ?1) AND (?2 = '' OR job_id = ?2)"
-        " ORDER BY seq DESC LIMIT ?3",
-        (before, job_id, count),
+        f"SELECT seq, {_COLUMNS} FROM images WHERE (?1 IS NULL OR seq < ?1) AND (?2 = '' OR job_id = ?2) AND {whose}"
+        f" ORDER BY {order} DESC LIMIT ?3",
+        (before, job_id, count, owner),
     )
     return [(int(row[0]), _image(row[1:])) for row in rows]
 

@@ -29,6 +29,7 @@ from craftd.jobs.ledger import Ledger
 from craftd.jobs.manifests import Manifests
 from craftd.jobs.provision import provide, verified
 from craftd.jobs.queue import FairQueue, Waiting
+from craftd.jobs.shares import Load
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
 from craftd.models.model import Manifest
@@ -108,6 +109,11 @@ class Dispatcher:
     @property
     def running(self) -> int:
         return len(self._entries) - len(self._queue)
+
+    def load_of(self, owner: str) -> Load:
+        own = [entry for entry in self._entries.values() if entry.job.owner == owner]
+        queued = sum(entry.job.id in self._queue for entry in own)
+        return Load(queued, sum(len(entry.remaining) for entry in own))
 
     @property
     def is_draining(self) -> bool:

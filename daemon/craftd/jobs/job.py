@@ -83,12 +83,15 @@ class JobRequest:
     expire_time: float | None = None
     priority: Priority = Priority.INTERACTIVE
     lease: bool = False
+    public: bool = False  # whoever has an image's id may see it
 
     @property
     def body_sha256(self) -> str:
         """Of everything but the request_id."""
         body = asdict(self)
         del body["request_id"]
+        if not self.public:  # joined later
+            del body["public"]
         for name, usual in _JOINED.items():
             if body["generate"][name] == usual:
                 del body["generate"][name]
@@ -142,6 +145,7 @@ class Job:
     state: State = State.QUEUED
     priority: Priority = Priority.INTERACTIVE
     lease: bool = False
+    public: bool = False
     attempts: int = 0  # deaths of the worker while the job ran alone
     is_suspect: bool = False  # was running when a worker died: runs alone from then on
     expire_time: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from craft_protos.config import Settings
 from craft_protos.reasons import CraftError
@@ -16,11 +16,11 @@ from craftd.jobs.chosen import choose, obstacles
 from craftd.jobs.dispatcher import Dispatcher, Parts
 from craftd.jobs.events import Event, Finished, ImageMade, Snapshot
 from craftd.jobs.job import GenerateSpec, Job, JobRequest, JobView, LoraPlan, Plan, State
+from craftd.jobs.shares import Shares, draining
+from craftd.keys.caller import Caller
 from craftd.models.model import Model
 from craftd.models.registry import BUILT_IN
 from craftd.store import ids
-
-_RETRY_AFTER_S = 2.0
 
 
 class JobService:
@@ -31,21 +31,22 @@ class JobService:
         self._hub = parts.hub
         self._dispatcher = dispatcher
         self._settings = settings
-        self._reserved = 0  # places in the queue for jobs that are being stored
+        self._shares = Shares(dispatcher, settings)
 
-    async def create(self, owner: str, request: JobRequest) -> JobView:
+    async def create(self, caller: Caller, request: JobRequest) -> JobView:
         """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, UNKNOWN_LORA, LORA_MISMATCH, QUEUE_FULL, ..."""
         validate.check(request, self._settings.limits)
-        made = await self._database.run(lambda connection: table.find_request(connection, owner, request))
+        made = await self._database.run(lambda connection: table.find_request(connection, caller.owner, request))
         if made is not None:
             return self._current(made)
+        self._shares.check(caller)  # a full queue refuses at once
         spec, _, found = await self._resolve(request)
         for obstacle in found:
             if obstacle is not None:
                 raise obstacle
-        return await self._store(_job(owner, request, spec), request)
+        return await self._store(caller, _job(caller.owner, request, spec), request)
 
-    async def plan(self, request: JobRequest) -> Plan:
+    async def plan(self, _: Caller, request: JobRequest) -> Plan:
         """What `create` would do."""
         validate.check(request, self._settings.limits)
         spec, model, found = await self._resolve(request)
@@ -64,29 +65,31 @@ class JobService:
             ),
         )
 
-    async def get(self, prefix: str) -> JobView:
-        """By id or a unique beginning of it. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
-        return self._current(await self._database.run(lambda connection: table.view(connection, prefix)))
+    async def get(self, caller: Caller, prefix: str) -> JobView:
+        """By id or a unique beginning of it. Raises UNKNOWN_JOB, for others' jobs too, AMBIGUOUS_ID."""
+        return self._current(await self._database.run(lambda connection: table.view(connection, prefix, caller.scope)))
 
-    async def list(self, page_size: int, page_token: str, states: tuple[State, ...]) -> list[tuple[int, JobView]]:
+    async def list(
+        self, caller: Caller, page_size: int, page_token: str, states: tuple[State, ...]
+    ) -> list[tuple[int, JobView]]:
         """(token of the page that begins after it, job), newest first."""
-        count, before = page_of(page_size, page_token)
-        found = await self._database.run(lambda connection: table.newest(connection, count, before, states))
+        (count, before), scope = page_of(page_size, page_token), caller.scope
+        found = await self._database.run(lambda connection: table.newest(connection, count, before, states, scope))
         views = self._dispatcher.current(view for _, view in found)
         return [(seq, view) for (seq, _), view in zip(found, views, strict=True)]
 
-    async def cancel(self, prefix: str) -> JobView:
+    async def cancel(self, caller: Caller, prefix: str) -> JobView:
         """Raises UNKNOWN_JOB, AMBIGUOUS_ID, JOB_FINISHED."""
-        view = await self.get(prefix)
+        view = await self.get(caller, prefix)
         await asyncio.shield(self._dispatcher.cancel(view.job.id))
-        return await self.get(view.job.id)
+        return await self.get(caller, view.job.id)
 
-    async def watch(self, prefix: str, preview_every: int) -> AsyncIterator[Event]:
+    async def watch(self, caller: Caller, prefix: str, preview_every: int) -> AsyncGenerator[Event]:
         """A snapshot, then what follows until the end. Raises DRAINING when the daemon stops first."""
-        job_id = (await self.get(prefix)).job.id
+        job_id = (await self.get(caller, prefix)).job.id
         subscription = self._hub.subscribe(job_id, preview_every)
         try:
-            snapshot = await self.get(job_id)
+            snapshot = await self.get(caller, job_id)
             yield Snapshot(snapshot)
             if snapshot.job.state.is_final:
                 yield Finished(snapshot)
@@ -97,7 +100,7 @@ class JobService:
                     yield event
                 if isinstance(event, Finished):
                     return
-            raise _draining()
+            raise draining()
         finally:
             self._hub.unsubscribe(subscription)
 
@@ -119,10 +122,10 @@ class JobService:
         fitting = [view.model.name for view in views if await asyncio.to_thread(base_of, view.model) == base]
         return fitting[0] if len(fitting) == 1 and configured not in fitting else configured
 
-    async def _store(self, job: Job, request: JobRequest) -> JobView:
+    async def _store(self, caller: Caller, job: Job, request: JobRequest) -> JobView:
         """Once the write is queued the job is accepted, even if the caller goes away meanwhile."""
-        self._check_room()
-        self._reserved += 1
+        self._shares.check(caller, len(job.spec.wanted))
+        self._shares.reserve(job.owner, len(job.spec.wanted))
         stored = self._database.submit(lambda connection: table.insert_once(connection, job, request))
         stored.add_done_callback(lambda future: self._on_stored(job, future))
         return self._current(await asyncio.shield(stored))
@@ -131,18 +134,9 @@ class JobService:
         return self._dispatcher.current([view])[0]
 
     def _on_stored(self, job: Job, future: asyncio.Future[JobView]) -> None:
-        self._reserved -= 1
+        self._shares.release(job.owner, len(job.spec.wanted))
         if future.exception() is None and future.result().job.id == job.id:
             self._dispatcher.accept(job)
-
-    def _check_room(self) -> None:
-        if self._dispatcher.is_draining:
-            raise _draining()
-        limit = self._settings.daemon.queue_limit
-        if self._dispatcher.queued + self._reserved >= limit:
-            raise CraftError(
-                "QUEUE_FULL", f"the queue is full ({limit} jobs)", "try again later", retry_after_s=_RETRY_AFTER_S
-            )
 
 
 def _job(owner: str, request: JobRequest, spec: GenerateSpec) -> Job:
@@ -155,9 +149,6 @@ def _job(owner: str, request: JobRequest, spec: GenerateSpec) -> Job:
         create_time=time.time(),
         priority=request.priority,
         lease=request.lease,
+        public=request.public,
         expire_time=request.expire_time,
     )
-
-
-def _draining() -> CraftError:
-    return CraftError("DRAINING", "the daemon is stopping", "try again in a moment", retry_after_s=_RETRY_AFTER_S)

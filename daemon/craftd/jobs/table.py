@@ -17,7 +17,7 @@ from craftd.store import ids
 
 _COLUMNS = (
     "id, owner, request_id, body_sha256, spec, create_time, state, priority, lease, attempts, is_suspect,"
-    " expire_time, start_time, finish_time, load_s, denoise_s, error_reason, error_message, error_hint"
+    " expire_time, start_time, finish_time, load_s, denoise_s, error_reason, error_message, error_hint, is_public"
 )
 
 
@@ -51,7 +51,7 @@ def insert_once(connection: apsw.Connection, job: Job, request: JobRequest) -> J
 def insert(connection: apsw.Connection, job: Job) -> None:
     error = job.error or Error("", "", "")
     connection.execute(
-        f"INSERT INTO jobs ({_COLUMNS}, kind) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?, 'generate')",
+        f"INSERT INTO jobs ({_COLUMNS}, kind) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?, 'generate')",
         (
             job.id,
             job.owner,
@@ -72,6 +72,7 @@ def insert(connection: apsw.Connection, job: Job) -> None:
             error.reason or None,
             error.message or None,
             error.hint or None,
+            job.public,
         ),
     )
 
@@ -111,21 +112,22 @@ def commit_image(connection: apsw.Connection, image: Image, running: Job, succee
     return job
 
 
-def view(connection: apsw.Connection, prefix: str) -> JobView:
-    """Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
-    job_id = ids.resolve(connection, "jobs", prefix, "UNKNOWN_JOB")
+def view(connection: apsw.Connection, prefix: str, owner: str = "") -> JobView:
+    """`owner`: "" for anybody's. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
+    job_id = ids.resolve(connection, "jobs", prefix, "UNKNOWN_JOB", owner)
     return _views(connection, [_job(connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).get)])[0]
 
 
 def newest(
-    connection: apsw.Connection, count: int, before: int | None, states: tuple[State, ...]
+    connection: apsw.Connection, count: int, before: int | None, states: tuple[State, ...], owner: str = ""
 ) -> list[tuple[int, JobView]]:
-    """Up to `count` of (seq, job), newest first, from below `before` on."""
+    """Up to `count` of (seq, job), newest first, from below `before` on; of one owner, or of all."""
+    whose = "owner = ?4" if owner else "?4 = ''"
     wanted = json.dumps([state.value for state in states or tuple(State)])
     rows: list[Any] = connection.execute(
         f"SELECT seq, {_COLUMNS} FROM jobs WHERE (?1 IS NULL OR seq < ?1)"
-        " AND state IN (SELECT value FROM json_each(?2)) ORDER BY seq DESC LIMIT ?3",
-        (before, wanted, count),
+        f" AND state IN (SELECT value FROM json_each(?2)) AND {whose} ORDER BY seq DESC LIMIT ?3",
+        (before, wanted, count, owner),
     ).fetchall()
     views = _views(connection, [_job(row[1:]) for row in rows])
     return [(int(row[0]), view) for row, view in zip(rows, views, strict=True)]
@@ -162,6 +164,7 @@ def _job(row: Any) -> Job:
         finish_time=row[13],
         load_s=row[14],
         denoise_s=row[15],
+        public=bool(row[19]),
     )
     return job if row[16] is None else replace(job, error=Error(row[16], row[17] or "", row[18] or ""))
 

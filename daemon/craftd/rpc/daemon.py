@@ -9,9 +9,9 @@ from craft_protos import daemon_pb2 as pb
 from craft_protos.reasons import invalid
 
 from craftd.control import Control
+from craftd.keys.caller import Caller
 from craftd.logs import Log
 from craftd.rpc import mapping
-from craftd.rpc.guard import Context
 
 
 class Daemon:
@@ -19,15 +19,15 @@ class Daemon:
         self._control = control
         self._log = log
 
-    async def GetStatus(self, _request: pb.GetStatusRequest, _: Context) -> pb.DaemonStatus:
+    async def GetStatus(self, _request: pb.GetStatusRequest, _: Caller) -> pb.DaemonStatus:
         return mapping.daemon_status(self._control.status())
 
-    async def Shutdown(self, request: pb.ShutdownRequest, _: Context) -> pb.ShutdownResponse:
+    async def Shutdown(self, request: pb.ShutdownRequest, _: Caller) -> pb.ShutdownResponse:
         if not (math.isfinite(request.grace_s) and request.grace_s >= 0):
             raise invalid("grace_s", "must be a number of seconds, 0 or more")
         self._control.shutdown(now=request.now, grace_s=request.grace_s)
         return pb.ShutdownResponse()
 
-    async def WatchLogs(self, request: pb.WatchLogsRequest, _: Context) -> AsyncIterator[pb.LogLine]:
+    async def WatchLogs(self, request: pb.WatchLogsRequest, _: Caller) -> AsyncIterator[pb.LogLine]:
         async for line in self._log.watch(request.tail, follow=request.follow):
             yield pb.LogLine(json=line)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
@@ -18,38 +20,60 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from craftd.keys.caller import Caller
 from craftd.rpc import status
+from craftd.rpc.auth import Context, Gate
 
 _log = logging.getLogger("craft.rpc")
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class _Undecodable:
     """Stands in for a message that could not be decoded."""
 
 
-def handlers_of(service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-    """Every method of `service`, served by `implementation`'s method of the same name."""
-    handlers = {method.name: _handler(method, getattr(implementation, method.name)) for method in service.methods}
+@dataclass(frozen=True)
+class _Door:
+    """The way into one method."""
+
+    gate: Gate
+    method: str  # SERVICE/METHOD
+    takes_context: bool  # as the library's own services do, instead of the caller
+
+    async def enter(self, context: Context) -> Any:
+        """What the method gets beside its request. Raises what the gate does."""
+        caller = await self.gate.enter(self.method, context)
+        return context if self.takes_context else caller
+
+    def stay(self, who: Any) -> None:
+        if isinstance(who, Caller):
+            self.gate.stay(who)
+
+
+def handlers_of(
+    service: ServiceDescriptor, implementation: object, gate: Gate, *, takes_context: bool = False
+) -> grpc.GenericRpcHandler:
+    """Every method of `service`, served by `implementation`'s method of the same name to whom `gate` lets in."""
+    handlers = {
+        method.name: _handler(
+            method,
+            getattr(implementation, method.name),
+            _Door(gate, f"{service.full_name}/{method.name}", takes_context),
+        )
+        for method in service.methods
+    }
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _handler(method: MethodDescriptor, serve: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: MethodDescriptor, serve: Callable[..., Any], door: _Door) -> grpc.RpcMethodHandler[Any, Any]:
+    decode = _decoder(GetMessageClass(method.input_type))
     if method.client_streaming:
         assert method.server_streaming, f"{method.full_name}: no such method exists yet"
-        return grpc.stream_stream_rpc_method_handler(
-            _guarded_conversation(serve), _decoder(GetMessageClass(method.input_type)), _encode
-        )
+        return grpc.stream_stream_rpc_method_handler(_guarded_conversation(serve, door), decode, _encode)
     if method.server_streaming:
         # health's Watch is a coroutine that writes its messages itself
         guarded = _guarded_call if inspect.iscoroutinefunction(serve) else _guarded_stream
-        return grpc.unary_stream_rpc_method_handler(
-            guarded(serve), _decoder(GetMessageClass(method.input_type)), _encode
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        _guarded_call(serve), _decoder(GetMessageClass(method.input_type)), _encode
-    )
+        return grpc.unary_stream_rpc_method_handler(guarded(serve, door), decode, _encode)
+    return grpc.unary_unary_rpc_method_handler(_guarded_call(serve, door), decode, _encode)
 
 
 def _decoder(kind: type[Message]) -> Callable[[bytes], Message | _Undecodable]:
@@ -66,10 +90,11 @@ def _encode(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _guarded_call(serve: Callable[[Any, Context], Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
+def _guarded_call(serve: Callable[[Any, Any], Awaitable[Message]], door: _Door) -> Callable[..., Awaitable[Message]]:
     async def call(request: Message | _Undecodable, context: Context) -> Message:
         try:
-            return await serve(_decoded(request), context)
+            who = await door.enter(context)
+            return await serve(_decoded(request), who)
         except CraftError as exc:
             await _abort(context, exc)
         except grpc.aio.AbortError:
@@ -80,11 +105,16 @@ def _guarded_call(serve: Callable[[Any, Context], Awaitable[Message]]) -> Callab
     return call
 
 
-def _guarded_stream(serve: Callable[[Any, Context], AsyncIterator[Message]]) -> Callable[..., AsyncIterator[Message]]:
-    async def stream(request: Message | _Undecodable, context: Context) -> AsyncIterator[Message]:
+def _guarded_stream(
+    serve: Callable[[Any, Any], AsyncGenerator[Message]], door: _Door
+) -> Callable[..., AsyncIterator[Message]]:
+    async def stream(request: Any, context: Context) -> AsyncIterator[Message]:
         try:
-            async for message in serve(_decoded(request), context):
-                yield message
+            who = await door.enter(context)
+            async with aclosing(serve(_decoded(request), who)) as messages:
+                async for message in messages:
+                    door.stay(who)
+                    yield message
         except CraftError as exc:
             await _abort(context, exc)
         except grpc.aio.AbortError:
@@ -96,16 +126,16 @@ def _guarded_stream(serve: Callable[[Any, Context], AsyncIterator[Message]]) -> 
 
 
 def _guarded_conversation(
-    serve: Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]],
+    serve: Callable[[AsyncIterator[Any], Any], AsyncGenerator[Message]], door: _Door
 ) -> Callable[..., AsyncIterator[Message]]:
     async def decoded(requests: AsyncIterator[Message | _Undecodable]) -> AsyncIterator[Message]:
         async for request in requests:
             yield _decoded(request)
 
-    return _guarded_stream(lambda requests, context: serve(decoded(requests), context))
+    return _guarded_stream(lambda requests, who: serve(decoded(requests), who), door)
 
 
-def _decoded(request: Message | _Undecodable) -> Message:
+def _decoded(request: Any) -> Any:
     if isinstance(request, _Undecodable):
         raise CraftError("UNDECODABLE", "the message could not be decoded", "is the client of the same version?")
     return request

@@ -12,11 +12,11 @@ from craft_protos.reasons import CraftError, invalid
 
 from craftd.hub.repository import DEFAULT_REVISION, Address
 from craftd.jobs.bases import base_of
+from craftd.keys.caller import Caller
 from craftd.loras.lora import Change, Linked, Lora, Remote, Source, Upload, Wish
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
 from craftd.rpc import mapping
-from craftd.rpc.guard import Context
 
 
 class Loras:
@@ -24,25 +24,25 @@ class Loras:
         self._service = service
         self._models = models
 
-    async def ListLoras(self, request: pb.ListLorasRequest, _: Context) -> pb.ListLorasResponse:
+    async def ListLoras(self, request: pb.ListLorasRequest, _: Caller) -> pb.ListLorasResponse:
         base = await self._base(request.model) if request.model else None
         return pb.ListLorasResponse(loras=[mapping.lora(one) for one in self._service.list(base)])
 
-    async def GetLora(self, request: pb.GetLoraRequest, _: Context) -> pb.Lora:
+    async def GetLora(self, request: pb.GetLoraRequest, _: Caller) -> pb.Lora:
         return mapping.lora(self._service.find(request.lora), is_whole=True)
 
     async def ImportLora(
-        self, requests: AsyncIterator[pb.ImportLoraRequest], context: Context
+        self, requests: AsyncIterator[pb.ImportLoraRequest], caller: Caller
     ) -> AsyncIterator[pb.ImportLoraEvent]:
         header = await _header(requests)
-        async with aclosing(self._service.add(_source(header, requests, context), _wish(header))) as events:
+        async with aclosing(self._service.add(_source(header, requests, caller), _wish(header))) as events:
             async for event in events:
                 if isinstance(event, Lora):
                     yield pb.ImportLoraEvent(lora=mapping.lora(event, is_whole=True))
                 else:
                     yield pb.ImportLoraEvent(progress=mapping.import_progress(event))
 
-    async def UpdateLora(self, request: pb.UpdateLoraRequest, _: Context) -> pb.Lora:
+    async def UpdateLora(self, request: pb.UpdateLoraRequest, _: Caller) -> pb.Lora:
         change = Change(
             name=request.name if request.HasField("name") else None,
             weight=request.weight if request.HasField("weight") else None,
@@ -50,7 +50,7 @@ class Loras:
         )
         return mapping.lora(await self._service.update(request.lora, change), is_whole=True)
 
-    async def DeleteLora(self, request: pb.DeleteLoraRequest, _: Context) -> pb.DeleteLoraResponse:
+    async def DeleteLora(self, request: pb.DeleteLoraRequest, _: Caller) -> pb.DeleteLoraResponse:
         await self._service.delete(request.lora)
         return pb.DeleteLoraResponse()
 
@@ -67,15 +67,16 @@ async def _header(requests: AsyncIterator[pb.ImportLoraRequest]) -> pb.ImportLor
 
 
 def _source(
-    header: pb.ImportLoraRequest.Header, requests: AsyncIterator[pb.ImportLoraRequest], context: Context
+    header: pb.ImportLoraRequest.Header, requests: AsyncIterator[pb.ImportLoraRequest], caller: Caller
 ) -> Source:
     match header.WhichOneof("source"):
         case "path":
-            _require_local(context)
+            _require_admin(caller, "path: only admins name files of the daemon's machine")
             return Linked(Path(header.path))
         case "upload":
             return Upload(header.upload.file_name, header.upload.size_bytes, _chunks(requests))
         case "hub":
+            _require_admin(caller, "hub: only admins have the daemon download")
             hub = header.hub
             return Remote(Address(hub.repository, hub.revision or DEFAULT_REVISION), hub.file)
         case _:
@@ -93,9 +94,7 @@ def _wish(header: pb.ImportLoraRequest.Header) -> Wish:
     return Wish(header.name, header.weight if header.HasField("weight") else None, header.trigger)
 
 
-def _require_local(context: Context) -> None:
-    """Whoever reaches the socket may read what craftd may read; nobody else."""
-    if not context.peer().startswith("unix:"):
-        raise CraftError(
-            "NOT_ALLOWED", "path: only callers on the daemon's own machine may name its files", "upload it"
-        )
+def _require_admin(caller: Caller, why: str) -> None:
+    """A LoRA that a user brings comes as an upload, which is checked like every stranger's file."""
+    if not caller.is_admin:
+        raise CraftError("NOT_ALLOWED", why, "upload the file")

@@ -67,6 +67,7 @@ def job_request(message: jobs_pb2.CreateJobRequest) -> JobRequest:
         expire_time=_seconds(message.expire_time) if message.HasField("expire_time") else None,
         priority=_PRIORITIES_BACK[message.priority],
         lease=message.lease,
+        public=message.public,
     )
 
 
@@ -92,6 +93,7 @@ def job(view: JobView) -> jobs_pb2.Job:
         lease=one.lease,
         position=view.position,
         request_id=one.request_id,
+        public=one.public,
     )
     if one.error is not None:
         message.error.CopyFrom(

@@ -13,12 +13,12 @@ from craft_protos.reasons import invalid
 
 from craftd.hub.repository import DEFAULT_REVISION, Address
 from craftd.jobs.bases import base_of
+from craftd.keys.caller import Caller
 from craftd.loras.service import LoraService
 from craftd.models.importing import Remote, Wish
 from craftd.models.model import ModelView, Progress
 from craftd.models.service import ModelService
 from craftd.rpc import mapping
-from craftd.rpc.guard import Context
 
 
 class Models:
@@ -26,22 +26,22 @@ class Models:
         self._service = service
         self._loras = loras
 
-    async def ListModels(self, _request: pb.ListModelsRequest, _: Context) -> pb.ListModelsResponse:
+    async def ListModels(self, _request: pb.ListModelsRequest, _: Caller) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[await self._message(view) for view in await self._service.list()])
 
-    async def GetModel(self, request: pb.GetModelRequest, _: Context) -> pb.Model:
+    async def GetModel(self, request: pb.GetModelRequest, _: Caller) -> pb.Model:
         return await self._message(await self._service.get(request.name))
 
-    async def LoadModel(self, request: pb.LoadModelRequest, _: Context) -> pb.Model:
+    async def LoadModel(self, request: pb.LoadModelRequest, _: Caller) -> pb.Model:
         if not math.isfinite(request.keep_alive_s):
             raise invalid("keep_alive_s", "must be a number of seconds; 0: not at all, negative: for ever")
         keep_alive_s = request.keep_alive_s if request.HasField("keep_alive_s") else None
         return await self._message(await self._service.load(request.name, keep_alive_s))
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, _: Context) -> pb.Model:
+    async def UnloadModel(self, request: pb.UnloadModelRequest, _: Caller) -> pb.Model:
         return await self._message(await self._service.unload(request.name))
 
-    async def ImportModel(self, request: pb.ImportModelRequest, _: Context) -> AsyncIterator[pb.ImportModelEvent]:
+    async def ImportModel(self, request: pb.ImportModelRequest, _: Caller) -> AsyncIterator[pb.ImportModelEvent]:
         wish = Wish(request.name, request.plan_only)
         match request.WhichOneof("source"):
             case "path":
@@ -57,13 +57,13 @@ class Models:
                 else:
                     yield pb.ImportModelEvent(model=await self._message(event))
 
-    async def DeleteModel(self, request: pb.DeleteModelRequest, _: Context) -> pb.DeleteModelResponse:
+    async def DeleteModel(self, request: pb.DeleteModelRequest, _: Caller) -> pb.DeleteModelResponse:
         return pb.DeleteModelResponse(freed_bytes=await self._service.delete(request.name))
 
-    async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.Model:
+    async def SetAlias(self, request: pb.SetAliasRequest, _: Caller) -> pb.Model:
         return await self._message(await self._service.set_alias(request.alias, request.model))
 
-    async def DeleteAlias(self, request: pb.DeleteAliasRequest, _: Context) -> pb.DeleteAliasResponse:
+    async def DeleteAlias(self, request: pb.DeleteAliasRequest, _: Caller) -> pb.DeleteAliasResponse:
         await self._service.delete_alias(request.alias)
         return pb.DeleteAliasResponse()
 

@@ -7,19 +7,22 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2
 from grpc_health.v1 import health, health_pb2
 
 from craftd.control import Control
 from craftd.images.service import ImageService
 from craftd.jobs.service import JobService
+from craftd.keys.service import KeyService
 from craftd.logs import Log
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
+from craftd.rpc.auth import Gate
 from craftd.rpc.daemon import Daemon
 from craftd.rpc.guard import handlers_of
 from craftd.rpc.images import Images
 from craftd.rpc.jobs import Jobs
+from craftd.rpc.keys import Keys
 from craftd.rpc.loras import Loras
 from craftd.rpc.models import Models
 from craftd.rpc.reflection import LazyReflection
@@ -34,6 +37,7 @@ class Services:
     images: ImageService
     models: ModelService
     loras: LoraService
+    keys: KeyService
     control: Control
     log: Log
 
@@ -42,17 +46,18 @@ class RpcServer:
     """Health says SERVING from `start` to `stop`."""
 
     def __init__(self, services: Services) -> None:
-        self._health = health.aio.HealthServicer()
+        self._health, gate = health.aio.HealthServicer(), Gate(services.keys)
         implementations: list[tuple[Any, object]] = [
             (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
             (images_pb2.DESCRIPTOR, Images(services.images)),
             (models_pb2.DESCRIPTOR, Models(services.models, services.loras)),
             (loras_pb2.DESCRIPTOR, Loras(services.loras, services.models)),
+            (keys_pb2.DESCRIPTOR, Keys(services.keys)),
             (daemon_pb2.DESCRIPTOR, Daemon(services.control, services.log)),
             (health_pb2.DESCRIPTOR, self._health),
         ]
         handlers = [
-            handlers_of(service, implementation)
+            handlers_of(service, implementation, gate, takes_context=implementation is self._health)
             for file, implementation in implementations
             for service in file.services_by_name.values()
         ]

@@ -7,7 +7,11 @@ import secrets
 import apsw
 from craft_protos.reasons import CraftError
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that looks like something else
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that looks like something else
+
+
+# Whose a row is.
+_OWNERS = {"jobs": "owner", "images": "(SELECT owner FROM jobs WHERE jobs.id = images.job_id)"}
 
 
 def new_job_id() -> str:
@@ -20,13 +24,17 @@ def new_image_id() -> str:
     return _random(26)
 
 
-def resolve(connection: apsw.Connection, table: str, prefix: str, unknown: str) -> str:
-    """The one id in `table` that begins with `prefix`. Raises `unknown` (a reason) or AMBIGUOUS_ID."""
+def resolve(connection: apsw.Connection, table: str, prefix: str, unknown: str, owner: str = "") -> str:
+    """The one id in `table` that begins with `prefix`. Raises `unknown` (a reason) or AMBIGUOUS_ID.
+
+    With an owner, what is others' is not there: not even an ambiguity tells of it.
+    """
     noun = table.removesuffix("s")
-    if not prefix or any(character not in _ALPHABET for character in prefix):
+    if not prefix or any(character not in ALPHABET for character in prefix):
         raise CraftError(unknown, f"no {noun} has the id {prefix[:64]!r}", f"see `craft {table} list`")
     found = connection.execute(
-        f"SELECT id FROM {table} WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", (prefix, prefix + "~")
+        f"SELECT id FROM {table} WHERE id >= ?1 AND id < ?2 AND (?3 = '' OR {_OWNERS[table]} = ?3) ORDER BY id LIMIT 2",
+        (prefix, prefix + "~", owner),
     ).fetchall()
     if not found:
         raise CraftError(unknown, f"no {noun} has the id {prefix[:64]!r}", f"see `craft {table} list`")
@@ -38,4 +46,4 @@ def resolve(connection: apsw.Connection, table: str, prefix: str, unknown: str) 
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))

@@ -1,0 +1,242 @@
+"""Keys: made, checked, suspended, banned.
+
+All keys are in memory, so that a request costs no query; the store is written first, and
+what it holds then is what memory holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import time
+import unicodedata
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import apsw
+from craft_protos.config import DEFAULT_TIER, Settings
+from craft_protos.reasons import CraftError, invalid
+
+from craftd.keys import adminfile, table
+from craftd.keys.caller import LOCAL, Caller, Role
+from craftd.keys.failures import Failures
+from craftd.keys.key import Key, Presented, State, new, parse, sha256_of
+from craftd.keys.rates import Rate, Rates
+from craftd.store.database import Database, Work
+
+_log = logging.getLogger("craft.keys")
+_WRITE_USE_EVERY_S = 60.0
+_LONGEST_OWNER = 100
+_FILE_OWNER = "admin"
+_LEAST_WAIT_S = 0.1
+
+
+class KeyService:
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._keys: tuple[Key, ...] = ()
+        self._by_id: dict[str, Key] = {}
+        self._used: dict[str, float] = {}  # not written yet
+        self._failures = Failures(settings.keys.failures_per_minute)
+
+    async def open(self) -> None:
+        """Before anyone calls. Raises CONFIG_INVALID."""
+        await self._change(lambda _: None)
+        if path := self._settings.keys.admin_key_file:
+            await self._register(await asyncio.to_thread(adminfile.load, Path(path)))
+
+    async def run(self) -> None:
+        """Write now and then when keys were last used."""
+        while True:
+            await asyncio.sleep(_WRITE_USE_EVERY_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """What could not be written (a full disk) is written the next time."""
+        used, self._used = self._used, {}
+        try:
+            if used:
+                await self._change(lambda connection: table.note_used(connection, used))
+        except CraftError as exc:
+            self._used = used | self._used
+            _log.error("the keys' last use was not written", extra={"why": exc.message})
+
+    # Who calls
+
+    def authenticate(self, presented: str, peer: str) -> Caller:
+        """`peer`: the address it comes from. Raises UNAUTHENTICATED, RATE_LIMITED, KEY_SUSPENDED, KEY_BANNED."""
+        found = parse(presented)
+        key = self._by_id.get(found.id) if found is not None else None
+        if found is None or key is None or not key.fits(found.secret):
+            raise self._refusal(presented, found, peer)
+        _require_live(key)
+        self._used[key.id] = time.time()
+        return key.caller
+
+    def check(self, caller: Caller) -> None:
+        """Whether the key is still what it was, in a call that lasts. Raises as `authenticate`."""
+        if not caller.key_id:
+            return
+        key = self._by_id.get(caller.key_id)
+        if key is None:
+            raise _unauthenticated("the key was deleted")
+        _require_live(key)
+
+    async def admit(self, caller: Caller) -> Rate:
+        """Count a request. Raises RATE_LIMITED."""
+        if not caller.key_id:
+            return Rate()
+        per_minute = self._settings.tier(caller.tier).requests_per_minute
+        is_within, rate = await self._rates.hit(caller.key_id, per_minute)
+        if not is_within:
+            message = f"this key may send {per_minute} requests a minute"
+            wait_s = max(_LEAST_WAIT_S, rate.reset_s)
+            raise CraftError("RATE_LIMITED", message, "send fewer", retry_after_s=wait_s)
+        return rate
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anyone could call from afar."""
+        return any(key.state is State.ACTIVE for key in self._keys)
+
+    # For admins
+
+    async def create(self, owner: str, role: Role, tier: str = "") -> tuple[Key, str]:
+        """(what is known of the new key, the key itself). Raises INVALID_FIELD, KEY_EXISTS, KEY_BANNED."""
+        owner = _checked_owner(owner)
+        presented, tier = new(), tier or DEFAULT_TIER
+        known = sorted({DEFAULT_TIER, *self._settings.tiers})
+        if tier not in known:
+            raise invalid("tier", f"there is no tier {tier[:64]!r}", f"known: {', '.join(known)}; see docs/keys.md")
+        key = Key(presented.id, owner, role, tier, sha256_of(presented.secret), time.time())
+        await self._change(lambda connection: table.insert(connection, key))
+        _log.info("key created", extra={"key": key.id, "owner": owner, "role": role.value})
+        return key, presented.text
+
+    def list(self) -> list[Key]:
+        """By owner."""
+        return [self._current(key) for key in self._keys]
+
+    async def suspend(self, name: str) -> Key:
+        """By the key's id or its owner. What runs goes on. Raises UNKNOWN_KEY."""
+        return await self._suspend(name, is_suspended=True)
+
+    async def resume(self, name: str) -> Key:
+        """The same key works again. Raises UNKNOWN_KEY, KEY_BANNED."""
+        if (key := self._find(name)).is_banned:
+            raise _banned(key)
+        return await self._suspend(name, is_suspended=False)
+
+    async def ban(self, name: str) -> Key:
+        """The owner, for good. Raises UNKNOWN_KEY."""
+        key = self._find(name)
+        await self._change(lambda connection: table.ban(connection, key.owner))
+        _log.info("owner banned", extra={"key": key.id, "owner": key.owner})
+        return self._find(key.owner)
+
+    async def delete(self, name: str) -> None:
+        """Its owner's jobs and images stay, and so does a ban. Raises UNKNOWN_KEY."""
+        key = self._find(name)
+        if not key.id:
+            raise CraftError("UNKNOWN_KEY", f"{key.owner} is banned and has no key any more", "a ban is for good")
+        await self._change(lambda connection: table.delete(connection, key.id))
+        _log.info("key deleted", extra={"key": key.id, "owner": key.owner})
+
+    async def _suspend(self, name: str, *, is_suspended: bool) -> Key:
+        key = self._find(name)
+        await self._change(lambda connection: table.suspend(connection, key.id, is_suspended))
+        _log.info("key suspended" if is_suspended else "key resumed", extra={"key": key.id, "owner": key.owner})
+        return self._find(key.owner)
+
+    async def _register(self, presented: Presented) -> None:
+        """The file's key is the owner's one: another that he had goes."""
+        known = self._by_id.get(presented.id)
+        if known is not None and known.fits(presented.secret) and known.owner == _FILE_OWNER:
+            return
+        key = Key(presented.id, _FILE_OWNER, Role.ADMIN, DEFAULT_TIER, sha256_of(presented.secret), time.time())
+        await self._change(lambda connection: table.replace(connection, key))
+        _log.info("key of the file registered", extra={"key": key.id, "owner": key.owner})
+
+    @cached_property
+    def _rates(self) -> Rates:
+        return Rates()
+
+    def _find(self, name: str) -> Key:
+        if found := self._by_id.get(name):
+            return self._current(found)
+        owner = _folded(name)
+        for key in self._keys:
+            if _folded(key.owner) == owner:
+                return self._current(key)
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> CraftError:
+        if parse(name) is not None:
+            return CraftError(
+                "UNKNOWN_KEY", "that is a key itself", "give its id or its owner, and keep it to yourself"
+            )
+        near = difflib.get_close_matches(name, [key.owner for key in self._keys], n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `craft keys list`"
+        return CraftError("UNKNOWN_KEY", f"no key has the id or the owner {name[:_LONGEST_OWNER]!r}", hint)
+
+    def _current(self, key: Key) -> Key:
+        return replace(key, last_used_time=self._used.get(key.id, key.last_used_time))
+
+    def _refusal(self, presented: str, found: Presented | None, peer: str) -> CraftError:
+        wait_s = self._failures.note(peer)
+        if wait_s:
+            return CraftError("RATE_LIMITED", "too many wrong keys from here", "wait", retry_after_s=wait_s)
+        if not presented:
+            return _unauthenticated("a key is needed")
+        if found is None:
+            return _unauthenticated("that is no key of craft's, or not all of it")
+        return _unauthenticated("no such key")
+
+    async def _change(self, work: Work[None]) -> None:
+        """Done, in the store and in memory, even when the caller goes away meanwhile."""
+
+        def change(connection: apsw.Connection) -> tuple[Key, ...]:
+            work(connection)
+            return table.load(connection)
+
+        changed = self._database.submit(change)
+        changed.add_done_callback(self._on_changed)
+        await asyncio.shield(changed)
+
+    def _on_changed(self, changed: asyncio.Future[tuple[Key, ...]]) -> None:
+        if not changed.cancelled() and changed.exception() is None:
+            self._keys = changed.result()
+            self._by_id = {key.id: key for key in self._keys if key.id}
+
+
+def _require_live(key: Key) -> None:
+    if key.is_banned:
+        raise _banned(key)
+    if key.is_suspended:
+        raise CraftError("KEY_SUSPENDED", "this key is suspended", "it works again once it is resumed")
+
+
+def _banned(key: Key) -> CraftError:
+    return CraftError("KEY_BANNED", f"the key's owner ({key.owner}) is banned", "a ban is for good")
+
+
+def _unauthenticated(why: str) -> CraftError:
+    return CraftError("UNAUTHENTICATED", why, "put the key that `craft keys create` printed into CRAFT_API_KEY")
+
+
+def _checked_owner(owner: str) -> str:
+    owner = unicodedata.normalize("NFC", owner)
+    if not 0 < len(owner) <= _LONGEST_OWNER or not owner.isprintable() or owner != owner.strip():
+        raise invalid("owner", f"must be 1 to {_LONGEST_OWNER} printable characters", "a name, or an address")
+    if _folded(owner) == LOCAL.owner:
+        raise invalid("owner", f"{owner!r} is who calls through the local socket", "take another name")
+    if parse(owner) is not None:
+        raise invalid("owner", "is a key itself", "keep it to yourself, and take a name")
+    return owner
+
+
+def _folded(owner: str) -> str:
+    return unicodedata.normalize("NFC", owner).casefold()

@@ -1,0 +1,67 @@
+"""The keys' rows. Functions of a connection, to be run by the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import apsw
+from craft_protos.reasons import CraftError
+
+from craftd.keys.caller import Role
+from craftd.keys.key import Key
+
+_BANNED = "EXISTS (SELECT 1 FROM banned_owners WHERE banned_owners.owner = keys.owner COLLATE NOCASE)"
+
+
+def load(connection: apsw.Connection) -> tuple[Key, ...]:
+    """By owner; also those who are banned and have no key."""
+    rows = connection.execute(
+        f"SELECT id, owner, role, tier, secret_sha256, create_time, is_suspended, {_BANNED}, last_used_time FROM keys"
+    )
+    keys = [
+        Key(row[0], row[1], Role(row[2]), row[3], row[4], row[5], bool(row[6]), bool(row[7]), row[8]) for row in rows
+    ]
+    without = connection.execute(
+        "SELECT owner, create_time FROM banned_owners"
+        " WHERE NOT EXISTS (SELECT 1 FROM keys WHERE keys.owner = banned_owners.owner COLLATE NOCASE)"
+    )
+    keys += [Key("", owner, Role.USER, "", b"", banned, is_banned=True) for owner, banned in without]
+    return tuple(sorted(keys, key=lambda key: (key.owner.casefold(), key.owner)))
+
+
+def insert(connection: apsw.Connection, key: Key) -> None:
+    """Raises KEY_BANNED, KEY_EXISTS."""
+    if connection.execute("SELECT 1 FROM banned_owners WHERE owner = ? COLLATE NOCASE", (key.owner,)).get:
+        raise CraftError("KEY_BANNED", f"{key.owner} is banned, and gets no other key", "see `craft keys list`")
+    held = connection.execute("SELECT id FROM keys WHERE owner = ? COLLATE NOCASE", (key.owner,)).get
+    if held is not None:
+        raise CraftError(
+            "KEY_EXISTS", f"{key.owner} has a key already ({held})", f"to give another: craft keys rm {held}"
+        )
+    connection.execute(
+        "INSERT INTO keys (id, owner, role, tier, secret_sha256, create_time) VALUES (?, ?, ?, ?, ?, ?)",
+        (key.id, key.owner, key.role.value, key.tier, key.secret_sha256, key.create_time),
+    )
+
+
+def replace(connection: apsw.Connection, key: Key) -> None:
+    """Instead of whatever key the owner has. Raises KEY_BANNED."""
+    connection.execute("DELETE FROM keys WHERE owner = ? COLLATE NOCASE OR id = ?", (key.owner, key.id))
+    insert(connection, key)
+
+
+def suspend(connection: apsw.Connection, key_id: str, is_suspended: bool) -> None:
+    connection.execute("UPDATE keys SET is_suspended = ? WHERE id = ?", (is_suspended, key_id))
+
+
+def ban(connection: apsw.Connection, owner: str) -> None:
+    connection.execute("INSERT OR IGNORE INTO banned_owners VALUES (?, ?)", (owner, time.time()))
+
+
+def delete(connection: apsw.Connection, key_id: str) -> None:
+    connection.execute("DELETE FROM keys WHERE id = ?", (key_id,))
+
+
+def note_used(connection: apsw.Connection, used: Mapping[str, float]) -> None:
+    connection.executemany("UPDATE keys SET last_used_time = ? WHERE id = ?", [(at, key) for key, at in used.items()])

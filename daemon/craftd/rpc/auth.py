@@ -1,0 +1,108 @@
+"""Who may call which method. Whoever reaches the local socket is admin; from afar a key says who calls."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+from urllib.parse import unquote
+
+import grpc.aio
+from craft_protos.reasons import CraftError
+
+from craftd.keys.caller import LOCAL, Caller
+from craftd.keys.service import KeyService
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Access(enum.Enum):
+    PUBLIC = "anybody"
+    USER = "any key"
+    ADMIN = "admin keys"
+    LOCAL = "the local socket alone"
+
+
+# Every method has its entry: what is not here is refused.
+POLICY: dict[str, Access] = {
+    "grpc.health.v1.Health/Check": Access.PUBLIC,
+    "grpc.health.v1.Health/List": Access.PUBLIC,
+    "grpc.health.v1.Health/Watch": Access.PUBLIC,
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.LOCAL,
+    # Users see their own jobs and images; admins everybody's.
+    "craft.v1.Jobs/CreateJob": Access.USER,
+    "craft.v1.Jobs/PlanJob": Access.USER,
+    "craft.v1.Jobs/GetJob": Access.USER,
+    "craft.v1.Jobs/ListJobs": Access.USER,
+    "craft.v1.Jobs/CancelJob": Access.USER,
+    "craft.v1.Jobs/WatchJob": Access.USER,
+    "craft.v1.Images/GetImage": Access.USER,
+    "craft.v1.Images/ListImages": Access.USER,
+    "craft.v1.Images/DeleteImage": Access.USER,
+    "craft.v1.Training/UploadDataset": Access.USER,
+    "craft.v1.Training/GetDataset": Access.USER,
+    "craft.v1.Training/GetTrainingLog": Access.USER,
+    # Models and LoRAs are everybody's: users use them, and add LoRAs by upload.
+    "craft.v1.Models/ListModels": Access.USER,
+    "craft.v1.Models/GetModel": Access.USER,
+    "craft.v1.Models/ImportModel": Access.ADMIN,
+    "craft.v1.Models/DeleteModel": Access.ADMIN,
+    "craft.v1.Models/LoadModel": Access.ADMIN,
+    "craft.v1.Models/UnloadModel": Access.ADMIN,
+    "craft.v1.Models/SetAlias": Access.ADMIN,
+    "craft.v1.Models/DeleteAlias": Access.ADMIN,
+    "craft.v1.Loras/ListLoras": Access.USER,
+    "craft.v1.Loras/GetLora": Access.USER,
+    "craft.v1.Loras/ImportLora": Access.USER,
+    "craft.v1.Loras/UpdateLora": Access.ADMIN,
+    "craft.v1.Loras/DeleteLora": Access.ADMIN,
+    "craft.v1.Keys/CreateKey": Access.ADMIN,
+    "craft.v1.Keys/ListKeys": Access.ADMIN,
+    "craft.v1.Keys/SuspendKey": Access.ADMIN,
+    "craft.v1.Keys/ResumeKey": Access.ADMIN,
+    "craft.v1.Keys/BanOwner": Access.ADMIN,
+    "craft.v1.Keys/DeleteKey": Access.ADMIN,
+    "craft.v1.Daemon/GetStatus": Access.USER,
+    "craft.v1.Daemon/Shutdown": Access.ADMIN,
+    "craft.v1.Daemon/WatchLogs": Access.ADMIN,
+}
+_ANYBODY = Caller("", LOCAL.role.USER)
+
+
+class Gate:
+    def __init__(self, keys: KeyService) -> None:
+        self._keys = keys
+
+    async def enter(self, method: str, context: Context) -> Caller:
+        """Before a call of SERVICE/METHOD. Raises UNAUTHENTICATED, NOT_ALLOWED, KEY_*, RATE_LIMITED."""
+        if is_local(context):
+            return LOCAL
+        access = POLICY.get(method, Access.LOCAL)
+        if access is Access.PUBLIC:
+            return _ANYBODY
+        caller = self._keys.authenticate(_presented(context), _address(context))
+        await self._keys.admit(caller)
+        if access is Access.LOCAL:
+            raise CraftError("NOT_ALLOWED", f"{method}: through the local socket alone", "call it there")
+        if access is Access.ADMIN:
+            caller.require_admin(method)
+        return caller
+
+    def stay(self, caller: Caller) -> None:
+        """Before each message of a call that lasts: its key may be suspended by now."""
+        self._keys.check(caller)
+
+
+def is_local(context: Context) -> bool:
+    return context.peer().startswith("unix:")
+
+
+def _presented(context: Context) -> str:
+    """From `authorization: Bearer KEY`, or `x-api-key: KEY`; "" where there is none."""
+    given = dict(context.invocation_metadata() or ())
+    scheme, _, key = str(given.get("authorization", "")).partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else str(given.get("x-api-key", ""))
+
+
+def _address(context: Context) -> str:
+    """Of ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
