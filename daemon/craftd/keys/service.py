@@ -98,7 +98,7 @@ class KeyService:
         return rate
 
     @property
-    def has_any(self) -> bool:
+    def has_some(self) -> bool:
         """Whether anyone could call from afar."""
         return any(key.state is State.ACTIVE for key in self._keys)
 
