@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.daemon.harness import Daemon, Home, running
+from tests.lora_files import kohya
 
 
 @pytest.fixture
@@ -31,3 +33,14 @@ def home(make_home: Callable[..., Home]) -> Home:
 async def daemon(home: Home) -> AsyncIterator[Daemon]:
     async with running(home) as one:
         yield one
+
+
+@pytest.fixture
+def file(home: Home) -> Path:
+    """A LoRA's."""
+    return kohya(home.root / "it.safetensors", metadata={"modelspec.trigger_phrase": "sks apple"})
+
+
+@pytest.fixture
+def other(home: Home) -> Path:
+    return kohya(home.root / "other.safetensors", seed=9)
