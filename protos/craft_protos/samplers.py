@@ -35,6 +35,8 @@ SAMPLERS: dict[str, tuple[str, ...]] = {
     "TCD": (),
 }
 
+# Those that a flow-matching model takes: the others assume another kind of noise.
+FLOW = ("Euler", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC")
 
 _SHOWN = 64  # characters of a name that is none
 
