@@ -34,6 +34,7 @@ class _Craft(LazyGroup):
         "lora": ("craft_cli.commands.loras", True),
         "jobs": ("craft_cli.commands.jobs", True),
         "images": ("craft_cli.commands.images", True),
+        "keys": ("craft_cli.commands.keys", True),
         "daemon": ("craft_cli.commands.daemon", True),
         "config": ("craft_cli.commands.config", True),
     }

@@ -6,6 +6,7 @@ The only module that imports grpc.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from craft_protos import (
     images_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
     loras_pb2,
     loras_pb2_grpc,
     models_pb2,
@@ -45,6 +48,7 @@ class Client:
         self._channel = _open(address, ca_file)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._images = images_pb2_grpc.ImagesStub(self._channel)
+        self._keys = keys_pb2_grpc.KeysStub(self._channel)
         self._loras = loras_pb2_grpc.LorasStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
         self._daemon = daemon_pb2_grpc.DaemonStub(self._channel)
@@ -161,6 +165,26 @@ class Client:
     def delete_lora(self, name: str) -> None:
         self._call(self._loras.DeleteLora, loras_pb2.DeleteLoraRequest(lora=name))
 
+    # Keys
+
+    def create_key(self, request: keys_pb2.CreateKeyRequest) -> keys_pb2.CreateKeyResponse:
+        return self._call(self._keys.CreateKey, request)
+
+    def list_keys(self, timeout_s: float = CALL_TIMEOUT_S) -> list[keys_pb2.Key]:
+        return list(self._call(self._keys.ListKeys, keys_pb2.ListKeysRequest(), timeout_s).keys)
+
+    def suspend_key(self, name: str) -> keys_pb2.Key:
+        return self._call(self._keys.SuspendKey, keys_pb2.SuspendKeyRequest(key=name))
+
+    def resume_key(self, name: str) -> keys_pb2.Key:
+        return self._call(self._keys.ResumeKey, keys_pb2.ResumeKeyRequest(key=name))
+
+    def ban_owner(self, name: str) -> keys_pb2.Key:
+        return self._call(self._keys.BanOwner, keys_pb2.BanOwnerRequest(key=name))
+
+    def delete_key(self, name: str) -> None:
+        self._call(self._keys.DeleteKey, keys_pb2.DeleteKeyRequest(key=name))
+
     # Daemon
 
     def status(self, timeout_s: float = CALL_TIMEOUT_S) -> daemon_pb2.DaemonStatus:
@@ -220,7 +244,7 @@ def _open(address: str, ca_file: str) -> grpc.Channel:
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.enable_http_proxy", int(not is_local(address))),
     ]
-    if is_local(address):
+    if address.startswith("unix:") or (is_local(address) and not ca_file):
         return grpc.insecure_channel(address, options=options)
     try:
         roots = Path(ca_file).read_bytes() if ca_file else None
@@ -231,11 +255,11 @@ def _open(address: str, ca_file: str) -> grpc.Channel:
 
 
 def is_local(address: str) -> bool:
-    """A unix socket or the loopback device: no TLS there."""
+    """A unix socket or the loopback device: no TLS there, unless a CA is named."""
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 # What grpc itself says, when no daemon of ours wrote the error.

@@ -1,4 +1,4 @@
-"""Completions that need to ask: models' and LoRAs' names, from a daemon that runs already."""
+"""Completions that need to ask: the names of models, LoRAs and keys, from a daemon that runs already."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def loras(incomplete: str) -> list[str]:
     except CraftError:
         return []
     return [name for name in names if name.startswith(incomplete)]
+
+
+def keys(incomplete: str) -> list[str]:
+    from craft_cli.session import Session
+
+    try:
+        owners = [key.owner for key in Session(autostart=False).client.list_keys(_TIMEOUT_S)]
+    except CraftError:
+        return []
+    return [owner for owner in owners if owner.startswith(incomplete)]
 
 
 def samplers(incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from craft_cli.spec import format_of
 
 if TYPE_CHECKING:
-    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
+    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -189,6 +189,21 @@ def whole_lora(message: loras_pb2.Lora) -> dict[str, Any]:
     }
 
 
+def key(message: keys_pb2.Key) -> dict[str, Any]:
+    """`keys list --json`, one of them."""
+    from craft_protos import keys_pb2
+
+    return {
+        "id": message.id,
+        "owner": message.owner,
+        "role": keys_pb2.KeyRole.Name(message.role).removeprefix("KEY_ROLE_").lower(),
+        "state": keys_pb2.KeyState.Name(message.state).removeprefix("KEY_STATE_").lower(),
+        "tier": message.tier,
+        "create_time": moment(message.create_time),
+        "last_used_time": moment(message.last_used_time),
+    }
+
+
 def status(message: daemon_pb2.DaemonStatus) -> dict[str, Any]:
     """`daemon status --json`."""
     return {
@@ -196,6 +211,7 @@ def status(message: daemon_pb2.DaemonStatus) -> dict[str, Any]:
         "version": message.version,
         "address": message.address,
         "http": message.http or None,
+        "listen": message.listen or None,
         "workers": [worker(one) for one in message.workers],
         "queue": {"queued": message.queued, "running": message.running},
         "draining": message.draining,

@@ -41,6 +41,7 @@ class DaemonStatus:
     draining: bool
     rss_bytes: int
     warnings: tuple[str, ...]
+    listen: str = ""  # the TCP address
 
 
 @dataclass
@@ -82,10 +83,15 @@ class Control:
         self._stop = stop
         self._start_time = time.time()
         self._warnings: list[str] = []
+        self._listen = ""
 
     def warn(self, warning: str) -> None:
         """Have the status say it, as long as this daemon runs; "" is no warning."""
         self._warnings += [warning] if warning else []
+
+    def note_listening(self, address: str) -> None:
+        """At TCP, beside the socket."""
+        self._listen = address
 
     def status(self) -> DaemonStatus:
         vitals = self._supervisor.vitals
@@ -100,6 +106,7 @@ class Control:
             draining=self._dispatcher.is_draining,
             rss_bytes=own_rss_bytes(),
             warnings=(*self._warnings, *(vitals.hello.warnings if vitals is not None else ())),
+            listen=self._listen,
         )
 
     def shutdown(self, *, now: bool, grace_s: float) -> None:

@@ -37,6 +37,7 @@ from craftd.models.residency import Residency
 from craftd.models.service import ModelService
 from craftd.models.verdicts import Verdicts
 from craftd.rpc.server import RpcServer, Services
+from craftd.rpc.tcp import configured
 from craftd.store.database import Database
 from craftd.supervisor.inspector import inspect, inspect_lora
 from craftd.supervisor.local import LocalWorker
@@ -93,7 +94,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     retention = Retention(database, image_files, settings.images)
     loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
     await loras.open()
-    keys = KeyService(database, settings)
+    keys, tcp = KeyService(database, settings), configured(settings.daemon)
     await keys.open()
     parts = Parts(database, images, models, loras, supervisor, hub, settings.daemon)
     dispatcher = Dispatcher(parts)
@@ -104,6 +105,8 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
     jobs = JobService(parts, dispatcher, settings)
     server = RpcServer(Services(jobs, images, models, loras, keys, control, log))
+    if tcp is not None:
+        control.note_listening(server.listen(tcp))
     endpoint.publish(server.bind)
     try:
         await server.start()

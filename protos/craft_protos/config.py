@@ -73,6 +73,9 @@ class Sampler:
         return ""
 
 
+_A_PATH = Form(r"(?s)|/.*", "an absolute path")  # a daemon's folder is /
+
+
 def _setting(default: T, rule: Rule) -> T:
     """A field with its rule."""
     made: T = field(default=default, metadata={"rule": rule})
@@ -84,8 +87,8 @@ class DaemonSettings:
     """[daemon]: the front."""
 
     listen: str = _setting("", Form(r"|(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", "HOST:PORT"))  # TCP, beside the socket
-    tls_cert: str = ""  # PEM files, needed where `listen` is no loopback address
-    tls_key: str = ""
+    tls_cert: str = _setting("", _A_PATH)  # PEM files, needed where `listen` is no loopback address
+    tls_key: str = _setting("", _A_PATH)
     queue_limit: int = _setting(512, Range(1, 1_000_000))
     grace_s: float = _setting(30.0, Range(0, _A_DAY_S))  # how long running jobs may go on at SIGTERM
     lease_s: float = _setting(30.0, Range(0.1, _A_DAY_S))  # a leased job without a watcher is cancelled after this
@@ -142,7 +145,7 @@ class ImageSettings:
 class KeySettings:
     """[keys]: how callers from afar are let in."""
 
-    admin_key_file: str = ""  # holds an admin's key, and is made where it is missing
+    admin_key_file: str = _setting("", _A_PATH)  # holds an admin's key, and is made where it is missing
     failures_per_minute: int = _setting(30, Range(1, 1_000_000))  # wrong keys from one address; then they must wait
 
 
@@ -232,14 +235,27 @@ def _usual_runtime_dir(dirs: PlatformDirs) -> Path:
 
 
 def client(env: Mapping[str, str] | None = None) -> Client:
-    """The client's settings: CRAFT_HOST, CRAFT_API_KEY, CRAFT_CA, CRAFT_AUTOSTART."""
+    """The client's settings: CRAFT_HOST, CRAFT_API_KEY(_FILE), CRAFT_CA, CRAFT_AUTOSTART. Raises CONFIG_INVALID."""
     env = os.environ if env is None else env
     return Client(
         host=env.get("CRAFT_HOST", ""),
-        api_key=env.get("CRAFT_API_KEY", ""),
+        api_key=_api_key(env),
         ca_file=env.get("CRAFT_CA", ""),
         autostart=env.get("CRAFT_AUTOSTART", "1") not in ("0", "no", "false"),
     )
+
+
+def _api_key(env: Mapping[str, str]) -> str:
+    source, key = "CRAFT_API_KEY", env.get("CRAFT_API_KEY", "").strip()
+    if not key and (path := env.get("CRAFT_API_KEY_FILE")):
+        source = path
+        try:
+            key = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise CraftError("CONFIG_INVALID", f"CRAFT_API_KEY_FILE: {path} cannot be read ({exc})") from exc
+    if key and not re.fullmatch(r"[!-~]{1,512}", key):  # what a header may hold
+        raise CraftError("CONFIG_INVALID", f"{source} holds no key", "it is one word: craft_..., of letters and digits")
+    return key
 
 
 def user_config_home(env: Mapping[str, str] | None = None) -> Path:

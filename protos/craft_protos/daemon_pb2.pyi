@@ -119,6 +119,7 @@ class DaemonStatus(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    LISTEN_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     version: _builtins.str
     address: _builtins.str
@@ -128,6 +129,8 @@ class DaemonStatus(_message.Message):
     running: _builtins.int
     draining: _builtins.bool
     rss_bytes: _builtins.int
+    listen: _builtins.str
+    """the TCP address; empty: off"""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -150,10 +153,11 @@ class DaemonStatus(_message.Message):
         draining: _builtins.bool = ...,
         rss_bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        listen: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "http", b"http", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "running", b"running", "start_time", b"start_time", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "http", b"http", "listen", b"listen", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "running", b"running", "start_time", b"start_time", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,7 @@ def status(as_json: bool = _JSON) -> None:
         ["pid", str(message.pid)],
         ["version", message.version],
         ["address", message.address],
+        *([["listens at", message.listen]] if message.listen else []),
         ["up for", units.age_of(message.start_time.seconds)],
         ["memory", units.size(message.rss_bytes)],
         ["queue", f"{message.queued} queued, {message.running} running"],

@@ -19,8 +19,13 @@ class Daemon:
         self._control = control
         self._log = log
 
-    async def GetStatus(self, _request: pb.GetStatusRequest, _: Caller) -> pb.DaemonStatus:
-        return mapping.daemon_status(self._control.status())
+    async def GetStatus(self, _request: pb.GetStatusRequest, caller: Caller) -> pb.DaemonStatus:
+        """Users hear how busy it is; paths of its machine are for admins."""
+        message = mapping.daemon_status(self._control.status())
+        if not caller.is_admin:
+            message.ClearField("address")
+            message.ClearField("warnings")
+        return message
 
     async def Shutdown(self, request: pb.ShutdownRequest, _: Caller) -> pb.ShutdownResponse:
         if not (math.isfinite(request.grace_s) and request.grace_s >= 0):

@@ -217,6 +217,7 @@ def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
         draining=one.draining,
         rss_bytes=one.rss_bytes,
         warnings=one.warnings,
+        listen=one.listen,
     )
 
 

@@ -1,4 +1,4 @@
-"""The gRPC server on the local socket."""
+"""The gRPC server: on the local socket, and on a TCP port for callers with keys."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from craftd.rpc.keys import Keys
 from craftd.rpc.loras import Loras
 from craftd.rpc.models import Models
 from craftd.rpc.reflection import LazyReflection
+from craftd.rpc.tcp import Tcp
 
 _LARGEST_MESSAGE_BYTES = 4 << 20
 _OPTIONS = [("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
@@ -56,15 +57,21 @@ class RpcServer:
             (daemon_pb2.DESCRIPTOR, Daemon(services.control, services.log)),
             (health_pb2.DESCRIPTOR, self._health),
         ]
-        handlers = [
-            handlers_of(service, implementation, gate, takes_context=implementation is self._health)
+        served = [
+            (service, implementation)
             for file, implementation in implementations
             for service in file.services_by_name.values()
         ]
-        self._server = grpc.aio.server(handlers=[*handlers, LazyReflection()], options=_OPTIONS)
+        handlers = [handlers_of(*one, gate, takes_context=one[1] is self._health) for one in served]
+        reflection = LazyReflection([service.full_name for service, _ in served], gate)
+        self._server = grpc.aio.server(handlers=[*handlers, reflection], options=_OPTIONS)
 
     def bind(self, address: str) -> None:
         self._server.add_insecure_port(address)
+
+    def listen(self, tcp: Tcp) -> str:
+        """Beside the socket; the address. Raises CONFIG_INVALID."""
+        return tcp.bind(self._server)
 
     async def start(self) -> None:
         await self._server.start()

@@ -1,0 +1,111 @@
+"""craft keys: who may call from afar, and how much."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+from craft_protos.reasons import CraftError
+
+from craft_cli import completing, errors, output, units
+from craft_cli.parsing import leaf, new_app
+from craft_cli.session import Session
+
+app = new_app(
+    "Give callers from afar their keys, and take them away. A key goes by its id or its owner.",
+    examples=(
+        "Examples:\n  craft keys create --owner alice\n"
+        "  craft keys create --owner ops --admin --json | jq -r .key\n"
+        "  craft keys suspend alice\n"
+        "  craft keys list --json | jq -r '.[] | select(.last_used_time == null).owner'"
+    ),
+)
+
+_KEYS = typer.Argument(..., metavar="ID|OWNER...", help="Keys' ids or owners.", autocompletion=completing.keys)
+_JSON = typer.Option(False, "--json", help="JSON on stdout.")
+
+
+@app.command("create", **leaf("craft keys create --owner alice", "craft keys create --owner alice --tier paying"))
+def create(
+    owner: str = typer.Option(..., "--owner", metavar="NAME", help="Whose it is; an owner has one key."),
+    *,
+    admin: bool = typer.Option(False, "--admin", help="It may do what the local user may, and sees everybody's jobs."),
+    tier: str = typer.Option("", "--tier", help="How much it may ask for; a [tiers.NAME] of the configuration."),
+    as_json: bool = _JSON,
+) -> None:
+    """Make a key. It is shown this once: only a hash of it is kept."""
+    from craft_protos import keys_pb2
+
+    _require_name(owner)
+    role = keys_pb2.KEY_ROLE_ADMIN if admin else keys_pb2.KEY_ROLE_USER
+    made = Session().client.create_key(keys_pb2.CreateKeyRequest(owner=owner, role=role, tier=tier))
+    if as_json:
+        output.print_json({"key": made.secret, "id": made.key.id, "owner": made.key.owner})
+        return
+    output.line(made.secret)
+    errors.remark("craft: it is not shown again; its owner puts it into CRAFT_API_KEY")
+
+
+@app.command("list", **leaf("craft keys list --json | jq -r '.[].owner'"))
+def list_keys(as_json: bool = _JSON) -> None:
+    """List keys, and who is banned."""
+    from craft_cli import drawing, shapes
+
+    keys = drawing.insist(Session(), lambda client: client.list_keys())
+    shown = [shapes.key(key) for key in keys]
+    if as_json:
+        output.print_json(shown)
+        return
+    ages = [units.age_of(key.last_used_time.seconds) if key.last_used_time.seconds else "never" for key in keys]
+    output.print_table(
+        ["id", "owner", "role", "state", "tier", "last used"],
+        [
+            [one["id"] or "-", one["owner"], one["role"], one["state"], one["tier"], age]
+            for one, age in zip(shown, ages, strict=True)
+        ],
+    )
+
+
+@app.command("suspend", **leaf("craft keys suspend alice"))
+def suspend(keys: list[str] = _KEYS) -> None:
+    """Refuse keys from now on, until they are resumed. What they asked for already is still drawn."""
+    client = Session().client
+    for name in _names(keys):
+        output.line(client.suspend_key(name).owner)
+
+
+@app.command("resume", **leaf("craft keys resume alice"))
+def resume(keys: list[str] = _KEYS) -> None:
+    """Let suspended keys work again, unchanged."""
+    client = Session().client
+    for name in _names(keys):
+        output.line(client.resume_key(name).owner)
+
+
+@app.command("ban", **leaf("craft keys ban alice"))
+def ban(keys: list[str] = _KEYS) -> None:
+    """Refuse keys for good: their owners never get others."""
+    client = Session().client
+    for name in _names(keys):
+        output.line(client.ban_owner(name).owner)
+
+
+@app.command("rm", **leaf("craft keys rm alice"))
+def remove(keys: list[str] = _KEYS) -> None:
+    """Delete keys. Their owners may get others, unless they are banned; their jobs and pictures stay."""
+    client = Session().client
+    for name in _names(keys):
+        client.delete_key(name)
+        output.line(name)
+
+
+def _names(keys: list[str]) -> list[str]:
+    for name in keys:
+        _require_name(name)
+    return keys
+
+
+def _require_name(name: str) -> None:
+    """A key in argv is seen by everybody on the machine."""
+    if re.match(r"craft_[0-9a-z]{10}_", name):
+        raise CraftError("USAGE", "that is a key itself", "name it by its id or its owner, and keep it out of commands")
