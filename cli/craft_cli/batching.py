@@ -29,6 +29,7 @@ WINDOW = 64
 _BAD_LINE = (2, 65, 66)
 _HOPELESS = ("DAEMON_UNREACHABLE", "DAEMON_MISSING", "UNAUTHENTICATED", "NOT_ALLOWED", "CONFIG_INVALID")
 _DEFAULT_RETRY_S = 1.0
+_BUSY = ("QUEUE_FULL", "RATE_LIMITED")
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,13 @@ class Batch:
         raise AssertionError("unreachable")
 
     def _submit(self, line: _Line) -> jobs_pb2.Job:
-        """A full queue is no error here: the next place in it is ours."""
+        """A full queue is no error here, nor a key's limit: the next place is ours."""
         assert line.request is not None
         while True:
             try:
                 return drawing.submit(self._session, line.request, may_revive=not self._has_jobs)
             except CraftError as error:
-                if error.reason != "QUEUE_FULL" or self._stop.wait(error.retry_after_s or _DEFAULT_RETRY_S):
+                if error.reason not in _BUSY or self._stop.wait(error.retry_after_s or _DEFAULT_RETRY_S):
                     raise
 
     def _withdraw(self, *, quiet: bool) -> None:

@@ -73,6 +73,9 @@ def follow(session: Session, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
                 if ended:
                     return
         except CraftError as error:
+            if error.reason == "RATE_LIMITED":
+                time.sleep(error.retry_after_s or _PAUSE_S)
+                continue
             if error.reason not in _LOST or losses >= _MAX_LOSSES:
                 raise
             was_stopped = error.reason == "DRAINING"
@@ -109,10 +112,21 @@ def fetch(session: Session, image: images_pb2.Image) -> bytes:
     """The image's file, checked against its sha256."""
     import hashlib
 
-    _, data = insist(session, lambda client: client.get_image(image.id))
+    _, data = _patiently(lambda: insist(session, lambda client: client.get_image(image.id)))
     if image.sha256 and hashlib.sha256(data).hexdigest() != image.sha256:
         raise CraftError("CORRUPT_FILE", f"image {image.id} arrived damaged", f"craft images get {image.id}")
     return data
+
+
+def _patiently(ask: Callable[[], A]) -> A:
+    """What was drawn is fetched, even when the key has sent as many requests as it may."""
+    while True:
+        try:
+            return ask()
+        except CraftError as error:
+            if error.reason != "RATE_LIMITED":
+                raise
+            time.sleep(error.retry_after_s or _PAUSE_S)
 
 
 def require_success(job: jobs_pb2.Job) -> None:

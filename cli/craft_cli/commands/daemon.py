@@ -72,7 +72,7 @@ def status(as_json: bool = _JSON) -> None:
     rows = [
         ["pid", str(message.pid)],
         ["version", message.version],
-        ["address", message.address],
+        *([["address", message.address]] if message.address else []),
         *([["listens at", message.listen]] if message.listen else []),
         ["up for", units.age_of(message.start_time.seconds)],
         ["memory", units.size(message.rss_bytes)],
