@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,12 +15,12 @@ from craft_protos.reasons import CraftError
 from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
 from craftd.jobs import tags
 from craftd.jobs.job import LoraWish
+from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.loras import choosing, names
 from craftd.loras.files import LoraFiles
 from craftd.loras.lora import Linked, Lora, Remote, Source, Upload, Wish
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
-from craftd.rpc.guard import Context
 from craftd.rpc.loras import Loras
 from craftd.store.database import Database
 from craftd.supervisor.findings import LoraFindings
@@ -259,22 +258,20 @@ async def test_a_file_of_the_hub_lies_in_its_cache(database: Database, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("peer", "is_allowed"), [("unix:", True), ("ipv4:127.0.0.1:5", False), ("ipv6:[::1]:5", False)]
+    ("caller", "is_allowed"),
+    [(LOCAL, True), (Caller("ops", Role.ADMIN, "k1"), True), (Caller("alice", Role.USER, "k2"), False)],
 )
-async def test_paths_are_for_callers_on_the_socket(
-    service: LoraService, tmp_path: Path, peer: str, is_allowed: bool
-) -> None:
+async def test_paths_are_for_admins(service: LoraService, tmp_path: Path, caller: Caller, is_allowed: bool) -> None:
     path = kohya(tmp_path / "it.safetensors")
-    context = cast(Context, SimpleNamespace(peer=lambda: peer))
     rpc = Loras(service, cast(ModelService, None))
 
     async def parts() -> AsyncIterator[loras_pb2.ImportLoraRequest]:
         yield loras_pb2.ImportLoraRequest(header={"path": str(path)})
 
     if is_allowed:
-        events = [event async for event in rpc.ImportLora(parts(), context)]
+        events = [event async for event in rpc.ImportLora(parts(), caller)]
         assert events[-1].lora.name == "it"
         return
     with pytest.raises(CraftError) as caught:
-        _ = [event async for event in rpc.ImportLora(parts(), context)]
+        _ = [event async for event in rpc.ImportLora(parts(), caller)]
     assert caught.value.reason == "NOT_ALLOWED" and service.list() == []
