@@ -17,6 +17,8 @@ from craftd.jobs.dispatcher import Dispatcher, Parts
 from craftd.jobs.events import Event, Finished, ImageMade, Snapshot
 from craftd.jobs.job import GenerateSpec, Job, JobRequest, JobView, LoraPlan, Plan, State
 from craftd.jobs.shares import Shares, draining
+from craftd.jobs.tally import Tally
+from craftd.jobs.tally import read as read_tally
 from craftd.keys.caller import Caller
 from craftd.models.model import Model
 from craftd.models.registry import BUILT_IN
@@ -103,6 +105,10 @@ class JobService:
             raise draining()
         finally:
             self._hub.unsubscribe(subscription)
+
+    async def tally(self) -> Tally:
+        """Of everybody's."""
+        return await self._database.run(read_tally)
 
     async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model, tuple[CraftError | None, ...]]:
         """The spec, its model, and for each LoRA why it cannot be used, if it cannot."""

@@ -1,0 +1,126 @@
+"""What Prometheus reads. Each daemon has a registry of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from craft_protos.worker_pb2 import FromWorker
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from craftd.control import Control, DaemonStatus
+from craftd.jobs.job import State
+from craftd.jobs.service import JobService
+from craftd.jobs.tally import Tally
+from craftd.supervisor.supervisor import Supervisor
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+_STEP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
+
+
+class Metrics:
+    def __init__(self, control: Control, jobs: JobService, supervisor: Supervisor) -> None:
+        self._control = control
+        self._jobs = jobs
+        self._registry = CollectorRegistry()
+        self._state = _StateCollector(supervisor)
+        self._registry.register(self._state)
+        ProcessCollector(registry=self._registry)
+        steps = Histogram(
+            "craft_step_seconds",
+            "From one denoising step of an image to its next.",
+            buckets=_STEP_BUCKETS_S,
+            registry=self._registry,
+        )
+        supervisor.listen(StepTimes(steps.observe))
+
+    async def text(self) -> bytes:
+        """In the format of MEDIA_TYPE."""
+        status = self._control.status()
+        stored = await self._jobs.tally()
+        unfinished = {State.QUEUED: status.queued, State.RUNNING: status.running}
+        self._state.show(status, replace(stored, jobs={**stored.jobs, **unfinished}))
+        return generate_latest(self._registry)
+
+
+class _StateCollector(Collector):
+    """The daemon as it was last shown."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._shown: tuple[DaemonStatus, Tally] | None = None
+
+    def show(self, status: DaemonStatus, tally: Tally) -> None:
+        self._shown = (status, tally)
+
+    def collect(self) -> Iterator[Metric]:
+        if self._shown is None:
+            return
+        status, tally = self._shown
+        jobs = GaugeMetricFamily("craft_jobs", "Jobs by state, all that are stored.", labels=["state"])
+        for state, count in tally.jobs.items():
+            jobs.add_metric([state.value.lower()], count)
+        yield jobs
+        yield GaugeMetricFamily("craft_queue_depth", "Jobs that wait for their turn.", status.queued)
+        yield CounterMetricFamily("craft_images", "Images made since the database was.", tally.images_made)
+        yield CounterMetricFamily(
+            "craft_worker_restarts", "Workers that died and were not meant to.", self._supervisor.restarts
+        )
+        yield GaugeMetricFamily("craft_front_memory_bytes", "Resident memory of the daemon.", status.rss_bytes)
+        yield from _worker_families(status)
+        build = GaugeMetricFamily("craft_build_info", "Always 1.", labels=["version"])
+        build.add_metric([status.version], 1)
+        yield build
+
+
+class StepTimes:
+    """Listens to the supervisor, and measures from an image's step to its next. `clock`: seconds."""
+
+    def __init__(self, observe: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._observe = observe
+        self._clock = clock
+        self._last: dict[str, dict[int, float]] = {}  # job -> image -> when its last step came
+
+    def on_ready(self, hello: FromWorker.Hello) -> None:
+        """Nothing of it matters here."""
+
+    def on_frame(self, frame: FromWorker) -> None:
+        match frame.WhichOneof("frame"):
+            case "step":
+                self._on_step(frame.step)
+            case "done":
+                self._last.pop(frame.done.job_id, None)
+            case "failed":
+                self._last.pop(frame.failed.job_id, None)
+
+    def on_death(self, why: str, *, is_planned: bool) -> None:
+        self._last.clear()
+
+    def on_start_failed(self, why: str) -> None:
+        self._last.clear()
+
+    def _on_step(self, step: FromWorker.Step) -> None:
+        images, now = self._last.setdefault(step.job_id, {}), self._clock()
+        if step.index in images:
+            self._observe(now - images[step.index])
+        images[step.index] = now
+
+
+def _worker_families(status: DaemonStatus) -> Iterator[Metric]:
+    workers = GaugeMetricFamily("craft_workers", "Worker processes by what they do.", labels=["device", "state"])
+    memory = GaugeMetricFamily(
+        "craft_worker_memory_bytes", "A worker's memory: resident, and on its device.", labels=["device", "kind"]
+    )
+    calls = CounterMetricFamily(
+        "craft_worker_predict_calls", "Model calls since the worker started.", labels=["device"]
+    )
+    for worker in status.workers:
+        workers.add_metric([worker.device, worker.state.lower()], 1)
+        memory.add_metric([worker.device, "resident"], worker.rss_bytes)
+        memory.add_metric([worker.device, "device"], worker.device_bytes)
+        calls.add_metric([worker.device], worker.predict_calls)
+    yield from (workers, memory, calls)

@@ -1,0 +1,1 @@
+"""The page at `/`: a few static files and what sends them."""

@@ -1,0 +1,44 @@
+// Calls to the daemon, with the key.
+
+import { recall } from "./memory.js";
+
+/** Why a call failed, in the daemon's own words. `status` 0: it did not answer. */
+export class Problem extends Error {
+  constructor(status, { detail = "", hint = "", code = "", field = "" } = {}) {
+    super(detail || `The answer was ${status}.`);
+    Object.assign(this, { status, hint, code, field });
+  }
+
+  /** The key does not open anything (any more). */
+  get isAboutKey() {
+    return this.status === 401 || this.code === "KEY_SUSPENDED" || this.code === "KEY_BANNED";
+  }
+
+  get isPassing() {
+    return this.status === 0 || this.status === 503;
+  }
+}
+
+export async function call(path, { method = "GET", body, signal, key = recall("key") } = {}) {
+  const headers = { "X-API-Key": key ?? "" };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, credentials: "omit" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "craft does not answer.", hint: "Is it running? craft daemon status tells." });
+  }
+  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  return response;
+}
+
+export async function get(path) {
+  return (await call(path)).json();
+}
+
+/** A name for a request that nobody else has: the same name again makes no second job. */
+export function newRequestId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

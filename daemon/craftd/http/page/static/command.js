@@ -1,0 +1,37 @@
+// The line that draws the same picture from a terminal.
+
+/** As one word for a POSIX shell. */
+export function quoted(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** `spec`: as a job has it, every field resolved. */
+export function commandOf(spec) {
+  const words = ["-m", quoted(spec.model)];
+  for (const lora of spec.loras) words.push("-l", quoted(`${lora.name}:${lora.weight}`));
+  words.push("-W", spec.width, "-H", spec.height, "-s", spec.steps, "-g", spec.guidance_scale);
+  if (spec.sampler) words.push("--sampler", quoted(spec.sampler));
+  words.push("--seed", spec.seed);
+  if (spec.negative_prompt) words.push(`--negative=${quoted(spec.negative_prompt)}`);
+  if (spec.lora_missing === "skip") words.push("--lora-missing", "skip");
+  if (spec.prompt === "-") return `printf %s - | craft generate ${words.join(" ")}`;
+  if (spec.prompt.startsWith("-")) return `craft generate ${words.join(" ")} -- ${quoted(spec.prompt)}`;
+  return `craft generate ${quoted(spec.prompt)} ${words.join(" ")}`;
+}
+
+/** Where the clipboard may not be written (a page without TLS), the old way. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "unseen";
+    document.body.append(area);
+    area.select();
+    const isDone = document.execCommand("copy");
+    area.remove();
+    return isDone;
+  }
+}

@@ -1,0 +1,219 @@
+// What to draw: the form's fields, filled from what the chosen model can.
+
+import { $, make, show, tellProblem } from "./dom.js";
+import { keep, recall } from "./memory.js";
+
+const SHAPES = [["Square", 1, 1], ["Portrait 3:4", 3, 4], ["Portrait 9:16", 9, 16], ["Landscape 4:3", 4, 3], ["Landscape 16:9", 16, 9]];
+const PLAIN = ["prompt", "negative_prompt", "count", "width", "height", "steps", "guidance_scale", "sampler", "seed"];
+const SEED_LIMIT = 2 ** 53;
+
+export class Form {
+  #choices;
+  #loras = []; // [{lora, weight}], as chosen
+
+  constructor(onSubmit) {
+    $("wish").addEventListener("submit", (event) => {
+      event.preventDefault();
+      onSubmit();
+    });
+    $("wish").addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("wish").requestSubmit();
+    });
+    $("wish").addEventListener("input", () => this.#keep());
+    $("model").addEventListener("change", () => this.#onModel());
+    $("size").addEventListener("change", () => this.#onSize());
+    $("lora-add").addEventListener("click", () => this.#addChosenLora());
+    $("shortcut").textContent = /Mac|iP(hone|ad)/.test(navigator.platform) ? "⌘⏎" : "Ctrl ⏎";
+    show($("shortcut"), matchMedia("(hover: hover)").matches);
+  }
+
+  /** `choices`: as GET /choices has them. What was in the form when it was left comes back. */
+  fill(choices) {
+    this.#choices = choices;
+    $("model").replaceChildren(...choices.models.map((model) => new Option(model.name, model.name)));
+    $("count").max = choices.limits.max_count;
+    $("steps").max = choices.limits.max_steps;
+    $("prompt").maxLength = $("negative_prompt").maxLength = choices.limits.max_prompt_chars;
+    $("model").value = choices.default_model;
+    if (!this.model) $("model").selectedIndex = 0;
+    this.#onModel();
+    const kept = recall("form");
+    if (kept) this.restore(kept);
+  }
+
+  get model() {
+    return this.#choices.models.find((model) => model.name === $("model").value);
+  }
+
+  /** The body of POST /jobs. Empty fields are the model's own. Throws {message, hint, field}. */
+  value() {
+    const wish = { model: $("model").value, loras: this.#loras.map(({ lora, weight }) => ({ lora: lora.id, weight })) };
+    for (const name of PLAIN) {
+      const text = $(name).value;
+      if (["prompt", "negative_prompt", "sampler"].includes(name)) wish[name] = text;
+      else if (text.trim() || $(name).validity.badInput) wish[name] = number(name, text);
+    }
+    if (!wish.prompt.trim()) throw { message: "The prompt is empty.", hint: "Say what to draw.", field: "prompt" };
+    return wish;
+  }
+
+  /** Fill in what a picture was made from: as value() gives it, or as a job's spec has it. */
+  restore(wish) {
+    if (this.#choices.models.some((model) => model.name === wish.model)) {
+      $("model").value = wish.model;
+      this.#onModel();
+    }
+    for (const name of PLAIN) if (wish[name] !== undefined) $(name).value = wish[name];
+    if (!$("sampler").value) $("sampler").value = this.model?.defaults.sampler ?? "";
+    this.#loras = [];
+    for (const use of wish.loras ?? []) {
+      const lora = this.model?.loras.find((one) => one.id === (use.lora ?? use.id));
+      if (lora) this.#loras.push({ lora, weight: use.weight });
+    }
+    this.#showLoras();
+    this.#showSize();
+    this.#keep();
+  }
+
+  showPrompt(text) {
+    $("prompt").value = text;
+    this.#keep();
+  }
+
+  tell(problem) {
+    for (const control of $("wish").querySelectorAll("[aria-invalid]")) {
+      control.removeAttribute("aria-invalid");
+      control.removeAttribute("aria-describedby");
+    }
+    tellProblem($("wish-error"), problem);
+    const control = problem?.field && $("wish").elements.namedItem(problem.field);
+    if (control instanceof Element) {
+      control.setAttribute("aria-invalid", "true");
+      control.setAttribute("aria-describedby", "wish-error");
+      if (control.closest("[hidden]")) this.#openCustomSize();
+      control.focus();
+    }
+  }
+
+  set isBusy(isBusy) {
+    $("generate").setAttribute("aria-disabled", isBusy);
+  }
+
+  get isBusy() {
+    return $("generate").getAttribute("aria-disabled") === "true";
+  }
+
+  #keep() {
+    const kept = { model: $("model").value, loras: this.#loras.map(({ lora, weight }) => ({ id: lora.id, weight })) };
+    for (const name of PLAIN) kept[name] = $(name).value;
+    keep("form", kept);
+  }
+
+  #onModel() {
+    const model = this.model;
+    if (!model) return;
+    const { defaults } = model;
+    $("sampler").replaceChildren(...model.samplers.map((name) => new Option(name, name)));
+    for (const name of ["width", "height", "steps", "guidance_scale", "sampler"]) $(name).value = defaults[name];
+    $("width").step = $("height").step = model.granularity;
+    $("width").min = $("height").min = model.granularity;
+    $("size").replaceChildren(...sizesOf(model).map(([name, w, h]) => new Option(`${name}, ${w} × ${h}`, `${w}x${h}`)));
+    $("size").append(new Option("Another…", ""));
+    this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
+    this.#showLoras();
+    this.#showSize();
+    show($("examples"), model.built_in);
+  }
+
+  #showSize() {
+    $("size").value = `${$("width").value}x${$("height").value}`;
+    if ($("size").selectedIndex < 0) $("size").value = "";
+    for (const field of document.querySelectorAll(".custom")) show(field, !$("size").value);
+  }
+
+  #onSize() {
+    if ($("size").value) [$("width").value, $("height").value] = $("size").value.split("x");
+    for (const field of document.querySelectorAll(".custom")) show(field, !$("size").value);
+  }
+
+  #openCustomSize() {
+    $("size").value = "";
+    this.#onSize();
+  }
+
+  // LoRAs
+
+  #addChosenLora() {
+    const lora = this.model.loras.find((one) => one.id === $("lora").value);
+    if (!lora) return;
+    this.#loras.push({ lora, weight: lora.weight });
+    this.#showLoras();
+    this.#keep();
+    $("lora-list").lastElementChild.querySelector("input").focus();
+  }
+
+  #removeLora(lora) {
+    this.#loras = this.#loras.filter((one) => one.lora !== lora);
+    this.#showLoras();
+    this.#keep();
+    $("lora").focus();
+  }
+
+  #showLoras() {
+    const fitting = this.model?.loras ?? [];
+    const left = fitting.filter((lora) => !this.#loras.some((one) => one.lora.id === lora.id));
+    $("lora-list").replaceChildren(...this.#loras.map((use) => this.#row(use)));
+    $("lora").replaceChildren(...left.map((lora) => new Option(lora.name, lora.id)));
+    show($("lora-more"), left.length > 0);
+    show($("lora-none"), fitting.length === 0);
+  }
+
+  #row(use) {
+    const { lora } = use;
+    const remove = make("button", { type: "button", className: "quiet", textContent: "Remove" });
+    remove.setAttribute("aria-label", `Remove ${lora.name}`);
+    remove.addEventListener("click", () => this.#removeLora(lora));
+    const range = make("input", { type: "range", min: 0, max: 2, step: 0.05, value: use.weight });
+    const exact = make("input", { type: "number", min: -10, max: 10, step: 0.05, value: use.weight });
+    range.setAttribute("aria-label", `Weight of ${lora.name}`);
+    exact.setAttribute("aria-label", `Weight of ${lora.name}, exactly`);
+    range.addEventListener("input", () => (use.weight = Number((exact.value = range.value))));
+    exact.addEventListener("input", () => (use.weight = Number((range.value = exact.value) && exact.value)));
+    const row = make("li", {}, make("span", { className: "name", textContent: lora.name }), remove,
+      make("div", { className: "weight" }, range, exact));
+    if (lora.trigger) row.append(this.#triggerButton(lora));
+    return row;
+  }
+
+  #triggerButton({ trigger }) {
+    const button = make("button", { type: "button", className: "trigger", textContent: `Add “${trigger}” to the prompt` });
+    button.addEventListener("click", () => {
+      const prompt = $("prompt").value.trim();
+      if (!prompt.toLowerCase().includes(trigger.toLowerCase())) this.showPrompt(prompt ? `${prompt}, ${trigger}` : trigger);
+      $("prompt").focus();
+    });
+    return button;
+  }
+}
+
+function number(name, text) {
+  const value = Number(text);
+  const isWhole = name !== "guidance_scale";
+  if (!text.trim() || !Number.isFinite(value) || (isWhole && !Number.isInteger(value)) || (name === "seed" && (value < 0 || value >= SEED_LIMIT))) {
+    const kind = name === "seed" ? "a whole number from 0 to 2^53" : isWhole ? "a whole number" : "a number";
+    throw { message: `${$(name).labels[0].textContent.trim()} must be ${kind}.`, hint: "", field: name };
+  }
+  return value;
+}
+
+/** The model's own pixels in several shapes, sides as it takes them. */
+function sizesOf({ defaults, granularity }) {
+  const area = defaults.width * defaults.height;
+  const sizes = [["Default", defaults.width, defaults.height]];
+  for (const [name, across, down] of SHAPES) {
+    const unit = Math.sqrt(area / (across * down));
+    const [width, height] = [across, down].map((part) => Math.max(1, Math.round((part * unit) / granularity)) * granularity);
+    if (!sizes.some(([, w, h]) => w === width && h === height)) sizes.push([name, width, height]);
+  }
+  return sizes;
+}

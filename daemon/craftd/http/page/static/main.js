@@ -1,0 +1,172 @@
+// The page: a key, a form, a stage, a gallery. A job outlives the page: its id is kept, and its events
+// are watched again after a reload.
+
+import { call, get, newRequestId, Problem } from "./api.js";
+import { $, make, show, tellProblem } from "./dom.js";
+import { Form } from "./form.js";
+import { Gallery } from "./gallery.js";
+import { forget, keep, recall } from "./memory.js";
+import { releaseAll } from "./pictures.js";
+import { Stage } from "./stage.js";
+import { watch } from "./stream.js";
+
+const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
+
+const form = new Form(() => generate());
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec) });
+const gallery = new Gallery((image) => present(image));
+let watching = new AbortController();
+
+// The key
+
+async function enter(key) {
+  const choices = await (await call("/choices", { key })).json();
+  keep("key", key);
+  show($("entrance"), false);
+  show($("account"), true);
+  show($("studio"), true);
+  $("owner").textContent = choices.owner;
+  form.fill(choices);
+  $("prompt").focus({ preventScroll: true });
+  const job = recall("job");
+  if (job) follow(job);
+  await gallery.load();
+}
+
+function leave(problem) {
+  watching.abort();
+  forget("key", "job");
+  if (!problem) forget("form");
+  stage.clear();
+  gallery.clear();
+  releaseAll();
+  form.isBusy = false;
+  show($("account"), false);
+  show($("studio"), false);
+  show($("entrance"), true);
+  tellProblem($("key-error"), problem);
+  $("key").value = "";
+  $("key").focus();
+}
+
+/** An error of any call; those about the key end the visit. */
+function onProblem(error, tell) {
+  if (error instanceof Problem && error.isAboutKey) leave(error);
+  else if (error instanceof Problem || error.message) tell(error);
+}
+
+$("key-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  tellProblem($("key-error"), null);
+  try {
+    await enter($("key").value.trim());
+    $("key").value = "";
+  } catch (error) {
+    tellProblem($("key-error"), error);
+    $("key").focus();
+  }
+});
+
+$("sign-out").addEventListener("click", () => leave(null));
+
+// A job
+
+async function generate() {
+  if (form.isBusy) return;
+  form.tell(null);
+  try {
+    const wish = form.value();
+    form.isBusy = true;
+    const job = await (await call("/jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
+    keep("job", job.id);
+    $("stage").scrollIntoView({ block: "nearest", behavior: isCalm() ? "auto" : "smooth" });
+    follow(job.id);
+  } catch (error) {
+    form.isBusy = false;
+    onProblem(error, (problem) => form.tell(problem));
+  }
+}
+
+/** Show the job until its end, through reloads and broken connections. */
+async function follow(jobId) {
+  watching.abort();
+  watching = new AbortController();
+  const { signal } = watching;
+  form.isBusy = true;
+  try {
+    for await (const event of watch(jobId, signal)) if (!signal.aborted) on(event);
+  } catch (error) {
+    forget("job");
+    onProblem(error, (problem) => (problem.code === "UNKNOWN_JOB" ? stage.clear() : stage.fail(problem)));
+  }
+  if (!signal.aborted) form.isBusy = false;
+}
+
+function on({ name, data }) {
+  switch (name) {
+    case "snapshot": return stage.begin(data);
+    case "queued": return stage.queued(data.position, data.why);
+    case "loading": return stage.loading(data.model, data.bytes_done, data.bytes_total);
+    case "started": return stage.say(data.notice || "Drawing…");
+    case "step": return stage.step(data.index, data.step, data.of, data.preview);
+    case "lost": return stage.say("The connection was lost; trying again…");
+    case "image":
+      gallery.add(data);
+      return stage.image(data);
+    case "finished":
+      if (data.state === "CANCELLED") forget("job");
+      return stage.finish(data);
+  }
+}
+
+async function cancel() {
+  const job = recall("job");
+  if (!job) return;
+  stage.say("Cancelling…");
+  try {
+    await call(`/jobs/${job}`, { method: "DELETE" });
+  } catch (error) {
+    if (error.code !== "JOB_FINISHED") onProblem(error, (problem) => stage.fail(problem));
+  }
+}
+
+// A picture of the past
+
+function present(image) {
+  if (form.isBusy) {
+    watching.abort(); // the job goes on, and its pictures come into the gallery when it is looked at again
+    form.isBusy = false;
+  }
+  forget("job");
+  stage.present(image.generate, image);
+  $("stage").scrollIntoView({ block: "start", behavior: isCalm() ? "auto" : "smooth" });
+}
+
+function useAgain(spec) {
+  form.restore({ ...spec, count: 1 });
+  $("prompt").focus();
+}
+
+function isCalm() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
+$("examples").append(...EXAMPLES.map((text) => {
+  const button = make("button", { type: "button", textContent: text });
+  button.addEventListener("click", () => {
+    form.showPrompt(text);
+    generate();
+  });
+  return button;
+}));
+
+const kept = recall("key");
+if (!kept) leave(null);
+else enter(kept).catch((error) => (error.isAboutKey ? leave(error) : waitForDaemon(error)));
+
+/** The daemon is away: say so, and look again. */
+function waitForDaemon(error) {
+  show($("entrance"), true);
+  tellProblem($("key-error"), error);
+  setTimeout(() => location.reload(), 5000);
+}

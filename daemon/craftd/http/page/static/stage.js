@@ -1,0 +1,208 @@
+// Where a job's pictures appear: its progress while it runs, then the picture with what it was made from.
+
+import { commandOf, copy } from "./command.js";
+import { $, make, show, tellProblem } from "./dom.js";
+import { pictureUrl } from "./pictures.js";
+
+const EXTENSIONS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
+
+export class Stage {
+  #spec = null; // of the job on show
+  #tiles = new Map(); // index -> {button, image, step}
+  #shown = null; // {spec, image} of the picture whose facts are shown
+  #phase = "";
+
+  constructor({ onCancel, onAgain }) {
+    $("cancel").addEventListener("click", onCancel);
+    $("again").addEventListener("click", () => onAgain(this.#shown.spec));
+    $("copy").addEventListener("click", () => this.#copy());
+  }
+
+  clear() {
+    this.#tiles.clear();
+    $("tiles").replaceChildren();
+    tellProblem($("stage-error"), null);
+    for (const id of ["tiles", "progress", "result"]) show($(id), false);
+    show($("blank"), true);
+  }
+
+  /** A job as a snapshot has it. */
+  begin(job) {
+    this.clear();
+    this.#spec = job.generate;
+    this.#phase = "";
+    const { width, height, count } = job.generate;
+    this.#frame(width, height, count);
+    for (let index = 0; index < count; index++) this.#addTile(index);
+    show($("blank"), false);
+    show($("tiles"), true);
+    show($("progress"), true);
+    show($("cancel"), true);
+    for (const image of job.images) this.image(image);
+    this.queued(job.position, "");
+    if (job.state === "RUNNING") this.say("Drawing…");
+  }
+
+  queued(position, why) {
+    const ahead = position > 1 ? `${position} jobs ahead` : position === 1 ? "1 job ahead" : "";
+    const waiting = [ahead, why].filter(Boolean).join(", ");
+    this.say(waiting ? `Waiting: ${waiting}` : "Waiting to begin…");
+    this.#meter(null);
+  }
+
+  loading(model, done, total) {
+    const share = total ? ` ${Math.floor((100 * done) / total)} %` : "";
+    this.say(`Loading ${model}${share}`, `Loading ${model}`);
+    this.#meter(total ? done / total : null);
+  }
+
+  step(index, step, of, preview) {
+    const tile = this.#tiles.get(index);
+    if (!tile || tile.isDrawn) return;
+    Object.assign(tile, { step, of });
+    tile.button.classList.replace("waiting", "drawing");
+    tile.button.style.setProperty("--done", step / of);
+    if (preview) tile.picture.src = `data:image/jpeg;base64,${preview}`;
+    this.#showSteps();
+  }
+
+  image(image) {
+    const tile = this.#tiles.get(image.index);
+    if (!tile || tile.isDrawn) return;
+    tile.isDrawn = true;
+    tile.step = tile.of = this.#spec.steps;
+    const spec = { ...this.#spec, seed: image.seed };
+    pictureUrl(image.id).then((url) => this.#hang(tile, url, spec, image), (problem) => this.fail(problem));
+    this.#showSteps();
+  }
+
+  /** The job's end. */
+  finish(job) {
+    for (const image of job.images) this.image(image);
+    const hadFocus = $("progress").contains(document.activeElement);
+    show($("progress"), false);
+    for (const [index, tile] of this.#tiles) if (!tile.isDrawn) this.#dropTile(index);
+    if (!this.#tiles.size) show($("tiles"), false);
+    if (hadFocus) (job.images.length ? $("save") : $("generate")).focus();
+    if (job.state === "SUCCEEDED") this.#announce(job.images.length > 1 ? `${job.images.length} pictures are done.` : "The picture is done.");
+    else this.#tellEnd(job);
+  }
+
+  fail(problem) {
+    show($("progress"), false);
+    tellProblem($("stage-error"), problem);
+  }
+
+  /** A picture of the past. */
+  present(spec, image) {
+    this.clear();
+    this.#spec = spec;
+    this.#frame(image.width, image.height, 1);
+    this.#addTile(image.index);
+    show($("blank"), false);
+    show($("tiles"), true);
+    this.image(image);
+  }
+
+  /** What happens now, for eyes; `coarse` is what ears get, and only when it changes. */
+  say(text, coarse = text) {
+    $("doing").textContent = text;
+    if (coarse !== this.#phase) this.#announce((this.#phase = coarse));
+  }
+
+  #announce(text) {
+    $("said").textContent = text;
+  }
+
+  #showSteps() {
+    const tiles = [...this.#tiles.values()];
+    const done = tiles.reduce((sum, tile) => sum + (tile.step ?? 0), 0);
+    const all = this.#spec.steps * tiles.length;
+    const current = Math.max(...tiles.map((tile) => tile.step ?? 0));
+    const drawn = tiles.filter((tile) => tile.isDrawn).length;
+    const many = tiles.length > 1 ? `, ${drawn} of ${tiles.length} done` : "";
+    this.say(`Step ${current} of ${this.#spec.steps}${many}`, `Drawing, ${Math.floor((4 * done) / all) * 25} %`);
+    this.#meter(done / all);
+  }
+
+  #meter(share) {
+    if (share === null) $("meter").removeAttribute("value");
+    else $("meter").value = share;
+  }
+
+  #frame(width, height, count) {
+    const side = Math.min(1.75 * width, (1.75 * width * 576) / height / 1.75, 640);
+    $("tiles").classList.toggle("many", count > 1);
+    $("tiles").style.setProperty("--ratio", width / height);
+    $("tiles").style.setProperty("--side", count > 1 ? `${Math.min(side, 256)}px` : `${Math.max(160, Math.min(side, 1.75 * width))}px`);
+  }
+
+  #addTile(index) {
+    const picture = make("img", { alt: "" });
+    show(picture, false);
+    picture.addEventListener("load", () => show(picture, true));
+    const button = make("button", { type: "button", className: "tile waiting", disabled: true }, picture);
+    button.setAttribute("aria-label", `Picture ${index + 1}`);
+    $("tiles").append(make("li", {}, button));
+    this.#tiles.set(index, { button, picture });
+  }
+
+  #dropTile(index) {
+    this.#tiles.get(index).button.parentElement.remove();
+    this.#tiles.delete(index);
+  }
+
+  #hang({ button, picture }, url, spec, image) {
+    if (!button.isConnected) return;
+    picture.src = url;
+    picture.alt = spec.prompt;
+    button.className = "tile drawn";
+    button.disabled = this.#tiles.size < 2;
+    button.setAttribute("aria-label", `Picture ${image.index + 1}, seed ${image.seed}: ${spec.prompt.slice(0, 200)}`);
+    button.addEventListener("click", () => this.#showFacts(button, url, spec, image));
+    if (!this.#shown?.button.isConnected) this.#showFacts(button, url, spec, image);
+  }
+
+  #showFacts(button, url, spec, image) {
+    this.#shown?.button.removeAttribute("aria-current");
+    if (this.#tiles.size > 1) button.setAttribute("aria-current", "true");
+    this.#shown = { button, spec };
+    $("caption").textContent = spec.prompt;
+    const loras = spec.loras.map(({ name, weight }) => `${name}:${weight}`).join(", ");
+    const facts = {
+      Seed: image.seed,
+      Model: spec.model,
+      LoRAs: loras,
+      Size: `${image.width} × ${image.height}`,
+      Steps: spec.steps,
+      Guidance: spec.guidance_scale,
+      Sampler: spec.sampler,
+      "Left out": spec.negative_prompt,
+    };
+    const known = Object.entries(facts).filter(([, value]) => value !== "" && value !== undefined);
+    $("facts").replaceChildren(...known.map(([name, value]) =>
+      make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
+    $("command").textContent = commandOf(spec);
+    $("save").href = url;
+    $("save").download = `craft-${image.seed}.${EXTENSIONS[image.media_type] ?? "png"}`;
+    show($("result"), true);
+  }
+
+  #tellEnd(job) {
+    if (job.state === "CANCELLED" && job.error?.reason === "CANCELLED" && !job.images.length) {
+      this.clear();
+      $("said").textContent = "Cancelled.";
+    } else if (job.error && job.state !== "CANCELLED") {
+      tellProblem($("stage-error"), job.error);
+    } else {
+      this.#announce("Cancelled.");
+    }
+  }
+
+  async #copy() {
+    const isDone = await copy($("command").textContent);
+    $("copy").textContent = isDone ? "Copied" : "Select it";
+    this.#announce(isDone ? "Copied." : "It could not be copied.");
+    setTimeout(() => ($("copy").textContent = "Copy"), 2000);
+  }
+}

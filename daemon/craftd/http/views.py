@@ -1,0 +1,185 @@
+"""Jobs and images as JSON, under the names that `craft --json` has."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from craft_protos.reasons import CraftError
+from pydantic import BaseModel
+
+from craftd.images.image import Image
+from craftd.jobs.job import GenerateSpec, JobView, State
+
+_MOMENT = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class LoraView(BaseModel):
+    """A LoRA of a picture."""
+
+    id: str
+    name: str
+    sha256: str
+    weight: float
+
+
+class SpecView(BaseModel):
+    """What is drawn, every field resolved."""
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: int
+    count: int
+    sampler: str
+    format: str
+    deterministic: bool
+    loras: list[LoraView]
+    lora_missing: str
+
+    @classmethod
+    def of(cls, spec: GenerateSpec) -> SpecView:
+        return cls(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            model=spec.model,
+            width=spec.width,
+            height=spec.height,
+            steps=spec.steps,
+            guidance_scale=spec.guidance_scale,
+            seed=spec.seed,
+            count=spec.count,
+            sampler=spec.sampler,
+            format=spec.format,
+            deterministic=spec.deterministic,
+            loras=[LoraView(id=use.lora, name=use.name, sha256=use.sha256, weight=use.weight) for use in spec.loras],
+            lora_missing=spec.lora_missing,
+        )
+
+
+class ImageView(BaseModel):
+    id: str
+    job: str
+    index: int
+    seed: int
+    sha256: str
+    media_type: str
+    width: int
+    height: int
+    size_bytes: int
+    create_time: str
+    model: str
+    prompt: str
+
+    @classmethod
+    def of(cls, one: Image) -> ImageView:
+        return cls.model_validate(_fields(one))
+
+
+class WholeImageView(ImageView):
+    """With what it was made from; `provenance` is what the file carries too."""
+
+    provenance: dict[str, object]
+    generate: SpecView | None
+
+    @classmethod
+    def of_made(cls, one: Image, spec: GenerateSpec | None) -> WholeImageView:
+        generate = None if spec is None else SpecView.of(spec).model_copy(update={"seed": one.seed, "count": 1})
+        return cls.model_validate({**_fields(one), "provenance": _parsed(one.provenance), "generate": generate})
+
+
+class ErrorView(BaseModel):
+    reason: str
+    message: str
+    hint: str
+
+    @classmethod
+    def of(cls, error: CraftError) -> ErrorView:
+        return cls(reason=error.reason, message=error.message, hint=error.hint)
+
+
+class TimingsView(BaseModel):
+    """Seconds."""
+
+    queued_s: float
+    load_s: float
+    denoise_s: float
+    total_s: float
+
+
+class JobOut(BaseModel):
+    id: str
+    state: State
+    attempts: int
+    position: int
+    priority: str
+    lease: bool
+    public: bool
+    create_time: str
+    start_time: str | None
+    finish_time: str | None
+    images: list[ImageView]
+    error: ErrorView | None
+    generate: SpecView | None
+    timings: TimingsView
+
+    @classmethod
+    def of(cls, view: JobView) -> JobOut:
+        job = view.job
+        error = None if job.error is None else CraftError(job.error.reason, job.error.message, job.error.hint)
+        return cls(
+            id=job.id,
+            state=job.state,
+            attempts=job.attempts,
+            position=view.position,
+            priority=job.priority.name.lower(),
+            lease=job.lease,
+            public=job.public,
+            create_time=moment(job.create_time),
+            start_time=None if job.start_time is None else moment(job.start_time),
+            finish_time=None if job.finish_time is None else moment(job.finish_time),
+            images=[ImageView.of(image) for image in view.images],
+            error=None if error is None else ErrorView.of(error),
+            generate=SpecView.of(job.spec) if isinstance(job.spec, GenerateSpec) else None,
+            timings=TimingsView(
+                queued_s=round(job.queued_s, 6),
+                load_s=round(job.load_s, 6),
+                denoise_s=round(job.denoise_s, 6),
+                total_s=round(job.total_s, 6),
+            ),
+        )
+
+
+def moment(seconds: float) -> str:
+    """RFC 3339, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime(_MOMENT)
+
+
+def _fields(one: Image) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "job": one.job_id,
+        "index": one.index,
+        "seed": one.seed,
+        "sha256": one.sha256,
+        "media_type": one.media_type,
+        "width": one.width,
+        "height": one.height,
+        "size_bytes": one.size_bytes,
+        "create_time": moment(one.create_time),
+        "model": one.model,
+        "prompt": one.prompt,
+    }
+
+
+def _parsed(provenance: str) -> dict[str, object]:
+    """{} where it is none."""
+    try:
+        known = json.loads(provenance)
+    except ValueError:
+        return {}
+    return known if isinstance(known, dict) else {}
