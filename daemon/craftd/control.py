@@ -42,6 +42,7 @@ class DaemonStatus:
     rss_bytes: int
     warnings: tuple[str, ...]
     listen: str = ""  # the TCP address
+    http: str = ""  # its URL
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Control:
         self._start_time = time.time()
         self._warnings: list[str] = []
         self._listen = ""
+        self._http = ""
 
     def warn(self, warning: str) -> None:
         """Have the status say it, as long as this daemon runs; "" is no warning."""
@@ -92,6 +94,9 @@ class Control:
     def note_listening(self, address: str) -> None:
         """At TCP, beside the socket."""
         self._listen = address
+
+    def note_http(self, url: str) -> None:
+        self._http = url
 
     def status(self) -> DaemonStatus:
         vitals = self._supervisor.vitals
@@ -107,6 +112,7 @@ class Control:
             rss_bytes=own_rss_bytes(),
             warnings=(*self._warnings, *(vitals.hello.warnings if vitals is not None else ())),
             listen=self._listen,
+            http=self._http,
         )
 
     def shutdown(self, *, now: bool, grace_s: float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from craft_protos.config import Settings
 from craft_protos.paths import Paths
@@ -17,6 +18,7 @@ from craft_protos.reasons import CraftError
 import craftd
 from craftd.control import Control, Stop
 from craftd.endpoint import Endpoint
+from craftd.http.services import HttpServices
 from craftd.hub.client import connect
 from craftd.images.files import ImageFiles
 from craftd.images.retention import Retention
@@ -48,6 +50,14 @@ _BACKUP_EVERY_S = 24 * 3600.0
 _LAST_WORDS_S = 1.0  # for calls that still run when everything has stopped
 
 Announce = Callable[[str], None]
+
+
+class Face(Protocol):
+    """What serves callers."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -107,9 +117,12 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     server = RpcServer(Services(jobs, images, models, loras, keys, control, log))
     if tcp is not None:
         control.note_listening(server.listen(tcp))
+    http = HttpServices(jobs, images, models, loras, keys, control, supervisor, settings)
+    faces: list[Face] = [server, *_http_face(http)]
     endpoint.publish(server.bind)
     try:
-        await server.start()
+        for face in faces:
+            await face.start()
         setting.announce("ready")
         _log.info("ready", extra={"address": endpoint.address, "queued": dispatcher.queued})
         async with asyncio.TaskGroup() as tasks:
@@ -130,9 +143,20 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         hub.close()
         log.end_watches()
         endpoint.withdraw()
-        await server.stop(_LAST_WORDS_S)
+        await asyncio.gather(*(face.stop(_LAST_WORDS_S) for face in faces))
         await keys.flush()
         _log.info("stopped")
+
+
+def _http_face(services: HttpServices) -> list[Face]:
+    """Listening, not serving yet; none where it is off. FastAPI is dear: nobody else pays for it."""
+    if not services.settings.http.enabled:
+        return []
+    from craftd.http.server import HttpServer
+
+    server = HttpServer(services)
+    services.control.note_http(server.bind())
+    return [server]
 
 
 async def _dispatch(images: ImageService, dispatcher: Dispatcher, control: Control) -> None:

@@ -87,6 +87,8 @@ REASONS: dict[str, Reason] = {
     "CONFIG_INVALID": Reason("FAILED_PRECONDITION", 500, 78, "the configuration is wrong"),
     "STORE_CORRUPT": Reason("DATA_LOSS", 500, 78, "the database is damaged"),
     "STORE_NEWER": Reason("FAILED_PRECONDITION", 500, 78, "the database was made by a newer craft"),
+    "UNKNOWN_ROUTE": Reason("UNIMPLEMENTED", 404, 65, "HTTP: there is no such route"),
+    "WRONG_METHOD": Reason("UNIMPLEMENTED", 405, 65, "HTTP: the route does not take this method"),
     "UNIMPLEMENTED": Reason("UNIMPLEMENTED", 501, 70, "the daemon does not know this method"),
     "INTERNAL": Reason("INTERNAL", 500, 70, "a bug in craft"),
     # The command's own output

@@ -218,6 +218,7 @@ def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
         rss_bytes=one.rss_bytes,
         warnings=one.warnings,
         listen=one.listen,
+        http=one.http,
     )
 
 

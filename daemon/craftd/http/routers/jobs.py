@@ -130,6 +130,7 @@ def make_router(services: HttpServices) -> APIRouter:
 
     @router.get(
         "/jobs/{job_id}/events",
+        status_code=200,  # EventStream's signature does not say it
         response_class=EventStream,
         responses={**responses("UNKNOWN_JOB", "AMBIGUOUS_ID"), 200: EVENT_STREAM},
     )

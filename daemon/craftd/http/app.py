@@ -1,0 +1,88 @@
+"""The FastAPI app: one router per contract, behind the guards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from craft_protos.config import HttpSettings
+from craft_protos.version import __version__
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from craftd.http import errors, schema
+from craftd.http.guards import Bodies, Envelope, Gate, names_of
+from craftd.http.page import router as page
+from craftd.http.routers import (
+    automatic1111,
+    choices,
+    documents,
+    gallery,
+    health,
+    images,
+    jobs,
+    lora_api,
+    metrics,
+    openai_images,
+    visioncraft,
+)
+from craftd.http.services import HttpServices
+
+# In this order they are asked, and shown in the documentation. `images` comes after those whose
+# routes also begin with /image.
+ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
+    health.make_router,
+    lora_api.make_router,
+    visioncraft.make_router,
+    openai_images.make_router,
+    automatic1111.make_router,
+    images.make_router,
+    gallery.make_router,
+    jobs.make_router,
+    choices.make_router,
+    metrics.make_router,
+    documents.make_router,
+    page.make_router,
+)
+_MOST_BYTES = 1 << 20
+_UPLOAD_BYTES = 32 << 20  # pictures in base64
+_LARGER = {automatic1111.PNG_INFO: _UPLOAD_BYTES, automatic1111.IMG2IMG: _UPLOAD_BYTES}
+_EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning"]
+
+
+def make_app(services: HttpServices, settings: HttpSettings) -> FastAPI:
+    """Everything but the server."""
+    app = FastAPI(
+        title="craft",
+        version=__version__,
+        description="Text-to-image generation with LoRAs, over four contracts.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        strict_content_type=False,
+    )
+    app.state.services = services
+    errors.install(app)
+    schema.install(app)
+    for make_router in ROUTERS:
+        app.router.routes.extend(make_router(services).routes)  # flat: one list that can be walked
+    _guard(app, settings)
+    return app
+
+
+def _guard(app: FastAPI, settings: HttpSettings) -> None:
+    """The last one added is the outermost."""
+    origins = listed(settings.allowed_origins)
+    app.add_middleware(Bodies, most_bytes=_MOST_BYTES, larger=_LARGER)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED
+        )
+    app.add_middleware(
+        Gate, names=names_of(settings.host, settings.public_url, listed(settings.allowed_hosts), origins)
+    )
+    app.add_middleware(Envelope, render=errors.response_of, unexpected=errors.unexpected)
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a setting that names several."""
+    return [part.strip() for part in text.split(",") if part.strip()]

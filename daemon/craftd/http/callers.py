@@ -1,0 +1,89 @@
+"""Who calls: the key in X-API-Key, Authorization (Bearer, or Basic's password) or the body's `token`.
+
+Each route that needs a key takes `Who`; each such request is one of its key's rate.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from craftd.http.drawing import Wish, wish_of
+from craftd.http.guards import set_header
+from craftd.keys.caller import Caller
+from craftd.keys.rates import Rate
+from craftd.keys.service import KeyService
+
+_WINDOW_S = 60
+_LONGEST = 512  # characters of what may be a key
+
+
+async def authenticate(request: Request) -> Caller:
+    """Raises UNAUTHENTICATED, KEY_SUSPENDED, KEY_BANNED, RATE_LIMITED."""
+    keys: KeyService = request.app.state.services.keys
+    peer = request.client.host if request.client is not None else ""
+    caller = keys.authenticate(await _presented(request), peer)
+    _tell_rate(request, await keys.admit(caller))
+    return caller
+
+
+async def headers_of_drawing(
+    idempotency_key: Annotated[
+        str | None, Header(description="The same call again, with the same key, is the same job.")
+    ] = None,
+    craft_on_disconnect: Annotated[
+        str | None,
+        Header(description="What becomes of the job when the caller hangs up: `cancel` (the default) or `continue`."),
+    ] = None,
+) -> Wish:
+    """Raises INVALID_FIELD."""
+    return wish_of(idempotency_key, craft_on_disconnect)
+
+
+NEEDS_KEY = [Depends(authenticate)]  # for a whole router
+Who = Annotated[Caller, Depends(authenticate)]
+Wished = Annotated[Wish, Depends(headers_of_drawing)]
+
+
+async def _presented(request: Request) -> str:
+    """What may be a key; "" where there is none."""
+    if given := request.headers.get("x-api-key"):
+        return given[:_LONGEST]
+    scheme, _, rest = request.headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return rest.strip()[:_LONGEST]
+        case "basic":
+            return _password(rest.strip()[: 2 * _LONGEST])[:_LONGEST]
+        case _:
+            return await _token(request)
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return ""
+
+
+async def _token(request: Request) -> str:
+    """Of a JSON object; the guards have bounded it."""
+    body = await request.body()
+    if b'"token"' not in body:
+        return ""
+    try:
+        token = (await request.json())["token"]
+    except (ValueError, TypeError, LookupError):
+        return ""
+    return token[:_LONGEST] if isinstance(token, str) else ""
+
+
+def _tell_rate(request: Request, rate: Rate) -> None:
+    if rate.limit:
+        set_header(request.scope, "ratelimit-policy", f'"requests";q={rate.limit};w={_WINDOW_S}')
+        reset_s = math.ceil(rate.reset_s)
+        set_header(request.scope, "ratelimit", f'"requests";r={rate.remaining};t={reset_s}')

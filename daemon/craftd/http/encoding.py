@@ -1,0 +1,38 @@
+"""Pictures as callers want them: read, put into base64, encoded again; off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+
+from craft_protos.formats import FORMATS
+from PIL import Image as Pictures
+
+from craftd.images.image import Image
+from craftd.images.service import ImageService
+
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+
+
+async def read(images: ImageService, image: Image) -> bytes:
+    """The whole file. Raises UNKNOWN_IMAGE."""
+    return b"".join([chunk async for chunk in images.chunks(image)])
+
+
+async def as_base64(data: bytes) -> str:
+    return await asyncio.to_thread(lambda: base64.b64encode(data).decode("ascii"))
+
+
+async def encode_again(data: bytes, image_format: str, quality: int, provenance: str) -> bytes:
+    """A picture of ours as JPEG or WebP of another quality, with its provenance."""
+    return await asyncio.to_thread(_encode, data, image_format, quality, provenance)
+
+
+def _encode(data: bytes, image_format: str, quality: int, provenance: str) -> bytes:
+    exif = Pictures.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + provenance.encode("ascii", "backslashreplace")
+    stream = io.BytesIO()
+    with Pictures.open(io.BytesIO(data), formats=[one.pillow for one in FORMATS.values()]) as picture:
+        picture.convert("RGB").save(stream, FORMATS[image_format].pillow, quality=quality, exif=exif)
+    return stream.getvalue()

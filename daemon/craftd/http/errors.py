@@ -1,0 +1,164 @@
+"""CraftError -> what each contract's callers expect of an error.
+
+    /v1                        {"error": {"message", "type", "param", "code"}}, as OpenAI has it
+    /image/create/lora         problem+json with "status": "error" and "message"
+    everywhere else            RFC 9457 problem+json, its `code` the reason's name
+
+Nothing here carries a trace, a path or an address.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from craft_protos.reasons import REASONS, CraftError, invalid
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from craftd.http.guards import request_id_of
+
+_log = logging.getLogger("craft.http")
+PROBLEM = "application/problem+json"
+LORA_API = "/image/create/lora"
+_LONGEST = 1000  # characters of a message
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    409: "invalid_request_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+# A path of two parts or more, so that "and/or" stays, down to its last part.
+_PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/'\"`,;:]+/)+([^\s/'\"`,;:]*)")
+_ADDRESS = re.compile(r"\s*(?:\bat )?\b0x[0-9a-fA-F]{5,}")
+
+
+def install(app: FastAPI) -> None:
+    """Have the app answer every error so."""
+    app.add_exception_handler(CraftError, _on_craft_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+def response_of(error: CraftError, scope: Scope) -> Response:
+    """In the form of the route's contract."""
+    return _response(error, error.entry.http, scope)
+
+
+def unexpected() -> CraftError:
+    """For the log's reader, not for the caller."""
+    _log.exception("unexpected error in a request")
+    return CraftError("INTERNAL", "a bug in craft: the request failed unexpectedly", "see `craft daemon logs`")
+
+
+def openai_form(error: CraftError, status: int) -> dict[str, object]:
+    """The object below "error"."""
+    text = _public(f"{error.message} ({error.hint})" if error.hint else error.message)
+    kind = _TYPES.get(status, "server_error")
+    return {"message": text, "type": kind, "param": _public(error.field) or None, "code": error.reason}
+
+
+def responses(*reasons: str) -> dict[int | str, dict[str, Any]]:
+    """For a route's documentation: the statuses that these have."""
+    entries: dict[int, list[str]] = {}
+    for reason in reasons:
+        entries.setdefault(REASONS[reason].http, []).append(f"{reason}: {REASONS[reason].meaning}")
+    return {status: _documented("; ".join(found)) for status, found in sorted(entries.items())}
+
+
+def _documented(description: str) -> dict[str, Any]:
+    content = {media_type: {"schema": {"type": "object"}} for media_type in (PROBLEM, "application/json")}
+    return {"description": description, "content": content}
+
+
+async def _on_craft_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, CraftError)
+    return response_of(exc, request.scope)
+
+
+async def _on_invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return response_of(_invalid(exc.errors()), request.scope)
+
+
+async def _on_http(request: Request, exc: Exception) -> Response:
+    """Starlette's own: no such route, no such method, a body that is no JSON."""
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 404:
+        error = CraftError("UNKNOWN_ROUTE", "there is no such route", "the documentation lists all: GET docs")
+    elif exc.status_code == 405:
+        error = CraftError("WRONG_METHOD", "the route does not take this method", "the documentation lists all")
+    else:
+        error = CraftError("UNDECODABLE", "the body could not be decoded", "send JSON in UTF-8")
+    response = response_of(error, request.scope)
+    response.headers.update(exc.headers or {})
+    return response
+
+
+def _invalid(errors: Sequence[Mapping[str, object]]) -> CraftError:
+    """The first of pydantic's complaints, and how many there are."""
+    first = errors[0]
+    loc = first["loc"]
+    assert isinstance(loc, tuple)
+    if first["type"] == "json_invalid":
+        return CraftError("UNDECODABLE", f"the body is no JSON: character {loc[-1]}", "send one JSON object")
+    field = ".".join(str(part) for part in loc[1:])[:100] or str(loc[0])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    match first["type"]:
+        case "missing":
+            return invalid(field, f"is missing{more}")
+        case "extra_forbidden":
+            return invalid(field, f"is no field of this request{more}", "is it spelt right?")
+        case _:
+            message = str(first["msg"])
+            return invalid(field, f"{message[:1].lower()}{message[1:]}{more}")
+
+
+def _response(error: CraftError, status: int, scope: Scope) -> Response:
+    headers = {}
+    if error.retry_after_s or status in (429, 503):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == 401:
+        headers["www-authenticate"] = 'Bearer realm="craft", Basic realm="craft"'
+    path = str(scope.get("path", ""))
+    if path == "/v1" or path.startswith("/v1/"):
+        return _json({"error": openai_form(error, status)}, status, "application/json", headers)
+    return _json(_problem(error, status, scope, path), status, PROBLEM, headers)
+
+
+def _problem(error: CraftError, status: int, scope: Scope, path: str) -> dict[str, object]:
+    problem: dict[str, object] = {
+        "type": f"urn:craft:{error.reason}",
+        "title": error.entry.meaning,
+        "status": status,
+        "detail": _public(error.message),
+        "code": error.reason,
+        "request_id": request_id_of(scope),
+    }
+    problem |= {"hint": _public(error.hint)} if error.hint else {}
+    problem |= {"field": _public(error.field)} if error.field else {}
+    if path == LORA_API:  # its callers look at `status`
+        problem |= {"status": "error", "message": problem["detail"]}
+    return problem
+
+
+def _json(what: Mapping[str, object], status: int, media_type: str, headers: Mapping[str, str]) -> Response:
+    return Response(json.dumps(what), status, headers, media_type)
+
+
+def _public(text: str) -> str:
+    """Without paths, addresses and what is no Unicode."""
+    text = text.encode("utf-8", "replace").decode()[:_LONGEST]
+    return _ADDRESS.sub("", _PATH.sub(r"\1", text))

@@ -1,0 +1,308 @@
+"""What stands before the app, as plain ASGI: who is spoken to, from where, and how much is said.
+
+Envelope    an id for each request, headers on every answer, no exception gets out
+Gate        foreign Host and Origin headers are refused (DNS rebinding)
+Bodies      the whole body is read before the app is asked: its size, depth and fields have limits
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from craft_protos.reasons import CraftError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Render = Callable[[CraftError, Scope], Response]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)  # possessive, so linear
+_BRACKET = re.compile(rb"[\[\]{}]")
+_DEEPEST = 32
+_MOST_BRACKETS = 20_000
+_MOST_FIELDS = 10_000
+_HELD_BYTES = 128 << 20  # bodies in memory at once
+_BODY_TIMEOUT_S = 60.0
+_MOST_WASTE_BYTES = 64 << 20  # read of a refused body, so that its sender comes to read the answer
+_WASTE_TIMEOUT_S = 5.0
+_SMALL_BYTES = 64 << 10  # scanned at once; larger ones in a thread
+_SAFETY = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+}
+
+
+def request_id_of(scope: Scope) -> str:
+    return str(_notes(scope).get("request_id", ""))
+
+
+def set_header(scope: Scope, name: str, value: str) -> None:
+    """Have the answer carry a header, whatever the answer is."""
+    headers = _notes(scope).setdefault("headers", {})
+    assert isinstance(headers, dict)
+    headers[name] = value
+
+
+def _notes(scope: Scope) -> dict[str, object]:
+    notes: dict[str, object] = scope.setdefault("craft", {})
+    return notes
+
+
+class Envelope:
+    """The outermost: request ids, headers, and INTERNAL for what nobody has caught."""
+
+    def __init__(self, app: ASGIApp, render: Render, unexpected: Callable[[], CraftError]) -> None:
+        self._app = app
+        self._render = render
+        self._unexpected = unexpected
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        notes = _notes(scope)
+        notes["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        incoming = _Incoming(receive)
+        has_begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                self._add_headers(scope, MutableHeaders(scope=message))
+            await send(message)
+
+        try:
+            await self._app(scope, incoming.receive, answer)
+        except CraftError as exc:  # of the guards: the app renders its own
+            await incoming.waste()
+            await self._render(exc, scope)(scope, receive, answer)
+        except Exception:  # the outermost frame of a request
+            error = self._unexpected()
+            if not has_begun:
+                await self._render(error, scope)(scope, receive, answer)
+
+    def _add_headers(self, scope: Scope, headers: MutableHeaders) -> None:
+        notes = _notes(scope)
+        headers["x-request-id"] = str(notes["request_id"])
+        for name, value in _SAFETY.items():
+            headers.setdefault(name, value)
+        extra = notes.get("headers")
+        for name, value in extra.items() if isinstance(extra, dict) else ():
+            headers[name] = value
+
+
+class _Incoming:
+    """A request's body, as it is received."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    async def waste(self) -> None:
+        """Take what is still coming: who closes with bytes unread resets the connection, and nobody reads why."""
+        wasted_bytes = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WASTE_TIMEOUT_S):
+                while not self._is_whole and wasted_bytes < _MOST_WASTE_BYTES:
+                    wasted_bytes += len((await self.receive()).get("body", b""))
+
+
+@dataclass(frozen=True)
+class Names:
+    """What this server may be called. `port` is not looked at: forwarded ports are usual."""
+
+    hosts: frozenset[str]
+    origins: frozenset[str]  # besides its own
+    takes_any_address: bool  # bound to more than loopback: addresses cannot be rebound
+
+    def knows_host(self, host: str) -> bool:
+        name = host_name(host)
+        return name in self.hosts or (self.takes_any_address and _is_address(name))
+
+    def knows_origin(self, origin: str, host: str) -> bool:
+        if "*" in self.origins or origin in self.origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and _without_port(parts.netloc, parts.scheme) == _without_port(
+            host, parts.scheme
+        )
+
+
+def names_of(listen_host: str, public_url: str, allowed_hosts: Iterable[str], origins: Iterable[str]) -> Names:
+    """From the settings."""
+    own = {"localhost", "127.0.0.1", "::1"}
+    is_open = not is_loopback(listen_host)
+    if is_open:
+        own |= {listen_host.lower(), socket.gethostname().lower()}
+    if public_url:
+        own.add(host_name(urlsplit(public_url).netloc))
+    public_origin = "{0.scheme}://{0.netloc}".format(urlsplit(public_url))
+    more = {public_origin} if public_url else set()
+    return Names(
+        frozenset(own | {host.lower() for host in allowed_hosts}),
+        frozenset(origins) | more,
+        takes_any_address=is_open,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(host: str) -> str:
+    """Without the port, lower case; an IPv6 address without its brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_port(netloc: str, scheme: str) -> str:
+    return netloc.lower().removesuffix(":443" if scheme == "https" else ":80")
+
+
+class Gate:
+    def __init__(self, app: ASGIApp, names: Names) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        if len(hosts) != 1 or not self._names.knows_host(hosts[0]):
+            raise CraftError(
+                "FOREIGN_ORIGIN",
+                "Host: the request was made for another host",
+                "name it in http.allowed_hosts or http.public_url",
+            )
+        if any(not self._names.knows_origin(origin, hosts[0]) for origin in origins):
+            raise CraftError(
+                "FOREIGN_ORIGIN", "Origin: another site's page made the request", "name it in http.allowed_origins"
+            )
+        await self._app(scope, receive, send)
+
+
+class Bodies:
+    """`larger`: paths that take up to so many bytes, where others take `most_bytes`."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int, larger: Mapping[str, int]) -> None:
+        self._app = app
+        self._most_bytes = most_bytes
+        self._larger = larger
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        limit = self._larger.get(scope["path"], self._most_bytes)
+        _check_form(headers, limit)
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        body = b""
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                body = await self._read(receive, limit)
+        except TimeoutError as exc:
+            message = f"the body did not come within {_BODY_TIMEOUT_S:g} s"
+            raise CraftError("UNDECODABLE", message, "send it again") from exc
+        self._held_bytes += len(body)
+        try:
+            await _check_shape(body)
+            await self._app(scope, _replay(body, receive), send)
+        finally:
+            self._held_bytes -= len(body)
+
+    async def _read(self, receive: Receive, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CraftError("UNDECODABLE", "the caller went away before the body was whole")
+            chunk = message.get("body", b"")
+            size_bytes += len(chunk)
+            if size_bytes > limit:
+                raise _too_big(limit)
+            if self._held_bytes + size_bytes > _HELD_BYTES:
+                raise CraftError("RATE_LIMITED", "too many large bodies at once", "try again", retry_after_s=1)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+
+def _check_form(headers: Headers, limit: int) -> None:
+    if headers.get("content-encoding", "identity") != "identity":
+        raise CraftError("UNDECODABLE", "content-encoding: compressed bodies are not taken", "send it as it is")
+    length = headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > limit):
+        raise _too_big(limit)
+
+
+def _too_big(limit: int) -> CraftError:
+    return CraftError("MESSAGE_TOO_BIG", f"the body is over the limit of {limit} bytes", "send less")
+
+
+async def _check_shape(body: bytes) -> None:
+    """Before a parser sees it: nesting and fields that a request cannot need. Raises UNDECODABLE."""
+    why = _complaint(body) if len(body) <= _SMALL_BYTES else await asyncio.to_thread(_complaint, body)
+    if why:
+        raise CraftError("UNDECODABLE", f"the body {why}", "send what the documentation shows")
+
+
+def _complaint(body: bytes) -> str:
+    bare = _STRING.sub(b"", body)
+    if bare.count(b":") > _MOST_FIELDS or bare.count(b",") > _MOST_FIELDS:
+        return f"has more than {_MOST_FIELDS} fields"
+    if bare.count(b"[") + bare.count(b"{") > _MOST_BRACKETS:
+        return f"is nested more than {_DEEPEST} deep, or has too many parts"
+    depth = 0
+    for found in _BRACKET.finditer(bare):
+        depth += 1 if found[0] in b"[{" else -1
+        if depth > _DEEPEST:
+            return f"is nested more than {_DEEPEST} deep"
+    return ""
+
+
+def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """The body once, then whatever comes after it: the end of the connection."""
+    is_told = False
+
+    async def replayed() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

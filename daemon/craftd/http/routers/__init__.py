@@ -1,0 +1,1 @@
+"""One router per contract, each made from the services."""

@@ -1,0 +1,295 @@
+"""OpenAI's Images API, as its own package speaks it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from craft_protos.reasons import CraftError, invalid
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from craftd.http import encoding, sse
+from craftd.http.callers import Who, Wished
+from craftd.http.drawing import DRAWING, Order
+from craftd.http.errors import openai_form, responses
+from craftd.http.fields import Body, Guidance, Name, Seed, Steps, Text, Weight, Whole
+from craftd.http.services import HttpServices
+from craftd.http.urls import url_of
+from craftd.images.image import Image
+from craftd.jobs.events import Event, ImageMade, Snapshot, Step
+from craftd.jobs.job import GenerateRequest, JobRequest, LoraWish
+from craftd.keys.caller import Caller
+
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+_STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5}  # of the model's own number
+_USAGE = {
+    "total_tokens": 0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+}
+EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
+
+
+class LoraOf(Body):
+    lora: Name = Field(description="Id, name or the beginning of a hash.")
+    weight: Weight | None = None
+
+
+class GenerationRequest(Body):
+    prompt: Text
+    model: Name | None = Field(None, description="One of GET /v1/models; the daemon's own choice where it is left out.")
+    n: Annotated[Whole, Field(ge=1, le=10)] | None = None
+    size: Text | None = Field(None, description="`auto`, or WIDTHxHEIGHT.")
+    quality: Literal["auto", "standard", "hd", "low", "medium", "high"] | None = Field(
+        None, description="`low` halves the model's steps, `high` and `hd` take half as many again."
+    )
+    background: Literal["auto", "opaque", "transparent"] | None = Field(None, description="`transparent` is refused.")
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    output_compression: Annotated[Whole, Field(ge=0, le=100)] | None = Field(
+        None, description="Quality of a jpeg or webp that is answered as b64_json."
+    )
+    response_format: Literal["url", "b64_json"] | None = Field(None, description="b64_json where it is left out.")
+    stream: bool | None = None
+    partial_images: Annotated[Whole, Field(ge=0, le=3)] | None = Field(None, description="Previews, with `stream`.")
+    user: Text | None = None
+    moderation: Literal["auto", "low"] | None = None
+    style: Literal["vivid", "natural"] | None = Field(None, description="Only `vivid`, the neutral one.")
+    negative_prompt: Text | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    seed: Seed | None = None
+    loras: Annotated[list[LoraOf | Name], Field(max_length=16)] | None = Field(
+        None, description="Names, or objects of `lora` and `weight`."
+    )
+    token: Text | None = Field(None, description="The key, where no header carries it.")
+
+    @property
+    def generate(self) -> GenerateRequest:
+        """But for the quality. Raises INVALID_FIELD for what craft does not do."""
+        self._check()
+        width, height = self._sides()
+        return GenerateRequest(
+            self.prompt,
+            negative_prompt=self.negative_prompt or "",
+            model=self.model or "",
+            width=width,
+            height=height,
+            steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            seed=self.seed,
+            count=self.n or 1,
+            format="png" if self.compresses else self.output_format or "png",
+            loras=tuple(
+                LoraWish(one) if isinstance(one, str) else LoraWish(one.lora, one.weight) for one in self.loras or ()
+            ),
+        )
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the picture that is stored is encoded again for the answer."""
+        return self.output_format in ("jpeg", "webp") and self.output_compression is not None
+
+    @property
+    def is_public(self) -> bool:
+        return self.response_format == "url"
+
+    def _check(self) -> None:
+        if self.background == "transparent":
+            raise invalid("background", "transparent pictures are not made", "take auto or opaque")
+        if self.style == "natural":
+            raise invalid("style", "only vivid is known", "leave it out")
+        if self.output_compression not in (None, 100) and not self.compresses:
+            raise invalid("output_compression", "is for jpeg and webp", "set output_format")
+        if self.compresses and self.is_public:
+            raise invalid("output_compression", "is for b64_json: a url shows the picture as it is stored")
+        if self.stream and self.is_public:
+            raise invalid("response_format", "a stream carries b64_json")
+        if self.partial_images and not self.stream:
+            raise invalid("partial_images", "come in a stream alone", "set stream")
+
+    def _sides(self) -> tuple[int | None, int | None]:
+        if self.size in (None, "auto"):
+            return None, None
+        found = _SIZE.fullmatch(self.size)
+        if found is None:
+            raise invalid("size", "must be auto or WIDTHxHEIGHT", "such as 512x512")
+        return int(found[1]), int(found[2])
+
+
+class Datum(BaseModel):
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class GenerationAnswer(BaseModel):
+    created: int
+    data: list[Datum]
+    background: str
+    output_format: str
+    quality: str
+    size: str
+
+
+class ModelEntry(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "craft"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+def make_router(services: HttpServices) -> APIRouter:
+    router = APIRouter(tags=["OpenAI Images"])
+    studio = _Studio(services)
+
+    @router.get("/v1/models")
+    async def models(_: Who) -> ModelList:
+        """The models."""
+        views = await services.models.list()
+        return ModelList(data=[_entry(view.model.name) for view in views if not view.model.refused])
+
+    @router.get("/v1/models/{model:path}", responses=responses("UNKNOWN_MODEL"))
+    async def model(model: str, _: Who) -> ModelEntry:
+        """One of them, by name or alias."""
+        return _entry((await services.models.usable(model)).name)
+
+    @router.post(
+        "/v1/images/generations",
+        response_model=GenerationAnswer,
+        response_model_exclude_none=True,
+        responses={**responses(*DRAWING), 200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    )
+    async def generations(body: GenerationRequest, request: Request, caller: Who, wish: Wished) -> Any:
+        """Draw pictures; with `stream`, as server-sent events with previews."""
+        order = Order(request, caller, wish, await studio.generate(caller, body), body.is_public)
+        return await studio.stream(body, order) if body.stream else await studio.answer(body, order)
+
+    @router.post(EDITS, include_in_schema=False)
+    @router.post(VARIATIONS, include_in_schema=False)
+    async def edits(_: Who) -> Response:
+        """Image-to-image is not in craft yet."""
+        raise CraftError("UNIMPLEMENTED", "image-to-image is not in craft yet", "generations draws from a prompt")
+
+    return router
+
+
+class _Studio:
+    """Draws what a request asks for, and answers as OpenAI does."""
+
+    def __init__(self, services: HttpServices) -> None:
+        self._services = services
+
+    async def generate(self, caller: Caller, body: GenerationRequest) -> GenerateRequest:
+        """The quality is a number of steps, unless that is given."""
+        asked = body.generate
+        factor = _STEPS.get(body.quality or "")
+        if asked.steps is not None or factor is None:
+            return asked
+        plan = await self._services.jobs.plan(caller, JobRequest("plan", asked))
+        return replace(asked, steps=max(1, round(plan.spec.steps * factor)))
+
+    async def answer(self, body: GenerationRequest, order: Order) -> GenerationAnswer:
+        images = (await self._services.drawing.draw(order)).images
+        data = [await self._datum(body, order, image) for image in images]
+        return GenerationAnswer(created=round(time.time()), data=data, **_shown(body, images[0]))
+
+    async def stream(self, body: GenerationRequest, order: Order) -> StreamingResponse:
+        """What is refused is refused before the stream begins."""
+        order = await self._with_previews(body, order)
+        events = self._services.drawing.follow(order)
+        first = await anext(events)
+        return StreamingResponse(self._told(body, first, events), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+
+    async def _with_previews(self, body: GenerationRequest, order: Order) -> Order:
+        """`partial_images` previews are spread over the steps."""
+        if not body.partial_images:
+            return order
+        plan = await self._services.jobs.plan(order.caller, JobRequest("plan", order.generate))
+        every = max(1, plan.spec.steps // (body.partial_images + 1))
+        return replace(order, preview_every=every)
+
+    async def _told(
+        self, body: GenerationRequest, first: Event, events: AsyncGenerator[Event, None]
+    ) -> AsyncIterator[bytes]:
+        partials, most = Counter[int](), body.partial_images or 0
+        async with aclosing(events):
+            try:
+                for image in first.view.images if isinstance(first, Snapshot) else ():
+                    yield await self._completed(body, image)
+                async for event in events:
+                    match event:
+                        case Step(index=index, preview=preview) if preview and partials[index] < most:
+                            yield await _partial(body, event, partials[index])
+                            partials[index] += 1
+                        case ImageMade(image):
+                            yield await self._completed(body, image)
+            except CraftError as exc:
+                error = {"type": "error", "error": openai_form(exc, exc.entry.http)}
+                yield sse.event("error", error)
+
+    async def _completed(self, body: GenerationRequest, image: Image) -> bytes:
+        name = "image_generation.completed"
+        return sse.event(
+            name,
+            {
+                "type": name,
+                "b64_json": await encoding.as_base64(await self._file(body, image)),
+                "created_at": round(time.time()),
+                **_shown(body, image),
+                "usage": _USAGE,
+            },
+        )
+
+    async def _datum(self, body: GenerationRequest, order: Order, image: Image) -> Datum:
+        if body.is_public:
+            return Datum(url=url_of(order.request, image))
+        return Datum(b64_json=await encoding.as_base64(await self._file(body, image)))
+
+    async def _file(self, body: GenerationRequest, image: Image) -> bytes:
+        data = await encoding.read(self._services.images, image)
+        if not body.compresses:
+            return data
+        assert body.output_format is not None and body.output_compression is not None
+        return await encoding.encode_again(data, body.output_format, body.output_compression, image.provenance)
+
+
+async def _partial(body: GenerationRequest, step: Step, number: int) -> bytes:
+    name = "image_generation.partial_image"
+    return sse.event(
+        name,
+        {
+            "type": name,
+            "b64_json": await encoding.as_base64(step.preview),
+            "created_at": round(time.time()),
+            "partial_image_index": number,
+            "background": "opaque",
+            "output_format": "jpeg",  # previews are small ones
+            "quality": body.quality or "auto",
+            "size": body.size or "auto",
+        },
+    )
+
+
+def _shown(body: GenerationRequest, image: Image) -> dict[str, str]:
+    return {
+        "background": "opaque",
+        "output_format": body.output_format or "png",
+        "quality": body.quality or "auto",
+        "size": f"{image.width}x{image.height}",
+    }
+
+
+def _entry(name: str) -> ModelEntry:
+    return ModelEntry(id=name, created=0)

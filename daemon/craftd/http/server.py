@@ -1,0 +1,98 @@
+"""The app on its own port, in the daemon's event loop: uvicorn without its signal handlers, loops and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from craft_protos.reasons import CraftError
+
+from craftd.http.app import make_app
+from craftd.http.guards import is_loopback
+from craftd.http.services import HttpServices
+
+_MOST_CONNECTIONS = 400  # below the usual limit of 1024 open files
+_BACKLOG = 1024
+
+
+class HttpServer:
+    """`bind`, `start`, `stop`, in this order, each once."""
+
+    def __init__(self, services: HttpServices) -> None:
+        self._services = services
+        self._settings = services.settings.http
+        self._listener: socket.socket | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def bind(self) -> str:
+        """The URL. Raises CONFIG_INVALID where the address cannot be had, or is open to all while there is no key."""
+        host, port = self._settings.host, self._settings.port
+        if not is_loopback(host) and not self._services.keys.has_some:
+            raise CraftError(
+                "CONFIG_INVALID",
+                f"http.listen: {self._settings.listen} is open to other machines, and there is no key",
+                "make one first: craft keys create --owner NAME",
+            )
+        self._listener = _listen(host, port)
+        host, port = self._listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def start(self) -> None:
+        assert self._listener is not None
+        config = uvicorn.Config(
+            make_app(self._services, self._settings),
+            http="h11",
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=20,
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve([self._listener]), name="http")
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more connections; what is being answered has `grace_s`."""
+        if self._server is None or self._serving is None:
+            if self._listener is not None:
+                self._listener.close()
+            return
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self._server.should_exit = True
+        await asyncio.wait([self._serving])
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """They are the daemon's."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as exc:
+        raise CraftError(
+            "CONFIG_INVALID", f"http.listen: {host}:{port}: {exc.strerror or exc}", "choose another: --http=HOST:PORT"
+        ) from exc
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,34 @@
+"""What the HTTP face is built upon: the same services that gRPC calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from craft_protos.config import Settings
+
+from craftd.control import Control
+from craftd.http.drawing import Drawing
+from craftd.images.service import ImageService
+from craftd.jobs.service import JobService
+from craftd.keys.service import KeyService
+from craftd.loras.service import LoraService
+from craftd.models.service import ModelService
+from craftd.supervisor.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class HttpServices:
+    jobs: JobService
+    images: ImageService
+    models: ModelService
+    loras: LoraService
+    keys: KeyService
+    control: Control
+    supervisor: Supervisor
+    settings: Settings
+
+    @cached_property
+    def drawing(self) -> Drawing:
+        """One for all routers: it knows who waits."""
+        return Drawing(self.jobs)

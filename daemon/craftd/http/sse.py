@@ -1,0 +1,13 @@
+"""Server-sent events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+MEDIA_TYPE = "text/event-stream"
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+def event(name: str, data: Mapping[str, object]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

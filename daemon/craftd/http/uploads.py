@@ -1,0 +1,87 @@
+"""Pictures that callers send: measured before they are decoded, and read in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from craft_protos.formats import CHOICE, FORMATS
+from craft_protos.reasons import CraftError
+from PIL import Image as Pictures
+from PIL import UnidentifiedImageError
+
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_MOST_PIXELS = 4096 * 4096
+_LONGEST_TEXT = 100_000
+_AT_ONCE = 2  # decoded ones are large
+_ROOM = asyncio.Semaphore(_AT_ONCE)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a picture's file says in words."""
+
+    texts: Mapping[str, str]  # PNG's text chunks
+    comment: str  # EXIF's UserComment
+
+
+async def notes_of(field: str, encoded: str) -> Notes:
+    """Of a picture in base64, or a data URL of it. Raises BAD_DATA naming the field."""
+    async with _ROOM:
+        return await asyncio.to_thread(_read, field, encoded)
+
+
+def _read(field: str, encoded: str) -> Notes:
+    data = _decoded(field, encoded)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is checked here
+            with Pictures.open(io.BytesIO(data), formats=[one.pillow for one in FORMATS.values()]) as picture:
+                _check_size(field, picture)
+                picture.load()
+                return Notes(_texts(picture), _comment(picture))
+    except CraftError:
+        raise
+    except UnidentifiedImageError as exc:
+        raise _bad(field, f"is no {CHOICE} picture") from exc
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, OverflowError, MemoryError) as exc:
+        # what Pillow raises for damaged files; its texts name objects by their addresses
+        raise _bad(field, "is a damaged or truncated picture") from exc
+    except Pictures.DecompressionBombError as exc:
+        raise _bad(field, "is larger than a picture may be") from exc
+
+
+def _decoded(field: str, encoded: str) -> bytes:
+    if encoded.startswith("data:"):
+        encoded = encoded.partition(",")[2]
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise _bad(field, "is no base64") from exc
+
+
+def _check_size(field: str, picture: Pictures.Image) -> None:
+    if picture.width * picture.height > _MOST_PIXELS:
+        raise _bad(field, f"has {picture.width}x{picture.height} pixels; the limit is {_MOST_PIXELS}")
+
+
+def _texts(picture: Pictures.Image) -> dict[str, str]:
+    texts: dict[str, str] = getattr(picture, "text", {})
+    return {str(name)[:100]: str(text)[:_LONGEST_TEXT] for name, text in list(texts.items())[:20]}
+
+
+def _comment(picture: Pictures.Image) -> str:
+    raw = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    if not isinstance(raw, bytes):
+        return str(raw)[:_LONGEST_TEXT]
+    head, text = raw[:8], raw[8:]
+    return text[:_LONGEST_TEXT].decode("utf-16-be" if head == b"UNICODE\0" else "utf-8", "replace")
+
+
+def _bad(field: str, why: str) -> CraftError:
+    return CraftError("BAD_DATA", f"{field}: {why}", "send a whole picture in base64", field=field)
