@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from craftd.control import Control
 from craftd.images.service import ImageService
@@ -20,6 +20,7 @@ from craftd.models.service import ModelService
 from craftd.rpc.auth import Gate
 from craftd.rpc.daemon import Daemon
 from craftd.rpc.guard import handlers_of
+from craftd.rpc.health import Health
 from craftd.rpc.images import Images
 from craftd.rpc.jobs import Jobs
 from craftd.rpc.keys import Keys
@@ -47,7 +48,7 @@ class RpcServer:
     """Health says SERVING from `start` to `stop`."""
 
     def __init__(self, services: Services) -> None:
-        self._health, gate = health.aio.HealthServicer(), Gate(services.keys)
+        self._health, gate = Health(), Gate(services.keys)
         implementations: list[tuple[Any, object]] = [
             (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
             (images_pb2.DESCRIPTOR, Images(services.images)),

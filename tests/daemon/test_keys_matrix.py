@@ -1,0 +1,331 @@
+"""Every gRPC method by everybody who may try it, over TCP and through the socket.
+
+Made from the services' descriptors: a new method is tried too, and one without an entry
+in the policy, or whose resource nobody has named here, fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import craft_protos
+import grpc
+import pytest
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, keys_pb2_grpc
+from craftd.keys import key as keys
+from craftd.rpc.auth import POLICY, Access
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from tests.daemon.harness import Home, reason, request
+
+TIMEOUT_S = 30.0
+UNLIMITED = "[tiers.default]\nrequests_per_minute = 1000000\nqueue_share = 1.0\n"
+
+_MODULES = [
+    importlib.import_module(f"craft_protos.{module.name}")
+    for module in pkgutil.iter_modules(craft_protos.__path__)
+    if module.name.endswith("_pb2")
+]
+METHODS: dict[str, MethodDescriptor] = {
+    f"{service.full_name}/{method.name}": method
+    for file in [*_MODULES, health_pb2, reflection_pb2]
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+# Where an empty request would do harm, one that is refused for its contents.
+REQUESTS: dict[str, Message] = {"craft.v1.Daemon/Shutdown": daemon_pb2.ShutdownRequest(grace_s=float("nan"))}
+# What is somebody's: which of alice's things a field of a request names.
+RESOURCES = {
+    ("craft.v1.Jobs", "id"): "job",
+    ("craft.v1.Images", "id"): "image",
+    ("craft.v1.Images", "job_id"): "job",
+    ("craft.v1.Training", "job_id"): "job",
+}
+# The names of these requests' fields name what belongs to all.
+SHARED = {
+    "craft.v1.Training/GetDataset",  # by the hash of its contents: who knows it has them
+}
+
+
+@dataclass
+class Answer:
+    """What came of a call: OK or the error's reason, and the first message."""
+
+    reason: str
+    text: str = ""
+    message: Any = None
+
+
+@dataclass
+class Place:
+    """A daemon with keys of every kind; alice has a job and its image."""
+
+    socket: str
+    tcp: str
+    keys: dict[str, str]
+    job: str = ""
+    image: str = ""
+    _channels: dict[str, grpc.Channel] = field(default_factory=dict)
+
+    def call(self, name: str, message: Message, who: str) -> Answer:
+        channel = self._channel(self.socket if who == "socket" else self.tcp)
+        return _call(channel, name, message, self.keys.get(who, ""))
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+    def _channel(self, address: str) -> grpc.Channel:
+        if address not in self._channels:
+            self._channels[address] = grpc.insecure_channel(address)
+        return self._channels[address]
+
+
+def _call(channel: grpc.Channel, name: str, message: Message, key: str) -> Answer:
+    method = METHODS[name]
+    make: Callable[..., Any] = getattr(channel, _kind(method))
+    ask = make(
+        f"/{name}",
+        request_serializer=lambda one: one.SerializeToString(),
+        response_deserializer=GetMessageClass(method.output_type).FromString,
+    )
+    metadata = [("authorization", f"Bearer {key}")] if key else []
+    given = iter([message]) if method.client_streaming else message
+    try:
+        answered = ask(given, metadata=metadata, timeout=TIMEOUT_S)
+        if not method.server_streaming:
+            return Answer("OK", message=answered)
+        with contextlib.closing(_Cancelled(answered)) as stream:
+            return Answer("OK", message=stream.first())
+    except grpc.RpcError as error:
+        return _failure(cast(Any, error))
+
+
+@dataclass
+class _Cancelled:
+    """A stream that is left after its first message."""
+
+    call: Any
+
+    def first(self) -> Message | None:
+        return next(iter(self.call), None)
+
+    def close(self) -> None:
+        self.call.cancel()
+
+
+def _failure(error: Any) -> Answer:
+    try:
+        return Answer(reason(error), error.details())
+    except KeyError:  # not one of ours
+        return Answer(error.code().name, error.details())
+
+
+def _kind(method: MethodDescriptor) -> str:
+    return "_".join(
+        "stream" if is_stream else "unary" for is_stream in (method.client_streaming, method.server_streaming)
+    )
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    home = Home(CRAFT_DAEMON_LISTEN="127.0.0.1:0", CRAFT_KEYS_FAILURES_PER_MINUTE="1000000")
+    home.paths.config_file.write_text(UNLIMITED)
+    with _running(home) as address, contextlib.closing(_furnished(address)) as made:
+        yield made
+    home.remove()
+
+
+@contextlib.contextmanager
+def _running(home: Home) -> Iterator[str]:
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "craftd", "--ready-fd", str(writing)]
+    with subprocess.Popen(command, env=home.env, pass_fds=[writing]) as process:
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            yield str(json.loads(pipe.readline())["address"])
+        process.terminate()
+
+
+def _furnished(address: str) -> Place:
+    with grpc.insecure_channel(address) as channel:
+        stub = keys_pb2_grpc.KeysStub(channel)
+
+        def make(owner: str, role: keys_pb2.KeyRole.ValueType = keys_pb2.KEY_ROLE_USER) -> str:
+            return stub.CreateKey(keys_pb2.CreateKeyRequest(owner=owner, role=role)).secret
+
+        made = {name: make(name) for name in ("user", "other", "suspended", "banned")}
+        made |= {"admin": make("ops", keys_pb2.KEY_ROLE_ADMIN), "bad": keys.new().text}
+        stub.SuspendKey(keys_pb2.SuspendKeyRequest(key="suspended"))
+        stub.BanOwner(keys_pb2.BanOwnerRequest(key="banned"))
+        status = _call(channel, "craft.v1.Daemon/GetStatus", daemon_pb2.GetStatusRequest(), "").message
+    place = Place(address, status.listen, made)
+    place.job = place.call("craft.v1.Jobs/CreateJob", request(steps=1), "user").message.id
+    place.image = _image_of(place)
+    return place
+
+
+def _image_of(place: Place) -> str:
+    """Once the job is done."""
+    with grpc.insecure_channel(place.socket) as channel:
+        watch = channel.unary_stream(
+            "/craft.v1.Jobs/WatchJob",
+            request_serializer=jobs_pb2.WatchJobRequest.SerializeToString,
+            response_deserializer=jobs_pb2.JobEvent.FromString,
+        )
+        events = list(watch(jobs_pb2.WatchJobRequest(id=place.job), timeout=TIMEOUT_S))
+    return events[-1].finished.job.images[0].id
+
+
+def _sample(name: str) -> Message:
+    return REQUESTS.get(name) or GetMessageClass(METHODS[name].input_type)()
+
+
+def _is_through(answer: Answer) -> bool:
+    """The method itself has answered, if only to say what is wrong with an empty request."""
+    shut = ("UNAUTHENTICATED", "NOT_ALLOWED", "KEY_SUSPENDED", "KEY_BANNED", "RATE_LIMITED")
+    broken = ("UNIMPLEMENTED", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return answer.reason not in (*shut, *broken)
+
+
+def _expected(access: Access, who: str) -> str:
+    """The reason, "" for whoever is let in."""
+    if who == "socket" or access is Access.PUBLIC:
+        return ""
+    if who in ("nobody", "bad"):
+        return "UNAUTHENTICATED"
+    if who in ("suspended", "banned"):
+        return f"KEY_{who.upper()}"
+    allowed = {Access.USER: ("user", "other", "admin"), Access.ADMIN: ("admin",), Access.LOCAL: ()}[access]
+    return "" if who in allowed else "NOT_ALLOWED"
+
+
+def test_every_method_has_its_entry() -> None:
+    assert set(POLICY) == set(METHODS)
+
+
+@pytest.mark.parametrize("who", ["nobody", "bad", "user", "suspended", "banned", "admin", "socket"])
+@pytest.mark.parametrize("name", METHODS)
+def test_who_may_call_what(place: Place, name: str, who: str) -> None:
+    answer, expected = place.call(name, _sample(name), who), _expected(POLICY[name], who)
+    assert _is_through(answer) if not expected else answer.reason == expected, answer
+    assert place.keys["user"] not in answer.text
+
+
+def _of_others() -> list[tuple[str, str]]:
+    """(method, field) of every request by which a user names a thing that may be another's."""
+    named = []
+    for name, method in METHODS.items():
+        if POLICY.get(name) is not Access.USER or name in SHARED or not name.startswith("craft.v1."):
+            continue
+        fields = [one.name for one in method.input_type.fields if one.name == "id" or one.name.endswith("_id")]
+        named += [(name, one) for one in fields if one != "request_id"]
+    return named
+
+
+@pytest.mark.parametrize(("name", "field_name"), _of_others())
+def test_what_is_anothers_is_not_there(place: Place, name: str, field_name: str) -> None:
+    service = name.partition("/")[0]
+    kind = RESOURCES[service, field_name]  # a new field must be named there
+    real, made_up = getattr(place, kind), "0" * len(getattr(place, kind))
+
+    def ask(resource: str, who: str) -> Answer:
+        return place.call(name, GetMessageClass(METHODS[name].input_type)(**{field_name: resource}), who)
+
+    if "List" in name:
+        assert [len(ask(real, who).message.images) for who in ("other", "user")] == [0, 1]
+        return
+    for part in (real, real[:6], real[:1]):
+        answer, unknown = ask(part, "other"), ask(made_up, "other")
+        assert answer.reason == unknown.reason == f"UNKNOWN_{kind.upper()}"
+        assert answer.text.replace(part, "") == unknown.text.replace(made_up, "")
+
+
+def test_nobody_has_touched_what_is_anothers(place: Place) -> None:
+    job = place.call("craft.v1.Jobs/GetJob", jobs_pb2.GetJobRequest(id=place.job), "user").message
+    assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED and [image.id for image in job.images] == [place.image]
+    assert place.call("craft.v1.Images/GetImage", images_pb2.GetImageRequest(id=place.image), "user").reason == "OK"
+
+
+def test_lists_hold_what_is_ones_own(place: Place) -> None:
+    def listed(who: str) -> tuple[int, int]:
+        jobs = place.call("craft.v1.Jobs/ListJobs", jobs_pb2.ListJobsRequest(), who).message.jobs
+        images = place.call("craft.v1.Images/ListImages", images_pb2.ListImagesRequest(), who).message.images
+        return len(jobs), len(images)
+
+    assert {who: listed(who) for who in ("user", "other", "admin", "socket")} == {
+        "user": (1, 1),
+        "other": (0, 0),
+        "admin": (1, 1),
+        "socket": (1, 1),
+    }
+
+
+def test_the_same_request_id_of_another_is_another_job(place: Place) -> None:
+    asked = request("twice", request_id="mine", steps=1)
+    ids = [place.call("craft.v1.Jobs/CreateJob", asked, who).message.id for who in ("other", "admin", "other")]
+    assert ids[0] == ids[2] != ids[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([("authorization", "Bearer {}")], "OK"),
+        ([("authorization", "bearer  {} ")], "OK"),
+        ([("x-api-key", "{}")], "OK"),
+        ([("authorization", "Basic {}"), ("x-api-key", "{}")], "OK"),
+        ([("authorization", "{}")], "UNAUTHENTICATED"),
+        ([("authorization", "Bearer")], "UNAUTHENTICATED"),
+        ([("x-api-key", "Bearer {}")], "UNAUTHENTICATED"),
+        ([("authorization", "Bearer {}x")], "UNAUTHENTICATED"),
+        ([("authorization", "Bearer " + "x" * 4000)], "UNAUTHENTICATED"),
+    ],
+)
+def test_where_a_key_is_looked_for(place: Place, given: list[tuple[str, str]], expected: str) -> None:
+    metadata = [(name, value.replace("{}", place.keys["user"])) for name, value in given]
+    with grpc.insecure_channel(place.tcp) as channel:
+        ask = channel.unary_unary(
+            "/craft.v1.Daemon/GetStatus",
+            request_serializer=daemon_pb2.GetStatusRequest.SerializeToString,
+            response_deserializer=daemon_pb2.DaemonStatus.FromString,
+        )
+        try:
+            ask(daemon_pb2.GetStatusRequest(), metadata=metadata, timeout=TIMEOUT_S)
+            found = "OK"
+        except grpc.RpcError as error:
+            found = _failure(error).reason
+    assert found == expected
+
+
+def test_users_hear_no_paths(place: Place) -> None:
+    def status(who: str) -> daemon_pb2.DaemonStatus:
+        message = place.call("craft.v1.Daemon/GetStatus", daemon_pb2.GetStatusRequest(), who).message
+        assert isinstance(message, daemon_pb2.DaemonStatus)
+        return message
+
+    assert not status("user").address and status("user").listen == place.tcp
+    assert status("admin").address == place.socket == status("socket").address
+
+
+def test_the_policy_is_of_three_kinds() -> None:
+    by_access = {access: [name for name, one in POLICY.items() if one is access] for access in Access}
+    assert by_access[Access.LOCAL] == ["grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
+    assert all(name.startswith("grpc.health.") for name in by_access[Access.PUBLIC])
+    must = ("Daemon/Shutdown", "Daemon/WatchLogs", "Models/ImportModel", "Models/DeleteModel", "Loras/DeleteLora")
+    admin = {name.removeprefix("craft.v1.") for name in by_access[Access.ADMIN]}
+    assert admin >= {*must, *(name.removeprefix("craft.v1.") for name in METHODS if ".Keys/" in name)}
+    assert len(list(itertools.chain(*by_access.values()))) == len(METHODS)
