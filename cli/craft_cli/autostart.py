@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,10 @@ def _accepts(address: str) -> bool:
     return True
 
 
-def start(paths: Paths) -> Found:
-    """The running daemon, or a new one. Raises the daemon's own error when it cannot start."""
+def start(paths: Paths, settings: Mapping[str, str] | None = None) -> Found:
+    """The running daemon, or a new one; `settings`: its variables. Raises its own error when it cannot start."""
     with start_lock(paths):
-        return _start_locked(paths)
+        return _start_locked(paths, settings or {})
 
 
 def replace(paths: Paths, old: Found, stop: Callable[[], None]) -> Found:
@@ -78,17 +78,17 @@ def replace(paths: Paths, old: Found, stop: Callable[[], None]) -> Found:
         if find(paths) == old:
             stop()
             await_end(paths, START_TIMEOUT_S)
-        return _start_locked(paths)
+        return _start_locked(paths, {})
 
 
-def _start_locked(paths: Paths) -> Found:
+def _start_locked(paths: Paths, settings: Mapping[str, str]) -> Found:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         found = find(paths)
         if found:
             return found
         try:
-            _launch(paths, deadline)
+            _launch(paths, settings, deadline)
         except CraftError as error:
             # Another is on its way up (started by hand) or in its last moments.
             if error.reason != "ALREADY_RUNNING" or time.monotonic() > deadline:
@@ -158,15 +158,16 @@ def require_daemon_package() -> None:
         raise CraftError("DAEMON_MISSING", message, "pip install 'craftengine[daemon]', or set CRAFT_HOST")
 
 
-def _launch(paths: Paths, deadline: float) -> None:
-    unit = services.installed(paths)
+def _launch(paths: Paths, settings: Mapping[str, str], deadline: float) -> None:
+    """A service has its settings from the configuration alone: with others, the daemon is started beside it."""
+    unit = None if settings else services.installed(paths)
     if unit is not None and unit.start():
         return
     require_daemon_package()
-    _spawn(paths, deadline)
+    _spawn(paths, settings, deadline)
 
 
-def _spawn(paths: Paths, deadline: float) -> None:
+def _spawn(paths: Paths, settings: Mapping[str, str], deadline: float) -> None:
     """Start craftd on its own feet and wait for the line it writes when it is ready or has failed."""
     ready, theirs = os.pipe()
     try:
@@ -177,7 +178,7 @@ def _spawn(paths: Paths, deadline: float) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 cwd="/",
-                env=_absolute_environment(),
+                env={**_absolute_environment(), **settings},
                 start_new_session=True,
                 pass_fds=(theirs,),
             )

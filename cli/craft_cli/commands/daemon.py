@@ -8,13 +8,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 from craft_protos import config, records
 from craft_protos.reasons import CraftError
 
 from craft_cli import autostart, errors, output, services, units
-from craft_cli.parsing import leaf, new_app
+from craft_cli.parsing import QuickCommand, leaf, new_app
 from craft_cli.session import START_COMMAND, Session
 
 app = new_app(
@@ -27,17 +28,40 @@ app = new_app(
 
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 _NOW = typer.Option(False, "--now", help="Do not wait for running jobs: they are drawn again at the next start.")
+_NO_HTTP = "off"
+_HTTP = typer.Option(
+    _NO_HTTP,
+    "--http",
+    metavar="[HOST:PORT]",
+    show_default=False,
+    help="Serve HTTP too, at 127.0.0.1:7811 unless told otherwise: --http=HOST:PORT.",
+)
 _LOOK_EVERY_S = 0.05
 _STOP_MARGIN_S = 30.0
 
 
-@app.command("start", **leaf("craft daemon start"))
-def start() -> None:
+class _HttpCommand(QuickCommand):
+    """With `--http[=HOST:PORT]`: Typer has no options whose value may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _joined(args))
+
+
+def _http_leaf(*examples: str) -> dict[str, Any]:
+    return {**leaf(*examples), "cls": _HttpCommand}
+
+
+@app.command("start", **_http_leaf("craft daemon start", "craft daemon start --http"))
+def start(http: str = _HTTP) -> None:
     """Start the daemon and wait until it answers."""
+    settings = _http_settings(http)
     session = _local()
     running = autostart.find(session.paths)
-    found = running or autostart.start(session.paths)
-    errors.say(f"craft: the daemon {'runs already' if running else 'is up'}, pid {found.pid}, at {found.address}")
+    found = running or autostart.start(session.paths, settings)
+    address = _http_address(session, settings)
+    errors.say(
+        f"craft: the daemon {'runs already' if running else 'is up'}, pid {found.pid}, at {found.address}{address}"
+    )
 
 
 @app.command("stop", **leaf("craft daemon stop", "craft daemon stop --now"))
@@ -51,13 +75,15 @@ def stop(now: bool = _NOW) -> None:
         errors.say("craft: no daemon runs")
 
 
-@app.command("restart", **leaf("craft daemon restart"))
-def restart(now: bool = _NOW) -> None:
+@app.command("restart", **_http_leaf("craft daemon restart", "craft daemon restart --http=127.0.0.1:8080"))
+def restart(now: bool = _NOW, http: str = _HTTP) -> None:
     """Stop the daemon and start a new one."""
+    settings = _http_settings(http)
     session = _local()
     _stop(session, now)
-    found = autostart.start(session.paths)
-    errors.say(f"craft: the daemon is up, pid {found.pid}, at {found.address}")
+    found = autostart.start(session.paths, settings)
+    address = _http_address(session, settings)
+    errors.say(f"craft: the daemon is up, pid {found.pid}, at {found.address}{address}")
 
 
 @app.command("status", **leaf("craft daemon status --json | jq .queue"))
@@ -74,6 +100,7 @@ def status(as_json: bool = _JSON) -> None:
         ["version", message.version],
         *([["address", message.address]] if message.address else []),
         *([["listens at", message.listen]] if message.listen else []),
+        ["http", message.http or "off"],
         ["up for", units.age_of(message.start_time.seconds)],
         ["memory", units.size(message.rss_bytes)],
         ["queue", f"{message.queued} queued, {message.running} running"],
@@ -135,6 +162,40 @@ def install(uninstall: bool = typer.Option(False, "--uninstall", help="Take it a
         errors.say("craft: the service is enabled and started")
     else:
         errors.say(f"craft: enable it with: {' '.join(service.enable)}")
+
+
+def _joined(args: list[str]) -> list[str]:
+    """`--http` and `--http HOST:PORT` as one word: there are no other arguments that it could take for its value."""
+    if "--http" not in args:
+        return args
+    place = args.index("--http")
+    value, rest = args[place + 1 : place + 2], args[place + 2 :]
+    if value and not value[0].startswith("-"):
+        return [*args[:place], f"--http={value[0]}", *rest]
+    return [*args[:place], "--http=", *value, *rest]
+
+
+def _http_settings(http: str) -> dict[str, str]:
+    """The daemon's variables for `--http[=HOST:PORT]`. Raises CONFIG_INVALID."""
+    if http == _NO_HTTP:
+        return {}
+    listen = {"CRAFT_HTTP_LISTEN": config.parse(http, "http", "listen", "--http")} if http else {}
+    return {"CRAFT_HTTP_ENABLED": "true", **listen}
+
+
+def _http_address(session: Session, settings: dict[str, str]) -> str:
+    """What is said of it. Raises ALREADY_RUNNING where a daemon runs that serves elsewhere, or not at all."""
+    if not settings:
+        return ""
+    address, wanted = session.client.status().http, settings.get("CRAFT_HTTP_LISTEN", "")
+    if address and (not wanted or wanted.endswith(":0") or _port(address) == _port(wanted)):
+        return f"; HTTP at {address}"
+    message = f"the daemon runs already, {f'with HTTP at {address}' if address else 'without HTTP'}"
+    raise CraftError("ALREADY_RUNNING", message, f"craft daemon restart --http{'=' if wanted else ''}{wanted}")
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 def _local() -> Session:
