@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +17,13 @@ from craftd.worker.finisher import Finisher
 from craftd.worker.inbox import Inbox
 from craftd.worker.lora.residents import AppliedLora
 from craftd.worker.messages import Draw, Manifest
+from craftd.worker.movement import Movement
 from craftd.worker.picture import Pixels
 from craftd.worker.reporter import Reporter
 from craftd.worker.row import Drawing
 from craftd.worker.shelf import Shelf, Sources
+from craftd.worker.training.session import Workshop
+from craftd.worker.training.trainings import Trainings
 
 CPU = Device(torch.device("cpu"), "fake", 1 << 30, "fp32")
 
@@ -94,6 +98,7 @@ class FakeRunner:
     is_tiled: bool = False
     is_offloaded: bool = False
     is_reading: bool = False
+    pipe: object = None
     batches: list[list[str]] = field(default_factory=list)
 
     def want(self, jobs: Sequence[Draw]) -> dict[str, CraftError]:
@@ -141,6 +146,7 @@ class Studio:
         max_rows: int = 8,
         budget_bytes: int = 1000,
         warnings: tuple[str, ...] = (),
+        workplace: Path = Path(),
     ) -> None:
         self.frames: list[FromWorker] = []
         self.inbox = Inbox()
@@ -152,7 +158,9 @@ class Studio:
         )
         self.shelf = Shelf(sources, budget_bytes, reporter, self.inbox.post)
         finisher = Finisher(CPU, self.inbox.post)
-        self.engine = Engine(self.shelf, finisher, reporter, max_rows=max_rows, clock=lambda: self.now)
+        shop = Workshop(workplace, workplace, CPU, Movement(), reporter, lambda: self.now)
+        self.trainings = Trainings(shop, self.shelf)
+        self.engine = Engine(self.shelf, finisher, reporter, self.trainings, max_rows=max_rows, clock=lambda: self.now)
 
     def send(self, frame: FromWorker) -> None:
         """As a channel does."""

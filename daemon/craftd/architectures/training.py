@@ -28,17 +28,25 @@ class Defaults:
     caption_dropout: float = 0.0
     prior_weight: float = 1.0
     checkpoint_every: int = 100  # optimizer steps
+    sample_steps: int = 20  # of a sample picture
+    guidance_scale: float = 5.0
 
 
 _ROWS = {
     row.architecture: row
     for row in (
-        Defaults("pocket", 16, 16, 1e-3, 300, 4, 256, 5, False, warmup_steps=10, checkpoint_every=50),
+        Defaults(
+            *("pocket", 16, 16, 1e-3, 300, 4, 256, 5, False),
+            warmup_steps=10,
+            checkpoint_every=50,
+            sample_steps=12,
+            guidance_scale=3.0,
+        ),
         Defaults("sd1", 16, 16, 1e-4, 1000, 4, 512, 5, False, warmup_steps=50, caption_dropout=0.05),
         Defaults("sd2", 16, 16, 1e-4, 1000, 4, 768, 5, False, warmup_steps=50, caption_dropout=0.05),
         Defaults("sdxl", 16, 16, 1e-4, 1000, 1, 1024, 5, True, warmup_steps=50, caption_dropout=0.05),
         Defaults("sd3", 16, 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50, caption_dropout=0.05),
-        Defaults("flux", 16, 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50),
+        Defaults("flux", 16, 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50, guidance_scale=3.5),
     )
 }
 
@@ -47,6 +55,10 @@ def of(model: str, family: str, side: int) -> Defaults | None:
     """For a model by its name, family and own picture side in pixels; None: no LoRA can be trained for its family."""
     row = _ROWS.get(_architecture(model, family, side))
     return row and replace(row, resolution=min(row.resolution, side))
+
+
+def row(architecture: str) -> Defaults:
+    return _ROWS[architecture]
 
 
 def _architecture(model: str, family: str, side: int) -> str:

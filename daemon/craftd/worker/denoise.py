@@ -98,7 +98,9 @@ class Denoiser:
         resident_bytes: int,
         device: torch.device,
         notice: str = "",
+        pipe: Any = None,
     ) -> None:
+        self.pipe = pipe
         self.precision = precision
         self.notice = notice
         self._model_bytes = resident_bytes

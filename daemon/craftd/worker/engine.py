@@ -15,10 +15,11 @@ from craftd.worker import batch, memory
 from craftd.worker.finisher import Finished, Finisher, as_craft_error
 from craftd.worker.lora.reader import LoraRead
 from craftd.worker.memory import Rung
-from craftd.worker.messages import Cancel, Draw, Load, Preview, Unload
+from craftd.worker.messages import Cancel, Draw, Load, Preview, Train, Unload
 from craftd.worker.reporter import Reporter
 from craftd.worker.row import Job, Row
 from craftd.worker.shelf import LoadFinished, Shelf, Shelved
+from craftd.worker.training.trainings import Others, Trainings
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Engine:
         shelf: Shelf,
         finisher: Finisher,
         reporter: Reporter,
+        trainings: Trainings,
         *,
         max_rows: int,
         clock: Callable[[], float],
@@ -42,6 +44,7 @@ class Engine:
         self._shelf = shelf
         self._finisher = finisher
         self._reporter = reporter
+        self._trainings = trainings
         self._max_rows = max_rows
         self._clock = clock
         self._jobs: dict[str, Job] = {}
@@ -57,7 +60,7 @@ class Engine:
 
     @property
     def can_step(self) -> bool:
-        return bool(self._active)
+        return bool(self._active) or self._trainings.may_turn(self._others)
 
     @property
     def rows(self) -> int:
@@ -66,7 +69,7 @@ class Engine:
     @property
     def progress(self) -> int:
         """Rises with every step, loaded part and finished image."""
-        return self._steps + self._shelf.loads
+        return self._steps + self._shelf.loads + self._trainings.progress
 
     @property
     def doing(self) -> str:
@@ -76,6 +79,8 @@ class Engine:
             return f"loading {self._shelf.loading.name}"
         if self._finishing:
             return "decoding"
+        if self._trainings:
+            return "training" if self._trainings.is_attached else "starting"
         return "starting" if self._jobs or self._asked_for else "idle"
 
     def handle(self, mail: object) -> None:
@@ -88,6 +93,8 @@ class Engine:
             case Preview():
                 if job := self._jobs.get(mail.job_id):
                     job.preview_every = mail.every
+            case Train():
+                self._trainings.submit(mail)
             case Load():
                 self._load(mail)
             case Unload():
@@ -104,14 +111,27 @@ class Engine:
                 raise TypeError(f"unexpected mail: {mail!r}")
 
     def tick(self) -> None:
-        """One turn: at most one model call."""
+        """One turn: at most one model call of what is drawn, and one of what is trained."""
         self._want_models()
         self._want_loras()
         self._admit()
         rows = batch.pick_batch(self._active, self._ticks, self._limit)
         self._ticks += 1
         if rows:
+            began = self._clock()
             self._advance(rows)
+            self._trainings.rows_took(self._clock() - began)
+        if self._trainings.may_turn(self._others):
+            self._trainings.turn()
+
+    @property
+    def _others(self) -> Others:
+        """What there is to do besides training."""
+        return Others(
+            has_rows=bool(self._active),
+            is_finishing=self._finishing > 0 or self._shelf.loading is not None,
+            has_waiting=bool(self._waiting),
+        )
 
     # Jobs
 
@@ -130,6 +150,8 @@ class Engine:
         if job is not None and job.draw.epoch == cancel.epoch:
             self._forget(cancel.job_id)
             self._reporter.done(cancel.job_id, cancel.epoch, cancelled=True)
+        else:
+            self._trainings.cancel(cancel)
 
     def _fail(self, draw: Draw, error: CraftError) -> None:
         """Fail a job; what is being decoded for it is dropped when it comes."""
@@ -160,8 +182,12 @@ class Engine:
     def _want_models(self) -> None:
         missing = [row.job.model for row in sorted(self._waiting, key=_urgency)]
         missing += [load.model for load in self._asked_for.values()]
+        trained = self._trainings.wanted(self._others)
+        missing += [] if trained is None else [trained]
         wanted = next((model for model in missing if self._shelf.get(model) is None), None)
         self._shelf.want(wanted, {row.job.model.key for row in self._waiting}, self._clock())
+        if self._shelf.lacks_room:
+            self._trainings.make_way()
 
     def _finish_load(self, load: LoadFinished) -> None:
         error = self._shelf.finish(load)
@@ -169,6 +195,7 @@ class Engine:
             return  # it is being tried again
         self._asked_for.pop(load.manifest.key, None)
         if error is not None:
+            self._trainings.load_failed(load.manifest, error)
             for draw in {row.job.job_id: row.job for row in self._waiting}.values():
                 if draw.model.key == load.manifest.key:
                     self._fail(draw, error)
@@ -248,6 +275,9 @@ class Engine:
             self._stepped(rows, errors, shelved)
 
     def _descend(self, rows: Sequence[Row], shelved: Shelved) -> None:
+        if self._trainings.is_attached:
+            self._trainings.yield_memory()
+            return
         rung = shelved.ladder.descend(len(rows), is_decoding=False)
         _log.warning("out of memory with %d rows: %s", len(rows), rung.name)
         if rung is Rung.SMALLER_BATCH:

@@ -113,7 +113,7 @@ def render(rows: Sequence[Row], shelved: Shelved) -> list[Pixels | CraftError]:
     return render(rows[:half], shelved) + render(rows[half:], shelved) if half else render(rows, shelved)
 
 
-def as_craft_error(exc: Exception) -> CraftError:
+def as_craft_error(exc: Exception, doing: str = "drawing") -> CraftError:
     """What a user hears of a library's exception; one that leaves the device unusable ends the process."""
     if isinstance(exc, torch.AcceleratorError):
         raise exc
@@ -121,7 +121,7 @@ def as_craft_error(exc: Exception) -> CraftError:
         return exc
     _log.error("a job failed", exc_info=exc)
     line = (str(exc).splitlines() or [""])[0]
-    return CraftError("JOB_FAILED", f"drawing failed: {type(exc).__name__}: {line}", "`craft daemon logs` has more")
+    return CraftError("JOB_FAILED", f"{doing} failed: {type(exc).__name__}: {line}", "`craft daemon logs` has more")
 
 
 def synchronise(device: Device) -> None:

@@ -103,7 +103,9 @@ class Loader:
             loras = self.loras.of(pipe, merges_only=True)
             return PipelineRunner(pipe, loras, precision=device.precision, resident_bytes=resident, device=device.place)
         drawn, loras = family(pipe, device.place), self.loras.of(pipe)
-        return Denoiser(drawn, loras, precision=device.precision, resident_bytes=resident, device=device.place)
+        return Denoiser(
+            drawn, loras, precision=device.precision, resident_bytes=resident, device=device.place, pipe=pipe
+        )
 
 
 def exceeds(device: Device, resident_bytes: int) -> bool:

@@ -27,6 +27,8 @@ from craftd.worker.movement import Movement
 from craftd.worker.options import WorkerOptions
 from craftd.worker.reporter import Reporter, Stats
 from craftd.worker.shelf import Shelf, Sources
+from craftd.worker.training.session import Workshop
+from craftd.worker.training.trainings import Trainings
 
 _STATS_EVERY_S = 1.0
 _GATHER_S = 0.02
@@ -114,7 +116,9 @@ def _build(
     )
     shelf = Shelf(sources, memory.budget_bytes(device.total_bytes), reporter, inbox.post)
     finisher = Finisher(device, inbox.post)
-    engine = Engine(shelf, finisher, reporter, max_rows=options.max_rows, clock=time.monotonic)
+    shop = Workshop(options.files, workplace, device, movement, reporter, time.monotonic)
+    trainings = Trainings(shop, shelf)
+    engine = Engine(shelf, finisher, reporter, trainings, max_rows=options.max_rows, clock=time.monotonic)
     return engine, reporter
 
 

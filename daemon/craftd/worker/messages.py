@@ -8,6 +8,9 @@ from pathlib import PurePosixPath
 from craft_protos import formats, jobs_pb2
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest, ToWorker
+from craft_protos.worker_pb2 import Train as TrainFrame
+
+from craftd.worker.training.recipe import PEFT, Recipe, TrainPicture
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,21 @@ class Preview:
     every: int
 
 
-Request = Draw | Cancel | Load | Unload | Preview
+@dataclass(frozen=True)
+class Train:
+    """Train a LoRA."""
+
+    job_id: str
+    epoch: int
+    model: Manifest
+    recipe: Recipe
+    pictures: tuple[TrainPicture, ...]
+    checkpoint_sha256: str = ""  # go on from there
+    owner: str = ""
+    provenance: str = ""
+
+
+Request = Draw | Cancel | Load | Unload | Preview | Train
 
 
 def decode(frame: ToWorker) -> Request:
@@ -122,6 +139,8 @@ def decode(frame: ToWorker) -> Request:
             return Unload(frame.unload.model)
         case "preview":
             return Preview(frame.preview.job_id, frame.preview.every)
+        case "train":
+            return _train(frame.train)
         case other:
             raise ValueError(f"a frame of an unknown kind: {other}")
 
@@ -179,4 +198,52 @@ def _loras(message: ToWorker.Submit) -> tuple[LoraUse, ...]:
     return tuple(
         LoraUse(file.id, file.name, file.sha256, file.size_bytes, use.weight if use.HasField("weight") else 1.0)
         for file, use in zip(message.loras, message.generate.loras, strict=True)
+    )
+
+
+def _train(message: TrainFrame) -> Train:
+    return Train(
+        job_id=message.job_id,
+        epoch=message.epoch,
+        model=_manifest(message.model),
+        recipe=_recipe(message),
+        pictures=tuple(
+            TrainPicture(one.sha256, one.file_name, one.width, one.height, one.caption) for one in message.pictures
+        ),
+        checkpoint_sha256=message.checkpoint_sha256,
+        owner=message.owner,
+        provenance=message.provenance,
+    )
+
+
+def _recipe(message: TrainFrame) -> Recipe:
+    spec = message.spec
+    return Recipe(
+        name=spec.name,
+        trigger=spec.trigger,
+        rank=spec.rank,
+        alpha=spec.alpha,
+        steps=spec.steps,
+        learning_rate=spec.learning_rate,
+        batch_size=spec.batch_size,
+        gradient_accumulation=max(1, spec.gradient_accumulation),
+        resolution=spec.resolution,
+        seed=spec.seed,
+        train_text_encoder=spec.train_text_encoder,
+        dora=spec.dora,
+        sample_prompts=tuple(spec.sample_prompts),
+        sample_every=spec.sample_every,
+        flip=spec.flip,
+        min_snr_gamma=spec.min_snr_gamma,
+        ema_decay=spec.ema_decay,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        format=spec.format or PEFT,
+        when_idle=spec.when_idle,
+        checkpoint_every=spec.checkpoint_every,
+        class_prompt=spec.class_prompt,
+        class_pictures=spec.class_pictures,
+        prior_weight=spec.prior_weight if spec.HasField("prior_weight") else 1.0,
+        learning_rate_schedule=spec.learning_rate_schedule or "constant",
+        warmup_steps=spec.warmup_steps,
+        caption_dropout=spec.caption_dropout,
     )

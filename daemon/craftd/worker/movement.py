@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -25,6 +26,17 @@ class Movement:
             if isinstance(part, nn.Module):
                 for block in _blocks(part):
                     block.register_forward_hook(self._moved)
+
+    def watch_backward(self, network: nn.Module) -> None:
+        """Count the blocks of a network as gradients come back through them."""
+        for block in _blocks(network):
+            block.register_forward_hook(self._listen_to_gradient)
+
+    def _listen_to_gradient(self, _block: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output
+        if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
+            hooked: Any = tensor
+            hooked.register_hook(self._moved)
 
     def _moved(self, *_: Any) -> None:
         self.blocks += 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from craft_protos.jobs_pb2 import JobError
 from craft_protos.reasons import CraftError
+from craft_protos.training_pb2 import TrainingSample, TrainingStep
 from craft_protos.worker_pb2 import FromWorker
 
 from craftd.worker.channel import Channel
-from craftd.worker.messages import Draw
+from craftd.worker.messages import Draw, Train
+from craftd.worker.training.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,17 @@ class Picture:
     data: bytes
     media_type: str
     provenance: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a training."""
+
+    step: int
+    of: int
+    loss: float
+    learning_rate: float
+    seconds_left: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Reporter:
     def load_failed(self, model: str, error: CraftError) -> None:
         self._send(FromWorker(load_failed=FromWorker.LoadFailed(model=model, error=_error(error))))
 
-    def started(self, job: Draw, notice: str) -> None:
+    def started(self, job: Draw | Train, notice: str) -> None:
         said = "; ".join(filter(None, (notice, *self._warnings)))
         self._send(FromWorker(started=FromWorker.Started(job_id=job.job_id, epoch=job.epoch, notice=said)))
 
@@ -83,8 +96,32 @@ class Reporter:
     def done(self, job_id: str, epoch: int, *, cancelled: bool) -> None:
         self._send(FromWorker(done=FromWorker.JobDone(job_id=job_id, epoch=epoch, cancelled=cancelled)))
 
-    def failed(self, job: Draw, error: CraftError) -> None:
+    def failed(self, job: Draw | Train, error: CraftError) -> None:
         self._send(FromWorker(failed=FromWorker.JobFailed(job_id=job.job_id, epoch=job.epoch, error=_error(error))))
+
+    def preparing(self, job: Train, what: str, done: int, of: int) -> None:
+        frame = FromWorker.Preparing(job_id=job.job_id, epoch=job.epoch, what=what, done=done, of=of)
+        self._send(FromWorker(preparing=frame))
+
+    def trained(self, job: Train, progress: Progress) -> None:
+        done = TrainingStep(**asdict(progress))
+        self._send(FromWorker(training=FromWorker.Trained(job_id=job.job_id, epoch=job.epoch, step=done)))
+
+    def sample(self, job: Train, step: int, prompt: str, seed: int, png: bytes) -> None:
+        drawn = TrainingSample(step=step, prompt=prompt, seed=seed, media_type="image/png", data=png)
+        self._send(FromWorker(sample=FromWorker.Sample(job_id=job.job_id, epoch=job.epoch, sample=drawn)))
+
+    def checkpoint(self, job: Train, step: int, file: Stored) -> None:
+        frame = FromWorker.Checkpoint(
+            job_id=job.job_id, epoch=job.epoch, step=step, sha256=file.sha256, size_bytes=file.size_bytes
+        )
+        self._send(FromWorker(checkpoint=frame))
+
+    def lora(self, job: Train, file: Stored, preview: bytes) -> None:
+        frame = FromWorker.LoraMade(
+            job_id=job.job_id, epoch=job.epoch, sha256=file.sha256, size_bytes=file.size_bytes, preview=preview
+        )
+        self._send(FromWorker(lora=frame))
 
     def stats(self, stats: Stats) -> None:
         frame = FromWorker.Stats(

@@ -116,7 +116,7 @@ class Shelf:
         """Take a loaded model in; gives the error if there is none to take."""
         self.loading = None
         is_unwanted, self._is_unwanted = self._is_unwanted, False
-        if load.ran_out_of_memory and self._evict_idle():
+        if load.ran_out_of_memory and self.evict_idle():
             self._start(load.manifest)
             return None
         if load.runner is None:
@@ -148,19 +148,25 @@ class Shelf:
         elif not named:
             self._reporter.unloaded(name, "it was not loaded")
 
+    @property
+    def lacks_room(self) -> bool:
+        """Whether a model waits until others leave."""
+        return self._wanted_since is not None
+
     def _make_room(self, need_bytes: int, kept: Set[tuple[str, str]]) -> bool:
         residents = [shelved.as_resident(is_kept=shelved.manifest.key in kept) for shelved in self]
         leaving = memory.to_evict(residents, need_bytes, self._budget_bytes)
         if leaving is None:
             if not all(resident.is_idle for resident in residents):
                 return False
-            self._evict_idle()  # it may fit though the estimate says no
+            self.evict_idle()  # it may fit though the estimate says no
             return True
         for resident in leaving:
             self._drop(self._models[resident.key], "room was needed")
         return True
 
-    def _evict_idle(self) -> bool:
+    def evict_idle(self) -> bool:
+        """Drop every model that is not in use; whether there was one."""
         idle = [shelved for shelved in self if not shelved.rows]
         for shelved in idle:
             self._drop(shelved, "room was needed")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from craft_protos.reasons import CraftError
@@ -109,6 +109,11 @@ class Family(Protocol):
 
 class Runner(Protocol):
     """A loaded model, as the engine sees it. One thread at a time may call `advance`."""
+
+    @property
+    def pipe(self) -> Any:
+        """The loaded pipeline, whose weights a trainer may share; None where it cannot."""
+        ...
 
     @property
     def resident_bytes(self) -> int: ...

@@ -125,6 +125,7 @@ class PipelineRunner:
     def __init__(
         self, pipe: Any, residents: Residents, *, precision: str, resident_bytes: int, device: torch.device
     ) -> None:
+        self.pipe: Any = None  # its weights are not shared
         self._pipe = pipe
         self._residents = residents
         self._accepts = inspect.signature(pipe.__call__).parameters

@@ -1,0 +1,65 @@
+"""Files that the worker makes: written into its store by sha256, whole and on disk or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from craft_protos.reasons import CraftError
+from safetensors.torch import save
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of the store."""
+
+    sha256: str
+    size_bytes: int
+
+
+def safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A file's contents; the same for the same tensors and metadata, whose order the library leaves to chance."""
+    plain = save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())})
+    (length,) = struct.unpack("<Q", plain[:8])
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(plain[8 : 8 + length])
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)
+    return struct.pack("<Q", len(written)) + written + plain[8 + length :]
+
+
+def put(folder: Path, data: bytes) -> Stored:
+    """Raises DISK_FULL, STORAGE_FAILED."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        _write(folder, folder / sha256, data)
+    except OSError as exc:
+        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason, hint = ("DISK_FULL", "make room") if is_full else ("STORAGE_FAILED", "see `craft daemon logs`")
+        raise CraftError(reason, f"a file of {len(data)} bytes could not be written: {exc.strerror}", hint) from exc
+    return Stored(sha256, len(data))
+
+
+def _write(folder: Path, path: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".made-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
