@@ -17,6 +17,8 @@ from craft_protos.reasons import CraftError
 
 import craftd
 from craftd.control import Control, Stop
+from craftd.datasets.files import DatasetFiles
+from craftd.datasets.service import DatasetService
 from craftd.endpoint import Endpoint
 from craftd.http.services import HttpServices
 from craftd.hub.client import connect
@@ -27,6 +29,9 @@ from craftd.jobs import table
 from craftd.jobs.dispatcher import Dispatcher, Parts
 from craftd.jobs.events import Hub
 from craftd.jobs.service import JobService
+from craftd.jobs.training.desk import Desk, Tools
+from craftd.jobs.training.files import TrainingFiles
+from craftd.jobs.training.service import TrainingService
 from craftd.keys.service import KeyService
 from craftd.logs import Log, close_log, open_log
 from craftd.loras.files import LoraFiles
@@ -43,6 +48,7 @@ from craftd.rpc.tcp import configured
 from craftd.store.database import Database
 from craftd.supervisor.inspector import inspect, inspect_lora
 from craftd.supervisor.local import LocalWorker
+from craftd.supervisor.pictures import inspect_pictures
 from craftd.supervisor.supervisor import Supervisor
 
 _log = logging.getLogger("craft.daemon")
@@ -106,15 +112,16 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     await loras.open()
     keys, tcp = KeyService(database, settings), configured(settings.daemon)
     await keys.open()
-    parts = Parts(database, images, models, loras, supervisor, hub, settings.daemon)
+    trainings = await _trainings(setting, models, loras, database=database, supervisor=supervisor, hub=hub)
+    parts = Parts(database, images, models, loras, supervisor, hub, trainings.desk, settings.daemon)
     dispatcher = Dispatcher(parts)
     for view in await database.run(table.resume):
         dispatcher.accept(view.job, view.images)
     stop = Stop(settings.daemon.grace_s)
     _obey_signals(stop)
     control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
-    jobs = JobService(parts, dispatcher, settings)
-    server = RpcServer(Services(jobs, images, models, loras, keys, control, log))
+    jobs = JobService(parts, dispatcher, trainings, settings)
+    server = RpcServer(Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log))
     if tcp is not None:
         control.note_listening(server.listen(tcp))
     http = HttpServices(jobs, images, models, loras, keys, control, supervisor, settings)
@@ -132,6 +139,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
                 tasks.create_task(_back_up(database), name="backup"),
                 tasks.create_task(keys.run(), name="keys"),
                 tasks.create_task(retention.run(), name="retention"),
+                tasks.create_task(trainings.run(), name="trainings"),
             ]
             await stop.wanted.wait()
             setting.announce("stopping")
@@ -157,6 +165,19 @@ def _http_face(services: HttpServices) -> list[Face]:
     server = HttpServer(services)
     services.control.note_http(server.bind())
     return [server]
+
+
+async def _trainings(
+    setting: Setting, models: ModelService, loras: LoraService, *, database: Database, supervisor: Supervisor, hub: Hub
+) -> TrainingService:
+    paths, limits = setting.paths, setting.settings.limits
+    datasets = DatasetService(database, DatasetFiles(paths.datasets_dir), inspect_pictures, limits)
+    files = TrainingFiles(paths.training_dir)
+    desk = Desk(Tools(database, supervisor, hub, loras, datasets, files))
+    default_model = setting.settings.generate.model
+    trainings = TrainingService(database, models, loras, datasets, files, desk, limits, default_model)
+    await trainings.open()
+    return trainings
 
 
 async def _dispatch(images: ImageService, dispatcher: Dispatcher, control: Control) -> None:

@@ -24,6 +24,7 @@ from craftd.jobs.events import Hub
 from craftd.jobs.job import GenerateRequest, JobRequest, State
 from craftd.jobs.ledger import Ledger
 from craftd.jobs.service import JobService
+from craftd.jobs.training.desk import Desk, Tools
 from craftd.keys.caller import LOCAL
 from craftd.models.model import Defaults, Manifest, Model
 from craftd.models.residency import Residency
@@ -185,9 +186,11 @@ async def _nobody() -> Worker:
 def _jobs(database: Database, images: ImageService) -> JobService:
     supervisor = Supervisor(_nobody, WorkerSettings())
     models: Any = OneModel(Residency(supervisor, 300.0))
-    loras: Any = None  # of which the jobs here have none
-    parts = Parts(database, images, models, loras, supervisor, Hub(), DaemonSettings())
-    return JobService(parts, Dispatcher(parts), Settings())
+    nothing: Any = None  # LoRAs and trainings, of which there are none here
+    hub = Hub()
+    desk = Desk(Tools(database, supervisor, hub, nothing, nothing, nothing))
+    parts = Parts(database, images, models, nothing, supervisor, hub, desk, DaemonSettings())
+    return JobService(parts, Dispatcher(parts), nothing, Settings())
 
 
 async def _work_until_the_power_fails(disk: Disk, path: Path, folder: Folder) -> tuple[Acknowledged, bool]:

@@ -10,13 +10,15 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from craft_protos.config import DaemonSettings
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
 
+from craftd.datasets.dataset import Dataset
 from craftd.images.image import Image
 from craftd.images.service import ImageService
 from craftd.jobs import events, wire
@@ -30,6 +32,10 @@ from craftd.jobs.manifests import Manifests
 from craftd.jobs.provision import provide, verified
 from craftd.jobs.queue import FairQueue, Waiting
 from craftd.jobs.shares import Load
+from craftd.jobs.training import wire as training_wire
+from craftd.jobs.training.course import Record
+from craftd.jobs.training.desk import Desk
+from craftd.jobs.training.turns import Turns
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
 from craftd.models.model import Manifest
@@ -52,6 +58,7 @@ class Parts:
     loras: LoraService
     supervisor: Supervisor
     hub: Hub
+    desk: Desk
     settings: DaemonSettings
 
 
@@ -61,8 +68,10 @@ class Dispatcher:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._entries: dict[str, Entry] = {}
-        self._queue = FairQueue()
+        self._queue = FairQueue()  # of jobs that draw; the desk has those that train
+        self._desk = parts.desk
         self._flights = Flights()
+        self._turns = Turns(self._queue, self._desk.queue, self._flights, self._entries)
         self._orders = itertools.count()
         self._ledger = Ledger(parts.database, parts.images)
         self._deadlines = Deadlines(parts.hub, parts.settings.lease_s)
@@ -85,7 +94,9 @@ class Dispatcher:
         entry.received = set(entry.images)
         self._entries[job.id] = entry
         self._parts.models.residency.acquire(job.spec.model)
-        if entry.remaining:
+        if job.is_training:
+            self._desk.open(job.id)
+        if job.is_training or entry.remaining:
             self._enqueue(entry)
         else:  # its last image was stored and its end was not
             self._end(entry, State.SUCCEEDED)
@@ -99,20 +110,20 @@ class Dispatcher:
 
     def current(self, views: Iterable[JobView]) -> list[JobView]:
         """The stored jobs as memory knows them, with their places in the queue."""
-        positions = self._queue.positions()
+        positions = self._positions()
         return [JobView(self._current(view.job), view.images, positions.get(view.job.id, 0)) for view in views]
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._desk.queue)
 
     @property
     def running(self) -> int:
-        return len(self._entries) - len(self._queue)
+        return len(self._entries) - self.queued
 
     def load_of(self, owner: str) -> Load:
         own = [entry for entry in self._entries.values() if entry.job.owner == owner]
-        queued = sum(entry.job.id in self._queue for entry in own)
+        queued = sum(self._is_waiting(entry.job.id) for entry in own)
         return Load(queued, sum(len(entry.remaining) for entry in own))
 
     @property
@@ -120,9 +131,10 @@ class Dispatcher:
         return self._is_draining
 
     async def drain(self, grace_s: float) -> None:
-        """Start nothing more; wait for what runs, at most `grace_s`; then end the worker.
+        """Start nothing more; wait for what is being drawn, at most `grace_s`; then end the worker.
 
-        What didn't finish is queued for the next start. A second call with less grace cuts the first short.
+        What didn't finish is queued for the next start; a training goes on from its checkpoint.
+        A second call with less grace cuts the first short.
         """
         self._is_draining = True
         self._note_quiet()
@@ -146,6 +158,7 @@ class Dispatcher:
                 self._ledger.save_again()
                 if not self._is_draining:
                     await self._dispatch()
+                    await self._dispatch_training()
                     await self._parts.models.residency.tend()
                 self._tell_positions()
                 await self._next_change()
@@ -175,16 +188,57 @@ class Dispatcher:
                 return
             if not self._flights.have_room(self._capacity_rows, is_suspect=waiting.is_suspect):
                 return
+            if self._turns.is_alone_next and not waiting.is_suspect:
+                return
             entry = self._entries[waiting.job_id]
             try:
                 manifest = await self._manifests.get(entry.job.spec.model)
-                loras = await verified(entry.job.spec, self._parts.loras)
+                loras = await verified(entry.job.drawing, self._parts.loras)
                 is_next = self._queue.head(self._is_open) == waiting
                 if manifest and is_next and self._parts.supervisor.is_ready and not self._is_draining:
                     self._hand_over(entry, waiting, manifest, loras)
             except CraftError as exc:
                 if waiting.job_id in self._queue:
                     self._end(entry, State.FAILED, Error.of(exc))
+
+    async def _dispatch_training(self) -> None:
+        """Hand over the next train job, beside what is being drawn; one at a time."""
+        waiting = self._desk.queue.head()
+        if waiting is None or self._is_draining or not self._turns.may_train(waiting, self._capacity_rows):
+            return
+        entry = self._entries[waiting.job_id]
+        try:
+            record, dataset = await self._desk.order(waiting.job_id, entry.job.training.dataset)
+            if self._desk.queue.head() != waiting or self._is_draining:
+                return
+            if record.made_sha256:  # only its registration was missing
+                self._desk.queue.serve(waiting)
+                self._store(entry, self._desk.register(entry, record.made_sha256))
+                return
+            if not self._parts.supervisor.is_ready:
+                self._parts.supervisor.want()
+                return
+            manifest = await self._manifests.get(entry.job.spec.model)
+            is_next = self._desk.queue.head() == waiting and self._turns.may_train(waiting, self._capacity_rows)
+            if manifest and is_next and self._parts.supervisor.is_ready and not self._is_draining:
+                self._desk.provide(record, dataset)
+                self._hand_over_training(entry, waiting, manifest, record, dataset)
+        except CraftError as exc:
+            if waiting.job_id in self._desk.queue:
+                self._end(entry, State.FAILED, Error.of(exc))
+
+    def _hand_over_training(
+        self, entry: Entry, waiting: Waiting, manifest: Manifest, record: Record, dataset: Dataset
+    ) -> None:
+        message = self._parts.models.residency.provide(manifest)
+        self._desk.queue.serve(waiting)
+        entry.dispatch()
+        job = entry.job
+        self._flights.add(Flight(job.id, entry.epoch, job.is_suspect, is_training=True))
+        self._parts.supervisor.send(training_wire.train(job, entry.epoch, message, dataset.pictures, record.checkpoint))
+        self._parts.models.residency.expect(manifest)
+        self._ledger.save(job)
+        _log.info("training dispatched", extra={"job": job.id, "epoch": entry.epoch, "from": record.checkpoint.step})
 
     def _is_open(self, waiting: Waiting) -> bool:
         """Others go first while its model's files are being hashed."""
@@ -224,7 +278,9 @@ class Dispatcher:
                 self._on_done(frame.done)
             case "failed":
                 self._on_failed(frame.failed)
-        if frame.WhichOneof("frame") not in ("step", "loading", "started"):
+            case "preparing" | "training" | "sample" | "checkpoint" | "lora":
+                self._on_training(frame)
+        if frame.WhichOneof("frame") not in ("step", "loading", "started", "preparing", "training"):
             self._wake.set()
 
     def on_death(self, why: str, *, is_planned: bool) -> None:
@@ -233,7 +289,9 @@ class Dispatcher:
             entry = self._flying(flight)
             if entry is None:
                 continue
-            if not entry.remaining:  # all its images came; the last are being stored
+            if entry.job.is_training:
+                self._desk.rewind(entry.job.id)
+            if self._has_all(entry):  # the last of it is being stored
                 self._settle(entry)
             elif is_planned:
                 self._requeue(entry, is_suspect=entry.job.is_suspect, attempts=entry.job.attempts)
@@ -246,8 +304,8 @@ class Dispatcher:
             self._end(entry, State.FAILED, Error.of(cannot_start(why)))
 
     def _on_killed(self, entry: Entry, why: str, *, was_alone: bool) -> None:
-        """Only a death while alone counts against the job."""
-        attempts = entry.job.attempts + was_alone
+        """Only a death while alone counts against the job; of a training, the second without a new checkpoint too."""
+        attempts = entry.job.attempts + (was_alone or (entry.job.is_training and entry.job.is_suspect))
         self._requeue(entry, is_suspect=True, attempts=attempts)
         if attempts >= _MOST_ATTEMPTS:
             message = f"the job killed its worker {attempts} times, the last time by {why}"
@@ -277,9 +335,25 @@ class Dispatcher:
         flight.indices.discard(frame.index)
         entry.received.add(frame.index)
         entry.account(frame.load_s, frame.denoise_s)
-        entry.storing += 1
-        self._storing += 1
-        self._tasks.create_task(self._store_image(entry, frame), name=f"store {frame.job_id}/{frame.index}")
+        self._store(entry, self._store_image(entry, frame))
+
+    def _on_training(self, frame: FromWorker) -> None:
+        told = getattr(frame, frame.WhichOneof("frame") or "")
+        entry = self._entry_of(told.job_id, told.epoch)
+        if entry is None:
+            self._desk.drop(frame)
+            return
+        try:
+            work = self._desk.see(entry, frame)
+        except CraftError as exc:
+            self._on_unstorable(entry, exc)
+            return
+        flight = self._flights.find(told.job_id, told.epoch)
+        if flight is not None and flight.is_suspect and self._desk.course(told.job_id).is_past_its_death:
+            flight.is_suspect = False
+            self._wake.set()
+        if work is not None:
+            self._store(entry, work)
 
     def _on_done(self, frame: FromWorker.JobDone) -> None:
         flight = self._flights.remove(frame.job_id, frame.epoch)
@@ -293,17 +367,29 @@ class Dispatcher:
 
     # What becomes of a job
 
-    async def _store_image(self, entry: Entry, frame: FromWorker.ImageDone) -> None:
-        image = wire.image(entry.job, frame)
+    def _store(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        """Something of a job is being written; until it is, the job does not end well."""
+        entry.storing += 1
+        self._storing += 1
+        self._tasks.create_task(self._stored(entry, work), name=f"store {entry.job.id}")
+
+    async def _stored(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        before = entry.job.is_suspect
         try:
-            job = await self._ledger.add_image(image, frame.data, entry.job, entry.succeeded())
-            self._on_stored(entry, image, job)
+            await work
+            if before != entry.job.is_suspect and self._is_live(entry):
+                self._ledger.save(entry.job)
         except CraftError as exc:
             self._on_unstorable(entry, exc)
         finally:
             entry.storing -= 1
             self._storing -= 1
             self._settle(entry)
+
+    async def _store_image(self, entry: Entry, frame: FromWorker.ImageDone) -> None:
+        image = wire.image(entry.job, frame)
+        job = await self._ledger.add_image(image, frame.data, entry.job, entry.succeeded())
+        self._on_stored(entry, image, job)
 
     def _on_stored(self, entry: Entry, image: Image, job: Job) -> None:
         entry.images[image.index] = image
@@ -315,24 +401,32 @@ class Dispatcher:
 
     def _on_unstorable(self, entry: Entry, exc: CraftError) -> None:
         if self._is_live(entry) and exc.reason != "JOB_FINISHED":
-            _log.error("image not stored", extra={"job": entry.job.id, "why": exc.message})
+            _log.error("not stored", extra={"job": entry.job.id, "why": exc.message})
             self._end(entry, State.FAILED, Error.of(exc))
 
     def _settle(self, entry: Entry) -> None:
         """End a job that the worker has left and nothing is being stored of."""
         self._wake.set()
         is_flying = self._flights.find(entry.job.id, entry.epoch) is not None
-        if is_flying or entry.storing or not self._is_live(entry) or entry.job.id in self._queue:
+        if is_flying or entry.storing or not self._is_live(entry) or self._is_waiting(entry.job.id):
             return
-        if set(entry.job.spec.wanted) <= set(entry.images):
+        if self._has_all(entry):
             self._end(entry, State.SUCCEEDED)
         else:
-            self._end(entry, State.FAILED, Error("JOB_FAILED", "the worker left out some of the images", "try again"))
+            what = "made no LoRA" if entry.job.is_training else "left out some of the images"
+            self._end(entry, State.FAILED, Error("JOB_FAILED", f"the worker {what}", "try again"))
+
+    def _has_all(self, entry: Entry) -> bool:
+        """Nothing of it is still to come from the worker."""
+        if entry.job.is_training:
+            return bool(entry.job.lora)
+        return not entry.remaining and (entry.storing > 0 or set(entry.job.spec.wanted) <= set(entry.images))
 
     def _enqueue(self, entry: Entry) -> None:
         job = entry.job
         rows = max(1, len(entry.remaining))
-        self._queue.push(Waiting(job.id, job.owner, job.priority, rows, entry.order, job.is_suspect))
+        queue = self._desk.queue if job.is_training else self._queue
+        queue.push(Waiting(job.id, job.owner, job.priority, rows, entry.order, job.is_suspect))
         self._wake.set()
 
     def _requeue(self, entry: Entry, *, is_suspect: bool, attempts: int) -> None:
@@ -343,6 +437,7 @@ class Dispatcher:
     def _end(self, entry: Entry, state: State, error: Error | None = None) -> asyncio.Future[None]:
         """The job's end; watchers hear of it once it is stored."""
         self._queue.remove(entry.job.id)
+        self._desk.queue.remove(entry.job.id)
         if self._flights.find(entry.job.id, entry.epoch) is not None:
             self._parts.supervisor.send(wire.cancel(entry.job.id, entry.epoch))
         entry.job = entry.ended(state, error)
@@ -353,6 +448,7 @@ class Dispatcher:
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.job.id]
+        self._desk.close(entry.job.id)
         self._parts.models.residency.release(entry.job.spec.model)
         self._wake.set()
 
@@ -374,7 +470,7 @@ class Dispatcher:
     def _on_watchers_changed(self, job_id: str) -> None:
         if (entry := self._entries.get(job_id)) is not None:
             entry.last_watched = time.monotonic()
-            if self._flights.find(job_id, entry.epoch) is not None:
+            if self._flights.find(job_id, entry.epoch) is not None and not entry.job.is_training:
                 self._parts.supervisor.send(wire.preview(job_id, self._parts.hub.preview_every(job_id)))
             self._wake.set()
 
@@ -382,8 +478,9 @@ class Dispatcher:
         if not any(self._parts.hub.is_watched(entry.job.id) for entry in self._waiting_entries()):
             return
         why = "" if self._parts.supervisor.is_ready else "starting the worker"
-        for job_id, position in self._queue.positions().items():
-            entry, queued = self._entries[job_id], events.Queued(position, why)
+        for job_id, position in self._positions().items():
+            entry = self._entries[job_id]
+            queued = events.Queued(position, self._turns.why_waiting(entry) or why)
             if entry.last_queued != queued:
                 entry.last_queued = queued
                 self._parts.hub.publish(job_id, queued)
@@ -391,7 +488,14 @@ class Dispatcher:
     # Looking things up
 
     def _waiting_entries(self) -> list[Entry]:
-        return [entry for entry in self._entries.values() if entry.job.id in self._queue]
+        return [entry for entry in self._entries.values() if self._is_waiting(entry.job.id)]
+
+    def _is_waiting(self, job_id: str) -> bool:
+        return job_id in self._queue or job_id in self._desk.queue
+
+    def _positions(self) -> dict[str, int]:
+        """Each kind waits for its own."""
+        return self._queue.positions() | self._desk.queue.positions()
 
     def _entry_of(self, job_id: str, epoch: int) -> Entry | None:
         flight = self._flights.find(job_id, epoch)
@@ -410,7 +514,7 @@ class Dispatcher:
         return self._entries.get(entry.job.id) is entry
 
     def _note_quiet(self) -> None:
-        if self._flights or self._storing:
+        if self._flights.are_drawing or self._storing:
             self._is_quiet.clear()
         else:
             self._is_quiet.set()

@@ -47,6 +47,10 @@ class Entry:
     def requeue(self, *, is_suspect: bool, attempts: int) -> None:
         self.job = replace(self.job, state=State.QUEUED, start_time=None, is_suspect=is_suspect, attempts=attempts)
 
+    def progressed(self) -> None:
+        """A training that gets on is no suspect: its checkpoint is further than where a worker died."""
+        self.job = replace(self.job, is_suspect=False, attempts=0)
+
     def succeeded(self) -> Job:
         return replace(self.job, state=State.SUCCEEDED, finish_time=time.time())
 

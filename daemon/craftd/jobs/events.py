@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from craftd.images.image import Image
 from craftd.jobs.job import JobView
+from craftd.jobs.training import course
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,32 @@ class ImageMade:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """Before a training's first step."""
+
+    what: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    step: course.Step
+
+
+@dataclass(frozen=True)
+class SampleMade:
+    sample: course.Sample
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Finished:
     view: JobView
 
 
-Event = Snapshot | Queued | Loading | Started | Step | ImageMade | Finished
+Event = Snapshot | Queued | Loading | Started | Step | ImageMade | Preparing | Trained | SampleMade | Finished
+_MOST_SAMPLES = 100  # of one step
 
 
 class Subscription:
@@ -127,5 +149,7 @@ def _key(event: Event | None) -> tuple[str, int]:
             return "step", index
         case ImageMade(image=image):
             return "image", image.index
+        case SampleMade(sample=sample):
+            return "sample", sample.step * _MOST_SAMPLES + sample.place
         case _:
             return type(event).__name__, 0

@@ -13,6 +13,7 @@ class Flight:
     epoch: int
     is_suspect: bool
     indices: set[int] = field(default_factory=set)
+    is_training: bool = False
 
 
 class Flights:
@@ -23,6 +24,15 @@ class Flights:
 
     def __bool__(self) -> bool:
         return bool(self._flights)
+
+    @property
+    def training(self) -> Flight | None:
+        """There is one at most."""
+        return next((flight for flight in self._flights.values() if flight.is_training), None)
+
+    @property
+    def are_drawing(self) -> bool:
+        return any(not flight.is_training for flight in self._flights.values())
 
     def add(self, flight: Flight) -> None:
         self._flights[flight.job_id, flight.epoch] = flight
@@ -39,11 +49,11 @@ class Flights:
         self._flights.clear()
         return flights
 
-    def have_room(self, capacity_rows: int, *, is_suspect: bool) -> bool:
-        """A little more than fits, so that the worker never waits for us; a suspect goes alone."""
+    def have_room(self, capacity_rows: int, *, is_suspect: bool, is_training: bool = False) -> bool:
+        """A little more than fits, so that the worker never waits for us; a suspect goes alone, a training beside."""
         if is_suspect or any(flight.is_suspect for flight in self._flights.values()):
             return not self._flights
-        return self._rows < capacity_rows + max(1, capacity_rows // 4)
+        return is_training or self._rows < capacity_rows + max(1, capacity_rows // 4)
 
     @property
     def _rows(self) -> int:

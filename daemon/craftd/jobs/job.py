@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from craft_protos.reasons import CraftError
 
 from craftd.images.image import Image
+from craftd.jobs.training.spec import TrainSpec, TrainWish
 
 SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
 FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
@@ -99,6 +100,28 @@ class JobRequest:
 
 
 @dataclass(frozen=True)
+class TrainRequest:
+    """A call of CreateJob."""
+
+    request_id: str
+    train: TrainWish
+    expire_time: float | None = None
+    priority: Priority = Priority.INTERACTIVE
+    lease: bool = False
+
+    @property
+    def body_sha256(self) -> str:
+        """Of everything but the request_id; what is not said doesn't count, so that fields may join."""
+        body = {name: value for name, value in asdict(self).items() if name not in ("request_id", "train")}
+        usual = asdict(TrainWish(""))
+        body["train"] = {name: value for name, value in asdict(self.train).items() if value != usual[name]}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+Request = JobRequest | TrainRequest
+
+
+@dataclass(frozen=True)
 class GenerateSpec:
     """What to draw, resolved: the image can be made from this and the model alone."""
 
@@ -140,7 +163,7 @@ class Job:
     owner: str
     request_id: str
     body_sha256: str
-    spec: GenerateSpec
+    spec: GenerateSpec | TrainSpec
     create_time: float
     state: State = State.QUEUED
     priority: Priority = Priority.INTERACTIVE
@@ -154,6 +177,23 @@ class Job:
     load_s: float = 0.0
     denoise_s: float = 0.0
     error: Error | None = None
+    lora: str = ""  # id of the LoRA that a train job became
+
+    @property
+    def drawing(self) -> GenerateSpec:
+        """Of a job that is known to draw."""
+        assert isinstance(self.spec, GenerateSpec), self.id
+        return self.spec
+
+    @property
+    def training(self) -> TrainSpec:
+        """Of a job that is known to train."""
+        assert isinstance(self.spec, TrainSpec), self.id
+        return self.spec
+
+    @property
+    def is_training(self) -> bool:
+        return isinstance(self.spec, TrainSpec)
 
     @property
     def queued_s(self) -> float:
@@ -186,10 +226,11 @@ class LoraPlan:
 class Plan:
     """What CreateJob would do."""
 
-    spec: GenerateSpec
+    spec: GenerateSpec | TrainSpec
     model_loaded: bool
     load_bytes: int
     evicted_models: tuple[str, ...]  # unloaded to make room
     queue_position: int
     device: str
     loras: tuple[LoraPlan, ...] = ()
+    notes: tuple[str, ...] = ()

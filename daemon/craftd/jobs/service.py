@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from craft_protos.config import Settings
 from craft_protos.reasons import CraftError
@@ -14,11 +15,23 @@ from craftd.jobs import table, validate
 from craftd.jobs.bases import base_of
 from craftd.jobs.chosen import choose, obstacles
 from craftd.jobs.dispatcher import Dispatcher, Parts
-from craftd.jobs.events import Event, Finished, ImageMade, Snapshot
-from craftd.jobs.job import GenerateSpec, Job, JobRequest, JobView, LoraPlan, Plan, State
+from craftd.jobs.events import Event, Finished, ImageMade, Snapshot, Trained
+from craftd.jobs.job import (
+    GenerateSpec,
+    Job,
+    JobRequest,
+    JobView,
+    LoraPlan,
+    Plan,
+    Request,
+    State,
+    TrainRequest,
+)
 from craftd.jobs.shares import Shares, draining
 from craftd.jobs.tally import Tally
 from craftd.jobs.tally import read as read_tally
+from craftd.jobs.training.service import TrainingService
+from craftd.jobs.training.spec import TrainSpec
 from craftd.keys.caller import Caller
 from craftd.models.model import Model
 from craftd.models.registry import BUILT_IN
@@ -26,32 +39,42 @@ from craftd.store import ids
 
 
 class JobService:
-    def __init__(self, parts: Parts, dispatcher: Dispatcher, settings: Settings) -> None:
+    def __init__(self, parts: Parts, dispatcher: Dispatcher, trainings: TrainingService, settings: Settings) -> None:
         self._database = parts.database
         self._models = parts.models
         self._loras = parts.loras
         self._hub = parts.hub
         self._dispatcher = dispatcher
         self._settings = settings
+        self._trainings = trainings
         self._shares = Shares(dispatcher, settings)
 
-    async def create(self, caller: Caller, request: JobRequest) -> JobView:
+    async def create(self, caller: Caller, request: Request) -> JobView:
         """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, UNKNOWN_LORA, LORA_MISMATCH, QUEUE_FULL, ..."""
         validate.check(request, self._settings.limits)
         made = await self._database.run(lambda connection: table.find_request(connection, caller.owner, request))
         if made is not None:
             return self._current(made)
         self._shares.check(caller)  # a full queue refuses at once
-        spec, _, found = await self._resolve(request)
-        for obstacle in found:
-            if obstacle is not None:
-                raise obstacle
-        return await self._store(caller, _job(caller.owner, request, spec), request)
+        return await self._store(caller, _job(caller.owner, request, await self._spec(caller, request)), request)
 
-    async def plan(self, _: Caller, request: JobRequest) -> Plan:
+    async def plan(self, caller: Caller, request: Request) -> Plan:
         """What `create` would do."""
         validate.check(request, self._settings.limits)
+        if isinstance(request, TrainRequest):
+            resolved = await self._trainings.resolve(caller, request.train)
+            plan = self._plan(resolved.spec, resolved.model)
+            return replace(plan, queue_position=len(self._trainings.desk.queue), notes=resolved.notes)
         spec, model, found = await self._resolve(request)
+        return replace(
+            self._plan(spec, model),
+            loras=tuple(
+                LoraPlan(use, "" if obstacle is None else obstacle.message)
+                for use, obstacle in zip(spec.loras, found, strict=True)
+            ),
+        )
+
+    def _plan(self, spec: GenerateSpec | TrainSpec, model: Model) -> Plan:
         residency = self._models.residency
         is_loaded = residency.is_loaded(model.name)
         return Plan(
@@ -61,10 +84,6 @@ class JobService:
             evicted_models=residency.evicted_by(model),
             queue_position=self._dispatcher.queued,
             device=residency.device,
-            loras=tuple(
-                LoraPlan(use, "" if obstacle is None else obstacle.message)
-                for use, obstacle in zip(spec.loras, found, strict=True)
-            ),
         )
 
     async def get(self, caller: Caller, prefix: str) -> JobView:
@@ -93,6 +112,8 @@ class JobService:
         try:
             snapshot = await self.get(caller, job_id)
             yield Snapshot(snapshot)
+            if (last := self._trainings.desk.course(job_id).last) is not None:
+                yield Trained(last)
             if snapshot.job.state.is_final:
                 yield Finished(snapshot)
                 return
@@ -109,6 +130,16 @@ class JobService:
     async def tally(self) -> Tally:
         """Of everybody's."""
         return await self._database.run(read_tally)
+
+    async def _spec(self, caller: Caller, request: Request) -> GenerateSpec | TrainSpec:
+        """Raises what stands in the way."""
+        if isinstance(request, TrainRequest):
+            return (await self._trainings.resolve(caller, request.train)).spec
+        spec, _, found = await self._resolve(request)
+        for obstacle in found:
+            if obstacle is not None:
+                raise obstacle
+        return spec
 
     async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model, tuple[CraftError | None, ...]]:
         """The spec, its model, and for each LoRA why it cannot be used, if it cannot."""
@@ -128,7 +159,7 @@ class JobService:
         fitting = [view.model.name for view in views if await asyncio.to_thread(base_of, view.model) == base]
         return fitting[0] if len(fitting) == 1 and configured not in fitting else configured
 
-    async def _store(self, caller: Caller, job: Job, request: JobRequest) -> JobView:
+    async def _store(self, caller: Caller, job: Job, request: Request) -> JobView:
         """Once the write is queued the job is accepted, even if the caller goes away meanwhile."""
         self._shares.check(caller, len(job.spec.wanted))
         self._shares.reserve(job.owner, len(job.spec.wanted))
@@ -145,7 +176,7 @@ class JobService:
             self._dispatcher.accept(job)
 
 
-def _job(owner: str, request: JobRequest, spec: GenerateSpec) -> Job:
+def _job(owner: str, request: Request, spec: GenerateSpec | TrainSpec) -> Job:
     return Job(
         id=ids.new_job_id(),
         owner=owner,
@@ -155,6 +186,6 @@ def _job(owner: str, request: JobRequest, spec: GenerateSpec) -> Job:
         create_time=time.time(),
         priority=request.priority,
         lease=request.lease,
-        public=request.public,
+        public=isinstance(request, JobRequest) and request.public,
         expire_time=request.expire_time,
     )

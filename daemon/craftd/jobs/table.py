@@ -12,16 +12,20 @@ from craft_protos.reasons import CraftError
 
 from craftd.images import table as images
 from craftd.images.image import Image
-from craftd.jobs.job import Error, GenerateSpec, Job, JobRequest, JobView, LoraUse, Priority, State
+from craftd.jobs.job import Error, GenerateSpec, Job, JobView, LoraUse, Priority, Request, State
+from craftd.jobs.training import table as trainings
+from craftd.jobs.training.spec import TrainSpec
 from craftd.store import ids
 
+_GENERATE, _TRAIN = "generate", "train"  # kinds
 _COLUMNS = (
     "id, owner, request_id, body_sha256, spec, create_time, state, priority, lease, attempts, is_suspect,"
-    " expire_time, start_time, finish_time, load_s, denoise_s, error_reason, error_message, error_hint, is_public"
+    " expire_time, start_time, finish_time, load_s, denoise_s, error_reason, error_message, error_hint, is_public,"
+    " lora, kind"
 )
 
 
-def find_request(connection: apsw.Connection, owner: str, request: JobRequest) -> JobView | None:
+def find_request(connection: apsw.Connection, owner: str, request: Request) -> JobView | None:
     """The job already made of this request. Raises REQUEST_ID_CLASH if it was another's."""
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM jobs WHERE owner = ? AND request_id = ?", (owner, request.request_id)
@@ -39,19 +43,23 @@ def find_request(connection: apsw.Connection, owner: str, request: JobRequest) -
     return _views(connection, [job])[0]
 
 
-def insert_once(connection: apsw.Connection, job: Job, request: JobRequest) -> JobView:
-    """Store the job, or find the one that the request has made already. Raises REQUEST_ID_CLASH."""
+def insert_once(connection: apsw.Connection, job: Job, request: Request) -> JobView:
+    """Store the job, or find the one that the request has made already. Raises REQUEST_ID_CLASH, NAME_TAKEN."""
     made = find_request(connection, job.owner, request)
     if made is not None:
         return made
+    if isinstance(job.spec, TrainSpec):
+        trainings.check_name(connection, job.spec.name)
     insert(connection, job)
+    if isinstance(job.spec, TrainSpec):
+        trainings.begin(connection, job.id, job.spec.resume)
     return JobView(job)
 
 
 def insert(connection: apsw.Connection, job: Job) -> None:
     error = job.error or Error("", "", "")
     connection.execute(
-        f"INSERT INTO jobs ({_COLUMNS}, kind) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?, 'generate')",
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             job.id,
             job.owner,
@@ -73,6 +81,8 @@ def insert(connection: apsw.Connection, job: Job) -> None:
             error.message or None,
             error.hint or None,
             job.public,
+            job.lora,
+            _TRAIN if job.is_training else _GENERATE,
         ),
     )
 
@@ -82,7 +92,7 @@ def update(connection: apsw.Connection, job: Job) -> None:
     error = job.error or Error("", "", "")
     connection.execute(
         "UPDATE jobs SET state=?, attempts=?, is_suspect=?, start_time=?, finish_time=?, load_s=?, denoise_s=?,"
-        " error_reason=?, error_message=?, error_hint=? WHERE id=? AND state IN ('QUEUED', 'RUNNING')",
+        " error_reason=?, error_message=?, error_hint=?, lora=? WHERE id=? AND state IN ('QUEUED', 'RUNNING')",
         (
             job.state.value,
             job.attempts,
@@ -94,6 +104,7 @@ def update(connection: apsw.Connection, job: Job) -> None:
             error.reason or None,
             error.message or None,
             error.hint or None,
+            job.lora,
             job.id,
         ),
     )
@@ -152,7 +163,7 @@ def _job(row: Any) -> Job:
         owner=row[1],
         request_id=row[2],
         body_sha256=row[3],
-        spec=_spec(json.loads(row[4])),
+        spec=_train_spec(json.loads(row[4])) if row[21] == _TRAIN else _spec(json.loads(row[4])),
         create_time=row[5],
         state=State(row[6]),
         priority=Priority(row[7]),
@@ -165,8 +176,13 @@ def _job(row: Any) -> Job:
         load_s=row[14],
         denoise_s=row[15],
         public=bool(row[19]),
+        lora=row[20],
     )
     return job if row[16] is None else replace(job, error=Error(row[16], row[17] or "", row[18] or ""))
+
+
+def _train_spec(stored: dict[str, Any]) -> TrainSpec:
+    return TrainSpec(**{**stored, "sample_prompts": tuple(stored["sample_prompts"])})
 
 
 def _spec(stored: dict[str, Any]) -> GenerateSpec:

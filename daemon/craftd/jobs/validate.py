@@ -15,7 +15,7 @@ from craft_protos.reasons import invalid
 
 from craftd.jobs import tags
 from craftd.jobs.chosen import Chosen
-from craftd.jobs.job import FAIL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec, JobRequest
+from craftd.jobs.job import FAIL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec, Request, TrainRequest
 from craftd.loras.service import check_weight
 from craftd.models.model import Model
 
@@ -25,11 +25,13 @@ _MOST_LORAS = 16  # of one job
 _LONGEST_LORA = 255  # characters of what names one
 
 
-def check(request: JobRequest, limits: LimitSettings) -> None:
+def check(request: Request, limits: LimitSettings) -> None:
     """What can be said without knowing the model. Raises INVALID_FIELD."""
-    wanted = request.generate
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", request.request_id):
         raise invalid("request_id", "must be 1 to 64 of A-Z a-z 0-9 _ -", "make a new one for each request, a UUID say")
+    if isinstance(request, TrainRequest):  # its service checks the rest
+        return
+    wanted = request.generate
     _check_text("prompt", wanted.prompt, limits)
     _check_text("negative_prompt", wanted.negative_prompt, limits)
     _check_range("count", wanted.count or 1, 1, limits.max_count)

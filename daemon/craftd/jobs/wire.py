@@ -37,7 +37,7 @@ def submit(
     frame = ToWorker.Submit(
         job_id=job.id,
         epoch=epoch,
-        generate=spec_message(job.spec),
+        generate=spec_message(job.drawing),
         indices=indices,
         model=manifest,
         priority=_PRIORITIES[job.priority],
@@ -51,8 +51,8 @@ def submit(
 
 def _provenance(job: Job, loras: Iterable[Lora]) -> str:
     """What the worker does not know."""
-    known: dict[str, object] = {"craft": __version__, "job": job.id, "count": job.spec.count}
-    if job.spec.loras:
+    known: dict[str, object] = {"craft": __version__, "job": job.id, "count": job.drawing.count}
+    if job.drawing.loras:
         known["lora_files"] = {lora.sha256: lora.file_name for lora in loras}
     return json.dumps(known)
 
@@ -85,7 +85,7 @@ def image(job: Job, frame: FromWorker.ImageDone) -> Image:
         size_bytes=len(frame.data),
         create_time=time.time(),
         model=job.spec.model,
-        prompt=job.spec.prompt,
+        prompt=job.drawing.prompt,
         provenance=frame.provenance,
     )
 

@@ -20,6 +20,7 @@ from craftd.store.disk import unwritable
 
 LARGEST_BYTES = 8 << 30  # the largest LoRAs have some 3 GB
 _INCOMING = ".incoming-"
+_CHUNK_BYTES = 1 << 20
 _OWN = re.compile(r"[0-9a-f]{64}\.safetensors")
 
 Write = Callable[[int, bytes], int]
@@ -54,6 +55,23 @@ class LoraFiles:
             if isinstance(exc, OSError):
                 raise unwritable(self._folder, "the LoRA", exc) from exc
             raise
+        return path
+
+    def copy_in(self, source: Path, name: str) -> Path:
+        """A file of craft's own, as if it had been uploaded. Raises DISK_FULL, STORAGE_FAILED."""
+        path = self._folder / f"{_INCOMING}{secrets.token_hex(8)}" / _plain_name(name)
+        try:
+            descriptor = _create(path)
+            try:
+                with source.open("rb") as file:
+                    while chunk := file.read(_CHUNK_BYTES):
+                        self._write_all(descriptor, chunk)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            self.discard(path)
+            raise unwritable(self._folder, "the LoRA", exc) from exc
         return path
 
     def publish(self, path: Path, sha256: str) -> Path:

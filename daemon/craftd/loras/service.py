@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import time
@@ -107,6 +108,26 @@ class LoraService:
             adding.cancel()
             await asyncio.wait([adding])
 
+    async def adopt(self, source: Path, name: str, trigger: str, preview: bytes = b"") -> Lora:
+        """A file that craft has made, as that name, or with a number behind it where it is taken meanwhile.
+
+        The same file again is the LoRA that it is already. Raises NOT_FINITE, CORRUPT_FILE, DISK_FULL, ...
+        """
+        path = await asyncio.to_thread(self._files.copy_in, source, f"{name}.safetensors")
+        try:
+            place, findings = await self._examine(path, "trained here", lambda _: None)
+            new = _new(replace(place, is_owned=True), findings, name, Wish(trigger=trigger))
+            lora = await self._until_done(self._register(new, may_rename=True))
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._files.discard, path))
+        if preview:
+            await self._database.run(lambda connection: table.set_preview(connection, lora.id, preview))
+        return lora
+
+    async def preview(self, lora: Lora) -> bytes:
+        """A picture that it was trained to draw, or b""."""
+        return await self._database.run(lambda connection: table.preview(connection, lora.id))
+
     async def update(self, text: str, change: Change) -> Lora:
         """Raises UNKNOWN_LORA, AMBIGUOUS_ID, NAME_TAKEN, INVALID_FIELD."""
         if change.name is not None:
@@ -116,7 +137,7 @@ class LoraService:
         async with self._changing:
             lora = self.find(text)
             if change.name not in (None, lora.name):
-                self._check_free(change.name)
+                self.check_free(change.name)
             return await self._save(
                 replace(
                     lora,
@@ -191,18 +212,18 @@ class LoraService:
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _register(self, new: Lora) -> Lora:
+    async def _register(self, new: Lora, *, may_rename: bool = False) -> Lora:
         async with self._changing:
             here = next((lora for lora in self._loras.values() if lora.sha256 == new.sha256), None)
             if here is None:
-                return await self._insert(new)
+                return await self._insert(self._renamed(new) if may_rename else new)
             if await self._is_usable(here):
                 return here
             kept = await self._settled(new)  # its file was lost: this one takes its place
             return await self._save(replace(here, place=kept.place, file_name=kept.file_name))
 
     async def _insert(self, new: Lora) -> Lora:
-        self._check_free(new.name)
+        self.check_free(new.name)
         taken = {called for lora in self._loras.values() for called in (lora.id, lora.name)}
         lora = await self._settled(replace(new, id=names.new_id(new.sha256, taken)))
         try:
@@ -238,7 +259,13 @@ class LoraService:
             return False
         return True
 
-    def _check_free(self, name: str) -> None:
+    def _renamed(self, new: Lora) -> Lora:
+        """name, name-2, name-3, ...: the first that is free."""
+        taken = {called for lora in self._loras.values() for called in (lora.id, lora.name)}
+        tried = (new.name if number == 1 else f"{new.name[:95]}-{number}" for number in itertools.count(1))
+        return replace(new, name=next(name for name in tried if name not in taken))
+
+    def check_free(self, name: str) -> None:
         """Raises NAME_TAKEN."""
         for lora in self._loras.values():
             if name in (lora.name, lora.id):

@@ -39,6 +39,14 @@ def update(connection: apsw.Connection, lora: Lora) -> None:
     )
 
 
+def set_preview(connection: apsw.Connection, lora_id: str, preview: bytes) -> None:
+    connection.execute("UPDATE loras SET preview = ? WHERE id = ?", (preview, lora_id))
+
+
+def preview(connection: apsw.Connection, lora_id: str) -> bytes:
+    return bytes(connection.execute("SELECT preview FROM loras WHERE id = ?", (lora_id,)).get or b"")
+
+
 def delete(connection: apsw.Connection, lora_id: str) -> None:
     connection.execute("DELETE FROM loras WHERE id = ?", (lora_id,))
 

@@ -29,7 +29,10 @@ class Loras:
         return pb.ListLorasResponse(loras=[mapping.lora(one) for one in self._service.list(base)])
 
     async def GetLora(self, request: pb.GetLoraRequest, _: Caller) -> pb.Lora:
-        return mapping.lora(self._service.find(request.lora), is_whole=True)
+        found = self._service.find(request.lora)
+        message = mapping.lora(found, is_whole=True)
+        message.preview = await self._service.preview(found)
+        return message
 
     async def ImportLora(
         self, requests: AsyncIterator[pb.ImportLoraRequest], caller: Caller

@@ -15,6 +15,7 @@ from craftd.jobs.job import (
     FAIL,
     SKIP,
     GenerateRequest,
+    GenerateSpec,
     Job,
     JobRequest,
     JobView,
@@ -22,8 +23,12 @@ from craftd.jobs.job import (
     LoraWish,
     Plan,
     Priority,
+    Request,
     State,
+    TrainRequest,
 )
+from craftd.jobs.training import wire as training
+from craftd.jobs.training.spec import TrainSpec
 from craftd.jobs.wire import lora_use, priority_message, spec_message
 from craftd.loras.lora import Lora, Progress
 from craftd.models.model import Defaults, ModelView
@@ -55,12 +60,20 @@ _WORKER_STATES = {
 }
 
 
-def job_request(message: jobs_pb2.CreateJobRequest) -> JobRequest:
+def job_request(message: jobs_pb2.CreateJobRequest) -> Request:
     """Raises INVALID_FIELD for what has no counterpart."""
-    if message.WhichOneof("spec") != "generate":
+    if message.WhichOneof("spec") is None:
         raise invalid("generate", "is missing", "say what to draw")
     if message.priority not in _PRIORITIES_BACK:
         raise invalid("priority", f"{message.priority} is not a priority")
+    if message.HasField("train"):
+        return TrainRequest(
+            request_id=message.request_id,
+            train=training.wish(message.train),
+            expire_time=_seconds(message.expire_time) if message.HasField("expire_time") else None,
+            priority=_PRIORITIES_BACK[message.priority],
+            lease=message.lease,
+        )
     return JobRequest(
         request_id=message.request_id,
         generate=_generate_request(message.generate),
@@ -84,7 +97,9 @@ def job(view: JobView) -> jobs_pb2.Job:
     message = jobs_pb2.Job(
         id=one.id,
         state=_STATES[one.state],
-        generate=spec_message(one.spec),
+        generate=None if one.is_training else spec_message(one.drawing),
+        train=training.spec_message(one.training) if one.is_training else None,
+        lora=one.lora,
         attempts=one.attempts,
         images=[image(made, is_brief=True) for made in view.images],
         create_time=timestamp(one.create_time),
@@ -108,7 +123,9 @@ def job(view: JobView) -> jobs_pb2.Job:
 
 def plan(one: Plan) -> jobs_pb2.JobPlan:
     return jobs_pb2.JobPlan(
-        generate=spec_message(one.spec),
+        generate=spec_message(one.spec) if isinstance(one.spec, GenerateSpec) else None,
+        train=training.spec_message(one.spec) if isinstance(one.spec, TrainSpec) else None,
+        notes=one.notes,
         model_loaded=one.model_loaded,
         load_bytes=one.load_bytes,
         evicted_models=one.evicted_models,
@@ -133,6 +150,12 @@ def event(one: events.Event) -> jobs_pb2.JobEvent:  # noqa: PLR0911 - one for ea
             return kinds(step=kinds.Step(index=index, step=step, of=of, preview=preview))
         case events.ImageMade(made):
             return kinds(image=image(made))
+        case events.Preparing(what, done, of):
+            return kinds(preparing=kinds.Preparing(what=what, done=done, of=of))
+        case events.Trained(trained):
+            return kinds(training=training.step_message(trained))
+        case events.SampleMade(sample, data):
+            return kinds(sample=training.sample_message(sample, data))
         case events.Finished(view):
             return kinds(finished=kinds.Finished(job=job(view)))
 

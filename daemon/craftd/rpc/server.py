@@ -7,12 +7,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2, training_pb2
 from grpc_health.v1 import health_pb2
 
 from craftd.control import Control
+from craftd.datasets.service import DatasetService
 from craftd.images.service import ImageService
 from craftd.jobs.service import JobService
+from craftd.jobs.training.service import TrainingService
 from craftd.keys.service import KeyService
 from craftd.logs import Log
 from craftd.loras.service import LoraService
@@ -27,6 +29,7 @@ from craftd.rpc.keys import Keys
 from craftd.rpc.loras import Loras
 from craftd.rpc.models import Models
 from craftd.rpc.reflection import LazyReflection
+from craftd.rpc.training import Training
 from craftd.rpc.tcp import Tcp
 
 _LARGEST_MESSAGE_BYTES = 4 << 20
@@ -39,6 +42,8 @@ class Services:
     images: ImageService
     models: ModelService
     loras: LoraService
+    datasets: DatasetService
+    trainings: TrainingService
     keys: KeyService
     control: Control
     log: Log
@@ -54,6 +59,7 @@ class RpcServer:
             (images_pb2.DESCRIPTOR, Images(services.images)),
             (models_pb2.DESCRIPTOR, Models(services.models, services.loras)),
             (loras_pb2.DESCRIPTOR, Loras(services.loras, services.models)),
+            (training_pb2.DESCRIPTOR, Training(services.datasets, services.trainings, services.jobs)),
             (keys_pb2.DESCRIPTOR, Keys(services.keys)),
             (daemon_pb2.DESCRIPTOR, Daemon(services.control, services.log)),
             (health_pb2.DESCRIPTOR, self._health),

@@ -80,3 +80,8 @@ class TrainSpec:
     warmup_steps: int
     caption_dropout: float
     resume: str = ""  # the job whose checkpoint it begins with
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """It draws no images of its own."""
+        return ()

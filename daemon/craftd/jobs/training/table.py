@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import apsw
+from craft_protos.reasons import CraftError
 
 from craftd.jobs.training.course import Checkpoint, Record, Sample, Step
 
@@ -46,7 +47,10 @@ def add_steps(connection: apsw.Connection, job_id: str, passed: Iterable[Step]) 
 
 def rewind(connection: apsw.Connection, job_id: str) -> list[str]:
     """Forget what came after the checkpoint; the names of the samples' files that went with it."""
-    step = record(connection, job_id).checkpoint.step
+    known = record(connection, job_id)
+    if known.made_sha256:
+        return []
+    step = known.checkpoint.step
     connection.execute("DELETE FROM training_steps WHERE job_id = ? AND step > ?", (job_id, step))
     gone = connection.execute(
         "DELETE FROM training_samples WHERE job_id = ? AND step > ? RETURNING file", (job_id, step)
@@ -61,8 +65,10 @@ def add_sample(connection: apsw.Connection, job_id: str, sample: Sample) -> None
     )
 
 
-def set_made(connection: apsw.Connection, job_id: str, sha256: str) -> None:
+def set_made(connection: apsw.Connection, job_id: str, sha256: str, passed: Iterable[Step]) -> None:
+    """The finished LoRA's file, and the losses up to the end."""
     connection.execute("UPDATE trainings SET made_sha256 = ? WHERE job_id = ?", (sha256, job_id))
+    add_steps(connection, job_id, passed)
 
 
 def set_lora(connection: apsw.Connection, job_id: str, lora: str) -> None:
@@ -116,14 +122,18 @@ def needed_datasets(connection: apsw.Connection, since: float) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
-def drop_checkpoints(connection: apsw.Connection, before: float) -> set[str]:
-    """Forget those of jobs that ended before then, and of all that succeeded; the hashes that are still needed."""
+def drop_checkpoints(connection: apsw.Connection, before: float) -> None:
+    """Forget those of jobs that succeeded, and of others that ended before then."""
     connection.execute(
         "UPDATE trainings SET checkpoint_step = 0, checkpoint_sha256 = '', checkpoint_bytes = 0, made_sha256 = ''"
         " WHERE job_id IN (SELECT id FROM jobs WHERE kind = 'train' AND (state = 'SUCCEEDED'"
         " OR (state IN ('FAILED', 'CANCELLED') AND finish_time < ?)))",
         (before,),
     )
+
+
+def needed_files(connection: apsw.Connection) -> set[str]:
+    """The hashes of all checkpoints and finished LoRAs that a row names."""
     rows = connection.execute("SELECT checkpoint_sha256 FROM trainings UNION SELECT made_sha256 FROM trainings")
     return {str(row[0]) for row in rows if row[0]}
 
@@ -133,3 +143,14 @@ def _set_checkpoint(connection: apsw.Connection, job_id: str, checkpoint: Checkp
         "UPDATE trainings SET checkpoint_step = ?, checkpoint_sha256 = ?, checkpoint_bytes = ? WHERE job_id = ?",
         (checkpoint.step, checkpoint.sha256, checkpoint.size_bytes, job_id),
     )
+
+
+def check_name(connection: apsw.Connection, name: str) -> None:
+    """Raises NAME_TAKEN where another job trains a LoRA of that name."""
+    if job_id := unfinished_with_name(connection, name):
+        raise CraftError(
+            "NAME_TAKEN",
+            f"name: job {job_id} trains a LoRA that will be called {name!r}",
+            f"give another, or cancel that one: craft jobs cancel {job_id}",
+            field="name",
+        )

@@ -51,3 +51,5 @@ CREATE TABLE training_samples (
 
 -- A picture that a LoRA was trained to draw; null: none.
 ALTER TABLE loras ADD COLUMN preview BLOB;
+
+ALTER TABLE jobs ADD COLUMN lora TEXT NOT NULL DEFAULT ''; -- id of the LoRA that a train job became

@@ -1,0 +1,132 @@
+"""Trainings: what is asked for becomes a job's spec; what is known of one is told; what nobody needs goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from craft_protos.config import LimitSettings
+from craft_protos.reasons import CraftError, invalid
+
+from craftd.datasets.service import DatasetService
+from craftd.jobs import table as jobs
+from craftd.jobs.job import JobView, State
+from craftd.jobs.training import resolve, table
+from craftd.jobs.training.course import Log
+from craftd.jobs.training.desk import Desk
+from craftd.jobs.training.files import TrainingFiles
+from craftd.jobs.training.spec import TrainSpec, TrainWish
+from craftd.keys.caller import Caller
+from craftd.loras.service import LoraService
+from craftd.models.model import Model
+from craftd.models.registry import BUILT_IN
+from craftd.models.service import ModelService
+from craftd.store.database import Database
+
+_DAY_S = 86_400.0
+_KEPT_UNUSED_S = _DAY_S  # a dataset that no job asked for
+_KEPT_ENDED_S = 7 * _DAY_S  # what a training that failed or was cancelled needs to go on
+_SWEEP_EVERY_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Resolved:
+    spec: TrainSpec
+    model: Model
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingService:
+    database: Database
+    models: ModelService
+    loras: LoraService
+    datasets: DatasetService
+    files: TrainingFiles
+    desk: Desk
+    limits: LimitSettings
+    default_model: str
+
+    async def resolve(self, caller: Caller, wish: TrainWish) -> Resolved:
+        """Raises INVALID_FIELD, NAME_TAKEN, UNKNOWN_MODEL, UNTRAINABLE_MODEL, UNKNOWN_DATASET, UNKNOWN_JOB."""
+        resolve.check(wish, self.limits)
+        if wish.resume:
+            return await self._resumed(caller, wish)
+        self.loras.check_free(wish.name)
+        model = await self.models.usable(wish.model or self.default_model or BUILT_IN)
+        resolve.defaults_for(model)
+        if not wish.dataset:
+            raise invalid("dataset", "is missing", "send the pictures first: UploadDataset")
+        dataset = await self.datasets.get(wish.dataset, caller.scope)
+        spec = resolve.resolve(wish, model, dataset)
+        return await self._checked(Resolved(spec, model, resolve.notes(spec, model, dataset)))
+
+    async def log(self, view: JobView) -> Log:
+        """Losses, samples and the checkpoint of a job, as far as it is."""
+        job_id = view.job.id
+        record = await self.database.run(lambda connection: table.record(connection, job_id))
+        steps = await self.database.run(lambda connection: table.steps(connection, job_id))
+        samples = await self.database.run(lambda connection: table.samples(connection, job_id))
+        known = {one.step: one for one in steps} | self.desk.course(job_id).unsaved
+        ordered = tuple(known[number] for number in sorted(known))
+        shown = tuple((one, self.files.sample(job_id, one.file)) for one in samples)
+        return Log(record, ordered, shown)
+
+    async def sample(self, path: Path) -> bytes:
+        """A sample's file; b"" where it is gone."""
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        except OSError:
+            return b""
+
+    async def open(self) -> None:
+        """At the start: remove what a crash cut short, and what is no longer needed."""
+        await self._sweep(at_start=True)
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY_S)
+            await self._sweep()
+
+    async def _sweep(self, *, at_start: bool = False) -> None:
+        since = time.time() - _KEPT_ENDED_S
+        await self.desk.sweep(since, at_start=at_start)
+        needed = await self.database.run(lambda connection: table.needed_datasets(connection, since))
+        await self.datasets.sweep(needed, _KEPT_UNUSED_S, at_start=at_start)
+
+    async def _checked(self, found: Resolved) -> Resolved:
+        """Once more where the job is stored: two may ask at the same time."""
+        await self.database.run(lambda connection: table.check_name(connection, found.spec.name))
+        return found
+
+    async def _resumed(self, caller: Caller, wish: TrainWish) -> Resolved:
+        """As the earlier job was, from its checkpoint."""
+        view = await self._earlier(caller, wish.resume)
+        job = view.job
+        if not job.is_training:
+            raise invalid("resume", f"job {job.id} is no training", "see `craft jobs list`")
+        if not job.state.is_final:
+            raise CraftError(
+                "IN_USE", f"resume: job {job.id} is not finished, it goes on by itself", f"craft jobs watch {job.id}"
+            )
+        if job.state is State.SUCCEEDED:
+            raise CraftError(
+                "JOB_FINISHED", f"resume: job {job.id} has become LoRA {job.lora}", f"craft lora show {job.lora}"
+            )
+        self.loras.check_free(job.training.name)
+        model = await self.models.usable(job.training.model)
+        dataset = await self.datasets.get(job.training.dataset)
+        record = await self.database.run(lambda connection: table.record(connection, job.id))
+        spec = replace(job.training, resume=job.id, when_idle=wish.when_idle or job.training.when_idle)
+        begin = f"goes on from step {record.checkpoint.step} of job {job.id}"
+        if not record.checkpoint.step:
+            begin = f"job {job.id} has no checkpoint: begins anew"
+        return await self._checked(Resolved(spec, model, (begin, *resolve.notes(spec, model, dataset))))
+
+    async def _earlier(self, caller: Caller, text: str) -> JobView:
+        """The last training of that name, or a job by its id. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
+        named = await self.database.run(lambda connection: table.last_with_name(connection, text, caller.scope))
+        return await self.database.run(lambda connection: jobs.view(connection, named or text, caller.scope))

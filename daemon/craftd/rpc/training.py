@@ -1,0 +1,82 @@
+"""The Training service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from craft_protos import training_pb2 as pb
+from craft_protos.reasons import invalid
+
+from craftd.datasets.dataset import Dataset, Incoming, Upload
+from craftd.datasets.service import DatasetService
+from craftd.jobs.service import JobService
+from craftd.jobs.training import wire
+from craftd.jobs.training.service import TrainingService
+from craftd.keys.caller import Caller
+from craftd.rpc.mapping import timestamp
+
+
+class Training:
+    def __init__(self, datasets: DatasetService, trainings: TrainingService, jobs: JobService) -> None:
+        self._datasets = datasets
+        self._trainings = trainings
+        self._jobs = jobs
+
+    async def UploadDataset(
+        self, requests: AsyncIterator[pb.UploadDatasetRequest], caller: Caller
+    ) -> AsyncIterator[pb.UploadDatasetEvent]:
+        header = await _header(requests)
+        upload = Upload(caller.owner, header.skip_bad, header.pictures, _parts(requests))
+        async with aclosing(self._datasets.receive(upload)) as events:
+            async for event in events:
+                if isinstance(event, Dataset):
+                    yield pb.UploadDatasetEvent(dataset=_dataset(event))
+                else:
+                    progress = pb.UploadDatasetEvent.Progress(
+                        pictures_done=event.pictures_done, pictures_total=event.pictures_total
+                    )
+                    yield pb.UploadDatasetEvent(progress=progress)
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, caller: Caller) -> pb.Dataset:
+        return _dataset(await self._datasets.get(request.id, caller.scope))
+
+    async def GetTrainingLog(self, request: pb.GetTrainingLogRequest, caller: Caller) -> pb.TrainingLog:
+        view = await self._jobs.get(caller, request.job_id)
+        if not view.job.is_training:
+            raise invalid("job_id", f"job {view.job.id} is no training", "see `craft jobs list`")
+        log = await self._trainings.log(view)
+        samples = log.samples if request.with_samples else ()
+        return pb.TrainingLog(
+            steps=[wire.step_message(one) for one in log.steps],
+            samples=[wire.sample_message(one, await self._trainings.sample(path)) for one, path in samples],
+            checkpoint_step=log.record.checkpoint.step,
+            lora=view.job.lora,
+        )
+
+
+async def _header(requests: AsyncIterator[pb.UploadDatasetRequest]) -> pb.UploadDatasetRequest.Header:
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise invalid("header", "must come first", "say how many pictures will come, then send them")
+    return first.header
+
+
+async def _parts(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncIterator[Incoming | bytes]:
+    async for request in requests:
+        match request.WhichOneof("part"):
+            case "picture":
+                yield Incoming(request.picture.file_name, request.picture.size_bytes, request.picture.caption)
+            case "chunk":
+                yield request.chunk
+            case _:
+                raise invalid("chunk", "is missing", "after the header come the pictures")
+
+
+def _dataset(one: Dataset) -> pb.Dataset:
+    return pb.Dataset(
+        id=one.id,
+        pictures=[wire.picture_message(picture) for picture in one.pictures],
+        left_out=[pb.BadPicture(file_name=bad.file_name, why=bad.why) for bad in one.left_out],
+        create_time=timestamp(one.create_time),
+    )
