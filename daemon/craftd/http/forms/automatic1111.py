@@ -1,0 +1,202 @@
+"""AUTOMATIC1111's requests and answers, and what a request asks craft for."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from craft_protos.reasons import invalid
+from pydantic import BaseModel, ConfigDict, Field
+
+from craftd.http.fields import Guidance, Side, Steps, Text, Whole
+from craftd.jobs.job import SEED_LIMIT, GenerateRequest
+
+SCHEDULERS = ("Automatic", "Karras")
+_AUTOMATIC = ("automatic", "use same scheduler", "")
+_HASH = re.compile(r"\s*\[[0-9a-f]{6,64}\]$")
+_MOST_UPLOAD_CHARS = 32 << 20
+# Known, and not done: they pass at these values.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "enable_hr": (None, False),
+    "restore_faces": (None, False),
+    "tiling": (None, False),
+    "subseed_strength": (None, 0),
+    "styles": (None, []),
+    "script_name": (None, "", "None"),
+    "refiner_checkpoint": (None, "", "None"),
+    "firstpass_image": (None, ""),
+}
+
+
+class Lenient(BaseModel):
+    """A body whose unknown fields are ignored, with a warning: clients always send dozens."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @property
+    def ignored(self) -> list[str]:
+        return sorted(self.model_extra or ())
+
+
+class OverrideSettings(Lenient):
+    sd_model_checkpoint: Text | None = None
+
+
+class Txt2ImgRequest(Lenient):
+    prompt: Text = Field("", description="`<lora:name:0.8>` works here.")
+    negative_prompt: Text = ""
+    seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] = -1
+    steps: Steps | None = None
+    cfg_scale: Guidance | None = None
+    width: Side | None = None
+    height: Side | None = None
+    batch_size: Annotated[Whole, Field(ge=1, le=1000)] = 1
+    n_iter: Annotated[Whole, Field(ge=1, le=1000)] = 1
+    sampler_name: Text | None = None
+    sampler_index: Text | None = Field(None, description="The older name of `sampler_name`.")
+    scheduler: Text | None = Field(None, description="`Automatic` or `Karras`.")
+    override_settings: OverrideSettings | None = None
+    send_images: bool = True
+    # Known, and not done: they pass at their neutral value.
+    enable_hr: bool | None = False
+    restore_faces: bool | None = False
+    tiling: bool | None = False
+    subseed_strength: Annotated[float, Field(ge=0, le=1)] | None = 0
+    styles: list[Text] | None = None
+    script_name: Text | None = None
+    refiner_checkpoint: Text | None = None
+    alwayson_scripts: dict[str, Any] | None = None
+    firstpass_image: Text | None = None
+    # Known, and of no consequence here.
+    save_images: bool | None = False
+    do_not_save_samples: bool | None = False
+    do_not_save_grid: bool | None = False
+    override_settings_restore_afterwards: bool | None = True
+    subseed: int | None = -1
+    denoising_strength: float | None = None
+    script_args: list[Any] | None = None
+    token: Text | None = Field(None, description="The key, where no header carries it.")
+
+
+class Txt2ImgAnswer(BaseModel):
+    images: list[str]
+    parameters: dict[str, Any]
+    info: str = Field(description="JSON.")
+
+
+class ProgressState(BaseModel):
+    skipped: bool = False
+    interrupted: bool = False
+    stopping_generation: bool = False
+    job: str = ""
+    job_count: int = 0
+    job_no: int = 0
+    job_timestamp: str = "0"
+    sampling_step: int = 0
+    sampling_steps: int = 0
+
+
+class ProgressAnswer(BaseModel):
+    progress: float
+    eta_relative: float
+    state: ProgressState
+    current_image: str | None = None
+    textinfo: str | None = None
+
+
+class OptionsAnswer(BaseModel):
+    sd_model_checkpoint: str
+    sd_checkpoint_hash: str
+    samples_format: str
+    CLIP_stop_at_last_layers: int = 1
+
+
+class Sampler(BaseModel):
+    name: str
+    aliases: list[str]
+    options: dict[str, str] = {}
+
+
+class Scheduler(BaseModel):
+    name: str
+    label: str
+    aliases: list[str] | None = None
+    default_rho: float = -1
+    need_inner_model: bool = False
+
+
+class SdModel(BaseModel):
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None
+    filename: str
+    config: str | None = None
+
+
+class LoraEntry(BaseModel):
+    name: str
+    alias: str
+    path: str
+    metadata: dict[str, Any]
+
+
+class PngInfoRequest(Lenient):
+    image: Annotated[str, Field(max_length=_MOST_UPLOAD_CHARS)] = Field(description="base64, or a data URL.")
+
+
+class PngInfoAnswer(BaseModel):
+    info: str
+    items: dict[str, Any]
+    parameters: dict[str, Any]
+
+
+def generate_request(body: Txt2ImgRequest, checkpoint: str) -> GenerateRequest:
+    """`checkpoint`: the model where the body names none. Raises INVALID_FIELD for what is known and not done."""
+    _check_neutral(body)
+    override = body.override_settings.sd_model_checkpoint if body.override_settings else None
+    return GenerateRequest(
+        body.prompt,
+        negative_prompt=body.negative_prompt,
+        model=name_of(override) if override else checkpoint,
+        width=body.width,
+        height=body.height,
+        steps=body.steps,
+        guidance_scale=body.cfg_scale,
+        seed=None if body.seed == -1 else body.seed,
+        count=body.batch_size * body.n_iter,
+        sampler=_sampler(body),
+        format="png",
+    )
+
+
+def name_of(title: str) -> str:
+    """A model's, from its title."""
+    return _HASH.sub("", title.strip())
+
+
+def _check_neutral(body: Txt2ImgRequest) -> None:
+    for field, values in _NEUTRAL.items():
+        if getattr(body, field) not in values:
+            raise invalid(field, "is not in craft", "leave it out")
+    for name, script in (body.alwayson_scripts or {}).items():
+        if not _is_idle(script):
+            raise invalid("alwayson_scripts", f"{name[:60]!r} is not in craft", "leave it out")
+
+
+def _is_idle(script: object) -> bool:
+    """Clients name scripts that they know, without arguments or switched off."""
+    args = script.get("args") if isinstance(script, dict) else script
+    if not args or args == [False]:
+        return True
+    return isinstance(args, list) and all(isinstance(one, dict) and one.get("enabled") is False for one in args)
+
+
+def _sampler(body: Txt2ImgRequest) -> str:
+    name = body.sampler_name or body.sampler_index or ""
+    scheduler = (body.scheduler or "").lower()
+    if scheduler in _AUTOMATIC:
+        return name
+    if scheduler != "karras":
+        raise invalid("scheduler", "is not in craft", f"known: {', '.join(SCHEDULERS)}")
+    return name if "karras" in name.lower() or not name else f"{name} Karras"
