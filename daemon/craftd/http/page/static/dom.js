@@ -12,11 +12,13 @@ export function show(element, isShown) {
   element.hidden = !isShown;
 }
 
-/** A message and what to do next, in a box that screen readers announce; nothing empties it. */
+/** A message and what to do next, in a box that screen readers announce; null empties it. */
 export function tellProblem(box, problem) {
-  box.replaceChildren();
-  if (problem) {
-    box.append(make("p", { textContent: problem.message }));
-    if (problem.hint) box.append(make("p", { textContent: problem.hint }));
-  }
+  const lines = problem ? [problem.message, problem.hint].filter(Boolean) : [];
+  box.replaceChildren(...lines.map((line) => make("p", {}, ...withCode(line))));
+}
+
+/** What stands between backticks is code. */
+function withCode(text) {
+  return text.split(/`([^`]+)`/).map((part, place) => (place % 2 ? make("code", { textContent: part }) : part));
 }

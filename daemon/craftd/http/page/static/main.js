@@ -16,6 +16,7 @@ const form = new Form(() => generate());
 const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec) });
 const gallery = new Gallery((image) => present(image));
 let watching = new AbortController();
+let isBrowsing = false; // a picture of the past is on the stage, while a job runs
 
 // The key
 
@@ -44,9 +45,14 @@ function leave(problem) {
   show($("account"), false);
   show($("studio"), false);
   show($("entrance"), true);
-  tellProblem($("key-error"), problem);
+  tellProblem($("key-error"), problem && aboutKey(problem));
   $("key").value = "";
   $("key").focus();
+}
+
+/** The daemon's hint is for programs. */
+function aboutKey({ message, hint, status }) {
+  return { message, hint: status === 401 ? "Paste all of the line that `craft keys create` printed." : hint };
 }
 
 /** An error of any call; those about the key end the visit. */
@@ -62,7 +68,7 @@ $("key-form").addEventListener("submit", async (event) => {
     await enter($("key").value.trim());
     $("key").value = "";
   } catch (error) {
-    tellProblem($("key-error"), error);
+    tellProblem($("key-error"), aboutKey(error));
     $("key").focus();
   }
 });
@@ -79,7 +85,7 @@ async function generate() {
     form.isBusy = true;
     const job = await (await call("/jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
     keep("job", job.id);
-    $("stage").scrollIntoView({ block: "nearest", behavior: isCalm() ? "auto" : "smooth" });
+    if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
     follow(job.id);
   } catch (error) {
     form.isBusy = false;
@@ -92,6 +98,7 @@ async function follow(jobId) {
   watching.abort();
   watching = new AbortController();
   const { signal } = watching;
+  isBrowsing = false;
   form.isBusy = true;
   try {
     for await (const event of watch(jobId, signal)) if (!signal.aborted) on(event);
@@ -104,16 +111,20 @@ async function follow(jobId) {
 
 function on({ name, data }) {
   switch (name) {
-    case "snapshot": return stage.begin(data);
+    case "snapshot": return isBrowsing || stage.begin(data);
     case "queued": return stage.queued(data.position, data.why);
     case "loading": return stage.loading(data.model, data.bytes_done, data.bytes_total);
     case "started": return stage.say(data.notice || "Drawing…");
-    case "step": return stage.step(data.index, data.step, data.of, data.preview);
+    case "step":
+      if (isBrowsing) return stage.say(`Step ${data.step} of ${data.of}`, "Drawing…");
+      return stage.step(data.index, data.step, data.of, data.preview);
     case "lost": return stage.say("The connection was lost; trying again…");
     case "image":
       gallery.add(data);
-      return stage.image(data);
+      return isBrowsing || stage.image(data);
     case "finished":
+      if (isBrowsing) stage.begin(data);
+      isBrowsing = false;
       if (data.state === "CANCELLED") forget("job");
       return stage.finish(data);
   }
@@ -133,13 +144,10 @@ async function cancel() {
 // A picture of the past
 
 function present(image) {
-  if (form.isBusy) {
-    watching.abort(); // the job goes on, and its pictures come into the gallery when it is looked at again
-    form.isBusy = false;
-  }
-  forget("job");
-  stage.present(image.generate, image);
-  $("stage").scrollIntoView({ block: "start", behavior: isCalm() ? "auto" : "smooth" });
+  isBrowsing = form.isBusy;
+  if (!isBrowsing) forget("job");
+  stage.present(image.generate, image, isBrowsing);
+  if ($("stage").getBoundingClientRect().top < 0) reveal($("stage"));
 }
 
 function useAgain(spec) {
@@ -147,8 +155,9 @@ function useAgain(spec) {
   $("prompt").focus();
 }
 
-function isCalm() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+function reveal(element) {
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element.scrollIntoView({ block: "start", behavior: isCalm ? "auto" : "smooth" });
 }
 
 $("examples").append(...EXAMPLES.map((text) => {

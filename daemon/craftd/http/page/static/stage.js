@@ -93,9 +93,10 @@ export class Stage {
     tellProblem($("stage-error"), problem);
   }
 
-  /** A picture of the past. */
-  present(spec, image) {
+  /** A picture of the past; `isBusy`: while a job runs, whose progress stays in sight. */
+  present(spec, image, isBusy) {
     this.clear();
+    show($("progress"), isBusy);
     this.#spec = spec;
     this.#frame(image.width, image.height, 1);
     this.#addTile(image.index);
