@@ -39,7 +39,7 @@ export class Gallery {
   }
 
   async #addPage() {
-    const page = await get(`/images?page_size=${PAGE}&page_token=${this.#token}`);
+    const page = await get(`images?page_size=${PAGE}&page_token=${this.#token}`);
     for (const image of page.images) {
       if (!document.querySelector(`#thumbs [data-id="${image.id}"]`)) $("thumbs").append(this.#thumb(image));
     }
@@ -55,7 +55,7 @@ export class Gallery {
     const button = make("button", { type: "button", className: "tile" }, picture);
     button.setAttribute("aria-label", `${image.prompt.slice(0, 200)}, seed ${image.seed}`);
     button.title = image.prompt.slice(0, 500);
-    button.addEventListener("click", async () => this.#onPick(await get(`/images/${image.id}/details`)));
+    button.addEventListener("click", async () => this.#onPick(await get(`images/${image.id}/details`)));
     const item = make("li", {}, button);
     item.dataset.id = image.id;
     this.#seen.observe(item);

@@ -21,7 +21,7 @@ let isBrowsing = false; // a picture of the past is on the stage, while a job ru
 // The key
 
 async function enter(key) {
-  const choices = await (await call("/choices", { key })).json();
+  const choices = await (await call("choices", { key })).json();
   keep("key", key);
   show($("entrance"), false);
   show($("account"), true);
@@ -83,7 +83,7 @@ async function generate() {
   try {
     const wish = form.value();
     form.isBusy = true;
-    const job = await (await call("/jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
+    const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
     keep("job", job.id);
     if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
     follow(job.id);
@@ -135,7 +135,7 @@ async function cancel() {
   if (!job) return;
   stage.say("Cancelling…");
   try {
-    await call(`/jobs/${job}`, { method: "DELETE" });
+    await call(`jobs/${job}`, { method: "DELETE" });
   } catch (error) {
     if (error.code !== "JOB_FINISHED") onProblem(error, (problem) => stage.fail(problem));
   }

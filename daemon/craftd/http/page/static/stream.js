@@ -10,7 +10,7 @@ export async function* watch(jobId, signal) {
   let pause = 500;
   while (true) {
     try {
-      const response = await call(`/jobs/${jobId}/events?preview_every=1`, { signal });
+      const response = await call(`jobs/${jobId}/events?preview_every=1`, { signal });
       for await (const event of parse(response.body)) {
         if (event.name === "problem") break;
         pause = 500;
