@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from craftd.worker.engine import Engine
 from craftd.worker.finisher import Finisher
 from craftd.worker.inbox import Inbox
 from craftd.worker.lora.residents import AppliedLora
-from craftd.worker.messages import Draw, Manifest
+from craftd.worker.messages import Draw, Manifest, Train
 from craftd.worker.movement import Movement
 from craftd.worker.picture import Pixels
 from craftd.worker.reporter import Reporter
 from craftd.worker.row import Drawing
 from craftd.worker.shelf import Shelf, Sources
-from craftd.worker.training.session import Workshop
+from craftd.worker.training.session import Session, Workshop
 from craftd.worker.training.trainings import Trainings
 
 CPU = Device(torch.device("cpu"), "fake", 1 << 30, "fp32")
@@ -147,6 +148,7 @@ class Studio:
         budget_bytes: int = 1000,
         warnings: tuple[str, ...] = (),
         workplace: Path = Path(),
+        begin: Callable[[Train, Workshop], Any] = Session,
     ) -> None:
         self.frames: list[FromWorker] = []
         self.inbox = Inbox()
@@ -159,7 +161,7 @@ class Studio:
         self.shelf = Shelf(sources, budget_bytes, reporter, self.inbox.post)
         finisher = Finisher(CPU, self.inbox.post)
         shop = Workshop(workplace, workplace, CPU, Movement(), reporter, lambda: self.now)
-        self.trainings = Trainings(shop, self.shelf)
+        self.trainings = Trainings(shop, self.shelf, begin)
         self.engine = Engine(self.shelf, finisher, reporter, self.trainings, max_rows=max_rows, clock=lambda: self.now)
 
     def send(self, frame: FromWorker) -> None:

@@ -9,6 +9,7 @@ and goes on when there is room again.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -49,8 +50,11 @@ class Outcome(Enum):
 class Trainings:
     """Owned by the engine's thread."""
 
-    def __init__(self, shop: Workshop, shelf: Shelf) -> None:
+    def __init__(
+        self, shop: Workshop, shelf: Shelf, begin: Callable[[Train, Workshop], Session] = Session
+    ) -> None:
         self._shop = shop
+        self._begin = begin
         self._shelf = shelf
         self._sessions: list[Session] = []  # the first one has its turn
         self._model: Shelved | None = None  # of the first one, while it is attached
@@ -70,7 +74,7 @@ class Trainings:
 
     def submit(self, train: Train) -> None:
         self.forget(train.job_id)
-        self._sessions.append(Session(train, self._shop))
+        self._sessions.append(self._begin(train, self._shop))
 
     def cancel(self, cancel: Cancel) -> bool:
         """Whether there was such a training."""

@@ -1,0 +1,227 @@
+"""Losses and gradients are those of a plain loop over peft and diffusers, on the same seed, for ten steps.
+
+The loop here is written as diffusers' training scripts are, and shares nothing with craft's but the order in which
+random numbers are drawn.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from craftd.worker.messages import Train
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from peft import LoraConfig
+from PIL import Image
+from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from tests.worker.trained import Desk, ask
+
+STEPS = 10
+UNET = ["to_k", "to_q", "to_v", "to_out.0"]
+SD3 = [f"attn.{n}" for n in (*UNET, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")]
+FLUX = [*SD3, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"]
+Predict = Callable[[Any, torch.Tensor, torch.Tensor, list[str]], torch.Tensor]
+
+
+@contextmanager
+def gradients() -> Iterator[list[list[torch.Tensor]]]:
+    """Those of every step of any optimizer."""
+    seen: list[list[torch.Tensor]] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        seen.append([parameter.grad.clone() for group in optimizer.param_groups for parameter in group["params"]])
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _ids(tokenizer: Any, captions: list[str]) -> torch.Tensor:
+    length = tokenizer.model_max_length
+    return tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+
+
+def _sd(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text = pipe.text_encoder(_ids(pipe.tokenizer, captions))[0]
+        return network(noisy, timesteps, text).sample
+
+    return predict
+
+
+def _sdxl(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        outputs = [
+            encoder(_ids(tokenizer, captions), output_hidden_states=True)
+            for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
+        ]
+        text = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(captions))
+        added = {"text_embeds": outputs[1].text_embeds, "time_ids": sizes}
+        return network(noisy, timesteps, text, added_cond_kwargs=added).sample
+
+    return predict
+
+
+def _sd3(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text, _, pooled, _ = pipe.encode_prompt(captions, captions, captions, do_classifier_free_guidance=False)
+        return network(
+            hidden_states=noisy, timestep=timesteps, encoder_hidden_states=text, pooled_projections=pooled
+        ).sample
+
+    return predict
+
+
+def _flux(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text, pooled, text_ids = pipe.encode_prompt(captions, captions)
+        rows, channels, height, width = noisy.shape
+        ids = FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, "cpu", torch.float32)
+        output = network(
+            hidden_states=FluxPipeline._pack_latents(noisy, rows, channels, height, width),
+            timestep=timesteps / 1000,
+            guidance=torch.ones(rows),
+            pooled_projections=pooled,
+            encoder_hidden_states=text,
+            txt_ids=text_ids,
+            img_ids=ids,
+        ).sample
+        scale = pipe.vae_scale_factor
+        return FluxPipeline._unpack_latents(output, height * scale, width * scale, scale)
+
+    return predict
+
+
+def _latents(pipe: Any, files: Path, train: Train) -> list[torch.Tensor]:
+    config, found = pipe.vae.config, []
+    for one in train.pictures:
+        pixels = np.asarray(Image.open(files / one.sha256), np.float32) / 127.5 - 1
+        with torch.no_grad():
+            encoded = pipe.vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        found.append((mode - (config.get("shift_factor") or 0)) * config.scaling_factor)
+    return found
+
+
+def _loop(pipe: Any, files: Path, train: Train, targets: list[str], predictor: Any) -> list[float]:
+    """Ten steps of a plain training; the losses."""
+    recipe = train.recipe
+    own = pipe.transformer if "transformer" in pipe.components else pipe.unet
+    network = copy.deepcopy(own).requires_grad_(False)
+    torch.manual_seed(recipe.seed)
+    network.add_adapter(
+        LoraConfig(
+            r=recipe.rank,
+            lora_alpha=int(recipe.alpha),
+            init_lora_weights="gaussian",
+            target_modules=targets,
+            use_dora=recipe.dora,
+        )
+    )
+    predict = predictor(pipe, network)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in network.parameters() if parameter.requires_grad], lr=recipe.learning_rate
+    )
+    generator = torch.Generator().manual_seed(recipe.seed)
+    latents = _latents(pipe, files, train)
+    batches: list[list[int]] = []
+    losses = []
+    for _ in range(STEPS):
+        if not batches:
+            order = torch.randperm(len(latents), generator=generator).tolist()
+            cut = [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
+            batches = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
+        batch = batches.pop(0)
+        clean = torch.cat([latents[i] for i in batch])
+        captions = [train.pictures[i].caption or recipe.trigger for i in batch]
+        loss = _loss(pipe, clean, captions, network, predict, generator, recipe.min_snr_gamma)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def _loss(
+    pipe: Any,
+    clean: torch.Tensor,
+    captions: list[str],
+    network: Any,
+    predict: Predict,
+    generator: torch.Generator,
+    gamma: float,
+) -> torch.Tensor:
+    noise = torch.randn(clean.shape, generator=generator)
+    if "FlowMatch" in type(pipe.scheduler).__name__:
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        u = torch.sigmoid(torch.normal(mean=0.0, std=1.0, size=(len(clean),), generator=generator))
+        places = (u * 1000).long()
+        sigma = scheduler.sigmas[places].view(-1, 1, 1, 1)
+        output = predict(network, (1 - sigma) * clean + sigma * noise, scheduler.timesteps[places], captions)
+        return ((output - (noise - clean)) ** 2).mean()
+    scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+    timesteps = torch.randint(0, 1000, (len(clean),), generator=generator)
+    output = predict(network, scheduler.add_noise(clean, noise, timesteps), timesteps, captions)
+    is_velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(clean, noise, timesteps) if is_velocity else noise
+    if not gamma:
+        return functional.mse_loss(output, target)
+    alphas = scheduler.alphas_cumprod[timesteps]
+    snr = alphas / (1 - alphas)
+    weights = torch.stack([snr, gamma * torch.ones_like(snr)]).min(dim=0)[0] / (snr + 1 if is_velocity else snr)
+    errors = functional.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3))
+    return (errors * weights).mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "predictor", "how"),
+    [
+        ("sd", UNET, _sd, {}),
+        ("sd", UNET, _sd, {"min_snr_gamma": 5.0, "alpha": 2.0}),
+        ("sd", UNET, _sd, {"dora": True, "steps": STEPS}),
+        ("sd-text-time", UNET, _sd, {}),
+        ("sd2", UNET, _sd, {"min_snr_gamma": 5.0}),
+        ("sdxl", UNET, _sdxl, {}),
+        ("sd3", SD3, _sd3, {}),
+        ("flux", FLUX, _flux, {}),
+        ("sd", UNET, _sd, {"gradient_checkpointing": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_ten_steps_are_those_of_a_plain_loop(
+    pipelines: Callable[[str], Any],
+    tmp_path: Path,
+    kind: str,
+    targets: list[str],
+    predictor: Any,
+    how: dict[str, Any],
+) -> None:
+    pipe = pipelines(kind)
+    train = ask(tmp_path, kind, **({"steps": STEPS} | how))
+    with gradients() as expected:
+        losses = _loop(pipe, tmp_path, train, targets, predictor)
+    desk = Desk(tmp_path, tmp_path)
+    with gradients() as found:
+        desk.train(train, pipe)
+    assert desk.losses == pytest.approx(losses, rel=1e-4)
+    assert len(found) == len(expected) == STEPS
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [one.shape for one in ours] == [one.shape for one in theirs]
+        length = math.sqrt(sum(float(one.square().sum()) for one in theirs))
+        apart = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(ours, theirs, strict=True)))
+        assert 0 < apart + length
+        assert apart <= 1e-3 * length
