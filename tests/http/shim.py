@@ -1,0 +1,169 @@
+"""A real craftd that serves HTTP, with keys of every kind, and the worker that needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import requests
+from craft_protos import (
+    daemon_pb2,
+    daemon_pb2_grpc,
+    images_pb2,
+    images_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    loras_pb2,
+    loras_pb2_grpc,
+)
+
+from tests.daemon.harness import Home
+from tests.lora_files import kohya
+
+TIMEOUT_S = 60
+LORA, TRIGGER = "hero", "sks hero"
+# Nobody is slowed down unless a test is about that.
+_PLENTY = "[tiers.default]\nrequests_per_minute = 1000000\nimages_in_flight = 10000\nqueue_share = 1.0\n"
+
+
+@dataclass
+class Shim:
+    """`url` has no slash at its end."""
+
+    home: Home
+    process: subprocess.Popen[bytes]
+    channel: grpc.Channel
+    url: str
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def key(self, owner: str, *, admin: bool = False) -> str:
+        role = keys_pb2.KEY_ROLE_ADMIN if admin else keys_pb2.KEY_ROLE_USER
+        return self.keys.CreateKey(keys_pb2.CreateKeyRequest(owner=owner, role=role)).secret
+
+    @property
+    def keys(self) -> keys_pb2_grpc.KeysStub:
+        return keys_pb2_grpc.KeysStub(self.channel)
+
+    @property
+    def jobs(self) -> jobs_pb2_grpc.JobsStub:
+        return jobs_pb2_grpc.JobsStub(self.channel)
+
+    def call(self, method: str, path: str, key: str = "", **more: object) -> requests.Response:
+        """With the key as X-API-Key."""
+        headers = {"X-API-Key": key} if key else {}
+        headers |= more.pop("headers", {})  # type: ignore[call-overload]
+        return self.session.request(
+            method,
+            self.url + path,
+            headers=headers,
+            timeout=TIMEOUT_S,
+            **more,  # type: ignore[arg-type]
+        )
+
+    def post(self, path: str, key: str = "", **body: object) -> requests.Response:
+        return self.call("POST", path, key, json=body)
+
+    def status(self) -> daemon_pb2.DaemonStatus:
+        return daemon_pb2_grpc.DaemonStub(self.channel).GetStatus(daemon_pb2.GetStatusRequest())
+
+    def newest(self, owner: str = "") -> jobs_pb2.Job:
+        return self.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs[0]
+
+    def finish(self, job_id: str) -> jobs_pb2.Job:
+        """The job, once it has ended."""
+        for event in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id)):
+            if event.WhichOneof("event") == "finished":
+                return event.finished.job
+        raise AssertionError("the stream ended before the job did")
+
+    def image(self, image_id: str) -> images_pb2.Image:
+        stub = images_pb2_grpc.ImagesStub(self.channel)
+        return next(iter(stub.GetImage(images_pb2.GetImageRequest(id=image_id, metadata_only=True)))).image
+
+    def add_lora(self, path: Path, name: str) -> None:
+        header = loras_pb2.ImportLoraRequest.Header(path=str(path), name=name)
+        stub = loras_pb2_grpc.LorasStub(self.channel)
+        for _ in stub.ImportLora(iter([loras_pb2.ImportLoraRequest(header=header)])):
+            continue
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One of each kind; `user`'s owner is alice."""
+
+    user: str
+    other: str
+    admin: str
+    suspended: str
+    banned: str
+
+
+def make_keys(shim: Shim) -> Keys:
+    made = Keys(shim.key("alice"), shim.key("bob"), shim.key("root", admin=True), shim.key("sue"), shim.key("ben"))
+    shim.keys.SuspendKey(keys_pb2.SuspendKeyRequest(key="sue"))
+    shim.keys.BanOwner(keys_pb2.BanOwnerRequest(key="ben"))
+    return made
+
+
+@contextmanager
+def serving(config: str = _PLENTY, **settings: str) -> Iterator[Shim]:
+    """`settings`: environment variables. Ended however the test goes."""
+    usual = {
+        "CRAFT_HTTP_ENABLED": "true",
+        "CRAFT_HTTP_LISTEN": "127.0.0.1:0",
+        "CRAFT_KEYS_FAILURES_PER_MINUTE": "1000000",
+    }
+    home = Home(**{**usual, **settings})
+    home.paths.config_file.write_text(config)
+    process, said = spawn(home)
+    try:
+        assert said.get("ready"), (said, process.communicate()[1])
+        with grpc.insecure_channel(str(said["address"])) as channel:
+            shim = Shim(home, process, channel, "")
+            shim.url = shim.status().http
+            with shim.session:
+                yield shim
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        home.remove()
+
+
+def spawn(home: Home) -> tuple[subprocess.Popen[bytes], dict[str, object]]:
+    """(the process, what it said on its ready pipe)."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],
+        env=home.env,
+        pass_fds=[writing],
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        line = pipe.readline()
+    return process, json.loads(line) if line else {}
+
+
+def give_lora(shim: Shim) -> None:
+    """One with a trigger phrase; the fake model is of no architecture, so that it fits."""
+    folder = shim.home.root / "files"
+    folder.mkdir()
+    shim.add_lora(kohya(folder / "hero.safetensors", metadata={"modelspec.trigger_phrase": TRIGGER}), LORA)
+
+
+def tool(name: str) -> str:
+    """A program that CI installs."""
+    found = shutil.which(name)
+    assert found, f"{name} is missing: .ci/run installs it"
+    return found
