@@ -9,6 +9,8 @@ clients out. Words in the prompt make it misbehave:
     [fail]         fails the job
     [slow]         takes 50 ms a step
     [held]         does not step until the file `release` lies in its files folder
+
+It trains, too: see craftd.faketraining.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from craft_protos.formats import FORMATS
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
 from PIL import Image, PngImagePlugin
+
+from craftd.faketraining import FakeTraining
 
 _SLOW_S = 0.05
 _IDLE_S = 0.02
@@ -58,6 +62,7 @@ class FakeWorker:
         self._device = device
         self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
         self._jobs: dict[str, _Job] = {}
+        self._training: FakeTraining | None = None
         self._loaded: set[str] = set()
         self._progress = self._calls = 0
 
@@ -76,6 +81,7 @@ class FakeWorker:
         while True:
             self._take_in()
             self._step()
+            self._train()
             self._tell_stats()
 
     def _listen(self) -> None:
@@ -93,7 +99,7 @@ class FakeWorker:
         """Handle what has come; wait for it when there is nothing to draw."""
         try:
             while True:
-                self._handle(self._inbox.get(timeout=None if not self._jobs else 0.0005))
+                self._handle(self._inbox.get(timeout=0.0005 if self._jobs or self._training else None))
         except queue.Empty:
             return
 
@@ -105,6 +111,9 @@ class FakeWorker:
                     return
                 job = _Job(frame.submit, frame.submit.preview_every, list(frame.submit.indices))
                 self._jobs[frame.submit.job_id] = job
+            case "train":
+                self._load(frame.train.model)
+                self._training = FakeTraining(frame.train, self._files, self._send)
             case "cancel":
                 self._cancel(frame.cancel)
             case "load":
@@ -140,7 +149,21 @@ class FakeWorker:
                 return True
         return False
 
+    def _train(self) -> None:
+        """One step between those of what is drawn."""
+        training = self._training
+        if training is None or (training.frame.spec.when_idle and self._jobs):
+            return
+        self._progress += 1
+        if not training.advance():
+            self._training = None
+
     def _cancel(self, frame: ToWorker.Cancel) -> None:
+        training = self._training and self._training.frame
+        if training and (training.job_id, training.epoch) == (frame.job_id, frame.epoch):
+            self._training = None
+            done = FromWorker.JobDone(job_id=frame.job_id, epoch=frame.epoch, cancelled=True)
+            self._send(FromWorker(done=done))
         job = self._jobs.get(frame.job_id)
         if job is not None and job.frame.epoch == frame.epoch:
             del self._jobs[frame.job_id]
@@ -245,7 +268,7 @@ class FakeWorker:
             predict_calls=self._calls,
             rows=sum(len(job.left) for job in self._jobs.values()),
             progress=self._progress,
-            doing="step" if self._jobs else "idle",
+            doing="step" if self._jobs else "training" if self._training else "idle",
         )
         self._send(FromWorker(stats=stats))
 

@@ -27,6 +27,7 @@ from craft_protos import (
     jobs_pb2_grpc,
     loras_pb2_grpc,
     models_pb2_grpc,
+    training_pb2_grpc,
 )
 from craft_protos.config import find_paths
 from craft_protos.paths import Paths
@@ -114,6 +115,7 @@ class Daemon:
         self.images = images_pb2_grpc.ImagesStub(self.channel)
         self.loras = loras_pb2_grpc.LorasStub(self.channel)
         self.models = models_pb2_grpc.ModelsStub(self.channel)
+        self.training = training_pb2_grpc.TrainingStub(self.channel)
         self.daemon = daemon_pb2_grpc.DaemonStub(self.channel)
 
     async def create(self, prompt: str = "a red apple", **fields: object) -> jobs_pb2.Job:

@@ -18,6 +18,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 def check(paths: Iterable[Path]) -> Iterator[dict[str, object]]:
     """For each, in its order, what it is or why it cannot be used."""
     warnings.simplefilter("ignore")  # of odd metadata, which is none of ours
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours
     for path in paths:
         try:
             yield _examined(path)
