@@ -1,0 +1,296 @@
+"""Rows 15 to 24 of the table of bad inputs, and row 7 over HTTP: a status, a reason, the field; memory stays flat."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.http.shim import LORA, Keys, Shim, serving
+
+DRAWING = ("/generate", "/image/generate", "/image/create/lora", "/v1/images/generations", "/sdapi/v1/txt2img", "/jobs")
+BODIES: dict[str, dict[str, object]] = {
+    "/generate": {"model": "flat", "prompt": "x"},
+    "/image/generate": {"model": "flat", "prompt": "x"},
+    "/image/create/lora": {"lora_id": LORA, "prompt": "x", "response_format": "url"},
+    "/v1/images/generations": {"prompt": "x"},
+    "/sdapi/v1/txt2img": {"prompt": "x", "steps": 2},
+    "/jobs": {"prompt": "x"},
+}
+each = pytest.mark.parametrize("path", DRAWING)
+
+
+@pytest.fixture(autouse=True)
+def alive(shim: Shim) -> Iterator[None]:
+    """The next request is served, whatever came before, and nothing unexpected was logged."""
+    yield
+    assert shim.call("GET", "/healthz").json() == {"status": "ok"}
+    assert "unexpected error" not in shim.home.log
+
+
+def raw(shim: Shim, path: str, key: str, data: bytes, **headers: str) -> requests.Response:
+    headers = {"content-type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
+    return shim.call("POST", path, key, data=data, headers=headers)
+
+
+def told(answer: requests.Response) -> tuple[int, str, str]:
+    """(status, reason, field) in whichever form the route has."""
+    problem = answer.json()
+    if "error" in problem:
+        error = problem["error"]
+        assert list(error) == ["message", "type", "param", "code"] and error["message"]
+        return answer.status_code, error["code"], error["param"] or ""
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["detail"] and problem["request_id"] == answer.headers["x-request-id"]
+    if answer.request.path_url == "/image/create/lora":
+        assert (problem["status"], problem["message"]) == ("error", problem["detail"])
+    else:
+        assert problem["status"] == answer.status_code
+    return answer.status_code, problem["code"], problem.get("field", "")
+
+
+@each
+def test_unknown_names(shim: Shim, keys: Keys, path: str) -> None:
+    wrong = {"lora_id": "heroo"} if path == "/image/create/lora" else {"model": "flatt"}
+    if path == "/sdapi/v1/txt2img":
+        wrong = {"override_settings": {"sd_model_checkpoint": "flatt"}}  # type: ignore[dict-item]
+    answer = shim.post(path, keys.user, **(BODIES[path] | wrong))
+    status, reason, _ = told(answer)
+    assert (status, reason) == (404, "UNKNOWN_LORA" if "lora_id" in wrong else "UNKNOWN_MODEL")
+    assert ("hero'" if "lora_id" in wrong else "flat") in answer.text
+
+
+@each
+def test_deep_json(shim: Shim, keys: Keys, path: str) -> None:
+    before = shim.status().rss_bytes
+    for data in (b"[" * 100_000, b'{"a":' * 100_000, b'{"prompt":' + b"[" * 50_000 + b"]" * 50_000 + b"}"):
+        assert told(raw(shim, path, keys.user, data))[:2] == (400, "UNDECODABLE")
+    fields = json.dumps({f"field{i}": i for i in range(100_000)}).encode()
+    assert told(raw(shim, path, keys.user, fields))[0] in (400, 413)
+    short = ("{" + ",".join(f'"{i:x}":0' for i in range(60_000)) + "}").encode()
+    assert told(raw(shim, path, keys.user, short))[:2] == (400, "UNDECODABLE")
+    assert shim.status().rss_bytes - before < 24 << 20
+
+
+@each
+def test_bombs_and_large_bodies(shim: Shim, keys: Keys, path: str) -> None:
+    before = shim.status().rss_bytes
+    bomb = gzip.compress(b'{"prompt":"' + b"a" * (32 << 20) + b'"}')
+    assert told(raw(shim, path, keys.user, bomb, content_encoding="gzip"))[:2] == (400, "UNDECODABLE")
+    assert told(raw(shim, path, keys.user, zlib.compress(b"{}"), content_encoding="deflate"))[0] == 400
+    large = b'{"prompt":"' + b"a" * (4 << 20) + b'"}'
+    assert told(raw(shim, path, keys.user, large))[:2] == (413, "MESSAGE_TOO_BIG")
+    chunks = (large[place : place + 65536] for place in range(0, len(large), 65536))
+    streamed = shim.call("POST", path, keys.user, data=chunks, headers={"content-type": "application/json"})
+    assert told(streamed)[:2] == (413, "MESSAGE_TOO_BIG")
+    assert shim.status().rss_bytes - before < 24 << 20
+
+
+@each
+def test_what_is_no_json(shim: Shim, keys: Keys, path: str) -> None:
+    for data in (b"{", b"nonsense", b"\xff\xfe", b'{"prompt": "x"', b'{"n": ' + b"9" * 5000 + b"}", b'"unclosed'):
+        assert told(raw(shim, path, keys.user, data))[:2] == (400, "UNDECODABLE")
+    for data in (b"[]", b"null", b"3", b""):
+        assert told(raw(shim, path, keys.user, data))[0] == 422
+
+
+@each
+def test_lone_surrogates_and_control_characters(shim: Shim, keys: Keys, path: str) -> None:
+    for prompt in (r'"x\ud800"', r'"\udfff\ud800"', r'"a\u0000b"'):
+        data = json.dumps(BODIES[path] | {"prompt": "?"}).replace('"?"', prompt).encode()
+        assert told(raw(shim, path, keys.user, data)) == (422, "INVALID_FIELD", "prompt")
+    assert told(raw(shim, path, keys.user, rb'{"prompt":"x","\ud800":1,"steps":0,"n":0}'))[0] == 422
+
+
+@each
+def test_misspelt_fields(shim: Shim, keys: Keys, path: str) -> None:
+    answer = shim.post(path, keys.user, **BODIES[path], promt="x")
+    if path.startswith("/sdapi"):
+        assert answer.status_code == 200 and answer.headers["x-craft-warning"] == "ignored: promt"
+    else:
+        assert told(answer) == (422, "INVALID_FIELD", "promt")
+
+
+ABSURD = {
+    "/generate": [
+        ("image_count", 0),
+        ("image_count", 6),
+        ("image_count", 10**30),
+        ("image_count", -1),
+        ("image_count", True),
+        ("steps", 0),
+        ("width", 10**30),
+        ("height", -8),
+        ("cfg_scale", float("nan")),
+        ("loras", {f"l{i}": 1 for i in range(6)}),
+        ("loras", {"hero": float("inf")}),
+    ],
+    "/image/generate": [("image_count", 2), ("steps", 10**9), ("sampler", "No Such")],
+    "/image/create/lora": [("image_size", "round"), ("response_format", "png"), ("prompt", ""), ("lora_id", " ")],
+    "/v1/images/generations": [
+        ("n", 10**30),
+        ("n", 0),
+        ("n", 11),
+        ("size", "0x0"),
+        ("size", "65536x65536"),
+        ("size", "big"),
+        ("guidance_scale", float("-inf")),
+        ("seed", 2**53),
+        ("seed", -1),
+        ("background", "transparent"),
+        ("output_compression", 101),
+        ("partial_images", 4),
+        ("partial_images", 1),
+        ("num_inference_steps", 0),
+        ("style", "natural"),
+        ("loras", ["x"] * 17),
+    ],
+    "/sdapi/v1/txt2img": [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("n_iter", 10**30),
+        ("cfg_scale", float("nan")),
+        ("seed", -2),
+        ("enable_hr", True),
+        ("restore_faces", True),
+        ("tiling", True),
+        ("subseed_strength", 0.5),
+        ("styles", ["vivid"]),
+        ("script_name", "X/Y/Z plot"),
+        ("scheduler", "polyexponential"),
+        ("sampler_name", "DPM fast"),
+        ("alwayson_scripts", {"ControlNet": {"args": [{"enabled": True}]}}),
+    ],
+    "/jobs": [("count", 10**30), ("steps", -1), ("seed", 2**60), ("guidance_scale", float("nan"))],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"), [(path, field, value) for path, cases in ABSURD.items() for field, value in cases]
+)
+def test_absurd_values_name_the_field(shim: Shim, keys: Keys, path: str, field: str, value: object) -> None:
+    data = json.dumps(BODIES[path] | {field: value}).encode()
+    status, reason, named = told(raw(shim, path, keys.user, data))
+    aliases = {"sampler_name": "sampler", "size": "width"}
+    assert (status, reason) == (422, "INVALID_FIELD")
+    assert named.partition(".")[0] in (field, aliases.get(field, field))
+
+
+def test_the_limit_is_named(shim: Shim, keys: Keys) -> None:
+    for count in (0, 6):
+        answer = shim.post("/generate", keys.user, model="flat", prompt="x", image_count=count)
+        assert re.search("greater than or equal to 1|less than or equal to 5", answer.json()["detail"])
+
+
+def test_prompts_of_a_megabyte(shim: Shim, keys: Keys) -> None:
+    answer = shim.post("/generate", keys.user, model="flat", prompt="a" * 900_000)
+    assert told(answer) == (422, "INVALID_FIELD", "prompt")
+    answer = shim.post("/generate", keys.user, model="flat", prompt="a" * 50_000)
+    assert told(answer) == (422, "INVALID_FIELD", "prompt") and "20000" in answer.json()["detail"]
+
+
+# Pictures
+
+
+def png(side: int = 64, text: dict[str, str] | None = None) -> bytes:
+    from PIL.PngImagePlugin import PngInfo
+
+    notes, stream = PngInfo(), io.BytesIO()
+    for name, value in (text or {}).items():
+        notes.add_text(name, value, zip=True)
+    Image.new("RGB", (side, side), "red").save(stream, "PNG", pnginfo=notes)
+    return stream.getvalue()
+
+
+def declared(width: int, height: int) -> bytes:
+    """A PNG whose header promises so many pixels."""
+    body = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
+    chunk = (13).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    whole = png()
+    return whole[:8] + chunk + whole[33:]
+
+
+def bmp() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "BMP")
+    return stream.getvalue()
+
+
+def webp() -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(stream, "WEBP")
+    return stream.getvalue()
+
+
+UPLOADS = {
+    "truncated": png()[:-30],
+    "cut in its header": png()[:20],
+    "a webp's half": webp()[:400],
+    "empty": b"",
+    "text": b"not a picture",
+    "a format that is not read": bmp(),
+    "65535 pixels square": declared(65535, 65535),
+    "17 megapixels": declared(4097, 4096),
+    "no pixels": declared(0, 0),
+    "a text chunk that grows": png(text={"parameters": "a" * (48 << 20)}),
+}
+
+
+@pytest.mark.parametrize("what", UPLOADS)
+def test_bad_pictures(shim: Shim, keys: Keys, what: str) -> None:
+    before = shim.status().rss_bytes
+    answer = shim.post("/sdapi/v1/png-info", keys.user, image=base64.b64encode(UPLOADS[what]).decode())
+    assert told(answer) == (422, "BAD_DATA", "image")
+    assert "0x" not in answer.text and "object" not in answer.text
+    assert shim.status().rss_bytes - before < 64 << 20
+
+
+def test_pictures_that_are_no_base64(shim: Shim, keys: Keys) -> None:
+    for image in ("?", "data:image/png;base64,%%%", "é", "a" * 100_001):
+        assert told(shim.post("/sdapi/v1/png-info", keys.user, image=image)) == (422, "BAD_DATA", "image")
+
+
+# Who calls too often, and when there is no room
+
+
+def test_a_full_queue(keys: Keys) -> None:
+    with serving(CRAFT_DAEMON_QUEUE_LIMIT="2", CRAFT_WORKER_MAX_ROWS="1") as busy:
+        key = busy.key("alice")
+        made = [busy.post("/jobs", key, prompt="[held] x", steps=2).json() for _ in range(3)]
+        busy.jobs.WatchJob  # noqa: B018
+        for path, body in BODIES.items():
+            if path == "/image/create/lora":
+                continue
+            answer = busy.post(path, key, **(body | {"prompt": "[held] y"}))
+            if answer.status_code == 200:
+                continue
+            assert told(answer)[:2] == (429, "QUEUE_FULL") and int(answer.headers["retry-after"]) >= 1
+        assert len(made) == 3
+
+
+def test_wrong_keys_are_throttled() -> None:
+    with serving(CRAFT_KEYS_FAILURES_PER_MINUTE="5") as strict:
+        key = strict.key("alice")
+        statuses = [strict.call("GET", "/loras", "nonsense") for _ in range(8)]
+        assert [one.status_code for one in statuses] == [401] * 5 + [429] * 3
+        assert int(statuses[-1].headers["retry-after"]) >= 1
+        assert strict.call("GET", "/loras", key).status_code == 200  # who has one is not locked out
+
+
+def test_rates_are_told_and_kept() -> None:
+    with serving("[tiers.default]\nrequests_per_minute = 3\n") as slow:
+        key = slow.key("alice")
+        answers = [slow.call("GET", "/loras", key) for _ in range(4)]
+        assert [one.status_code for one in answers] == [200, 200, 200, 429]
+        assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=60'
+        assert re.fullmatch(r'"requests";r=2;t=\d+', answers[0].headers["ratelimit"])
+        assert told(answers[3])[1] == "RATE_LIMITED" and int(answers[3].headers["retry-after"]) >= 1
+        assert slow.call("GET", "/models").status_code == 200
