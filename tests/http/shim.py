@@ -47,9 +47,9 @@ class Shim:
     url: str
     session: requests.Session = field(default_factory=requests.Session)
 
-    def key(self, owner: str, *, admin: bool = False) -> str:
+    def key(self, owner: str, *, admin: bool = False, tier: str = "") -> str:
         role = keys_pb2.KEY_ROLE_ADMIN if admin else keys_pb2.KEY_ROLE_USER
-        return self.keys.CreateKey(keys_pb2.CreateKeyRequest(owner=owner, role=role)).secret
+        return self.keys.CreateKey(keys_pb2.CreateKeyRequest(owner=owner, role=role, tier=tier)).secret
 
     @property
     def keys(self) -> keys_pb2_grpc.KeysStub:
@@ -77,8 +77,13 @@ class Shim:
     def status(self) -> daemon_pb2.DaemonStatus:
         return daemon_pb2_grpc.DaemonStub(self.channel).GetStatus(daemon_pb2.GetStatusRequest())
 
-    def newest(self, owner: str = "") -> jobs_pb2.Job:
+    def newest(self) -> jobs_pb2.Job:
         return self.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs[0]
+
+    def await_running(self, count: int) -> None:
+        """Until so many jobs run and none waits."""
+        while (status := self.status()).running != count or status.queued:
+            continue
 
     def finish(self, job_id: str) -> jobs_pb2.Job:
         """The job, once it has ended."""
@@ -138,6 +143,22 @@ def serving(config: str = _PLENTY, **settings: str) -> Iterator[Shim]:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         home.remove()
+
+
+def told(answer: requests.Response) -> tuple[int, str, str]:
+    """(status, reason, field) in whichever form the route has."""
+    problem = answer.json()
+    if "error" in problem:
+        error = problem["error"]
+        assert list(error) == ["message", "type", "param", "code"] and error["message"]
+        return answer.status_code, error["code"], error["param"] or ""
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["detail"] and problem["request_id"] == answer.headers["x-request-id"]
+    if answer.request.path_url == "/image/create/lora":
+        assert (problem["status"], problem["message"]) == ("error", problem["detail"])
+    else:
+        assert problem["status"] == answer.status_code
+    return answer.status_code, problem["code"], problem.get("field", "")
 
 
 def spawn(home: Home) -> tuple[subprocess.Popen[bytes], dict[str, object]]:

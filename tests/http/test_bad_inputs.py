@@ -14,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.http.shim import LORA, Keys, Shim, serving
+from tests.http.shim import LORA, Keys, Shim, told
 
 DRAWING = ("/generate", "/image/generate", "/image/create/lora", "/v1/images/generations", "/sdapi/v1/txt2img", "/jobs")
 BODIES: dict[str, dict[str, object]] = {
@@ -39,22 +39,6 @@ def alive(shim: Shim) -> Iterator[None]:
 def raw(shim: Shim, path: str, key: str, data: bytes, **headers: str) -> requests.Response:
     headers = {"content-type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
     return shim.call("POST", path, key, data=data, headers=headers)
-
-
-def told(answer: requests.Response) -> tuple[int, str, str]:
-    """(status, reason, field) in whichever form the route has."""
-    problem = answer.json()
-    if "error" in problem:
-        error = problem["error"]
-        assert list(error) == ["message", "type", "param", "code"] and error["message"]
-        return answer.status_code, error["code"], error["param"] or ""
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert problem["detail"] and problem["request_id"] == answer.headers["x-request-id"]
-    if answer.request.path_url == "/image/create/lora":
-        assert (problem["status"], problem["message"]) == ("error", problem["detail"])
-    else:
-        assert problem["status"] == answer.status_code
-    return answer.status_code, problem["code"], problem.get("field", "")
 
 
 @each
@@ -256,41 +240,3 @@ def test_bad_pictures(shim: Shim, keys: Keys, what: str) -> None:
 def test_pictures_that_are_no_base64(shim: Shim, keys: Keys) -> None:
     for image in ("?", "data:image/png;base64,%%%", "é", "a" * 100_001):
         assert told(shim.post("/sdapi/v1/png-info", keys.user, image=image)) == (422, "BAD_DATA", "image")
-
-
-# Who calls too often, and when there is no room
-
-
-def test_a_full_queue(keys: Keys) -> None:
-    with serving(CRAFT_DAEMON_QUEUE_LIMIT="2", CRAFT_WORKER_MAX_ROWS="1") as busy:
-        key = busy.key("alice")
-        made = [busy.post("/jobs", key, prompt="[held] x", steps=2).json() for _ in range(3)]
-        busy.jobs.WatchJob  # noqa: B018
-        for path, body in BODIES.items():
-            if path == "/image/create/lora":
-                continue
-            answer = busy.post(path, key, **(body | {"prompt": "[held] y"}))
-            if answer.status_code == 200:
-                continue
-            assert told(answer)[:2] == (429, "QUEUE_FULL") and int(answer.headers["retry-after"]) >= 1
-        assert len(made) == 3
-
-
-def test_wrong_keys_are_throttled() -> None:
-    with serving(CRAFT_KEYS_FAILURES_PER_MINUTE="5") as strict:
-        key = strict.key("alice")
-        statuses = [strict.call("GET", "/loras", "nonsense") for _ in range(8)]
-        assert [one.status_code for one in statuses] == [401] * 5 + [429] * 3
-        assert int(statuses[-1].headers["retry-after"]) >= 1
-        assert strict.call("GET", "/loras", key).status_code == 200  # who has one is not locked out
-
-
-def test_rates_are_told_and_kept() -> None:
-    with serving("[tiers.default]\nrequests_per_minute = 3\n") as slow:
-        key = slow.key("alice")
-        answers = [slow.call("GET", "/loras", key) for _ in range(4)]
-        assert [one.status_code for one in answers] == [200, 200, 200, 429]
-        assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=60'
-        assert re.fullmatch(r'"requests";r=2;t=\d+', answers[0].headers["ratelimit"])
-        assert told(answers[3])[1] == "RATE_LIMITED" and int(answers[3].headers["retry-after"]) >= 1
-        assert slow.call("GET", "/models").status_code == 200
