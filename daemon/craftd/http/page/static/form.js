@@ -149,7 +149,7 @@ export class Form {
     this.#loras.push({ lora, weight: lora.weight });
     this.#showLoras();
     this.#keep();
-    $("lora-list").lastElementChild.querySelector("input").focus();
+    $("lora-list").lastElementChild.querySelector("input[type=number]").select();
   }
 
   #removeLora(lora) {

@@ -44,9 +44,8 @@ export class Stage {
   }
 
   queued(position, why) {
-    const ahead = position > 1 ? `${position} jobs ahead` : position === 1 ? "1 job ahead" : "";
-    const waiting = [ahead, why].filter(Boolean).join(", ");
-    this.say(waiting ? `Waiting: ${waiting}` : "Waiting to begin…");
+    const ahead = position > 1 ? `${position} jobs ahead` : position === 1 ? "1 job ahead" : "next in line";
+    this.say(`Waiting: ${[ahead, why].filter(Boolean).join(", ")}`);
     this.#meter(null);
   }
 

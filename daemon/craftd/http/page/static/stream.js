@@ -3,7 +3,7 @@
 
 import { call, Problem } from "./api.js";
 
-const LONGEST_PAUSE_MS = 10_000;
+const LONGEST_PAUSE_MS = 4_000;
 
 /** The events of a job as {name, data} until "finished"; {name: "lost"} says that the connection broke. */
 export async function* watch(jobId, signal) {
