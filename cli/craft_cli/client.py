@@ -27,6 +27,8 @@ from craft_protos import (
     loras_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    training_pb2,
+    training_pb2_grpc,
 )
 from craft_protos.reasons import REASONS, CraftError
 
@@ -51,6 +53,7 @@ class Client:
         self._keys = keys_pb2_grpc.KeysStub(self._channel)
         self._loras = loras_pb2_grpc.LorasStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._training = training_pb2_grpc.TrainingStub(self._channel)
         self._daemon = daemon_pb2_grpc.DaemonStub(self._channel)
 
     def close(self) -> None:
@@ -184,6 +187,18 @@ class Client:
 
     def delete_key(self, name: str) -> None:
         self._call(self._keys.DeleteKey, keys_pb2.DeleteKeyRequest(key=name))
+
+    # Training
+
+    def upload_dataset(
+        self, parts: Iterator[training_pb2.UploadDatasetRequest]
+    ) -> Iterator[training_pb2.UploadDatasetEvent]:
+        """Progress, then the dataset. `parts`: a header, then each picture's header and chunks."""
+        return self._stream(self._training.UploadDataset, parts)
+
+    def get_training_log(self, job_id: str, *, with_samples: bool = False) -> training_pb2.TrainingLog:
+        request = training_pb2.GetTrainingLogRequest(job_id=job_id, with_samples=with_samples)
+        return self._call(self._training.GetTrainingLog, request)
 
     # Daemon
 

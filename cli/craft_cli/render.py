@@ -12,7 +12,11 @@ from rich.table import Table
 from craft_cli import errors
 
 if TYPE_CHECKING:
-    from craft_protos import jobs_pb2
+    from collections.abc import Callable
+
+    from craft_protos import jobs_pb2, training_pb2
+
+_SMOOTHING = 0.1
 
 
 class _Bar:
@@ -53,6 +57,9 @@ class TransferProgress(_Bar):
         amount = f"{megabytes(done)} of {megabytes(total)}" if total else ""
         self._show(errors.one_line(doing), done, total if done else None, amount)
 
+    def count(self, doing: str, done: int, total: int) -> None:
+        self._show(doing, done, total, f"{done} of {total}")
+
 
 class JobProgress(_Bar):
     """One job's progress."""
@@ -61,6 +68,13 @@ class JobProgress(_Bar):
         super().__init__()
         self._steps: dict[int, int] = {}
         self._count = 1
+        self._loss: float | None = None
+
+    def aside(self, show: Callable[[], None]) -> None:
+        """Something to be seen above the line."""
+        self._bars.stop()
+        show()
+        self._bars.start()
 
     def see(self, event: jobs_pb2.JobEvent) -> None:
         """Show one event."""
@@ -77,6 +91,11 @@ class JobProgress(_Bar):
             self._show(f"drawing{where}", None, None, event.started.notice)
         elif kind == "step":
             self._step(event.step)
+        elif kind == "preparing":
+            part = event.preparing
+            self._show(errors.one_line(f"preparing {part.what}"), part.done, part.of, f"{part.done} of {part.of}")
+        elif kind == "training":
+            self._training(event.training)
 
     def _queued(self, position: int, why: str) -> None:
         place = f"queued, {position} ahead" if position else "waiting"
@@ -92,6 +111,20 @@ class JobProgress(_Bar):
         self._show(
             "drawing", done, total, f"step {done} of {total}" if self._count == 1 else f"{done} of {total} steps"
         )
+
+    def _training(self, step: training_pb2.TrainingStep) -> None:
+        """Losses jump: a running mean tells more."""
+        self._loss = step.loss if self._loss is None else self._loss + _SMOOTHING * (step.loss - self._loss)
+        left = f", {duration(step.seconds_left)} left" if step.seconds_left >= 1 else ""
+        amount = f"step {step.step} of {step.of}, loss {self._loss:.4f}{left}"
+        self._show("training", step.step, step.of, amount)
+
+
+def duration(seconds: float) -> str:
+    """1:05:09, or 5:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def megabytes(count: int) -> str:

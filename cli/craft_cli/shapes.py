@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from craft_cli.spec import format_of
 
 if TYPE_CHECKING:
-    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2
+    from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2, training_pb2
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -56,7 +56,10 @@ def job(message: jobs_pb2.Job) -> dict[str, Any]:
             for image in message.images
         ],
         "error": error if message.error.reason else None,
-        "generate": spec(message.generate),
+        "kind": message.WhichOneof("spec") or "generate",
+        "generate": spec(message.generate) if message.HasField("generate") else None,
+        "train": train(message.train) if message.HasField("train") else None,
+        "lora": message.lora or None,
         "position": message.position,
         "priority": "batch" if message.priority == jobs_pb2.PRIORITY_BATCH else "interactive",
         "create_time": moment(message.create_time),
@@ -91,6 +94,59 @@ def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
         "loras": [lora_use(use) for use in generate.loras],
         "lora_missing": "skip" if generate.lora_missing == jobs_pb2.LORA_MISSING_SKIP else "fail",
     }
+
+
+def train(one: training_pb2.TrainSpec) -> dict[str, Any]:
+    """TrainSpec under its own names."""
+    told = {field.name: getattr(one, field.name) for field in one.DESCRIPTOR.fields}
+    return told | {"sample_prompts": list(one.sample_prompts), "resume": one.resume or None}
+
+
+def train_plan(message: jobs_pb2.JobPlan) -> dict[str, Any]:
+    """`lora train --plan --json`."""
+    return {
+        **train(message.train),
+        "model_loaded": message.model_loaded,
+        "load_bytes": message.load_bytes,
+        "queue_position": message.queue_position,
+        "device": message.device or None,
+        "notes": list(message.notes),
+    }
+
+
+def training_step(step: training_pb2.TrainingStep) -> dict[str, Any]:
+    return {"step": step.step, "of": step.of, "loss": step.loss, "learning_rate": step.learning_rate}
+
+
+def event(one: jobs_pb2.JobEvent) -> dict[str, Any]:
+    """{"event": kind, ...}: a line of `jobs watch --json`, and of `lora train --json`."""
+    kind = one.WhichOneof("event") or ""
+    told: dict[str, Any] = {"event": kind}
+    if kind == "snapshot":
+        told["job"] = job(one.snapshot)
+    elif kind == "finished":
+        told["job"] = job(one.finished.job)
+    elif kind == "image":
+        told["image"] = image(one.image)
+    elif kind == "step":
+        told |= {"index": one.step.index, "step": one.step.step, "of": one.step.of}
+    elif kind == "loading":
+        told |= {
+            "model": one.loading.model,
+            "bytes_done": one.loading.bytes_done,
+            "bytes_total": one.loading.bytes_total,
+        }
+    elif kind == "started":
+        told |= {"attempt": one.started.attempt, "device": one.started.device}
+    elif kind == "queued":
+        told |= {"position": one.queued.position, "why": one.queued.why}
+    elif kind == "preparing":
+        told |= {"what": one.preparing.what, "done": one.preparing.done, "of": one.preparing.of}
+    elif kind == "training":
+        told |= training_step(one.training) | {"seconds_left": one.training.seconds_left}
+    elif kind == "sample":
+        told |= {"step": one.sample.step, "prompt": one.sample.prompt, "seed": one.sample.seed}
+    return told
 
 
 def lora_use(use: jobs_pb2.LoraUse) -> dict[str, Any]:

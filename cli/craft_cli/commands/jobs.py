@@ -46,37 +46,63 @@ def list_jobs(
         output.print_json([shapes.job(job) for job in jobs])
         return
     output.print_table(
-        ["id", "state", "age", "model", "pictures", "prompt"],
+        ["id", "state", "age", "model", "pictures", "prompt", "kind"],
         [
             [
                 job.id,
                 shapes.state_of(job.state).lower(),
                 units.age_of(job.create_time.seconds),
-                job.generate.model,
-                f"{len(job.images)}/{max(1, job.generate.count)}",
-                job.generate.prompt,
+                job.train.model if job.HasField("train") else job.generate.model,
+                "" if job.HasField("train") else f"{len(job.images)}/{max(1, job.generate.count)}",
+                _subject(job),
+                job.WhichOneof("spec") or "generate",
             ]
             for job in jobs
         ],
     )
 
 
-@app.command("show", **leaf("craft jobs show 3f9a --json | jq .timings"))
-def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
+@app.command(
+    "show",
+    **leaf(
+        "craft jobs show 3f9a --json | jq .timings",
+        "craft jobs show 3f9a --plot",
+        "craft jobs show 3f9a --plot -o loss.png",
+    ),
+)
+def show(
+    job_id: str = _ID,
+    as_json: bool = _JSON,
+    *,
+    plot: bool = typer.Option(False, "--plot", help="A training's losses as a curve."),
+    out: str = typer.Option(None, "-o", "--output", metavar="PATH|-", help="With --plot: as a PNG, there."),
+    samples: str = typer.Option(None, "--samples", metavar="FOLDER", help="Write a training's samples there."),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite what exists."),
+) -> None:
     """Show one job."""
     from craft_cli import drawing, shapes
 
+    if out is not None and not plot:
+        raise CraftError("USAGE", "-o says where the plot goes", "give --plot too")
+    if plot or samples is not None:
+        from craft_cli import training
+
+        training.show_log(Session(), job_id, plot=plot, out=out, samples=samples, as_json=as_json, force=force)
+        return
     job = drawing.insist(Session(), lambda client: client.get_job(job_id))
     if as_json:
         output.print_json(shapes.job(job))
         return
-    asked = shapes.spec(job.generate)
-    asked["loras"] = loras.shown(asked["loras"])
+    asked = shapes.train(job.train) if job.HasField("train") else shapes.spec(job.generate)
+    if "loras" in asked:
+        asked["loras"] = loras.shown(asked["loras"])
     rows = [
+        ["kind", job.WhichOneof("spec") or "generate"],
         ["state", shapes.state_of(job.state).lower()],
         ["created", shapes.moment(job.create_time) or ""],
         ["attempts", str(job.attempts)],
-        *[[name.replace("_", " "), str(value)] for name, value in asked.items() if value != ""],
+        *[[name.replace("_", " "), str(value)] for name, value in asked.items() if value not in ("", None, [])],
+        *([["LoRA", job.lora]] if job.lora else []),
         *[["picture", f"{image.id}  seed {image.seed}"] for image in job.images],
     ]
     if job.error.reason:
@@ -87,14 +113,16 @@ def show(job_id: str = _ID, as_json: bool = _JSON) -> None:
 @app.command("watch", **leaf("craft jobs watch 3f9a"))
 def watch(job_id: str = _ID, as_json: bool = typer.Option(False, "--json", help="One JSON object an event.")) -> None:
     """Follow a job to its end. Ctrl-C ends the watching, not the job."""
-    from craft_cli import delivery, drawing
+    from craft_cli import delivery, drawing, training
 
-    session = Session()
-    job = _watch_as_json(session, job_id) if as_json else delivery.watch(session, job_id, delivery.Manner())
+    session, manner = Session(), delivery.Manner(as_json=as_json)
+    job = training.follow(session, job_id, manner)
     if not as_json:
         for image in job.images:
             output.line(image.id)
     drawing.require_success(job)
+    if job.HasField("train"):
+        training.tell(session, job, manner)
 
 
 @app.command("wait", **leaf("craft jobs wait $(craft generate 'a red apple' --detach)"))
@@ -146,6 +174,11 @@ def _state(name: str) -> jobs_pb2.JobState.ValueType:
     raise CraftError("USAGE", f"--state: no state {name!r}", "queued, running, succeeded, failed or cancelled")
 
 
+def _subject(job: jobs_pb2.Job) -> str:
+    """What is drawn, or what is trained."""
+    return f"LoRA {job.train.name}" if job.HasField("train") else job.generate.prompt
+
+
 def _await_end(session: Session, job_id: str) -> jobs_pb2.Job:
     from craft_cli import drawing
 
@@ -153,37 +186,3 @@ def _await_end(session: Session, job_id: str) -> jobs_pb2.Job:
         if event.HasField("finished"):
             return event.finished.job
     raise AssertionError("unreachable")
-
-
-def _watch_as_json(session: Session, job_id: str) -> jobs_pb2.Job:
-    from craft_cli import drawing
-
-    for event in drawing.follow(session, job_id):
-        output.print_json(_event(event))
-        if event.HasField("finished"):
-            return event.finished.job
-    raise AssertionError("unreachable")
-
-
-def _event(event: jobs_pb2.JobEvent) -> dict[str, object]:
-    """{"event": kind, ...}, one line of `jobs watch --json`."""
-    from craft_cli import shapes
-
-    kind = event.WhichOneof("event") or ""
-    told: dict[str, object] = {"event": kind}
-    if kind == "snapshot":
-        told["job"] = shapes.job(event.snapshot)
-    elif kind == "finished":
-        told["job"] = shapes.job(event.finished.job)
-    elif kind == "image":
-        told["image"] = shapes.image(event.image)
-    elif kind == "step":
-        told |= {"index": event.step.index, "step": event.step.step, "of": event.step.of}
-    elif kind == "loading":
-        part = event.loading
-        told |= {"model": part.model, "bytes_done": part.bytes_done, "bytes_total": part.bytes_total}
-    elif kind == "started":
-        told |= {"attempt": event.started.attempt, "device": event.started.device}
-    elif kind == "queued":
-        told |= {"position": event.queued.position, "why": event.queued.why}
-    return told

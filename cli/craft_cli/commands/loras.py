@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors, output, units
+from craft_cli.commands import train as training
 from craft_cli.parsing import leaf, new_app
 from craft_cli.session import Session
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from craft_protos import loras_pb2
 
 app = new_app(
-    "Add, list and edit LoRAs. A LoRA goes by its id, name, file name or the beginning of its sha256.",
+    "Train, add, list and edit LoRAs. A LoRA goes by its id, name, file name or the beginning of its sha256.",
     examples=(
         "Examples:\n  craft lora add watercolor.safetensors --weight 0.8\n"
         "  craft lora add some-org/watercolor-lora:v2.safetensors --name watercolor\n"
@@ -94,10 +96,15 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
     """Show one LoRA: what it is for, its trigger words, and the hashes that other programs know it by."""
     from craft_cli import drawing, shapes
 
-    known = shapes.whole_lora(drawing.insist(Session(), lambda client: client.get_lora(lora)))
+    found = drawing.insist(Session(), lambda client: client.get_lora(lora))
+    known = shapes.whole_lora(found)
     if as_json:
         output.print_json(known)
         return
+    if found.preview and sys.stdout.isatty():
+        from craft_cli import terminal
+
+        terminal.show(found.preview, even_in_tmux=False)
     notes = known.pop("metadata")
     rows = [[_NAMES.get(field, field.replace("_", " ")), _cell(value)] for field, value in known.items()]
     output.print_table(["LoRA", known["id"]], rows + [[key, str(value)] for key, value in notes.items()])
@@ -136,6 +143,8 @@ def remove(loras: list[str] = _LORAS) -> None:
         client.delete_lora(found.id)
         output.line(found.name)
 
+
+app.command("train", **leaf(*training.EXAMPLES))(training.train)
 
 _NAMES = {
     "trigger": "trigger words",

@@ -272,7 +272,7 @@ class LoraService:
                 raise CraftError(
                     "NAME_TAKEN",
                     f"name: {name!r} is the LoRA {lora.id}, {lora.file_name}",
-                    "give another with --name, or remove that one: craft lora rm",
+                    "give another name, or remove that one: craft lora rm",
                     field="name",
                 )
 
