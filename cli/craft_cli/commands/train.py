@@ -1,0 +1,172 @@
+"""craft lora train: from a folder of pictures to a LoRA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from craft_protos.reasons import CraftError
+
+from craft_cli import completing, output
+from craft_cli.session import Session
+
+if TYPE_CHECKING:
+    from craft_protos import jobs_pb2, training_pb2
+
+EXAMPLES = (
+    'craft lora train rex ./pictures-of-rex --trigger "rex dog" -m pocket',
+    'craft lora train rex ./pictures-of-rex --trigger "rex dog" --sample "rex dog in snow" --sample-every 100',
+    'craft lora train rex ./pictures-of-rex --trigger "rex dog" --plan',
+    "craft lora train rex --resume",
+)
+
+_SAMPLES = typer.Option([], "--sample", metavar="PROMPT", help="Draw this meanwhile; may be repeated.")
+
+
+def train(
+    name: str = typer.Argument(..., metavar="NAME", help="What the LoRA is to be called."),
+    folder: str = typer.Argument(
+        None, metavar="FOLDER", help="Pictures, with captions if there are any: it.txt beside it.png, metadata.jsonl."
+    ),
+    *,
+    model: str = typer.Option("", "-m", "--model", help="Model to train it for.", autocompletion=completing.models),
+    trigger: str = typer.Option("", "--trigger", help="Words that call it up; the caption of pictures without one."),
+    rank: int = typer.Option(None, "--rank", help="How much it can hold: 4 to 128."),
+    alpha: float = typer.Option(None, "--alpha", help="Its strength is alpha / rank; as the rank if not given."),
+    steps: int = typer.Option(None, "--steps", help="Optimizer steps."),
+    epochs: int = typer.Option(None, "--epochs", help="Instead of --steps: how often each picture is seen."),
+    lr: float = typer.Option(None, "--lr", help="Learning rate."),
+    schedule: str = typer.Option("", "--schedule", metavar="constant|cosine|linear", help="Of the learning rate."),
+    warmup: int = typer.Option(None, "--warmup", help="Steps until the learning rate is reached."),
+    batch: int = typer.Option(None, "--batch", help="Pictures a step."),
+    accumulate: int = typer.Option(None, "--accumulate", help="Batches a step: as a larger --batch, in less memory."),
+    resolution: int = typer.Option(None, "--resolution", help="Pixels: the side of the square that pictures fill."),
+    te: bool = typer.Option(False, "--te", help="Train the text encoder too."),
+    dora: bool = typer.Option(False, "--dora", help="Train a DoRA: direction and magnitude apart."),
+    sample: list[str] = _SAMPLES,
+    sample_every: int = typer.Option(0, "--sample-every", metavar="STEPS", help="0: only at the end."),
+    class_prompt: str = typer.Option(
+        "", "--class-prompt", help="What the thing is, such as a dog: keeps the model from forgetting others."
+    ),
+    class_pictures: int = typer.Option(0, "--class-pictures", help="How many of the class are drawn first."),
+    prior_weight: float = typer.Option(None, "--prior-weight", help="How much the class counts; 1."),
+    ema: float = typer.Option(None, "--ema", metavar="DECAY", help="Keep a running mean of the weights: 0.999."),
+    min_snr: float = typer.Option(None, "--min-snr", metavar="GAMMA", help="Weigh steps by their noise; 0: not."),
+    caption_dropout: float = typer.Option(None, "--caption-dropout", help="Part of steps without a caption: 0.05."),
+    flip: bool = typer.Option(False, "--flip", help="Mirror pictures at random; not for faces or letters."),
+    seed: int = typer.Option(None, "--seed", help="Same seed, same LoRA; random if not given."),
+    checkpointing: bool = typer.Option(
+        None, "--gradient-checkpointing/--no-gradient-checkpointing", help="Less memory, more time."
+    ),
+    checkpoint_every: int = typer.Option(0, "--checkpoint-every", metavar="STEPS", help="How much a crash may cost."),
+    file_format: str = typer.Option("", "--format", metavar="peft|kohya", help="The file's layout: peft."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the last training of that name, or with that job."),
+    when_idle: bool = typer.Option(False, "--when-idle", help="Only while nothing is drawn."),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out what cannot be trained on."),
+    plan: bool = typer.Option(False, "--plan", help="Send the pictures and say what would be done; train nothing."),
+    detach: bool = typer.Option(False, "--detach", help="Do not wait: print the job's id."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object an event on stdout."),
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
+) -> None:
+    """Train a LoRA on a folder of pictures. Ctrl-C cancels; --resume goes on from the last checkpoint."""
+    from craft_protos import training_pb2
+
+    from craft_cli import training
+    from craft_cli.delivery import Manner
+
+    if steps is not None and epochs is not None:
+        raise CraftError("USAGE", "--steps does not go with --epochs", "give one of them")
+    if sample_every and not sample:
+        raise CraftError("USAGE", "--sample-every: what shall be drawn?", "give --sample 'a prompt'")
+    spec = training_pb2.TrainSpec(
+        name=name,
+        model=model,
+        trigger=trigger,
+        rank=_count(rank, "--rank"),
+        alpha=alpha,
+        steps=_count(steps, "--steps"),
+        epochs=_count(epochs, "--epochs"),
+        learning_rate=lr,
+        learning_rate_schedule=schedule.lower(),
+        warmup_steps=_count(warmup, "--warmup"),
+        batch_size=_count(batch, "--batch"),
+        gradient_accumulation=_count(accumulate, "--accumulate"),
+        resolution=_count(resolution, "--resolution"),
+        train_text_encoder=te,
+        dora=dora,
+        sample_prompts=sample,
+        sample_every=_count(sample_every, "--sample-every"),
+        class_prompt=class_prompt,
+        class_pictures=_count(class_pictures, "--class-pictures"),
+        prior_weight=prior_weight,
+        ema_decay=ema,
+        min_snr_gamma=min_snr,
+        caption_dropout=caption_dropout,
+        flip=flip,
+        seed=_seed(seed),
+        gradient_checkpointing=checkpointing,
+        checkpoint_every=_count(checkpoint_every, "--checkpoint-every"),
+        format=file_format.lower(),
+        when_idle=when_idle,
+    )
+    session, manner = Session(), Manner(as_json=as_json, quiet=quiet)
+    if resume:
+        spec = _resumed(name, folder, when_idle)
+    else:
+        spec.dataset = training.send(session, spec, _folder(folder, name), skip_bad=skip_bad, manner=manner)
+    request = training.request(spec)
+    if plan:
+        _print_plan(training.plan(session, request), as_json=as_json)
+    elif detach:
+        job_id = training.submit(session, request)
+        output.print_json({"job": job_id}) if as_json else output.line(job_id)
+    else:
+        training.attend(session, request, manner)
+
+
+def _resumed(name: str, folder: str | None, when_idle: bool) -> training_pb2.TrainSpec:
+    from craft_protos import training_pb2
+
+    if folder is not None:
+        raise CraftError("USAGE", "--resume takes the pictures that it had", f"craft lora train {name} --resume")
+    return training_pb2.TrainSpec(resume=name, when_idle=when_idle)
+
+
+def _folder(folder: str | None, name: str) -> str:
+    if folder is None:
+        raise CraftError("USAGE", "which pictures?", f"craft lora train {name} FOLDER --trigger 'a few words'")
+    return folder
+
+
+def _count(number: int | None, option: str) -> int | None:
+    """What a message can hold; the daemon knows the limits."""
+    from craft_cli import units
+
+    if number is not None:
+        units.require_range(number, option, 0)
+    return number
+
+
+def _seed(seed: int | None) -> int | None:
+    if seed is not None and not 0 <= seed < 2**53:
+        raise CraftError("USAGE", f"--seed must be from 0 to {2**53 - 1}, not {seed}", "leave it out for a new one")
+    return seed
+
+
+def _print_plan(message: jobs_pb2.JobPlan, *, as_json: bool) -> None:
+    from craft_cli import shapes
+
+    if as_json:
+        output.print_json(shapes.train_plan(message))
+        return
+    spec = shapes.train(message.train)
+    loading = "in memory" if message.model_loaded else f"{message.load_bytes / 1e6:.0f} MB to load"
+    output.print_table(
+        ["plan", ""],
+        [
+            *[[field.replace("_", " "), str(value)] for field, value in spec.items() if value not in ("", None, [])],
+            ["device", f"{message.device or 'not known yet'} (model: {loading})"],
+            ["trainings ahead", str(message.queue_position)],
+            *[["", note] for note in message.notes],
+        ],
+    )
