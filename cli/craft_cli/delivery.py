@@ -111,6 +111,17 @@ def attend(session: Session, request: jobs_pb2.CreateJobRequest, follow: Callabl
     return job
 
 
+def watch(session: Session, job_id: str, manner: Manner) -> jobs_pb2.Job:
+    """See it to its end, with progress at a terminal."""
+    with _progress(manner) as progress:
+        for event in drawing.follow(session, job_id):
+            if progress is not None:
+                progress.see(event)
+            if event.HasField("finished"):
+                return event.finished.job
+    raise AssertionError("unreachable")
+
+
 def _deliver(session: Session, job_id: str, prompt: str, target: output.Target, manner: Manner) -> jobs_pb2.Job:
     """`prompt`: as it was given, which files are called by."""
     delivery = Delivery(session, target)
