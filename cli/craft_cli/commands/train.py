@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from craft_protos import jobs_pb2, training_pb2
 
 EXAMPLES = (
-    'craft lora train rex ./pictures-of-rex --trigger "rex dog" -m pocket',
-    'craft lora train rex ./pictures-of-rex --trigger "rex dog" --sample "rex dog in snow" --sample-every 100',
-    'craft lora train rex ./pictures-of-rex --trigger "rex dog" --plan',
+    'craft lora train rex ./rex --trigger "rex dog" -m pocket',
+    'craft lora train rex ./rex --trigger "rex dog" --sample "rex dog in snow" --sample-every 100',
+    'craft lora train rex ./rex --trigger "rex dog" --plan',
     "craft lora train rex --resume",
 )
 
