@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import signal
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.http.again import free_port, kill, running_again
 from tests.http.browser import (
     LORA,
     Studio,
@@ -22,7 +20,7 @@ from tests.http.browser import (
     natural_size,
     violations,
 )
-from tests.http.shim import Shim, serving, spawn
+from tests.http.shim import serving
 
 LONG = "a " + "very" * 60 + " [fail] thing with <b>markup</b> and https://example.org/" + "x" * 80
 
@@ -100,37 +98,17 @@ def test_touch_targets_are_large_enough(studio: Studio) -> None:
 
 
 def test_a_daemon_that_dies_and_comes_back_does_not_lose_the_job(browser: Browser) -> None:
-    listen = f"127.0.0.1:{_free_port()}"
+    listen = f"127.0.0.1:{free_port()}"
     with serving(CRAFT_GENERATE_MODEL="pocket", CRAFT_HTTP_LISTEN=listen) as shim:
         studio = Studio(shim, browser, shim.key("ada"))
         with studio.page() as page:
             generate(page, "a [slow] whale", steps="60", seed="3")
             expect(page.locator("#doing")).to_have_text(re.compile(r"Step \d+ of 60"))
-            shim.process.send_signal(signal.SIGKILL)
+            kill(shim)
             expect(page.locator("#doing")).to_have_text("The connection was lost; trying again…")
-            shim.process.wait()
-            with _running_again(shim):
+            with running_again(shim):
                 expect(page.locator("#tiles .tile.drawn img")).to_have_count(1)
                 expect(page.locator("#facts")).to_contain_text("Seed3")
-
-
-@contextmanager
-def _running_again(shim: Shim) -> Iterator[None]:
-    process, said = spawn(shim.home)
-    try:
-        assert said["ready"]
-        yield
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-
-
-def _free_port() -> int:
-    """One that stays the same when the daemon starts again."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-    return port
 
 
 def test_the_real_model_draws_what_is_shown(browser: Browser) -> None:

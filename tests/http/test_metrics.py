@@ -1,0 +1,116 @@
+"""/metrics: for admins; counts that are right, and stay so."""
+
+from __future__ import annotations
+
+import pytest
+from craft_protos.worker_pb2 import FromWorker
+from craftd.http.metrics import StepTimes
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.http.again import free_port, kill, running_again
+from tests.http.shim import Keys, Shim, serving
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def _read(shim: Shim, key: str) -> Samples:
+    answer = shim.call("GET", "/metrics", key)
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def _jobs(samples: Samples, state: str) -> float:
+    return samples["craft_jobs", (("state", state),)]
+
+
+def _make(shim: Shim, key: str, prompt: str, **fields: object) -> str:
+    return str(shim.post("/jobs", key, **{"prompt": prompt, "steps": 5, **fields}).json()["id"])
+
+
+def test_only_an_admins_key_opens_it(shim: Shim, keys: Keys) -> None:
+    assert shim.call("GET", "/metrics").status_code == 401
+    answer = shim.call("GET", "/metrics", keys.user)
+    assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ALLOWED")
+    assert shim.call("GET", "/metrics", keys.admin).status_code == 200
+
+
+def test_it_counts_what_happened() -> None:
+    with serving() as shim:
+        admin = shim.key("root", admin=True)
+        before = _read(shim, admin)
+        assert before["craft_images_total", ()] == before["craft_step_seconds_count", ()] == 0
+        assert [_jobs(before, state) for state in ("queued", "running", "succeeded")] == [0, 0, 0]
+        shim.finish(_make(shim, admin, "a [slow] apple", count=2))
+        shim.finish(_make(shim, admin, "a [fail] apple"))
+        _make(shim, admin, "a [held] apple")
+        shim.await_running(1)
+        shim.finish(_make(shim, admin, "a second apple"))
+        now = _read(shim, admin)
+        assert [_jobs(now, state) for state in ("succeeded", "failed", "cancelled")] == [2, 1, 0]
+        assert (_jobs(now, "running"), _jobs(now, "queued"), now["craft_queue_depth", ()]) == (1, 0, 0)
+        assert now["craft_images_total", ()] == 3
+        assert now["craft_step_seconds_count", ()] == 2 * 4 + 4, "from each step to the next, of each image"
+        assert now["craft_step_seconds_sum", ()] >= 8 * 0.05
+        assert now["craft_step_seconds_bucket", (("le", "0.03"),)] <= 4
+        assert 10e6 < now["craft_front_memory_bytes", ()] < 500e6
+        assert now["craft_workers", (("device", "cpu"), ("state", "busy"))] == 1
+        assert now["craft_worker_restarts_total", ()] == 0
+        assert now["process_open_fds", ()] > 5
+
+
+def test_a_worker_that_dies_is_counted_and_the_count_of_images_outlives_the_daemon() -> None:
+    with serving(CRAFT_HTTP_LISTEN=f"127.0.0.1:{free_port()}") as shim:
+        admin = shim.key("root", admin=True)
+        job = shim.finish(_make(shim, admin, "a [crash once] apple"))
+        shim.call("DELETE", f"/images/{job.images[0].id}", admin)
+        after = _read(shim, admin)
+        assert (after["craft_worker_restarts_total", ()], after["craft_images_total", ()]) == (1, 1)
+        kill(shim)
+        with running_again(shim):
+            again = _read(shim, admin)
+            assert (_jobs(again, "succeeded"), again["craft_images_total", ()]) == (1, 1)
+            assert not [name for name, _ in again if name == "craft_workers"]
+
+
+def test_no_name_or_prompt_is_a_label(shim: Shim, keys: Keys) -> None:
+    shim.finish(_make(shim, keys.user, "a secret wish"))
+    text = shim.call("GET", "/metrics", keys.admin).text
+    labels = {label for _, labels in _read(shim, keys.admin) for label, _ in labels}
+    assert labels <= {"state", "device", "kind", "version", "le"}
+    assert "secret" not in text and "alice" not in text
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("kind", ["done", "failed"])
+def test_times_between_steps_of_the_same_image_and_nothing_kept_of_ended_jobs(kind: str) -> None:
+    clock, seen = Clock(), list[float]()
+    times = StepTimes(seen.append, clock)
+
+    def step(job: str, index: int, number: int, at: float) -> None:
+        clock.now = at
+        times.on_frame(FromWorker(step=FromWorker.Step(job_id=job, index=index, step=number, of=9)))
+
+    step("a", 0, 1, 1.0)
+    step("a", 1, 1, 1.5)
+    step("b", 0, 1, 1.75)
+    assert seen == []
+    step("a", 0, 2, 2.0)
+    step("a", 1, 2, 2.25)
+    assert seen == [1.0, 0.75]
+    end = FromWorker.JobDone(job_id="a") if kind == "done" else FromWorker.JobFailed(job_id="a")
+    times.on_frame(FromWorker(**{kind: end}))  # type: ignore[arg-type]
+    step("a", 0, 1, 9.0)
+    assert seen == [1.0, 0.75], "drawn again, it begins anew"
+    times.on_death("killed", is_planned=False)
+    step("b", 0, 2, 20.0)
+    assert seen == [1.0, 0.75]
