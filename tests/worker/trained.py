@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from craft_protos.worker_pb2 import FromWorker
 from craftd.worker.device import Device
+from craftd.worker.loader import FAMILIES
 from craftd.worker.messages import Manifest, Train
 from craftd.worker.movement import Movement
 from craftd.worker.reporter import Reporter
+from craftd.worker.training import trainable
 from craftd.worker.training.recipe import Recipe, TrainPicture
 from craftd.worker.training.session import Session, Workshop
 from PIL import Image
@@ -74,10 +76,17 @@ class Desk:
     def session(self, train: Train) -> Session:
         return Session(train, self._shop)
 
-    def train(self, train: Train, pipe: Any) -> FromWorker.LoraMade:
-        """From its beginning, or its checkpoint, to its end."""
+    def begin(self, train: Train, pipe: Any) -> Session:
+        """Attached to a model that is loaded, as a worker has it: with a family over it."""
+        if type(pipe).__name__ in FAMILIES:
+            trainable.family_of(pipe, CPU.place)
         session = self.session(train)
         session.attach(pipe)
+        return session
+
+    def train(self, train: Train, pipe: Any) -> FromWorker.LoraMade:
+        """From its beginning, or its checkpoint, to its end."""
+        session = self.begin(train, pipe)
         while not session.turn():
             pass
         session.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,8 +9,9 @@ from typing import Any, Protocol
 import torch
 
 from craftd.worker import samplers
-from craftd.worker.families.base import Family, ModelRow
+from craftd.worker.families.base import Conditioning, Family, ModelRow
 from craftd.worker.picture import Pixels
+from craftd.worker.samplers import Scheduler
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,46 @@ class Computing(Protocol):
     def __call__(self) -> AbstractContextManager[Any]: ...
 
 
-def denoise(scene: Scene, family: Family, computing: Computing) -> Generator[None, None, torch.Tensor]:
-    """The finished latents; hands back after each step."""
-    with torch.no_grad(), computing():
-        conditioning = family.encode(scene.prompt, "", scene.guidance_scale)
-        scheduler = family.schedule("", scene.steps, scene.width, scene.height)
-        generator = torch.Generator("cpu").manual_seed(scene.seed)
-        latents = family.prepare(scene.width, scene.height, generator) * samplers.noise_deviation(scheduler)
-    arguments = samplers.step_arguments(scheduler, generator)
-    for timestep in scheduler.timesteps:
-        yield
+class Painting:
+    """A scene half drawn. It may go on with another family over the same weights."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._latents: torch.Tensor | None = None
+        self._conditioning: Conditioning | None = None
+        self._scheduler: Scheduler | None = None
+        self._generator = torch.Generator("cpu").manual_seed(scene.seed)
+        self._calls = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self._scheduler is not None and self._calls == len(self._scheduler.timesteps)
+
+    @property
+    def latents(self) -> torch.Tensor:
+        assert self._latents is not None
+        return self._latents
+
+    def advance(self, family: Family, computing: Computing) -> None:
+        """One step."""
         with torch.no_grad(), computing():
-            row = ModelRow(samplers.scaled(scheduler, latents, timestep), timestep, conditioning)
-            (output,) = family.predict([row])
-        stepped = scheduler.step(output.to(latents.dtype), timestep, latents, **arguments, return_dict=False)
-        latents = stepped[0]
-    finished: torch.Tensor = latents
-    return finished
+            if self._scheduler is None:
+                self._begin(family)
+            assert self._scheduler is not None and self._conditioning is not None
+            timestep = self._scheduler.timesteps[self._calls]
+            sample = samplers.scaled(self._scheduler, self.latents, timestep)
+            (output,) = family.predict([ModelRow(sample, timestep, self._conditioning)])
+        arguments = samplers.step_arguments(self._scheduler, self._generator)
+        given = output.to(self.latents.dtype)
+        self._latents = self._scheduler.step(given, timestep, self.latents, **arguments, return_dict=False)[0]
+        self._calls += 1
+
+    def _begin(self, family: Family) -> None:
+        scene = self._scene
+        self._conditioning = family.encode(scene.prompt, "", scene.guidance_scale)
+        self._scheduler = family.schedule("", scene.steps, scene.width, scene.height)
+        noise = family.prepare(scene.width, scene.height, self._generator)
+        self._latents = noise * samplers.noise_deviation(self._scheduler)
 
 
 def decode(latents: torch.Tensor, family: Family) -> Pixels:

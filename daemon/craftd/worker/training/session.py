@@ -10,7 +10,7 @@ import io
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from PIL import Image
 from craftd.architectures import training as defaults
 from craftd.worker import memory, picture
 from craftd.worker.device import Device
+from craftd.worker.families.base import Family
 from craftd.worker.messages import Train, is_sha256
 from craftd.worker.movement import Movement
 from craftd.worker.picture import Pixels
@@ -31,7 +32,7 @@ from craftd.worker.training.dataset import Dataset, Item, text_key
 from craftd.worker.training.encoded import Encoded
 from craftd.worker.training.notes import Subject, notes
 from craftd.worker.training.recipe import KOHYA
-from craftd.worker.training.scene import Scene
+from craftd.worker.training.scene import Computing, Painting, Scene
 from craftd.worker.training.state import State
 from craftd.worker.training.trainable import Kind, Trainable
 from craftd.worker.training.trainer import StepDone, Trainer
@@ -67,7 +68,10 @@ class Session:
         self._trainer: Trainer | None = None
         self._life: Pieces | None = None
         self._is_started = False
-        self._sampled = -1  # the step after which samples were drawn last
+        self._resumed_at = 0
+        self._painting: tuple[Hashable, Painting] | None = None
+        self._sampled: set[Hashable] = set()
+        self._preview: Pixels | None = None
 
     @property
     def step(self) -> int:
@@ -126,7 +130,7 @@ class Session:
         if self._state is not None or not sha256:
             return
         self._state = state.read(self._file(sha256), _fingerprint(self.train))
-        self._sampled = self._state.step
+        self._resumed_at = self._state.step
 
     def _encode(self, pipe: Any, kind: Kind) -> Generator[None, None, tuple[Dataset, Dataset | None]]:
         """Everything that a step needs and that no step changes."""
@@ -186,7 +190,7 @@ class Session:
             if item.latents_key() not in self._encoded:
                 asked = self._scene(pipe, item.caption, self._recipe.seed + 1 + i)
                 family = trainable.family_of(pipe, self._place)
-                latents = yield from scene.denoise(asked, family, self._computing(pipe))
+                latents = yield from self._paint(item.key, asked, family, self._computing(pipe))
                 self._encoded.put(item.latents_key(), {"latents": latents.float()})
                 if self._recipe.flip:
                     flipped = latents.float().flip(-1)
@@ -215,21 +219,38 @@ class Session:
 
     def _sample_if_due(self, trainer: Trainer, model: Trainable) -> Pieces:
         recipe, step = self._recipe, trainer.step
-        is_due = recipe.sample_every and step and step % recipe.sample_every == 0 and step < recipe.steps
-        if is_due and step != self._sampled:
-            for prompt in recipe.sample_prompts:
-                yield from self._sample(trainer, model, prompt)
-            self._sampled = step
+        is_due = recipe.sample_every and step % recipe.sample_every == 0 and self._resumed_at < step < recipe.steps
+        if is_due:
+            yield from self._sample(trainer, model, recipe.sample_prompts)
 
-    def _sample(self, trainer: Trainer, model: Trainable, prompt: str) -> Generator[None, None, Pixels]:
-        asked = self._scene(model.pipe, prompt, self._recipe.seed)
-        with trainer.averaged():
-            family = trainable.family_of(model.pipe, self._place)
-            latents = yield from scene.denoise(asked, family, model.computing)
-            pixels = scene.decode(latents, family)
-        self._shop.reporter.sample(self.train, trainer.step, prompt, asked.seed, _png(pixels))
-        yield
-        return pixels
+    def _sample(self, trainer: Trainer, model: Trainable, prompts: Sequence[str]) -> Pieces:
+        """A picture of each prompt, unless it was drawn after this step already."""
+        for i, prompt in enumerate(prompts):
+            key = ("sample", trainer.step, i)
+            if key in self._sampled:
+                continue
+            asked = self._scene(model.pipe, prompt, self._recipe.seed)
+            with trainer.averaged():
+                family = trainable.family_of(model.pipe, self._place)
+                latents = yield from self._paint(key, asked, family, model.computing)
+                pixels = scene.decode(latents, family)
+            self._sampled.add(key)
+            self._preview = pixels if i == 0 else self._preview
+            self._shop.reporter.sample(self.train, trainer.step, prompt, asked.seed, _png(pixels))
+            yield
+
+    def _paint(
+        self, key: Hashable, asked: Scene, family: Family, computing: Computing
+    ) -> Generator[None, None, torch.Tensor]:
+        """The finished latents; what is half drawn stays, wherever the training is put aside."""
+        if self._painting is None or self._painting[0] != key:
+            self._painting = (key, Painting(asked))
+        painting = self._painting[1]
+        while not painting.is_done:
+            painting.advance(family, computing)
+            yield
+        self._painting = None
+        return painting.latents
 
     def _checkpoint_if_due(self, trainer: Trainer) -> None:
         every = self._recipe.checkpoint_every
@@ -240,11 +261,8 @@ class Session:
     # After
 
     def _finish(self, trainer: Trainer, model: Trainable, pipe: Any) -> Pieces:
-        first: Pixels | None = None
-        for prompt in self._recipe.sample_prompts or (self._shown,):
-            pixels = yield from self._sample(trainer, model, prompt)
-            first = pixels if first is None else first
-        assert first is not None
+        yield from self._sample(trainer, model, self._recipe.sample_prompts or (self._shown,))
+        assert self._preview is not None
         with trainer.averaged():
             found = lora_file.changes(model.parameters, self._recipe.alpha)
         tensors = lora_file.kohya(found, pipe) if self._recipe.format == KOHYA else lora_file.peft(found)
@@ -256,10 +274,10 @@ class Session:
             pictures=self.train.pictures,
             precision=self._shop.device.precision,
             steps=trainer.step,
-            preview_jpeg=picture.encode_preview(first),
+            preview_jpeg=picture.encode_preview(self._preview),
         )
         made = stored.put(self._shop.files, stored.safetensors(tensors, notes(subject, tensors)))
-        self._shop.reporter.lora(self.train, made, _png(first))
+        self._shop.reporter.lora(self.train, made, _png(self._preview))
 
     @property
     def _shown(self) -> str:
@@ -275,7 +293,7 @@ class Session:
     def _side(self, pipe: Any) -> int:
         return buckets.sizes(self._recipe.resolution, _unit(pipe))[0][0]
 
-    def _computing(self, pipe: Any) -> scene.Computing:
+    def _computing(self, pipe: Any) -> Computing:
         kind = trainable.KINDS[type(pipe).__name__]
         dtype = getattr(pipe, kind.denoiser).dtype
         return lambda: trainable.computing(self._place, dtype)

@@ -226,7 +226,8 @@ def _configuration(recipe: Recipe, targets: Sequence[str]) -> LoraConfig:
 
 
 def _checkpoint_gradients(module: Any) -> None:
-    enable = getattr(module, "enable_gradient_checkpointing", None) or module.gradient_checkpointing_enable
+    """diffusers' networks and transformers' call it by different names."""
+    enable = getattr(module, "enable_gradient_checkpointing", None) or module.activation_checkpointing_enable
     enable()
 
 

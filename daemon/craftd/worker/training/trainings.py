@@ -50,9 +50,7 @@ class Outcome(Enum):
 class Trainings:
     """Owned by the engine's thread."""
 
-    def __init__(
-        self, shop: Workshop, shelf: Shelf, begin: Callable[[Train, Workshop], Session] = Session
-    ) -> None:
+    def __init__(self, shop: Workshop, shelf: Shelf, begin: Callable[[Train, Workshop], Session] = Session) -> None:
         self._shop = shop
         self._begin = begin
         self._shelf = shelf

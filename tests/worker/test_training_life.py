@@ -1,0 +1,188 @@
+"""A training that is put aside, or killed and resumed, ends with the very same file; and what it cannot do is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from craft_protos.reasons import CraftError
+from craftd.worker.messages import Train
+from craftd.worker.training import buckets, pictures
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.worker.trained import SIDE, Desk, ask, photo, put, turns
+
+Pipelines = Callable[[str], Any]
+
+# Everything that has a state of its own, at once.
+EVERYTHING = {
+    "steps": 6,
+    "sizes": ((64, 64), (100, 60), (64, 64), (50, 90)),
+    "ema_decay": 0.9,
+    "flip": True,
+    "caption_dropout": 0.3,
+    "gradient_accumulation": 2,
+    "class_prompt": "a dog",
+    "class_pictures": 2,
+    "checkpoint_every": 2,
+    "learning_rate_schedule": "cosine",
+    "warmup_steps": 2,
+}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("how", [{"steps": 6, "checkpoint_every": 2}, EVERYTHING], ids=["plain", "everything"])
+def test_resumed_from_a_checkpoint_or_put_aside_it_gives_the_same_bytes(
+    desk: Desk, pipelines: Pipelines, how: dict[str, Any]
+) -> None:
+    train, pipe = ask(desk.files, **how), pipelines("sd")
+    undisturbed = desk.train(train, pipe)
+    whole = desk.losses
+    second = desk.of("checkpoint")[1]
+    assert second.step == 4
+    desk.frames.clear()
+    resumed = desk.train(replace(train, checkpoint_sha256=second.sha256), pipe)
+    assert [step.step.step for step in desk.of("training")] == [5, 6]
+    assert desk.losses == whole[4:]
+    assert resumed.sha256 == undisturbed.sha256
+    desk.frames.clear()
+    assert _put_aside_often(desk, train, pipe) == undisturbed.sha256
+    assert desk.losses == whole
+
+
+def _put_aside_often(desk: Desk, train: Train, pipe: Any) -> str:
+    """After every fifth piece of work, in the middle of steps too."""
+    session = desk.begin(train, pipe)
+    for count in turns(session):
+        if count % 5 == 0:
+            session.put_aside()
+            session.attach(pipe)
+    session.close()
+    return str(desk.of("lora")[-1].sha256)
+
+
+def test_the_seed_matters_and_the_global_generator_does_not(desk: Desk, pipelines: Pipelines) -> None:
+    train, pipe = ask(desk.files, steps=2), pipelines("sd")
+    torch.manual_seed(1)
+    first = desk.train(train, pipe)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert desk.train(train, pipe).sha256 == first.sha256
+    assert torch.equal(torch.get_rng_state(), before)
+    other = replace(train, recipe=replace(train.recipe, seed=6))
+    assert desk.train(other, pipe).sha256 != first.sha256
+
+
+def test_a_checkpoint_holds_no_pickle_and_fits_its_own_training_alone(desk: Desk, pipelines: Pipelines) -> None:
+    train, pipe = ask(desk.files, steps=3, checkpoint_every=2), pipelines("sd")
+    desk.train(train, pipe)
+    (checkpoint,) = desk.of("checkpoint")
+    held = load_file(desk.files / checkpoint.sha256)
+    assert {name.partition("/")[0] for name in held} == {"generator", "weight", "mean", "square"}
+    again = replace(train, checkpoint_sha256=checkpoint.sha256, recipe=replace(train.recipe, learning_rate=1.0))
+    assert _refusal(desk, again, pipe).reason == "BAD_DATA"
+    (desk.files / checkpoint.sha256).write_bytes(b"\x80\x04not safetensors")
+    assert _refusal(desk, replace(train, checkpoint_sha256=checkpoint.sha256), pipe).reason == "CORRUPT_FILE"
+
+
+def _refusal(desk: Desk, train: Train, pipe: Any) -> CraftError:
+    with pytest.raises(CraftError) as raised:
+        desk.train(train, pipe)
+    return raised.value
+
+
+@pytest.mark.parametrize("kind", ["lcm", "pixart", "flux-schnell"])
+def test_a_model_that_cannot_be_trained_is_named(desk: Desk, pipelines: Pipelines, kind: str) -> None:
+    error = _refusal(desk, ask(desk.files, kind), pipelines(kind))
+    assert error.reason == "UNTRAINABLE_MODEL"
+    assert kind in error.message
+    assert error.hint
+
+
+def test_a_picture_that_cannot_be_read_is_named(desk: Desk, pipelines: Pipelines) -> None:
+    train = ask(desk.files)
+    broken = train.pictures[1]
+    (desk.files / broken.sha256).write_bytes((desk.files / broken.sha256).read_bytes()[:100])
+    error = _refusal(desk, train, pipelines("sd"))
+    assert error.reason == "BAD_DATASET"
+    assert broken.file_name in error.message
+    assert str(desk.files) not in error.message
+
+
+def test_a_training_that_diverges_names_the_learning_rate(desk: Desk, pipelines: Pipelines) -> None:
+    error = _refusal(desk, ask(desk.files, steps=50, learning_rate=1e30), pipelines("sd"))
+    assert error.reason == "JOB_FAILED"
+    assert "--lr 2.5e+29" in error.hint
+
+
+def test_the_model_itself_is_as_it_was(desk: Desk, pipelines: Pipelines) -> None:
+    pipe = pipelines("sd")
+    before = {name: tensor.clone() for name, tensor in pipe.unet.state_dict().items()}
+    asks = [parameter.requires_grad for parameter in pipe.unet.parameters()]
+    desk.train(ask(desk.files, train_text_encoder=True, dora=True), pipe)
+    after = pipe.unet.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert [parameter.requires_grad for parameter in pipe.unet.parameters()] == asks
+
+
+def test_weights_made_under_inference_mode_can_be_trained_on(desk: Desk, pipelines: Pipelines) -> None:
+    import copy
+
+    pipe = copy.copy(pipelines("sd"))
+    with torch.inference_mode():
+        pipe.__dict__["unet"] = copy.deepcopy(pipe.unet)
+    assert next(pipe.unet.parameters()).is_inference()
+    train = ask(desk.files, steps=2)
+    assert desk.train(train, pipe).sha256 == desk.train(train, pipelines("sd")).sha256
+
+
+def test_gradient_checkpointing_changes_nothing(desk: Desk, pipelines: Pipelines) -> None:
+    how: dict[str, Any] = {"steps": 3, "train_text_encoder": True}
+    plain = desk.train(ask(desk.files, **how), pipelines("sd"))
+    frugal = desk.train(ask(desk.files, **how, gradient_checkpointing=True), pipelines("sd"))
+    ours, theirs = (load_file(desk.files / made.sha256) for made in (plain, frugal))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+
+
+def test_buckets_have_the_pictures_shape_and_the_resolutions_area() -> None:
+    assert buckets.bucket(1000, 1000, 512, 8) == (512, 512)
+    assert buckets.bucket(1600, 900, 512, 8) == (640, 384)
+    assert buckets.bucket(900, 1600, 512, 8) == (384, 640)
+    assert buckets.bucket(5000, 100, 1024, 16) == (1408, 704)
+    assert buckets.bucket(300, 200, 256, 8) == (320, 192)
+    for resolution, unit in ((64, 8), (256, 8), (512, 16), (1024, 64)):
+        for width, height in buckets.sizes(resolution, unit):
+            assert width % unit == height % unit == 0
+            assert width * height <= resolution * resolution
+            assert max(width, height) <= 2 * min(width, height)
+
+
+def test_pictures_stand_upright_cover_their_bucket_and_lose_transparency(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned right by a quarter
+    upright = Image.new("RGB", (40, 80), "red")
+    upright.paste("blue", (0, 0, 40, 40))
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    turned = put(tmp_path, lying, format="PNG", exif=exif)
+    pixels = pictures.load(tmp_path / turned.sha256, "turned", (40, 80))[0]
+    assert pixels.shape == (3, 80, 40)
+    assert pixels[:, 10, 20].tolist() == [-1, -1, 1]
+    assert pixels[:, 70, 20].tolist() == [1, -1, -1]
+    glass = put(tmp_path, Image.new("RGBA", (50, 50), (0, 0, 0, 0)))
+    assert pictures.load(tmp_path / glass.sha256, "glass", (32, 32)).min() == 1
+    wide = put(tmp_path, photo(1, 200, 100))
+    plain = pictures.load(tmp_path / wide.sha256, "wide", (SIDE, SIDE))
+    assert plain.shape == (1, 3, SIDE, SIDE)
+    flipped = pictures.load(tmp_path / wide.sha256, "wide", (SIDE, SIDE), is_flipped=True)
+    assert np.array_equal(flipped.numpy()[..., ::-1], plain.numpy())
