@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from craft_cli import main
+from craft_cli import autostart, main
 from craft_cli.client import is_local
 from craft_protos import config
 from craft_protos.reasons import CraftError
@@ -14,7 +14,6 @@ from PIL import Image
 
 from tests.cli.home import Home
 from tests.daemon import certificates
-
 
 KEY = "craft_t9tvkjvyt1_g0c8b9p8hxvppq4662x1reg5aw09crkjt95f51t8v45bt0kkq6p62ea0jje"
 
@@ -81,7 +80,10 @@ def test_what_is_wrong_is_said(shared_home: Home) -> None:
     "args",
     [("suspend", KEY), ("rm", "alice", KEY), ("create", "--owner", KEY), ("create", "--owner", "alice", "--key", KEY)],
 )
-def test_a_key_in_argv_is_not_taken(capsys: pytest.CaptureFixture[str], args: tuple[str, ...]) -> None:
+def test_a_key_in_argv_is_not_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(autostart, "find", lambda _: pytest.fail("it was about to be sent"))
     assert main.run(["keys", *args]) == 2
     assert KEY not in capsys.readouterr().err
 

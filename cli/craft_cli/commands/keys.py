@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
 from craft_protos.reasons import CraftError
@@ -10,6 +12,9 @@ from craft_protos.reasons import CraftError
 from craft_cli import completing, errors, output, units
 from craft_cli.parsing import leaf, new_app
 from craft_cli.session import Session
+
+if TYPE_CHECKING:
+    from craft_cli.client import Client
 
 app = new_app(
     "Give callers from afar their keys, and take them away. A key goes by its id or its owner.",
@@ -69,40 +74,38 @@ def list_keys(as_json: bool = _JSON) -> None:
 @app.command("suspend", **leaf("craft keys suspend alice"))
 def suspend(keys: list[str] = _KEYS) -> None:
     """Refuse keys from now on, until they are resumed. What they asked for already is still drawn."""
-    client = Session().client
-    for name in _names(keys):
+    for name, client in _each(keys):
         output.line(client.suspend_key(name).owner)
 
 
 @app.command("resume", **leaf("craft keys resume alice"))
 def resume(keys: list[str] = _KEYS) -> None:
     """Let suspended keys work again, unchanged."""
-    client = Session().client
-    for name in _names(keys):
+    for name, client in _each(keys):
         output.line(client.resume_key(name).owner)
 
 
 @app.command("ban", **leaf("craft keys ban alice"))
 def ban(keys: list[str] = _KEYS) -> None:
     """Refuse keys for good: their owners never get others."""
-    client = Session().client
-    for name in _names(keys):
+    for name, client in _each(keys):
         output.line(client.ban_owner(name).owner)
 
 
 @app.command("rm", **leaf("craft keys rm alice"))
 def remove(keys: list[str] = _KEYS) -> None:
     """Delete keys. Their owners may get others, unless they are banned; their jobs and pictures stay."""
-    client = Session().client
-    for name in _names(keys):
+    for name, client in _each(keys):
         client.delete_key(name)
         output.line(name)
 
 
-def _names(keys: list[str]) -> list[str]:
+def _each(keys: list[str]) -> Iterator[tuple[str, Client]]:
+    """Each with the one client, once all of them can be names."""
     for name in keys:
         _require_name(name)
-    return keys
+    client = Session().client
+    yield from ((name, client) for name in keys)
 
 
 def _require_name(name: str) -> None:
