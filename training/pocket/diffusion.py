@@ -154,7 +154,8 @@ def _loss(networks: Networks, batch: Batch, recipe: DiffusionRecipe) -> Tensor:
     # One timestep from each of `rows` equal parts of the range: less variance than free draws.
     spread = (torch.randperm(rows) + torch.rand(rows)) / rows
     spread = 1 - (1 - spread) ** recipe.noisier
-    timesteps = (spread * schedule.config.num_train_timesteps).long().to(batch.latents.device)
+    count = schedule.config.num_train_timesteps
+    timesteps = (spread * count).long().clamp(max=count - 1).to(batch.latents.device)  # spread may round to 1
     noise = torch.randn_like(batch.latents)
     noisy = schedule.add_noise(batch.latents, noise, timesteps)
     target = schedule.get_velocity(batch.latents, noise, timesteps)
