@@ -230,6 +230,22 @@ def test_a_stream_ends_for_a_key_that_is_suspended_meanwhile(shim: Shim) -> None
     assert seen[-1][0] == "problem" and seen[-1][1]["reason"] == "KEY_SUSPENDED"
 
 
+def test_a_key_has_so_many_streams_open_and_no_more() -> None:
+    with serving() as own:
+        key, other = own.key("ada"), own.key("bob")
+        path = f"/jobs/{_make(own, key, 'a [held] apple')['id']}/events"
+        open_ones = [own.call("GET", path, key, stream=True) for _ in range(32)]
+        refused = own.call("GET", path, key)
+        assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
+        assert int(refused.headers["retry-after"]) > 0
+        theirs = f"/jobs/{_make(own, other, 'a [held] pear')['id']}/events"
+        assert own.call("GET", theirs, other, stream=True).status_code == 200
+        own.home.release()
+        ends = [list(_events(one))[-1] for one in open_ones]
+        assert {(name, data["state"]) for name, data in ends} == {("finished", "SUCCEEDED")}
+        assert own.call("GET", path, key).status_code == 200
+
+
 def test_what_there_is_to_choose_from(shim: Shim, keys: Keys) -> None:
     choices = shim.call("GET", "/choices", keys.user).json()
     assert (choices["owner"], choices["role"], choices["default_model"]) == ("alice", "user", "flat")

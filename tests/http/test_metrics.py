@@ -107,10 +107,13 @@ def test_times_between_steps_of_the_same_image_and_nothing_kept_of_ended_jobs(ki
     step("a", 0, 2, 2.0)
     step("a", 1, 2, 2.25)
     assert seen == [1.0, 0.75]
+    step("a", 1, 5, 3.75)
+    assert seen == [1.0, 0.75, 0.5, 0.5, 0.5], "three steps told at once"
+    seen.clear()
     end = FromWorker.JobDone(job_id="a") if kind == "done" else FromWorker.JobFailed(job_id="a")
     times.on_frame(FromWorker(**{kind: end}))  # type: ignore[arg-type]
     step("a", 0, 1, 9.0)
-    assert seen == [1.0, 0.75], "drawn again, it begins anew"
+    assert seen == [], "drawn again, it begins anew"
     times.on_death("killed", is_planned=False)
     step("b", 0, 2, 20.0)
-    assert seen == [1.0, 0.75]
+    assert seen == []

@@ -65,9 +65,9 @@ def unexpected() -> CraftError:
 
 def openai_form(error: CraftError, status: int) -> dict[str, object]:
     """The object below "error"."""
-    text = _public(f"{error.message} ({error.hint})" if error.hint else error.message)
+    text = public(f"{error.message} ({error.hint})" if error.hint else error.message)
     kind = _TYPES.get(status, "server_error")
-    return {"message": text, "type": kind, "param": _public(error.field) or None, "code": error.reason}
+    return {"message": text, "type": kind, "param": public(error.field) or None, "code": error.reason}
 
 
 def responses(*reasons: str) -> dict[int | str, dict[str, Any]]:
@@ -143,12 +143,12 @@ def _problem(error: CraftError, status: int, scope: Scope, path: str) -> dict[st
         "type": f"urn:craft:{error.reason}",
         "title": error.entry.meaning,
         "status": status,
-        "detail": _public(error.message),
+        "detail": public(error.message),
         "code": error.reason,
         "request_id": request_id_of(scope),
     }
-    problem |= {"hint": _public(error.hint)} if error.hint else {}
-    problem |= {"field": _public(error.field)} if error.field else {}
+    problem |= {"hint": public(error.hint)} if error.hint else {}
+    problem |= {"field": public(error.field)} if error.field else {}
     if path == LORA_API:  # its callers look at `status`
         problem |= {"status": "error", "message": problem["detail"]}
     return problem
@@ -158,7 +158,7 @@ def _json(what: Mapping[str, object], status: int, media_type: str, headers: Map
     return Response(json.dumps(what), status, headers, media_type)
 
 
-def _public(text: str) -> str:
+def public(text: str) -> str:
     """Without paths, addresses and what is no Unicode."""
     text = text.encode("utf-8", "replace").decode()[:_LONGEST]
     return _ADDRESS.sub("", _PATH.sub(r"\1", text))

@@ -83,7 +83,7 @@ class StepTimes:
     def __init__(self, observe: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._observe = observe
         self._clock = clock
-        self._last: dict[str, dict[int, float]] = {}  # job -> image -> when its last step came
+        self._last: dict[str, dict[int, tuple[int, float]]] = {}  # job -> image -> its last step, and when that came
 
     def on_ready(self, hello: FromWorker.Hello) -> None:
         """Nothing of it matters here."""
@@ -103,11 +103,13 @@ class StepTimes:
     def on_start_failed(self, why: str) -> None:
         self._last.clear()
 
-    def _on_step(self, step: FromWorker.Step) -> None:
-        images, now = self._last.setdefault(step.job_id, {}), self._clock()
-        if step.index in images:
-            self._observe(now - images[step.index])
-        images[step.index] = now
+    def _on_step(self, frame: FromWorker.Step) -> None:
+        """Quick steps are told several at once."""
+        images, now = self._last.setdefault(frame.job_id, {}), self._clock()
+        step, then = images.get(frame.index, (frame.step, now))
+        for _ in range(step, frame.step):
+            self._observe((now - then) / (frame.step - step))
+        images[frame.index] = (frame.step, now)
 
 
 def _worker_families(status: DaemonStatus) -> Iterator[Metric]:

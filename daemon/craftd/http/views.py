@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Literal
 
 from craft_protos.reasons import CraftError
 from pydantic import BaseModel
 
+from craftd.http.errors import public
 from craftd.images.image import Image
 from craftd.jobs.job import GenerateSpec, JobView, State
 
@@ -99,7 +101,7 @@ class ErrorView(BaseModel):
 
     @classmethod
     def of(cls, error: CraftError) -> ErrorView:
-        return cls(reason=error.reason, message=error.message, hint=error.hint)
+        return cls(reason=error.reason, message=public(error.message), hint=public(error.hint))
 
 
 class TimingsView(BaseModel):
@@ -113,6 +115,7 @@ class TimingsView(BaseModel):
 
 class JobOut(BaseModel):
     id: str
+    kind: Literal["generate", "train"]
     state: State
     attempts: int
     position: int
@@ -133,6 +136,7 @@ class JobOut(BaseModel):
         error = None if job.error is None else CraftError(job.error.reason, job.error.message, job.error.hint)
         return cls(
             id=job.id,
+            kind="generate" if isinstance(job.spec, GenerateSpec) else "train",
             state=job.state,
             attempts=job.attempts,
             position=view.position,

@@ -22,7 +22,7 @@ from craftd.jobs.job import GenerateSpec
 from craftd.keys.caller import Caller
 
 _LARGEST_PAGE = 100
-_AT_ONCE = 2  # thumbnails being made: each holds a whole picture in memory
+_AT_ONCE = 1  # thumbnails being made: each holds a whole picture in memory
 _THUMBNAIL: dict[str, object] = {
     "description": "A WebP.",
     "content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}},

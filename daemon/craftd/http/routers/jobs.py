@@ -13,7 +13,7 @@ from craftd.http import fields
 from craftd.http.callers import Who
 from craftd.http.drawing import wish_of
 from craftd.http.errors import responses
-from craftd.http.eventstream import EVENT_STREAM, EventStream
+from craftd.http.eventstream import EVENT_STREAM, EventStream, EventStreams
 from craftd.http.fields import Body
 from craftd.http.services import HttpServices
 from craftd.http.views import JobOut
@@ -91,7 +91,7 @@ class Jobs(BaseModel):
 
 def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Jobs"])
-    jobs = services.jobs
+    jobs, streams = services.jobs, EventStreams(services)
 
     @router.post(
         "/jobs",
@@ -143,7 +143,7 @@ def make_router(services: HttpServices) -> APIRouter:
         ends before the job does. With `preview_every`, every so many steps have a small JPEG in base64.
         """
         job = await jobs.get(caller, job_id)
-        return EventStream(services, caller, job.job.id, preview_every)
+        return streams.of(caller, job.job.id, preview_every)
 
     return router
 

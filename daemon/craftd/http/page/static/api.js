@@ -14,8 +14,9 @@ export class Problem extends Error {
     return this.status === 401 || this.code === "KEY_SUSPENDED" || this.code === "KEY_BANNED";
   }
 
+  /** The same call may succeed later. */
   get isPassing() {
-    return this.status === 0 || this.status === 503;
+    return this.status === 0 || this.status === 429 || this.status > 501;
   }
 }
 

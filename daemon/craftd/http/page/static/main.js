@@ -16,6 +16,7 @@ const form = new Form(() => generate());
 const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec) });
 const gallery = new Gallery((image) => present(image));
 let watching = new AbortController();
+let followed = ""; // the job on show: another tab may have another
 let isBrowsing = false; // a picture of the past is on the stage, while a job runs
 
 // The key
@@ -31,7 +32,7 @@ async function enter(key) {
   $("prompt").focus({ preventScroll: true });
   const job = recall("job");
   if (job) follow(job);
-  await gallery.load();
+  gallery.load().catch((error) => onProblem(error, (problem) => stage.fail(problem)));
 }
 
 function leave(problem) {
@@ -64,6 +65,7 @@ function onProblem(error, tell) {
 $("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   tellProblem($("key-error"), null);
+  clearTimeout(waiting);
   try {
     await enter($("key").value.trim());
     $("key").value = "";
@@ -99,11 +101,12 @@ async function follow(jobId) {
   watching = new AbortController();
   const { signal } = watching;
   isBrowsing = false;
+  followed = jobId;
   form.isBusy = true;
   try {
     for await (const event of watch(jobId, signal)) if (!signal.aborted) on(event);
   } catch (error) {
-    forget("job");
+    if (error.code === "UNKNOWN_JOB") forget("job");
     onProblem(error, (problem) => (problem.code === "UNKNOWN_JOB" ? stage.clear() : stage.fail(problem)));
   }
   if (!signal.aborted) form.isBusy = false;
@@ -131,11 +134,9 @@ function on({ name, data }) {
 }
 
 async function cancel() {
-  const job = recall("job");
-  if (!job) return;
   stage.say("Cancelling…");
   try {
-    await call(`jobs/${job}`, { method: "DELETE" });
+    await call(`jobs/${followed}`, { method: "DELETE" });
   } catch (error) {
     if (error.code !== "JOB_FINISHED") onProblem(error, (problem) => stage.fail(problem));
   }
@@ -169,13 +170,19 @@ $("examples").append(...EXAMPLES.map((text) => {
   return button;
 }));
 
-const kept = recall("key");
-if (!kept) leave(null);
-else enter(kept).catch((error) => (error.isAboutKey ? leave(error) : waitForDaemon(error)));
+let waiting = 0;
 
-/** The daemon is away: say so, and look again. */
-function waitForDaemon(error) {
-  show($("entrance"), true);
-  tellProblem($("key-error"), error);
-  setTimeout(() => location.reload(), 5000);
+async function start() {
+  const key = recall("key");
+  if (!key) return leave(null);
+  try {
+    await enter(key);
+  } catch (error) {
+    if (error.isAboutKey) return leave(error);
+    show($("entrance"), true); // the daemon is away: say so, and look again
+    tellProblem($("key-error"), error);
+    waiting = setTimeout(start, 3000);
+  }
 }
+
+start();

@@ -4,6 +4,7 @@ import { commandOf, copy } from "./command.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { pictureUrl } from "./pictures.js";
 
+const TITLE = document.title;
 const EXTENSIONS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
 
 export class Stage {
@@ -22,7 +23,8 @@ export class Stage {
     this.#tiles.clear();
     $("tiles").replaceChildren();
     tellProblem($("stage-error"), null);
-    for (const id of ["tiles", "progress", "result"]) show($(id), false);
+    for (const id of ["tiles", "result"]) show($(id), false);
+    this.#endProgress();
     show($("blank"), true);
   }
 
@@ -79,7 +81,7 @@ export class Stage {
   finish(job) {
     for (const image of job.images) this.image(image);
     const hadFocus = $("progress").contains(document.activeElement);
-    show($("progress"), false);
+    this.#endProgress();
     for (const [index, tile] of this.#tiles) if (!tile.isDrawn) this.#dropTile(index);
     if (!this.#tiles.size) show($("tiles"), false);
     if (hadFocus) (job.images.length ? $("save") : $("generate")).focus();
@@ -88,7 +90,7 @@ export class Stage {
   }
 
   fail(problem) {
-    show($("progress"), false);
+    this.#endProgress();
     tellProblem($("stage-error"), problem);
   }
 
@@ -128,6 +130,12 @@ export class Stage {
   #meter(share) {
     if (share === null) $("meter").removeAttribute("value");
     else $("meter").value = share;
+    document.title = share === null ? TITLE : `${Math.floor(100 * share)} % ${TITLE}`;
+  }
+
+  #endProgress() {
+    show($("progress"), false);
+    document.title = TITLE;
   }
 
   #frame(width, height, count) {
