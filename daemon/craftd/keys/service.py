@@ -191,6 +191,7 @@ class KeyService:
             return CraftError("RATE_LIMITED", "too many wrong keys from here", "wait", retry_after_s=wait_s)
         if not presented:
             return _unauthenticated("a key is needed")
+        _log.warning("wrong key", extra={"peer": peer, "key": found.id if found else "malformed"})
         if found is None:
             return _unauthenticated("that is no key of craft's, or not all of it")
         return _unauthenticated("no such key")

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import grpc.aio
 from craft_protos.reasons import CraftError
 
-from craftd.keys.caller import LOCAL, Caller
+from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.service import KeyService
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -65,7 +65,7 @@ POLICY: dict[str, Access] = {
     "craft.v1.Daemon/Shutdown": Access.ADMIN,
     "craft.v1.Daemon/WatchLogs": Access.ADMIN,
 }
-_ANYBODY = Caller("", LOCAL.role.USER)
+_ANYBODY = Caller("\0", Role.USER)  # no owner's name, so that nothing is theirs
 
 
 class Gate:

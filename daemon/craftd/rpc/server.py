@@ -29,8 +29,8 @@ from craftd.rpc.keys import Keys
 from craftd.rpc.loras import Loras
 from craftd.rpc.models import Models
 from craftd.rpc.reflection import LazyReflection
-from craftd.rpc.training import Training
 from craftd.rpc.tcp import Tcp
+from craftd.rpc.training import Training
 
 _LARGEST_MESSAGE_BYTES = 4 << 20
 _OPTIONS = [("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
