@@ -82,6 +82,7 @@ class Terms:
     expire_time: str = ""  # RFC 3339
     priority: str = ""
     lease: bool | None = None
+    public: bool = False
 
 
 def request(spec: Spec, *, lease: bool, batch: bool = False, terms: Terms | None = None) -> jobs_pb2.CreateJobRequest:
@@ -95,6 +96,7 @@ def request(spec: Spec, *, lease: bool, batch: bool = False, terms: Terms | None
         generate=spec.message(),
         priority=jobs_pb2.Priority.Value(f"PRIORITY_{priority.upper()}"),
         lease=lease if terms.lease is None else terms.lease,
+        public=terms.public,
     )
     _put(made, "request_id", terms.request_id or drawing.new_request_id())
     if terms.expire_time:
@@ -199,6 +201,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "expire_time": (str, "a time such as 2030-01-31T18:00:00Z"),
     "priority": (str, "interactive or batch"),
     "lease": (bool, "true or false"),
+    "public": (bool, "true or false"),
 }
 _OTHERWISE = ("format", "loras", "lora_missing", "indices")  # not simply set
 _CHOICES: dict[str, tuple[str, ...]] = {"lora_missing": _MISSING, "priority": ("interactive", "batch")}

@@ -86,7 +86,7 @@ def test_a_daemon_that_said_it_is_ready_is_not_waited_for(home: Home, monkeypatc
     found = autostart.Found(1, "unix:x", "1")
     answers = iter([None, found, found])
     monkeypatch.setattr(autostart, "find", lambda paths: next(answers))
-    monkeypatch.setattr(autostart, "_launch", lambda paths, deadline: None)
+    monkeypatch.setattr(autostart, "_launch", lambda paths, settings, deadline: None)
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it slept"))
     assert autostart.start(home.paths) == found
 

@@ -23,11 +23,11 @@ def test_a_json_line_has_the_names_of_the_contract() -> None:
         '{"prompt": "x", "negative_prompt": "y", "model": "m", "width": 64, "height": 32, "steps": 4, '
         '"guidance_scale": 3, "seed": 9, "count": 2, "sampler": "DDIM", "format": "jpg", "deterministic": true, '
         '"request_id": "r1", "indices": [1], "expire_time": "2030-01-31T18:00:00Z", "priority": "interactive", '
-        '"lease": false}'
+        '"lease": false, "public": true}'
     )
     spec, terms = from_line(line, DEFAULTS)
     message = request(spec, lease=True, batch=True, terms=terms)
-    assert (message.request_id, message.lease) == ("r1", False)
+    assert (message.request_id, message.lease, message.public) == ("r1", False, True)
     assert message.priority == jobs_pb2.PRIORITY_INTERACTIVE
     assert message.expire_time.ToJsonString() == "2030-01-31T18:00:00Z"
     assert list(message.generate.indices) == [1]
@@ -49,7 +49,7 @@ def test_a_line_that_says_nothing_of_its_job_leaves_it_to_the_command() -> None:
 def test_a_line_may_use_every_name_of_the_contract_and_help_tells_it() -> None:
     known = {field.name for field in jobs_pb2.GenerateSpec.DESCRIPTOR.fields}
     assert set(vars(Spec())) == known
-    besides = {field.name for field in jobs_pb2.CreateJobRequest.DESCRIPTOR.fields} - {"generate"}
+    besides = {field.name for field in jobs_pb2.CreateJobRequest.DESCRIPTOR.fields} - {"generate", "train"}
     assert set(vars(Terms())) == besides
     words = set(re.findall(r"\w+", _EXAMPLES.partition("Batch:")[2]))
     assert known | besides <= words
