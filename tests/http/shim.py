@@ -161,6 +161,12 @@ def told(answer: requests.Response) -> tuple[int, str, str]:
     return answer.status_code, problem["code"], problem.get("field", "")
 
 
+def check_says_nothing(text: str) -> None:
+    """No trace, path or address, in what is told of an error."""
+    for word in ("Traceback", 'File "', " object at ", "/tmp/", "/work/", "/home/", "craft-d-", ".py", "site-packages"):
+        assert word not in text, text
+
+
 def spawn(home: Home) -> tuple[subprocess.Popen[bytes], dict[str, object]]:
     """(the process, what it said on its ready pipe)."""
     reading, writing = os.pipe()

@@ -15,7 +15,7 @@ from craftd.http.services import HttpServices
 from fastapi.routing import APIRoute
 
 from tests.daemon.harness import request
-from tests.http.shim import Keys, Shim
+from tests.http.shim import Keys, Shim, check_says_nothing
 
 # The contract's own list of what needs no key. /docs and the schema: because this daemon is on loopback.
 OPEN = {
@@ -86,7 +86,8 @@ def test_every_caller(shim: Shim, keys: Keys, belongings: Belongings, method: st
     def status(key: str, **headers: str) -> int:
         answer = shim.call(method, belongings.fill(path), key, headers=headers, data=b"", stream=True)
         with answer:
-            check_leaks_nothing(answer)
+            if answer.status_code >= 400:
+                check_says_nothing(answer.text)
             return answer.status_code
 
     nobody, wrong = status(""), status(BAD_KEY)
@@ -103,12 +104,6 @@ def test_every_caller(shim: Shim, keys: Keys, belongings: Belongings, method: st
     for key in ("", keys.admin):
         assert status(key, Host="evil.example") == 403
         assert status(key, Origin="http://evil.example") == 403
-
-
-def check_leaks_nothing(answer: requests.Response) -> None:
-    if answer.status_code >= 400:
-        told = answer.text
-        assert not any(word in told for word in ("Traceback", 'File "', "0x", "/tmp/", "/work/", "craft-d-", ".py"))
 
 
 @each_route

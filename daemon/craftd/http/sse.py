@@ -6,6 +6,11 @@ import json
 from collections.abc import Mapping
 
 MEDIA_TYPE = "text/event-stream"
+SCHEMA: dict[str, object] = {  # of one event
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["data"],
+}
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 

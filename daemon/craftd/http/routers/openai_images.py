@@ -54,7 +54,7 @@ def make_router(services: HttpServices) -> APIRouter:
         "/v1/images/generations",
         response_model=GenerationAnswer,
         response_model_exclude_none=True,
-        responses={**responses(*DRAWING), 200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+        responses={**responses(*DRAWING), 200: {"content": {sse.MEDIA_TYPE: {"schema": sse.SCHEMA}}}},
     )
     async def generations(body: GenerationRequest, request: Request, caller: Who, wish: Wished) -> Any:
         """Draw pictures; with `stream`, as server-sent events with previews."""
