@@ -109,7 +109,7 @@ class ImageFiles:
 
     def _make_folder(self) -> None:
         if not self._folder.is_dir():
-            self._folder.mkdir(parents=True, mode=0o700)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # several may be the first
             _sync_folder(self._folder.parent)
 
 
