@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from craft_protos.reasons import CraftError
+from craftd.architectures import buckets
 from craftd.worker.messages import Train
-from craftd.worker.training import buckets, pictures
+from craftd.worker.training import pictures
 from PIL import Image
 from safetensors.torch import load_file
 

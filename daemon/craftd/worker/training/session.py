@@ -19,6 +19,7 @@ import torch
 from craft_protos.reasons import CraftError
 from PIL import Image
 
+from craftd.architectures import buckets
 from craftd.architectures import training as defaults
 from craftd.worker import memory, picture
 from craftd.worker.device import Device
@@ -27,7 +28,7 @@ from craftd.worker.messages import Train, is_sha256
 from craftd.worker.movement import Movement
 from craftd.worker.picture import Pixels
 from craftd.worker.reporter import Progress, Reporter
-from craftd.worker.training import buckets, lora_file, objective, pictures, scene, state, stored, trainable
+from craftd.worker.training import lora_file, objective, pictures, scene, state, stored, trainable
 from craftd.worker.training.dataset import Dataset, Item, text_key
 from craftd.worker.training.encoded import Encoded
 from craftd.worker.training.notes import Subject, notes
