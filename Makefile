@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PROTOS := $(wildcard protos/craft_protos/*.proto)
 
-.PHONY: env demo test check protos docs constraints bench pocket clean
+.PHONY: env demo test check protos docs tutorial constraints bench pocket clean
 
 env: $(VENV)/.installed
 
@@ -34,6 +34,9 @@ protos: env
 
 docs: env
 	$(PY) -m docs.reasons
+
+tutorial: env
+	$(PY) -m docs.tutorial
 
 constraints:
 	(echo "# Exact versions, so that every set-up is the same one. Made with: make constraints"; \
