@@ -67,7 +67,7 @@ def test_add_says_what_is_wrong(home: Home) -> None:
         (["folder/no.safetensors"], 66, "no.safetensors"),
         (["page.safetensors"], 65, "HTML"),
         (["old.pt"], 65, "convert it: python -c"),
-        (["two.safetensors", "--name", "one"], 65, "--name"),
+        (["two.safetensors", "--name", "one"], 65, "another name"),
         (["two.safetensors", "--name", "a:b"], 65, "name"),
     ):
         done = home.craft("lora", "add", *args)
