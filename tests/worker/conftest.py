@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,12 @@ def make(tmp_path_factory: pytest.TempPathFactory, files: Path, pipelines: Calla
         return loras.put_lora(tiny_loras.save(form(adapter), folder / f"{kind}-{name}.safetensors"), files)
 
     return made
+
+
+@pytest.fixture
+def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in this process draw their samples in three steps."""
+    from craftd.architectures import training
+
+    quick = {name: replace(row, sample_steps=3) for name, row in training._ROWS.items()}
+    monkeypatch.setattr(training, "_ROWS", quick)

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 from tests.worker.trained import SIDE, Desk, ask, photo, put, turns
 
+pytestmark = pytest.mark.usefixtures("quick_samples")
+
 Pipelines = Callable[[str], Any]
 
 # Everything that has a state of its own, at once.
@@ -62,10 +64,10 @@ def test_resumed_from_a_checkpoint_or_put_aside_it_gives_the_same_bytes(
 
 
 def _put_aside_often(desk: Desk, train: Train, pipe: Any) -> str:
-    """After every fifth piece of work, in the middle of steps too."""
+    """After every seventh piece of work, in the middle of steps too."""
     session = desk.begin(train, pipe)
     for count in turns(session):
-        if count % 5 == 0:
+        if count % 7 == 0:
             session.put_aside()
             session.attach(pipe)
     session.close()

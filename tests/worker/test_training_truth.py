@@ -26,6 +26,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tests.worker.trained import Desk, ask
 
+pytestmark = pytest.mark.usefixtures("quick_samples")
+
 STEPS = 10
 UNET = ["to_k", "to_q", "to_v", "to_out.0"]
 SD3 = [f"attn.{n}" for n in (*UNET, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")]

@@ -40,12 +40,12 @@ Changes = Mapping[str, Mapping[str, Change]]  # component -> layer
 
 
 def changes(weights: Mapping[str, torch.Tensor], alpha: float) -> Changes:
-    """The adapter's parameters, sorted by component and layer."""
+    """The adapter's parameters as they are now, sorted by component and layer."""
     parts: dict[tuple[str, str], Tensors] = defaultdict(dict)
     for name, tensor in weights.items():
         ending = next(ending for ending in _ROLES if name.endswith(f".{ending}"))
         component, _, layer = name.removesuffix(f".{ending}").partition(".")
-        parts[component, layer][_ROLES[ending]] = tensor.detach().float().cpu()
+        parts[component, layer][_ROLES[ending]] = tensor.detach().float().cpu().clone()
     found: dict[str, dict[str, Change]] = defaultdict(dict)
     for (component, layer), tensors in parts.items():
         found[component][layer] = Change(tensors["down"], tensors["up"], alpha, tensors.get("magnitude"))
