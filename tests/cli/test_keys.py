@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from craft_cli import autostart, main
+from craft_cli import autostart, drawing, main
 from craft_cli.client import is_local
-from craft_protos import config
+from craft_cli.session import Session
+from craft_protos import config, images_pb2, jobs_pb2
 from craft_protos.reasons import CraftError
 from PIL import Image
 
@@ -101,6 +105,7 @@ def remote(shared_home: Home, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """What a caller of the shared daemon, which listens to TLS, has in its environment, besides its key."""
     pems = certificates.make(tmp_path_factory.mktemp("pems"))
     shared_home.end_daemon()
+    shared_home.paths.config_file.write_text("[tiers.narrow]\nimages_in_flight = 1\n")
     shared_home.env |= {
         "CRAFT_DAEMON_LISTEN": "127.0.0.1:0",
         "CRAFT_DAEMON_TLS_CERT": str(pems.cert),
@@ -114,7 +119,7 @@ def remote(shared_home: Home, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def test_a_picture_from_afar(shared_home: Home, remote: dict[str, str]) -> None:
-    env = remote | {"CRAFT_API_KEY": created(shared_home, "painter")}
+    env = remote | {"CRAFT_API_KEY": created(shared_home, "painter", "--tier", "narrow")}
     done = shared_home.craft("generate", "a red apple", "-o", "afar.png", "--json", env=env)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
@@ -122,13 +127,37 @@ def test_a_picture_from_afar(shared_home: Home, remote: dict[str, str]) -> None:
         assert picture.size == (made["width"], made["height"])
     assert made["job"] in shared_home.craft("jobs", "list", "--json", env=env).stdout
     assert shared_home.craft("images", "get", made["image"], "-o", "again.png", env=env).returncode == 0
-    lines = "\n".join(f"a red apple, {number}" for number in range(3))
+    lines = "[slow] a red apple\na pear\n"  # of which the key may have one at a time
     batch = shared_home.craft("generate", "--batch", "-", "-o", "b-{n}.png", stdin=lines, env=env)
-    assert batch.returncode == 0 and len(batch.stdout.splitlines()) == 3, batch.stderr
+    assert batch.returncode == 0 and len(batch.stdout.splitlines()) == 2, batch.stderr
     other = remote | {"CRAFT_API_KEY": created(shared_home, "stranger")}
     assert shared_home.craft("jobs", "list", env=other).stdout == ""
     assert refusal(shared_home, "jobs", "show", made["job"], env=other)[:2] == (66, "UNKNOWN_JOB")
     assert refusal(shared_home, "images", "show", made["image"], env=other)[:2] == (66, "UNKNOWN_IMAGE")
+
+
+def test_who_has_sent_too_much_waits_for_what_is_drawn() -> None:
+    """Here the daemon says so at every second call."""
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        calls.append(name)
+        if len(calls) % 2:
+            raise CraftError("RATE_LIMITED", "too many", retry_after_s=0.001)
+
+    class Busy:
+        def watch_job(self, _: str) -> Iterator[jobs_pb2.JobEvent]:
+            count("watch")
+            yield jobs_pb2.JobEvent(snapshot=jobs_pb2.Job(state=jobs_pb2.JOB_STATE_SUCCEEDED))
+
+        def get_image(self, _: str) -> tuple[images_pb2.Image, bytes]:
+            count("get")
+            return images_pb2.Image(), b"it"
+
+    session = cast(Session, SimpleNamespace(client=Busy()))
+    assert [event.WhichOneof("event") for event in drawing.follow(session, "j")] == ["finished"]
+    assert drawing.fetch(session, images_pb2.Image(id="i")) == b"it"
+    assert calls == ["watch", "watch", "get", "get"]
 
 
 def test_a_key_from_a_file(shared_home: Home, remote: dict[str, str]) -> None:
@@ -225,5 +254,8 @@ def test_tiers_survive_config_set(shared_home: Home) -> None:
         assert shared_home.craft("config", "set", "generate.format", "webp").returncode == 0
         assert config.load(path, {}).tier("paying").requests_per_minute == 7
         assert shared_home.json("config", "list")["tiers"]["paying"]["requests_per_minute"] == 7
+        assert "tiers.paying.requests_per_minute\t7\tconfig.toml" in shared_home.craft("config", "list").stdout
+        refused = shared_home.craft("config", "set", "tiers.paying.requests_per_minute", "8")
+        assert refused.returncode == 78 and "[tiers.NAME]" in refused.stderr
     finally:
         path.unlink()

@@ -222,6 +222,15 @@ async def test_a_file_that_is_missing_is_made(database: Database, tmp_path: Path
     assert (await opened(database, with_file(path))).authenticate(path.read_text().strip(), PEER).is_admin
 
 
+async def test_a_key_of_another_admin_in_the_file_stays_his(database: Database, tmp_path: Path) -> None:
+    _, text = await (await opened(database)).create("ops", Role.ADMIN)
+    path = tmp_path / "admin.key"
+    path.write_text(text)
+    path.chmod(0o600)
+    service = await opened(database, with_file(path))
+    assert [(key.owner, key.role) for key in service.list()] == [("ops", Role.ADMIN)]
+
+
 async def test_a_suspended_key_of_the_file_stays_so(database: Database, tmp_path: Path) -> None:
     service = await opened(database, with_file(tmp_path / "admin.key"))
     await service.suspend("admin")

@@ -71,6 +71,9 @@ def list_settings(as_json: bool = _JSON) -> None:
     for key in names():
         section, name = _find(key)
         rows.append([key, _shown(getattr(getattr(settings, section), name)), _source(section, name, written)])
+    for tier, limits in settings.tiers.items():
+        shown = dataclasses.asdict(limits).items()
+        rows += [[f"tiers.{tier}.{name}", _shown(value), "config.toml"] for name, value in shown]
     output.print_table(["setting", "value", "from"], rows)
 
 
@@ -103,6 +106,9 @@ def names() -> list[str]:
 
 def _find(key: str) -> tuple[str, str]:
     """Section and name of a setting. Raises CONFIG_INVALID."""
+    if key.startswith("tiers."):
+        where = config.find_paths().config_file
+        raise CraftError("CONFIG_INVALID", f"{key}: tiers are tables", f"write [tiers.NAME] into {where}")
     if key not in names():
         near = difflib.get_close_matches(key, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `craft config list`"

@@ -152,9 +152,9 @@ class KeyService:
         return self._find(key.owner)
 
     async def _register(self, presented: Presented) -> None:
-        """The file's key is the owner's one: another that he had goes."""
+        """Unless it is an admin's already; another key that the file's owner had goes."""
         known = self._by_id.get(presented.id)
-        if known is not None and known.fits(presented.secret) and known.owner == _FILE_OWNER:
+        if known is not None and known.fits(presented.secret) and known.role is Role.ADMIN:
             return
         key = Key(presented.id, _FILE_OWNER, Role.ADMIN, DEFAULT_TIER, sha256_of(presented.secret), time.time())
         await self._change(lambda connection: table.replace(connection, key))
