@@ -13,6 +13,7 @@ import ipaddress
 import re
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -72,7 +73,7 @@ class Envelope:
         given = Headers(scope=scope).get("x-request-id", "")
         notes = _notes(scope)
         notes["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        incoming = _Incoming(receive)
+        incoming, began = _Incoming(receive), time.perf_counter()
         has_begun = False
 
         async def answer(message: Message) -> None:
@@ -80,6 +81,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 has_begun = True
                 self._add_headers(scope, MutableHeaders(scope=message))
+                message["headers"].append((b"server-timing", b"app;dur=%.1f" % ((time.perf_counter() - began) * 1000)))
             await send(message)
 
         try:
