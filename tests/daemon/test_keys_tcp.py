@@ -7,7 +7,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -19,7 +20,10 @@ from craft_protos.keys_pb2 import BanOwnerRequest, CreateKeyRequest, ListKeysReq
 from craft_protos.keys_pb2_grpc import KeysStub
 from craft_protos.reasons import CraftError
 from craftd.keys import key as keys
+from craftd.keys.caller import LOCAL, Caller, Role
+from craftd.keys.service import KeyService
 from craftd.rpc import tcp
+from craftd.rpc.auth import Context, Gate
 
 from tests.daemon import certificates
 from tests.daemon.certificates import Certificates
@@ -140,6 +144,25 @@ async def test_pictures_come_over_tls(make_home: Callable[..., Home], pems: Cert
 
 
 # What a key may
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_method_without_an_entry_is_refused(role: Role) -> None:
+    class Keys:
+        def authenticate(self, _key: str, peer: str) -> Caller:
+            assert peer == "2001:db8::1"
+            return Caller("alice", role, "k1")
+
+        async def admit(self, _: Caller) -> None: ...
+
+    def context(peer: str) -> Context:
+        return cast(Context, SimpleNamespace(peer=lambda: peer, invocation_metadata=tuple))
+
+    gate = Gate(cast(KeyService, Keys()))
+    with pytest.raises(CraftError) as caught:
+        await gate.enter("craft.v1.Jobs/NewMethod", context("ipv6:%5B2001:db8::1%5D:50000"))
+    assert caught.value.reason == "NOT_ALLOWED"
+    assert await gate.enter("craft.v1.Jobs/NewMethod", context("unix:")) is LOCAL
 
 
 async def test_a_key_that_is_suspended_hears_no_more(make_home: Callable[..., Home]) -> None:
