@@ -50,6 +50,8 @@ class KeyService:
 
     async def run(self) -> None:
         """Write now and then when keys were last used."""
+        if self.has_some:  # a dear import, which the first request from afar must not wait for
+            await asyncio.to_thread(lambda: self._rates)
         while True:
             await asyncio.sleep(_WRITE_USE_EVERY_S)
             await self.flush()
