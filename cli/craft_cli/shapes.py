@@ -60,6 +60,7 @@ def job(message: jobs_pb2.Job) -> dict[str, Any]:
         "generate": spec(message.generate) if message.HasField("generate") else None,
         "train": train(message.train) if message.HasField("train") else None,
         "lora": message.lora or None,
+        "owner": message.owner,
         "position": message.position,
         "priority": "batch" if message.priority == jobs_pb2.PRIORITY_BATCH else "interactive",
         "create_time": moment(message.create_time),

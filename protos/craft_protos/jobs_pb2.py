@@ -27,21 +27,21 @@ from craft_protos import training_pb2 as craft__protos_dot_training__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63raft_protos/jobs.proto\x12\x08\x63raft.v1\x1a\x19\x63raft_protos/images.proto\x1a\x1b\x63raft_protos/training.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\x03\n\x0cGenerateSpec\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\x05width\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06height\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05steps\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\r\n\x05\x63ount\x18\t \x01(\r\x12\x0f\n\x07sampler\x18\n \x01(\t\x12%\n\x06\x66ormat\x18\x0b \x01(\x0e\x32\x15.craft.v1.ImageFormat\x12\x15\n\rdeterministic\x18\x0c \x01(\x08\x12\x0f\n\x07indices\x18\r \x03(\r\x12 \n\x05loras\x18\x0e \x03(\x0b\x32\x11.craft.v1.LoraUse\x12+\n\x0clora_missing\x18\x0f \x01(\x0e\x32\x15.craft.v1.LoraMissing\x12\x15\n\rtrigger_words\x18\x10 \x01(\x08\x42\x08\n\x06_widthB\t\n\x07_heightB\x08\n\x06_stepsB\x11\n\x0f_guidance_scaleB\x07\n\x05_seed\"U\n\x07LoraUse\x12\x0c\n\x04lora\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\t\n\x07_weight\"\xf6\x01\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x08generate\x18\x02 \x01(\x0b\x32\x16.craft.v1.GenerateSpecH\x00\x12$\n\x05train\x18\x03 \x01(\x0b\x32\x13.craft.v1.TrainSpecH\x00\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08priority\x18\x06 \x01(\x0e\x32\x12.craft.v1.Priority\x12\r\n\x05lease\x18\x07 \x01(\x08\x12\x0e\n\x06public\x18\x08 \x01(\x08\x42\x06\n\x04spec\"9\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"O\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x0e\n\x06load_s\x18\x02 \x01(\x01\x12\x11\n\tdenoise_s\x18\x03 \x01(\x01\x12\x0f\n\x07total_s\x18\x04 \x01(\x01\"\x93\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.craft.v1.JobState\x12*\n\x08generate\x18\x03 \x01(\x0b\x32\x16.craft.v1.GenerateSpecH\x00\x12$\n\x05train\x18\x11 \x01(\x0b\x32\x13.craft.v1.TrainSpecH\x00\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12\x1f\n\x06images\x18\x07 \x03(\x0b\x32\x0f.craft.v1.Image\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.craft.v1.JobError\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07timings\x18\x0c \x01(\x0b\x32\x11.craft.v1.Timings\x12$\n\x08priority\x18\r \x01(\x0e\x32\x12.craft.v1.Priority\x12\r\n\x05lease\x18\x0e \x01(\x08\x12\x10\n\x08position\x18\x0f \x01(\r\x12\x12\n\nrequest_id\x18\x10 \x01(\t\x12\x0e\n\x06public\x18\x12 \x01(\x08\x12\x0c\n\x04lora\x18\x13 \x01(\tB\x06\n\x04spec\"\xf3\x01\n\x07JobPlan\x12(\n\x08generate\x18\x01 \x01(\x0b\x32\x16.craft.v1.GenerateSpec\x12\x14\n\x0cmodel_loaded\x18\x02 \x01(\x08\x12\x12\n\nload_bytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x65victed_models\x18\x04 \x03(\t\x12\x16\n\x0equeue_position\x18\x05 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12!\n\x05loras\x18\x07 \x03(\x0b\x32\x12.craft.v1.LoraPlan\x12\"\n\x05train\x18\x08 \x01(\x0b\x32\x13.craft.v1.TrainSpec\x12\r\n\x05notes\x18\t \x03(\t\"I\n\x08LoraPlan\x12\x1e\n\x03use\x18\x01 \x01(\x0b\x32\x11.craft.v1.LoraUse\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07why_not\x18\x03 \x01(\t\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\\\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06states\x18\x03 \x03(\x0e\x32\x12.craft.v1.JobState\"H\n\x10ListJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.craft.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rpreview_every\x18\x02 \x01(\r\"\x8f\x06\n\x08JobEvent\x12!\n\x08snapshot\x18\x01 \x01(\x0b\x32\r.craft.v1.JobH\x00\x12+\n\x06queued\x18\x02 \x01(\x0b\x32\x19.craft.v1.JobEvent.QueuedH\x00\x12-\n\x07loading\x18\x03 \x01(\x0b\x32\x1a.craft.v1.JobEvent.LoadingH\x00\x12-\n\x07started\x18\x04 \x01(\x0b\x32\x1a.craft.v1.JobEvent.StartedH\x00\x12\'\n\x04step\x18\x05 \x01(\x0b\x32\x17.craft.v1.JobEvent.StepH\x00\x12 \n\x05image\x18\x06 \x01(\x0b\x32\x0f.craft.v1.ImageH\x00\x12/\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x1b.craft.v1.JobEvent.FinishedH\x00\x12\x31\n\tpreparing\x18\x08 \x01(\x0b\x32\x1c.craft.v1.JobEvent.PreparingH\x00\x12*\n\x08training\x18\t \x01(\x0b\x32\x16.craft.v1.TrainingStepH\x00\x12*\n\x06sample\x18\n \x01(\x0b\x32\x18.craft.v1.TrainingSampleH\x00\x1a\'\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x0b\n\x03why\x18\x02 \x01(\t\x1a\x41\n\x07Loading\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x04\x1a:\n\x07Started\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0e\n\x06notice\x18\x03 \x01(\t\x1a@\n\x04Step\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\n\n\x02of\x18\x03 \x01(\r\x12\x0f\n\x07preview\x18\x04 \x01(\x0c\x1a\x33\n\tPreparing\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\r\x12\n\n\x02of\x18\x03 \x01(\r\x1a&\n\x08\x46inished\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.craft.v1.JobB\x07\n\x05\x65vent*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03*Y\n\x0bLoraMissing\x12\x1c\n\x18LORA_MISSING_UNSPECIFIED\x10\x00\x12\x15\n\x11LORA_MISSING_FAIL\x10\x01\x12\x15\n\x11LORA_MISSING_SKIP\x10\x02\x32\xe2\x02\n\x04Jobs\x12\x36\n\tCreateJob\x12\x1a.craft.v1.CreateJobRequest\x1a\r.craft.v1.Job\x12\x38\n\x07PlanJob\x12\x1a.craft.v1.CreateJobRequest\x1a\x11.craft.v1.JobPlan\x12\x30\n\x06GetJob\x12\x17.craft.v1.GetJobRequest\x1a\r.craft.v1.Job\x12\x41\n\x08ListJobs\x12\x19.craft.v1.ListJobsRequest\x1a\x1a.craft.v1.ListJobsResponse\x12\x36\n\tCancelJob\x12\x1a.craft.v1.CancelJobRequest\x1a\r.craft.v1.Job\x12;\n\x08WatchJob\x12\x19.craft.v1.WatchJobRequest\x1a\x12.craft.v1.JobEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63raft_protos/jobs.proto\x12\x08\x63raft.v1\x1a\x19\x63raft_protos/images.proto\x1a\x1b\x63raft_protos/training.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\x03\n\x0cGenerateSpec\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\x05width\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06height\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05steps\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x04\x88\x01\x01\x12\r\n\x05\x63ount\x18\t \x01(\r\x12\x0f\n\x07sampler\x18\n \x01(\t\x12%\n\x06\x66ormat\x18\x0b \x01(\x0e\x32\x15.craft.v1.ImageFormat\x12\x15\n\rdeterministic\x18\x0c \x01(\x08\x12\x0f\n\x07indices\x18\r \x03(\r\x12 \n\x05loras\x18\x0e \x03(\x0b\x32\x11.craft.v1.LoraUse\x12+\n\x0clora_missing\x18\x0f \x01(\x0e\x32\x15.craft.v1.LoraMissing\x12\x15\n\rtrigger_words\x18\x10 \x01(\x08\x42\x08\n\x06_widthB\t\n\x07_heightB\x08\n\x06_stepsB\x11\n\x0f_guidance_scaleB\x07\n\x05_seed\"U\n\x07LoraUse\x12\x0c\n\x04lora\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\t\n\x07_weight\"\xf6\x01\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x08generate\x18\x02 \x01(\x0b\x32\x16.craft.v1.GenerateSpecH\x00\x12$\n\x05train\x18\x03 \x01(\x0b\x32\x13.craft.v1.TrainSpecH\x00\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x08priority\x18\x06 \x01(\x0e\x32\x12.craft.v1.Priority\x12\r\n\x05lease\x18\x07 \x01(\x08\x12\x0e\n\x06public\x18\x08 \x01(\x08\x42\x06\n\x04spec\"9\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"O\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x0e\n\x06load_s\x18\x02 \x01(\x01\x12\x11\n\tdenoise_s\x18\x03 \x01(\x01\x12\x0f\n\x07total_s\x18\x04 \x01(\x01\"\xa2\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.craft.v1.JobState\x12*\n\x08generate\x18\x03 \x01(\x0b\x32\x16.craft.v1.GenerateSpecH\x00\x12$\n\x05train\x18\x11 \x01(\x0b\x32\x13.craft.v1.TrainSpecH\x00\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\r\x12\x1f\n\x06images\x18\x07 \x03(\x0b\x32\x0f.craft.v1.Image\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.craft.v1.JobError\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07timings\x18\x0c \x01(\x0b\x32\x11.craft.v1.Timings\x12$\n\x08priority\x18\r \x01(\x0e\x32\x12.craft.v1.Priority\x12\r\n\x05lease\x18\x0e \x01(\x08\x12\x10\n\x08position\x18\x0f \x01(\r\x12\x12\n\nrequest_id\x18\x10 \x01(\t\x12\x0e\n\x06public\x18\x12 \x01(\x08\x12\x0c\n\x04lora\x18\x13 \x01(\t\x12\r\n\x05owner\x18\x14 \x01(\tB\x06\n\x04spec\"\xf3\x01\n\x07JobPlan\x12(\n\x08generate\x18\x01 \x01(\x0b\x32\x16.craft.v1.GenerateSpec\x12\x14\n\x0cmodel_loaded\x18\x02 \x01(\x08\x12\x12\n\nload_bytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x65victed_models\x18\x04 \x03(\t\x12\x16\n\x0equeue_position\x18\x05 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12!\n\x05loras\x18\x07 \x03(\x0b\x32\x12.craft.v1.LoraPlan\x12\"\n\x05train\x18\x08 \x01(\x0b\x32\x13.craft.v1.TrainSpec\x12\r\n\x05notes\x18\t \x03(\t\"I\n\x08LoraPlan\x12\x1e\n\x03use\x18\x01 \x01(\x0b\x32\x11.craft.v1.LoraUse\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07why_not\x18\x03 \x01(\t\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\\\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06states\x18\x03 \x03(\x0e\x32\x12.craft.v1.JobState\"H\n\x10ListJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.craft.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rpreview_every\x18\x02 \x01(\r\"\x8f\x06\n\x08JobEvent\x12!\n\x08snapshot\x18\x01 \x01(\x0b\x32\r.craft.v1.JobH\x00\x12+\n\x06queued\x18\x02 \x01(\x0b\x32\x19.craft.v1.JobEvent.QueuedH\x00\x12-\n\x07loading\x18\x03 \x01(\x0b\x32\x1a.craft.v1.JobEvent.LoadingH\x00\x12-\n\x07started\x18\x04 \x01(\x0b\x32\x1a.craft.v1.JobEvent.StartedH\x00\x12\'\n\x04step\x18\x05 \x01(\x0b\x32\x17.craft.v1.JobEvent.StepH\x00\x12 \n\x05image\x18\x06 \x01(\x0b\x32\x0f.craft.v1.ImageH\x00\x12/\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x1b.craft.v1.JobEvent.FinishedH\x00\x12\x31\n\tpreparing\x18\x08 \x01(\x0b\x32\x1c.craft.v1.JobEvent.PreparingH\x00\x12*\n\x08training\x18\t \x01(\x0b\x32\x16.craft.v1.TrainingStepH\x00\x12*\n\x06sample\x18\n \x01(\x0b\x32\x18.craft.v1.TrainingSampleH\x00\x1a\'\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x0b\n\x03why\x18\x02 \x01(\t\x1a\x41\n\x07Loading\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x04\x1a:\n\x07Started\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0e\n\x06notice\x18\x03 \x01(\t\x1a@\n\x04Step\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\n\n\x02of\x18\x03 \x01(\r\x12\x0f\n\x07preview\x18\x04 \x01(\x0c\x1a\x33\n\tPreparing\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\r\x12\n\n\x02of\x18\x03 \x01(\r\x1a&\n\x08\x46inished\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.craft.v1.JobB\x07\n\x05\x65vent*\x9a\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03*Y\n\x0bLoraMissing\x12\x1c\n\x18LORA_MISSING_UNSPECIFIED\x10\x00\x12\x15\n\x11LORA_MISSING_FAIL\x10\x01\x12\x15\n\x11LORA_MISSING_SKIP\x10\x02\x32\xe2\x02\n\x04Jobs\x12\x36\n\tCreateJob\x12\x1a.craft.v1.CreateJobRequest\x1a\r.craft.v1.Job\x12\x38\n\x07PlanJob\x12\x1a.craft.v1.CreateJobRequest\x1a\x11.craft.v1.JobPlan\x12\x30\n\x06GetJob\x12\x17.craft.v1.GetJobRequest\x1a\r.craft.v1.Job\x12\x41\n\x08ListJobs\x12\x19.craft.v1.ListJobsRequest\x1a\x1a.craft.v1.ListJobsResponse\x12\x36\n\tCancelJob\x12\x1a.craft.v1.CancelJobRequest\x1a\r.craft.v1.Job\x12;\n\x08WatchJob\x12\x19.craft.v1.WatchJobRequest\x1a\x12.craft.v1.JobEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'craft_protos.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=2981
-  _globals['_JOBSTATE']._serialized_end=3135
-  _globals['_PRIORITY']._serialized_start=3137
-  _globals['_PRIORITY']._serialized_end=3219
-  _globals['_IMAGEFORMAT']._serialized_start=3221
-  _globals['_IMAGEFORMAT']._serialized_end=3332
-  _globals['_LORAMISSING']._serialized_start=3334
-  _globals['_LORAMISSING']._serialized_end=3423
+  _globals['_JOBSTATE']._serialized_start=2996
+  _globals['_JOBSTATE']._serialized_end=3150
+  _globals['_PRIORITY']._serialized_start=3152
+  _globals['_PRIORITY']._serialized_end=3234
+  _globals['_IMAGEFORMAT']._serialized_start=3236
+  _globals['_IMAGEFORMAT']._serialized_end=3347
+  _globals['_LORAMISSING']._serialized_start=3349
+  _globals['_LORAMISSING']._serialized_end=3438
   _globals['_GENERATESPEC']._serialized_start=127
   _globals['_GENERATESPEC']._serialized_end=578
   _globals['_LORAUSE']._serialized_start=580
@@ -53,35 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIMINGS']._serialized_start=975
   _globals['_TIMINGS']._serialized_end=1054
   _globals['_JOB']._serialized_start=1057
-  _globals['_JOB']._serialized_end=1588
-  _globals['_JOBPLAN']._serialized_start=1591
-  _globals['_JOBPLAN']._serialized_end=1834
-  _globals['_LORAPLAN']._serialized_start=1836
-  _globals['_LORAPLAN']._serialized_end=1909
-  _globals['_GETJOBREQUEST']._serialized_start=1911
-  _globals['_GETJOBREQUEST']._serialized_end=1938
-  _globals['_LISTJOBSREQUEST']._serialized_start=1940
-  _globals['_LISTJOBSREQUEST']._serialized_end=2032
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2034
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2106
-  _globals['_CANCELJOBREQUEST']._serialized_start=2108
-  _globals['_CANCELJOBREQUEST']._serialized_end=2138
-  _globals['_WATCHJOBREQUEST']._serialized_start=2140
-  _globals['_WATCHJOBREQUEST']._serialized_end=2192
-  _globals['_JOBEVENT']._serialized_start=2195
-  _globals['_JOBEVENT']._serialized_end=2978
-  _globals['_JOBEVENT_QUEUED']._serialized_start=2644
-  _globals['_JOBEVENT_QUEUED']._serialized_end=2683
-  _globals['_JOBEVENT_LOADING']._serialized_start=2685
-  _globals['_JOBEVENT_LOADING']._serialized_end=2750
-  _globals['_JOBEVENT_STARTED']._serialized_start=2752
-  _globals['_JOBEVENT_STARTED']._serialized_end=2810
-  _globals['_JOBEVENT_STEP']._serialized_start=2812
-  _globals['_JOBEVENT_STEP']._serialized_end=2876
-  _globals['_JOBEVENT_PREPARING']._serialized_start=2878
-  _globals['_JOBEVENT_PREPARING']._serialized_end=2929
-  _globals['_JOBEVENT_FINISHED']._serialized_start=2931
-  _globals['_JOBEVENT_FINISHED']._serialized_end=2969
-  _globals['_JOBS']._serialized_start=3426
-  _globals['_JOBS']._serialized_end=3780
+  _globals['_JOB']._serialized_end=1603
+  _globals['_JOBPLAN']._serialized_start=1606
+  _globals['_JOBPLAN']._serialized_end=1849
+  _globals['_LORAPLAN']._serialized_start=1851
+  _globals['_LORAPLAN']._serialized_end=1924
+  _globals['_GETJOBREQUEST']._serialized_start=1926
+  _globals['_GETJOBREQUEST']._serialized_end=1953
+  _globals['_LISTJOBSREQUEST']._serialized_start=1955
+  _globals['_LISTJOBSREQUEST']._serialized_end=2047
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2049
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2121
+  _globals['_CANCELJOBREQUEST']._serialized_start=2123
+  _globals['_CANCELJOBREQUEST']._serialized_end=2153
+  _globals['_WATCHJOBREQUEST']._serialized_start=2155
+  _globals['_WATCHJOBREQUEST']._serialized_end=2207
+  _globals['_JOBEVENT']._serialized_start=2210
+  _globals['_JOBEVENT']._serialized_end=2993
+  _globals['_JOBEVENT_QUEUED']._serialized_start=2659
+  _globals['_JOBEVENT_QUEUED']._serialized_end=2698
+  _globals['_JOBEVENT_LOADING']._serialized_start=2700
+  _globals['_JOBEVENT_LOADING']._serialized_end=2765
+  _globals['_JOBEVENT_STARTED']._serialized_start=2767
+  _globals['_JOBEVENT_STARTED']._serialized_end=2825
+  _globals['_JOBEVENT_STEP']._serialized_start=2827
+  _globals['_JOBEVENT_STEP']._serialized_end=2891
+  _globals['_JOBEVENT_PREPARING']._serialized_start=2893
+  _globals['_JOBEVENT_PREPARING']._serialized_end=2944
+  _globals['_JOBEVENT_FINISHED']._serialized_start=2946
+  _globals['_JOBEVENT_FINISHED']._serialized_end=2984
+  _globals['_JOBS']._serialized_start=3441
+  _globals['_JOBS']._serialized_end=3795
 # @@protoc_insertion_point(module_scope)

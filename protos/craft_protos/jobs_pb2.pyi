@@ -370,6 +370,7 @@ class Job(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PUBLIC_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     attempts: _builtins.int
@@ -382,6 +383,8 @@ class Job(_message.Message):
     public: _builtins.bool
     lora: _builtins.str
     """id of the LoRA that a train job became"""
+    owner: _builtins.str
+    """of a key, or "local": through the socket"""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec: ...
     @_builtins.property
@@ -418,10 +421,11 @@ class Job(_message.Message):
         request_id: _builtins.str = ...,
         public: _builtins.bool = ...,
         lora: _builtins.str = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "spec", b"spec", "start_time", b"start_time", "timings", b"timings", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "owner", b"owner", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

@@ -283,6 +283,8 @@ def _without_id(text: str) -> str:
 def test_nobody_has_touched_what_is_anothers(place: Place) -> None:
     job = place.call("craft.v1.Jobs/GetJob", jobs_pb2.GetJobRequest(id=place.job), "user").message
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED and [image.id for image in job.images] == [place.image]
+    seen = place.call("craft.v1.Jobs/GetJob", jobs_pb2.GetJobRequest(id=place.job), "admin").message
+    assert seen.owner == "user"  # an admin is told whose it is
     assert place.call("craft.v1.Images/GetImage", images_pb2.GetImageRequest(id=place.image), "user").reason == "OK"
 
 

@@ -100,6 +100,7 @@ def show(
         ["kind", job.WhichOneof("spec") or "generate"],
         ["state", shapes.state_of(job.state).lower()],
         ["created", shapes.moment(job.create_time) or ""],
+        *([["owner", job.owner]] if job.owner != "local" else []),
         ["attempts", str(job.attempts)],
         *[[name.replace("_", " "), str(value)] for name, value in asked.items() if value not in ("", None, [])],
         *([["LoRA", job.lora]] if job.lora else []),

@@ -109,6 +109,7 @@ def job(view: JobView) -> jobs_pb2.Job:
         position=view.position,
         request_id=one.request_id,
         public=one.public,
+        owner=one.owner,
     )
     if one.error is not None:
         message.error.CopyFrom(
