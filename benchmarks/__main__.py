@@ -23,10 +23,12 @@ NAMES = (
     "engine_throughput",
     "cancel",
     "memory",
+    "http",
     "model_load",
     "lora_switch",
     "lora_throughput",
     "lora_misses",
+    "training",
 )
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 600

@@ -31,9 +31,10 @@ class Daemon:
 
 
 @contextmanager
-def running(**settings: str | int) -> Iterator[Daemon]:
-    """`settings` are CRAFT_ variables without the prefix; the folders go when it ends."""
+def running(config: str = "", **settings: str | int) -> Iterator[Daemon]:
+    """`config`: its file; `settings`: CRAFT_ variables without the prefix; the folders go when it ends."""
     with tempfile.TemporaryDirectory(prefix="craft-b-") as folder:
+        Path(folder, "config.toml").write_text(config)
         reading, writing = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],

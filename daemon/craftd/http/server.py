@@ -17,6 +17,7 @@ from craftd.http.services import HttpServices
 
 _MOST_CONNECTIONS = 400  # below the usual limit of 1024 open files
 _BACKLOG = 1024
+_KEEP_ALIVE_S = 75  # of a connection on which nothing is asked
 
 
 class HttpServer:
@@ -55,7 +56,7 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_MOST_CONNECTIONS,
-            timeout_keep_alive=20,
+            timeout_keep_alive=_KEEP_ALIVE_S,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         self._server = _Server(config)
