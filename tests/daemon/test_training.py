@@ -9,7 +9,15 @@ from collections.abc import Callable
 
 import grpc.aio
 import pytest
-from craft_protos import jobs_pb2, loras_pb2, training_pb2
+from craft_protos import (
+    jobs_pb2,
+    jobs_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    loras_pb2,
+    training_pb2,
+    training_pb2_grpc,
+)
 
 from tests.daemon import trains
 from tests.daemon.harness import Daemon, Home, field, reason, running
@@ -267,6 +275,47 @@ async def test_the_plan_says_what_would_happen(daemon: Daemon) -> None:
     assert "6 pictures, trained at: 5 of 64x64" in notes
     assert "5 pictures have no caption" in notes
     assert not (await daemon.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs
+
+
+async def test_trainings_and_datasets_are_their_owners(make_home: Callable[..., Home]) -> None:
+    """A user trains on pictures of their own, and goes on with trainings of their own."""
+    async with running(make_home(CRAFT_DAEMON_LISTEN="127.0.0.1:0")) as daemon:
+        address = (await daemon.status()).listen
+        stub, keys = keys_pb2_grpc.KeysStub(daemon.channel), {}
+        for owner in ("ann", "bob"):
+            made = await stub.CreateKey(keys_pb2.CreateKeyRequest(owner=owner))
+            keys[owner] = (("x-api-key", made.secret),)
+        dataset = await trains.upload(daemon, address=address, metadata=keys["ann"])
+        async with grpc.aio.insecure_channel(address) as channel:
+            jobs = jobs_pb2_grpc.JobsStub(channel)
+            job = await jobs.CreateJob(trains.request(dataset.id, name="it"), metadata=keys["ann"])
+            for asked, why in (
+                (trains.request(dataset.id), "UNKNOWN_DATASET"),
+                (trains.request(resume="it"), "UNKNOWN_JOB"),
+                (trains.request(resume=job.id), "UNKNOWN_JOB"),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as error:
+                    await jobs.CreateJob(asked, metadata=keys["bob"])
+                assert reason(error.value) == why
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                asked_log = training_pb2.GetTrainingLogRequest(job_id=job.id)
+                await training_pb2_grpc.TrainingStub(channel).GetTrainingLog(asked_log, metadata=keys["bob"])
+            assert reason(error.value) == "UNKNOWN_JOB"
+        assert (await daemon.finish(job.id)).state == SUCCEEDED
+        again = await trains.upload(daemon, address=address, metadata=keys["bob"])
+        assert again.id == dataset.id  # the same pictures, sent by another: theirs too
+
+
+async def test_a_full_disk_fails_the_training_and_names_no_path(home: Home) -> None:
+    """The checkpoint cannot be kept; what is drawn goes on."""
+    async with running(home) as daemon:
+        dataset = await trains.upload(daemon)
+        home.paths.training_dir.write_text("in the way")
+        ended = await daemon.finish((await daemon.jobs.CreateJob(trains.request(dataset.id))).id)
+        assert (ended.state, ended.error.reason) == (jobs_pb2.JOB_STATE_FAILED, "STORAGE_FAILED")
+        assert str(home.root) not in ended.error.message
+        drawn = await daemon.create("an apple")
+        assert (await daemon.finish(drawn.id)).state == SUCCEEDED
 
 
 async def _refused(daemon: Daemon, asked: jobs_pb2.CreateJobRequest) -> str:

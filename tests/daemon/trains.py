@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import grpc
 from craft_protos import jobs_pb2, training_pb2, training_pb2_grpc
@@ -14,6 +14,9 @@ from tests.daemon.harness import Daemon, reason
 from tests.pictures import pictures
 
 _numbers = itertools.count()
+
+
+Metadata = Sequence[tuple[str, str]]
 
 
 class Refused(Exception):
@@ -31,21 +34,24 @@ async def upload(
     captions: Mapping[str, str] | None = None,
     *,
     skip_bad: bool = False,
+    address: str = "",
+    metadata: Metadata = (),
 ) -> training_pb2.Dataset:
     """Raises Refused."""
     files = pictures() if files is None else files
-    return await send(daemon, _parts(files, captions or {}, skip_bad))
+    parts = list(_parts(files, captions or {}, skip_bad))
+    return await asyncio.to_thread(_send, address or daemon.address, parts, metadata)
 
 
 async def send(daemon: Daemon, parts: Iterable[training_pb2.UploadDatasetRequest]) -> training_pb2.Dataset:
     """As `craft` does: its library hears why an upload is refused before it was sent. Raises Refused."""
-    return await asyncio.to_thread(_send, daemon.address, list(parts))
+    return await asyncio.to_thread(_send, daemon.address, list(parts), ())
 
 
-def _send(address: str, parts: list[training_pb2.UploadDatasetRequest]) -> training_pb2.Dataset:
+def _send(address: str, parts: list[training_pb2.UploadDatasetRequest], metadata: Metadata) -> training_pb2.Dataset:
     with grpc.insecure_channel(address) as channel:
         try:
-            for event in training_pb2_grpc.TrainingStub(channel).UploadDataset(iter(parts)):
+            for event in training_pb2_grpc.TrainingStub(channel).UploadDataset(iter(parts), metadata=metadata):
                 if event.HasField("dataset"):
                     return event.dataset
         except grpc.RpcError as error:

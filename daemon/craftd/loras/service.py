@@ -118,6 +118,8 @@ class LoraService:
             place, findings = await self._examine(path, "trained here", lambda _: None)
             new = _new(replace(place, is_owned=True), findings, name, Wish(trigger=trigger))
             lora = await self._until_done(self._register(new, may_rename=True))
+        except CraftError as exc:  # whoever trained it need not know where it lies
+            raise CraftError(exc.reason, exc.message.replace(f"{path.parent}/", ""), exc.hint) from exc
         finally:
             await asyncio.shield(asyncio.to_thread(self._files.discard, path))
         if preview:

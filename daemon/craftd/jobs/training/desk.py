@@ -25,7 +25,7 @@ from craftd.jobs.events import Hub
 from craftd.jobs.queue import FairQueue
 from craftd.jobs.training import table, wire
 from craftd.jobs.training.course import Checkpoint, Course, Record, Sample, Step
-from craftd.jobs.training.files import TrainingFiles
+from craftd.jobs.training.files import SHOWN, TrainingFiles
 from craftd.loras.service import LoraService
 from craftd.store.database import Database
 from craftd.store.disk import unwritable
@@ -84,7 +84,7 @@ class Desk:
             if checkpoint.step:
                 put(checkpoint.sha256, self._tools.files.path(checkpoint.sha256))
         except OSError as exc:
-            raise unwritable(self._tools.files.path(""), "the worker's link to a picture", exc) from exc
+            raise unwritable(SHOWN, "the worker's link to a picture", exc) from exc
 
     def see(self, entry: Entry, frame: FromWorker) -> Work | None:
         """What the worker says of a training; the work that this makes, if any. Raises DISK_FULL, STORAGE_FAILED."""
@@ -182,7 +182,7 @@ class Desk:
         try:
             self._tools.supervisor.take_file(sha256, destination)
         except OSError as exc:
-            raise unwritable(destination.parent, "a checkpoint", exc) from exc
+            raise unwritable(SHOWN, "a checkpoint", exc) from exc
 
 
 def _log_failure(future: asyncio.Future[None]) -> None:

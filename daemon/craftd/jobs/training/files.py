@@ -14,6 +14,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.store.disk import unwritable
 
+SHOWN = Path("training")  # a job's error is read by whoever asked for it: where the folder lies is not for them
 _INCOMING = ".incoming-"
 _OWN = re.compile(r"[0-9a-f]{64}")
 
@@ -98,7 +99,7 @@ class TrainingFiles:
             raise self._unwritable(exc) from exc
 
     def _unwritable(self, exc: OSError) -> CraftError:
-        return unwritable(self._folder, "a checkpoint", exc)
+        return unwritable(SHOWN, "a checkpoint", exc)
 
 
 def _sync_folder(folder: Path) -> None:
