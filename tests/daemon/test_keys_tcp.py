@@ -23,7 +23,7 @@ from craftd.keys import key as keys
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.service import KeyService
 from craftd.rpc import tcp
-from craftd.rpc.auth import Context, Gate
+from craftd.rpc.auth import MOST_STREAMS, Context, Gate
 
 from tests.daemon import certificates
 from tests.daemon.certificates import Certificates
@@ -184,6 +184,25 @@ async def test_a_key_that_is_suspended_hears_no_more(make_home: Callable[..., Ho
             assert (await daemon.finish(job.id)).state == JOB_STATE_SUCCEEDED  # what was accepted is not lost
             await admin.BanOwner(BanOwnerRequest(key="alice"))
             assert reason(await failure(alice.status())) == "KEY_BANNED"
+
+
+async def test_a_key_has_so_many_streams(make_home: Callable[..., Home]) -> None:
+    async with running(make_home(**LISTEN)) as daemon, remote(daemon, await new_key(daemon, "alice")) as alice:
+        job = await alice.create("[held] an apple")
+
+        async def watch() -> Any:
+            events = aiter(alice.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job.id), metadata=alice.metadata))
+            await anext(events)
+            return events
+
+        held = [await watch() for _ in range(MOST_STREAMS)]
+        refusal = await failure(watch())
+        assert reason(refusal) == "RATE_LIMITED" and "RetryInfo" in details(refusal)
+        await daemon.see(job.id, "snapshot")  # nobody else is kept out
+        daemon.home.release()
+        ends = [[event async for event in events][-1] for events in held]
+        assert {end.finished.job.state for end in ends} == {JOB_STATE_SUCCEEDED}
+        await watch()
 
 
 TIERS = """\

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -65,12 +68,15 @@ POLICY: dict[str, Access] = {
     "craft.v1.Daemon/Shutdown": Access.ADMIN,
     "craft.v1.Daemon/WatchLogs": Access.ADMIN,
 }
+MOST_STREAMS = 128  # that a key may have open: each costs memory for as long as it lasts
+_RETRY_AFTER_S = 2.0
 _ANYBODY = Caller("\0", Role.USER)  # no owner's name, so that nothing is theirs
 
 
 class Gate:
     def __init__(self, keys: KeyService) -> None:
         self._keys = keys
+        self._streams: Counter[str] = Counter()  # by key
 
     async def enter(self, method: str, context: Context) -> Caller:
         """Before a call of SERVICE/METHOD. Raises UNAUTHENTICATED, NOT_ALLOWED, KEY_*, RATE_LIMITED."""
@@ -86,6 +92,20 @@ class Gate:
         if access is Access.ADMIN:
             caller.require_admin(method)
         return caller
+
+    @contextmanager
+    def counted(self, caller: Caller) -> Iterator[None]:
+        """While a stream is open. Raises RATE_LIMITED where its key has too many."""
+        if caller.key_id and self._streams[caller.key_id] >= MOST_STREAMS:
+            message = f"this key has {MOST_STREAMS} streams open, which is the most"
+            raise CraftError("RATE_LIMITED", message, "close one of them", retry_after_s=_RETRY_AFTER_S)
+        self._streams[caller.key_id] += 1
+        try:
+            yield
+        finally:
+            self._streams[caller.key_id] -= 1
+            if not self._streams[caller.key_id]:
+                del self._streams[caller.key_id]
 
     def stay(self, caller: Caller) -> None:
         """Before each message of a call that lasts: its key may be suspended by now."""

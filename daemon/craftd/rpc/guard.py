@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -43,6 +43,9 @@ class _Door:
         """What the method gets beside its request. Raises what the gate does."""
         caller = await self.gate.enter(self.method, context)
         return context if self.takes_context else caller
+
+    def counted(self, who: Any) -> AbstractContextManager[None]:
+        return self.gate.counted(who) if isinstance(who, Caller) else nullcontext()
 
     def stay(self, who: Any) -> None:
         if isinstance(who, Caller):
@@ -111,10 +114,11 @@ def _guarded_stream(
     async def stream(request: Any, context: Context) -> AsyncIterator[Message]:
         try:
             who = await door.enter(context)
-            async with aclosing(serve(_decoded(request), who)) as messages:
-                async for message in messages:
-                    door.stay(who)
-                    yield message
+            with door.counted(who):
+                async with aclosing(serve(_decoded(request), who)) as messages:
+                    async for message in messages:
+                        door.stay(who)
+                        yield message
         except CraftError as exc:
             await _abort(context, exc)
         except grpc.aio.AbortError:
