@@ -188,6 +188,16 @@ def test_pictures_are_shown_small_and_whole_and_deleted(shim: Shim, keys: Keys) 
         assert shim.call("GET", gone, keys.user).status_code == 404
 
 
+def test_small_pictures_of_large_ones_leave_no_memory_behind(shim: Shim, keys: Keys) -> None:
+    images = [_finished(shim, keys.user, width=side, height=side, steps=1)["images"] for side in (64, 2048)]
+    paths = [f"/images/{image['id']}/thumbnail?side=64" for (image,) in images]  # type: ignore[misc]
+    shim.call("GET", paths[0], keys.user)
+    before = shim.status().rss_bytes
+    for _ in range(8):
+        assert shim.call("GET", paths[1], keys.user).status_code == 200
+    assert shim.status().rss_bytes - before < 8e6, "one of them takes 16 MB while it is made small"
+
+
 def test_cancelled_within_a_step_and_only_once(shim: Shim, keys: Keys) -> None:
     made = _make(shim, keys.user, "a [slow] apple", steps=500)
     events = shim.call("GET", f"/jobs/{made['id']}/events", keys.user, stream=True)

@@ -13,6 +13,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.http.app import make_app
 from craftd.http.guards import is_loopback
+from craftd.http.memory import give_large_blocks_back
 from craftd.http.services import HttpServices
 
 _MOST_CONNECTIONS = 400  # below the usual limit of 1024 open files
@@ -45,6 +46,7 @@ class HttpServer:
 
     async def start(self) -> None:
         assert self._listener is not None
+        give_large_blocks_back()
         config = uvicorn.Config(
             make_app(self._services, self._settings),
             http="h11",

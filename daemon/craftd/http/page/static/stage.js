@@ -190,7 +190,7 @@ export class Stage {
     const known = Object.entries(facts).filter(([, value]) => value !== "" && value !== undefined);
     $("facts").replaceChildren(...known.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
-    $("command").textContent = commandOf(spec);
+    $("command").replaceChildren(...wrapped(commandOf(spec)));
     $("save").href = url;
     $("save").download = `craft-${image.seed}.${EXTENSIONS[image.media_type] ?? "png"}`;
     show($("result"), true);
@@ -213,4 +213,10 @@ export class Stage {
     this.#announce(isDone ? "Copied." : "It could not be copied.");
     setTimeout(() => ($("copy").textContent = "Copy"), 2000);
   }
+}
+
+/** A line whose short words are not broken, as a browser would after a hyphen. */
+function wrapped(line) {
+  return line.split(/( +)/).map((word) =>
+    word.length < 24 && word.trim() ? make("span", { className: "word", textContent: word }) : word);
 }
