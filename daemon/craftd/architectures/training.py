@@ -36,7 +36,7 @@ _ROWS = {
     row.architecture: row
     for row in (
         Defaults(
-            *("pocket", 16, 16, 1e-3, 300, 4, 256, 5, False),
+            *("pocket", 16, 16, 4e-3, 250, 4, 256, 5, False),
             warmup_steps=10,
             checkpoint_every=50,
             sample_steps=12,

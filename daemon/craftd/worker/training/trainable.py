@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,12 @@ _ADAPTER = "default"
 
 # As diffusers' training scripts choose them.
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+# A UNet that takes its words through the timestep's embedding too, as pocket does, is hardly steered by attention.
+_WHOLE = (
+    *_ATTENTION,
+    *("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "add_embedding.proj"),
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj"),
+)
 _JOINT = tuple(f"attn.{name}" for name in (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 _FLUX = (*_JOINT, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 _TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -83,7 +89,7 @@ def check(pipe: Any, model: str) -> Kind:
             f"model {model} is too big to stay on the device, so it cannot be trained there",
             "train for a smaller model, or on a device with more memory",
         )
-    return kind
+    return replace(kind, targets=_WHOLE) if network.config.get("addition_embed_type") == "text" else kind
 
 
 class Trainable:
