@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -46,7 +47,7 @@ class Sides:
 
     def __init__(self, client: Client, url: str, key: str, steps: int) -> None:
         self._client = client
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        self._host = urlsplit(url).netloc
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._steps = steps
         self._seed = 0
@@ -70,8 +71,9 @@ class Sides:
 
     def _over_http(self) -> bytes:
         body = {"prompt": "a red apple", "seed": self._seed, "num_inference_steps": self._steps}
-        self._connection.request("POST", _PATH, json.dumps(body), self._headers)
-        answer = json.loads(self._connection.getresponse().read())
+        with closing(http.client.HTTPConnection(self._host)) as connection:
+            connection.request("POST", _PATH, json.dumps(body), self._headers)
+            answer = json.loads(connection.getresponse().read())
         return base64.b64decode(answer["data"][0]["b64_json"])
 
 

@@ -44,7 +44,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     page.make_router,
 )
 _MOST_BYTES = 1 << 20
-_UPLOAD_BYTES = 32 << 20  # pictures in base64
+_UPLOAD_BYTES = 16 << 20  # pictures in base64
 _LARGER = {automatic1111.PNG_INFO: _UPLOAD_BYTES, automatic1111.IMG2IMG: _UPLOAD_BYTES}
 _EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning"]
 

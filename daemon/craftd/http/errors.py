@@ -41,7 +41,7 @@ _TYPES = {
     429: "rate_limit_error",
 }
 # A path of two parts or more, so that "and/or" stays, down to its last part.
-_PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/'\"`,;:]+/)+([^\s/'\"`,;:]*)")
+_PATH = re.compile(r"(?<![\w.:/])~?/[^\s/'\"`,;:]+/(?:[^\n/'\"`,;:]+/)*([^\s/'\"`,;:]*)")
 _ADDRESS = re.compile(r"\s*(?:\bat )?\b0x[0-9a-fA-F]{5,}")
 
 
@@ -97,9 +97,9 @@ async def _on_http(request: Request, exc: Exception) -> Response:
     """Starlette's own: no such route, no such method, a body that is no JSON."""
     assert isinstance(exc, HTTPException)
     if exc.status_code == 404:
-        error = CraftError("UNKNOWN_ROUTE", "there is no such route", "the documentation lists all: GET docs")
+        error = CraftError("UNKNOWN_ROUTE", "there is no such route", "GET /docs lists them all")
     elif exc.status_code == 405:
-        error = CraftError("WRONG_METHOD", "the route does not take this method", "the documentation lists all")
+        error = CraftError("WRONG_METHOD", "the route does not take this method", "GET /docs lists them all")
     else:
         error = CraftError("UNDECODABLE", "the body could not be decoded", "send JSON in UTF-8")
     response = response_of(error, request.scope)

@@ -14,7 +14,7 @@ from craftd.jobs.job import SEED_LIMIT, GenerateRequest
 SCHEDULERS = ("Automatic", "Karras")
 _AUTOMATIC = ("automatic", "use same scheduler", "")
 _HASH = re.compile(r"\s*\[[0-9a-f]{6,64}\]$")
-_MOST_UPLOAD_CHARS = 32 << 20
+_MOST_UPLOAD_CHARS = 16 << 20
 # Known, and not done: they pass at these values.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "enable_hr": (None, False),
