@@ -78,8 +78,7 @@ def test_diffusers_and_craft_draw_the_same_with_it(  # noqa: PLR0917
     assert np.abs(expected - truth(kind)).max() > 4, "a LoRA that changes nothing proves nothing"
 
 
-@pytest.mark.parametrize("kind", ["sd3", "flux"])
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize(("kind", "dora"), [("sd3", False), ("flux", False), ("flux", True)])
 def test_kohyas_layout_of_the_transformers_draws_what_the_other_does(
     drawn: Drawn, truth: Truth, trained: Trained, kind: str, *, dora: bool
 ) -> None:

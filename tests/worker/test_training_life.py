@@ -14,6 +14,7 @@ from craft_protos.reasons import CraftError
 from craftd.architectures import buckets
 from craftd.worker.messages import Train
 from craftd.worker.training import pictures
+from craftd.worker.training.encoded import Encoded
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -189,3 +190,21 @@ def test_pictures_stand_upright_cover_their_bucket_and_lose_transparency(tmp_pat
     assert plain.shape == (1, 3, SIDE, SIDE)
     flipped = pictures.load(tmp_path / wide.sha256, "wide", (SIDE, SIDE), is_flipped=True)
     assert np.array_equal(flipped.numpy()[..., ::-1], plain.numpy())
+
+
+def test_what_is_encoded_lies_in_files_beyond_its_share_of_memory(tmp_path: Path) -> None:
+    tensors = [{"latents": torch.full((1, 4, 8, 8), float(i))} for i in range(3)]
+    encoded = Encoded(tmp_path, most_bytes=1500)  # one and a half
+    for i, one in enumerate(tensors):
+        encoded.put(i, one)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert all(i in encoded and torch.equal(encoded.get(i)["latents"], one["latents"]) for i, one in enumerate(tensors))
+    assert 3 not in encoded
+    blocked = Encoded(tmp_path / "gone", most_bytes=0)
+    with pytest.raises(CraftError, match="could not be written"):
+        blocked.put(0, tensors[0])
+
+
+def test_a_constant_rate_is_warmed_up_too(desk: Desk, pipelines: Pipelines) -> None:
+    desk.train(ask(desk.files, steps=4, warmup_steps=2, learning_rate=0.5), pipelines("sd"))
+    assert [frame.step.learning_rate for frame in desk.of("training")] == [0.0, 0.25, 0.5, 0.5]

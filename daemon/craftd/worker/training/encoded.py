@@ -6,9 +6,10 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from craftd.worker.kept import tensor_bytes
+from craftd.worker.training import stored
 
 _MOST_BYTES = 512 << 20
 
@@ -35,7 +36,10 @@ class Encoded:
             self._held[key] = here
         else:
             path = self._folder / f"{len(self._files)}.safetensors"
-            save_file(here, path)
+            try:
+                path.write_bytes(stored.safetensors(here, {}))
+            except OSError as exc:
+                raise stored.unwritable(exc, size_bytes) from exc
             self._files[key] = path
 
     def get(self, key: Hashable) -> Tensors:

@@ -41,10 +41,14 @@ def put(folder: Path, data: bytes) -> Stored:
     try:
         _write(folder, folder / sha256, data)
     except OSError as exc:
-        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason, hint = ("DISK_FULL", "make room") if is_full else ("STORAGE_FAILED", "see `craft daemon logs`")
-        raise CraftError(reason, f"a file of {len(data)} bytes could not be written: {exc.strerror}", hint) from exc
+        raise unwritable(exc, len(data)) from exc
     return Stored(sha256, len(data))
+
+
+def unwritable(exc: OSError, size_bytes: int) -> CraftError:
+    is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason, hint = ("DISK_FULL", "make room") if is_full else ("STORAGE_FAILED", "see `craft daemon logs`")
+    return CraftError(reason, f"a file of {size_bytes} bytes could not be written: {exc.strerror}", hint)
 
 
 def _write(folder: Path, path: Path, data: bytes) -> None:

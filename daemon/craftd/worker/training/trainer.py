@@ -201,8 +201,9 @@ class Trainer:
 
 
 def _rate(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Callable[[int], float]:
+    is_flat = recipe.learning_rate_schedule == "constant"
     schedule = get_scheduler(
-        recipe.learning_rate_schedule,
+        "constant_with_warmup" if is_flat else recipe.learning_rate_schedule,
         optimizer,
         num_warmup_steps=recipe.warmup_steps,
         num_training_steps=recipe.steps,
