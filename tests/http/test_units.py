@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,3 +92,10 @@ def test_infotexts() -> None:
     text = infotexts.of_provenance(json.dumps(made))
     assert text.startswith("x <lora:it:0.5>\nSteps: 5,") and infotexts.parse(text)["Model"] == "m"
     assert infotexts.of_provenance("[]") == infotexts.of_provenance("?") == infotexts.of_provenance("{}") == ""
+
+
+def test_nobody_else_pays_for_it() -> None:
+    """A daemon without HTTP imports none of its libraries."""
+    dear = ("fastapi", "starlette", "uvicorn", "pydantic", "limits", "prometheus_client")
+    code = f"import sys, craftd.serve; print([name for name in {dear} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
