@@ -62,6 +62,7 @@ def drawn(worker: WorkerProcess, models: dict[str, ModelManifest]) -> Drawn:
         ("sd", {"train_text_encoder": True}),
         ("sd", {"train_text_encoder": True, "format": "kohya"}),
         ("sd-text-time", {}),
+        ("sd-text-time", {"format": "kohya"}),
         ("sdxl", {"train_text_encoder": True}),
         ("sdxl", {"train_text_encoder": True, "format": "kohya"}),
         ("sd3", {"train_text_encoder": True}),

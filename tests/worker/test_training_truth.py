@@ -30,6 +30,8 @@ pytestmark = pytest.mark.usefixtures("quick_samples")
 
 STEPS = 10
 UNET = ["to_k", "to_q", "to_v", "to_out.0"]
+WHOLE = [*UNET, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "add_embedding.proj"]
+WHOLE += ["conv1", "conv2", "conv_shortcut", "time_emb_proj"]
 SD3 = [f"attn.{n}" for n in (*UNET, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")]
 FLUX = [*SD3, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"]
 Predict = Callable[[Any, torch.Tensor, torch.Tensor, list[str]], torch.Tensor]
@@ -189,7 +191,7 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         ("sd", (UNET, _sd), {}),
         ("sd", (UNET, _sd), {"min_snr_gamma": 5.0, "alpha": 2.0}),
         ("sd", (UNET, _sd), {"dora": True, "steps": STEPS}),
-        ("sd-text-time", (UNET, _sd), {}),
+        ("sd-text-time", (WHOLE, _sd), {}),
         ("sd2", (UNET, _sd), {"min_snr_gamma": 5.0}),
         ("sdxl", (UNET, _sdxl), {}),
         ("sd3", (SD3, _sd3), {}),
