@@ -37,6 +37,7 @@ from benchmarks.figures import Figure
 
 QUEUE, OWNERS, CONNECTIONS = 64, 4, 10
 MEMORY_MB, GROWTH_MB = 100.0, 3.0
+WARM_S = 3.0
 _PATH = "/v1/images/generations"
 _CONFIG = "[tiers.default]\nrequests_per_minute = 1000000\nimages_in_flight = 1000\nqueue_share = 1.0\n"
 _DURATION = re.compile(rb"server-timing: app;dur=([\d.]+)")
@@ -131,6 +132,7 @@ def main() -> int:
         url = client.status().http
         keys = [client.create_key(keys_pb2.CreateKeyRequest(owner=f"owner{n}")).secret for n in range(OWNERS + 1)]
         ratios = _ratios(Sides(client, url, keys[-1], asked.steps), asked.rounds)
+        print("HTTP / gRPC, each round:", *(f"{ratio:.3f}" for ratio in ratios), flush=True)
         found = _refusals(client, url, keys, asked, craftd.pid)
         client.close()
     against = "gRPC: CreateJob, WatchJob, GetImage"
@@ -149,15 +151,15 @@ def _refusals(client: Client, url: str, keys: list[str], asked: argparse.Namespa
     at = urlsplit(url)
     assert at.hostname and at.port
     step_s = _step_seconds(client)
-    steps = min(1000, math.ceil((asked.seconds + 2) / step_s))
+    steps = min(1000, math.ceil((asked.seconds + WARM_S) / step_s))
     with ThreadPoolExecutor(1) as pool:
         picture = pool.submit(_draw, at.hostname, at.port, keys[-1], steps)
         while client.status().running == 0:
             continue
         while client.status().queued < QUEUE:
-            client.create_job(daemon.request("a red apple", steps=1))
+            client.create_job(daemon.request("a red apple", steps=1000))  # none makes room meanwhile
         warm = Flood(at.hostname, at.port, keys[:-1], asked.rate)
-        asyncio.run(warm.pour(2))
+        asyncio.run(warm.pour(WARM_S))
         before = _mb(pid)
         flood = Flood(at.hostname, at.port, keys[:-1], asked.rate)
         asyncio.run(flood.pour(asked.seconds))
@@ -191,7 +193,7 @@ def _draw(host: str, port: int, key: str, steps: int) -> bool:
 def _step_seconds(client: Client) -> float:
     """Of one picture alone."""
     times = []
-    job = client.create_job(daemon.request("a red apple", steps=20))
+    job = client.create_job(daemon.request("a red apple", steps=10))
     for event in client.watch_job(job.id):
         if event.WhichOneof("event") == "step":
             times.append(time.perf_counter())

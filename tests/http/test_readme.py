@@ -23,7 +23,7 @@ _TIMEOUT_S = 150
 
 @pytest.fixture
 def home() -> Iterator[Home]:
-    made = Home(CRAFT_WORKER_MODULE="craftd.worker", CRAFT_GENERATE_MODEL="pocket")
+    made = Home(CRAFT_WORKER_MODULE="craftd.worker", CRAFT_GENERATE_MODEL="pocket", CRAFT_WORKER_THREADS="1")
     yield made
     subprocess.run([*CRAFT, "daemon", "stop", "--now"], env=made.env, capture_output=True, timeout=60, check=False)
     made.remove()
