@@ -90,7 +90,7 @@ async def test_a_full_data_disk_refuses_jobs_until_there_is_room(make_home: Call
             await daemon.see(held.id, "loading")
             filler = fill(home.paths.data_dir)
             home.release()
-            await daemon.logged("image not stored")
+            await daemon.logged("not stored")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 for _ in range(64):  # the log has some room of its own
                     await daemon.create("x" * 8000)
