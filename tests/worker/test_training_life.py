@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,7 @@ import torch
 from craft_protos.reasons import CraftError
 from craftd.architectures import buckets
 from craftd.worker.messages import Train
-from craftd.worker.training import pictures
+from craftd.worker.training import pictures, stored
 from craftd.worker.training.encoded import Encoded
 from PIL import Image
 from safetensors.torch import load_file
@@ -203,6 +206,16 @@ def test_what_is_encoded_lies_in_files_beyond_its_share_of_memory(tmp_path: Path
     blocked = Encoded(tmp_path / "gone", most_bytes=0)
     with pytest.raises(CraftError, match="could not be written"):
         blocked.put(0, tensors[0])
+
+
+def test_what_killed_workers_left_half_written_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [tmp_path / f".made-{pid}-x" for pid in (dead.pid, os.getpid())]
+    for path in (*left, tmp_path / "kept"):
+        path.touch()
+    stored.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {left[1].name, "kept"}
 
 
 def test_a_constant_rate_is_warmed_up_too(desk: Desk, pipelines: Pipelines) -> None:

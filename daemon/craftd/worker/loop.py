@@ -27,6 +27,7 @@ from craftd.worker.movement import Movement
 from craftd.worker.options import WorkerOptions
 from craftd.worker.reporter import Reporter, Stats
 from craftd.worker.shelf import Shelf, Sources
+from craftd.worker.training import stored
 from craftd.worker.training.session import Workshop
 from craftd.worker.training.trainings import Trainings
 
@@ -105,6 +106,7 @@ def _build(
     options: WorkerOptions, device: Device, channel: Channel, inbox: Inbox, movement: Movement
 ) -> tuple[Engine, Reporter]:
     workplace = workplaces.make()
+    stored.sweep(options.files)
     channel.at_end(lambda: workplaces.remove(workplace))
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
     reporter = Reporter(channel, device.warnings)

@@ -15,7 +15,7 @@ _OURS = re.compile(r"craft-worker-(\d+)-")
 def make() -> Path:
     """A new folder of this process, after those of the dead are gone."""
     for folder in Path(tempfile.gettempdir()).glob("craft-worker-*"):
-        if (named := _OURS.match(folder.name)) and _is_orphan(folder, int(named.group(1))):
+        if (named := _OURS.match(folder.name)) and is_orphan(folder, int(named.group(1))):
             remove(folder)
     return Path(tempfile.mkdtemp(prefix=_NAME.format(pid=os.getpid())))
 
@@ -24,9 +24,10 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_orphan(folder: Path, pid: int) -> bool:
+def is_orphan(left: Path, pid: int) -> bool:
+    """Whether what process `pid` of this user left behind is nobody's any more."""
     try:
-        if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+        if left.lstat().st_uid != os.getuid() or left.is_symlink():
             return False
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,10 @@ from pathlib import Path
 import torch
 from craft_protos.reasons import CraftError
 from safetensors.torch import save
+
+from craftd.worker import workplaces
+
+_HALF = re.compile(r"\.made-(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ def put(folder: Path, data: bytes) -> Stored:
     return Stored(sha256, len(data))
 
 
+def sweep(folder: Path) -> None:
+    """Remove what workers that were killed left half written."""
+    for path in folder.glob(".made-*"):
+        if (named := _HALF.match(path.name)) and workplaces.is_orphan(path, int(named.group(1))):
+            path.unlink(missing_ok=True)
+
+
 def unwritable(exc: OSError, size_bytes: int) -> CraftError:
     is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
     reason, hint = ("DISK_FULL", "make room") if is_full else ("STORAGE_FAILED", "see `craft daemon logs`")
@@ -52,7 +64,7 @@ def unwritable(exc: OSError, size_bytes: int) -> CraftError:
 
 
 def _write(folder: Path, path: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".made-", dir=folder)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".made-{os.getpid()}-", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

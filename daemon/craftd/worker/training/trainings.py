@@ -207,7 +207,7 @@ class Trainings:
 def _too_little(session: Session) -> CraftError:
     recipe = session.train.recipe
     advice = [
-        *(["a smaller --batch with more --gradient-accumulation"] if recipe.batch_size > 1 else []),
+        *(["a smaller --batch with more --accumulate"] if recipe.batch_size > 1 else []),
         *(["--gradient-checkpointing"] if not recipe.gradient_checkpointing else []),
         f"a smaller --resolution than {recipe.resolution}",
     ]
