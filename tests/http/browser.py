@@ -9,6 +9,7 @@ from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 from craft_protos import jobs_pb2, keys_pb2
+from craftd.http import page as page_folder
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.http.shim import Shim, tool
@@ -130,7 +131,5 @@ def is_scrollable_sideways(page: Page) -> bool:
     return width > 0
 
 
-def static_files() -> Path:
-    from craftd.http import page as folder
-
-    return Path(folder.__file__).parent / "static"
+def static_files() -> list[Path]:
+    return sorted((Path(page_folder.__file__).parent / "static").iterdir())

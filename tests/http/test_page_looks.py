@@ -66,7 +66,7 @@ def test_axe_finds_nothing_wrong_with_any_of_its_states(studio: Studio, scheme: 
         assert violations(page) == []
 
 
-@pytest.mark.parametrizeXX
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (390, "light")])
 def test_no_screen_is_scrolled_sideways(studio: Studio, width: int, scheme: str) -> None:
     with studio.page(width=width, height=800, scheme=scheme, is_in=False) as page:
         assert not is_scrollable_sideways(page)

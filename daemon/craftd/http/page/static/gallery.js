@@ -31,21 +31,20 @@ export class Gallery {
     show($("gallery-empty"), true);
   }
 
-  /** One that has just been made. */
+  /** In its place, newest first; one that is there already stays. */
   add(image) {
-    if (document.querySelector(`#thumbs [data-id="${image.id}"]`)) return;
-    $("thumbs").prepend(this.#thumb(image));
+    const thumbs = [...$("thumbs").children];
+    if (thumbs.some((one) => one.dataset.id === image.id)) return;
+    const older = thumbs.find((one) => one.dataset.time < image.create_time);
+    $("thumbs").insertBefore(this.#thumb(image), older ?? null);
     show($("gallery-empty"), false);
   }
 
   async #addPage() {
     const page = await get(`images?page_size=${PAGE}&page_token=${this.#token}`);
-    for (const image of page.images) {
-      if (!document.querySelector(`#thumbs [data-id="${image.id}"]`)) $("thumbs").append(this.#thumb(image));
-    }
+    for (const image of page.images) this.add(image);
     this.#token = page.next_page_token;
     show($("older"), Boolean(this.#token));
-    show($("gallery-empty"), !$("thumbs").children.length);
   }
 
   #thumb(image) {
@@ -58,6 +57,7 @@ export class Gallery {
     button.addEventListener("click", async () => this.#onPick(await get(`images/${image.id}/details`)));
     const item = make("li", {}, button);
     item.dataset.id = image.id;
+    item.dataset.time = image.create_time;
     this.#seen.observe(item);
     return item;
   }

@@ -114,7 +114,9 @@ async function follow(jobId) {
 
 function on({ name, data }) {
   switch (name) {
-    case "snapshot": return isBrowsing || stage.begin(data);
+    case "snapshot":
+      for (const image of data.images) gallery.add(image);
+      return isBrowsing || stage.begin(data);
     case "queued": return stage.queued(data.position, data.why);
     case "loading": return stage.loading(data.model, data.bytes_done, data.bytes_total);
     case "started": return stage.say(data.notice || "Drawing…");
