@@ -156,7 +156,7 @@ def _refusals(client: Client, url: str, keys: list[str], asked: argparse.Namespa
         picture = pool.submit(_draw, at.hostname, at.port, keys[-1], steps)
         while client.status().running == 0:
             continue
-        while client.status().queued < QUEUE:
+        while (status := client.status()).queued < QUEUE or status.running < 2:  # one more than it has rows for
             client.create_job(daemon.request("a red apple", steps=1000))  # none makes room meanwhile
         warm = Flood(at.hostname, at.port, keys[:-1], asked.rate)
         asyncio.run(warm.pour(WARM_S))

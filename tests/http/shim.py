@@ -85,6 +85,11 @@ class Shim:
         while (status := self.status()).running != count or status.queued:
             continue
 
+    def fill(self, key: str, limit: int) -> None:
+        """The queue, behind jobs that stay: a worker of one row takes one job, and one more to go on with."""
+        while (status := self.status()).queued < limit or status.running < 2:
+            self.post("/jobs", key, prompt="[held] x", steps=2)
+
     def finish(self, job_id: str) -> jobs_pb2.Job:
         """The job, once it has ended."""
         for event in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id)):

@@ -65,10 +65,7 @@ def test_rates_are_told_and_kept(small: Shim) -> None:
 
 
 def test_a_full_queue_refuses_at_once(small: Shim, alice: str) -> None:
-    while small.post("/jobs", alice, prompt="[held] x", steps=2).status_code == 201:
-        continue
-    while small.status().queued != 2:  # the worker has taken what it has room for
-        small.post("/jobs", alice, prompt="[held] x", steps=2)
+    small.fill(alice, 2)
     for path, body in _DRAWING.items():
         answer = small.post(path, alice, prompt="y", **body)
         assert told(answer)[:2] == (429, "QUEUE_FULL") and int(answer.headers["retry-after"]) >= 1

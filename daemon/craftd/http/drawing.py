@@ -42,6 +42,7 @@ class Wish:
     """What the headers of a drawing call ask for."""
 
     request_id: str
+    is_new: bool  # nobody can have used the id before
     survives: bool  # its caller's going away
 
 
@@ -49,7 +50,7 @@ def wish_of(idempotency_key: str | None, on_disconnect: str | None) -> Wish:
     """Raises INVALID_FIELD."""
     if on_disconnect not in (None, KEEP, CANCEL):
         raise invalid("Craft-On-Disconnect", f"must be {CANCEL} or {KEEP}")
-    return Wish(_request_id(idempotency_key), on_disconnect == KEEP)
+    return Wish(_request_id(idempotency_key), idempotency_key is None, on_disconnect == KEEP)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Drawing:
 
     async def follow(self, order: Order) -> AsyncGenerator[Event, None]:
         """The job's events until it has succeeded. Raises what ended it otherwise; closing it is hanging up."""
+        if order.wish.is_new:
+            self._jobs.check_room(order.caller)  # refused at once: not even the database is asked
         asked = JobRequest(order.wish.request_id, order.generate, lease=not order.wish.survives, public=order.public)
         job_id = (await self._jobs.create(order.caller, asked)).job.id
         self._waiting[job_id] += 1

@@ -49,6 +49,10 @@ class JobService:
         self._trainings = trainings
         self._shares = Shares(dispatcher, settings)
 
+    def check_room(self, caller: Caller) -> None:
+        """Whether a new job may come. Raises DRAINING, QUEUE_FULL, RATE_LIMITED."""
+        self._shares.check(caller)
+
     async def create(self, caller: Caller, request: Request) -> JobView:
         """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, UNKNOWN_LORA, LORA_MISMATCH, QUEUE_FULL, ..."""
         validate.check(request, self._settings.limits)
