@@ -17,14 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
+import psutil
 from PIL import Image
 
 from docs.tutorial.character import UNSEEN, caption, write
 from docs.tutorial.measure import distance
 
 HERE = Path(__file__).parent
-STEPS, SEED = 200, 7
-SEEDS = (1, 2, 3, 4)  # of the pictures that are measured, for each background
+OPTIONS = (
+    "--trigger",
+    "pip",
+    "--batch",
+    "2",
+    "--seed",
+    "7",
+    "--class-prompt",
+    "a robot",
+    "--class-pictures",
+    "8",
+    "--prior-weight",
+    "0.5",
+)
+SEEDS = (1, 2)  # of the pictures that are measured, for each background
 LIMIT_S = 180.0
 _TILE = 128
 
@@ -46,11 +60,28 @@ CASES = (
 )
 
 
+@dataclass(frozen=True)
+class Took:
+    """The training, from the command to the LoRA."""
+
+    wall_s: float
+    cpu_s: float  # of the worker
+    load: float  # of the machine meanwhile: what wanted to run at once
+
+    def __str__(self) -> str:
+        verdict = "met" if self.wall_s <= LIMIT_S else "missed"
+        cores = os.cpu_count()
+        return (
+            f"From the command to the LoRA: {self.wall_s:.0f} s, {self.cpu_s:.0f} s of CPU time, on {cores} cores at a"
+            f" load of {self.load:.1f} (goal: {LIMIT_S:.0f} s, {verdict}).\n"
+        )
+
+
 class Craft:
     """The command, in folders of its own."""
 
     def __init__(self, root: Path) -> None:
-        self._env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
+        self._env = {name: value for name, value in os.environ.items() if name != "CRAFT_HOST"}
         folders = {"CRAFT_DATA_DIR": "data", "CRAFT_STATE_DIR": "state", "CRAFT_RUNTIME_DIR": "run"}
         self._env |= {name: str(root / folder) for name, folder in folders.items()}
         self._env["CRAFT_CONFIG"] = str(root / "config.toml")
@@ -73,15 +104,15 @@ def main() -> int:
 def _run(craft: Craft, root: Path) -> int:
     taught = write(root / "pip")
     begun = time.monotonic()
-    craft.run("lora", "train", "pip", root / "pip", "--trigger", "pip", "--steps", STEPS, "--seed", SEED)
-    took_s = time.monotonic() - begun
+    craft.run("lora", "train", "pip", root / "pip", *OPTIONS)
+    took = Took(time.monotonic() - begun, _cpu_s(craft), os.getloadavg()[1])
     drawn = {case.name: _draw(craft, root, case) for case in CASES}
-    _save(_row(taught[:6]), "pictures.png")
+    _save(_row(taught), "pictures.png")
     for case in CASES:
-        _save(_row([paths[0] for paths in drawn[case.name].values()]), f"{case.name}.png")
+        _save(_row([path for paths in drawn[case.name].values() for path in paths]), f"{case.name}.png")
     (job,) = [one["id"] for one in json.loads(craft.run("jobs", "list", "-n", 0, "--json")) if one["kind"] == "train"]
     craft.run("jobs", "show", job, "--plot", "-o", HERE / "loss.png", "--force")
-    report, is_good = _report(drawn, took_s)
+    report, is_good = _report(drawn, took)
     (HERE / "measured.md").write_text(report, encoding="utf-8")
     print(report)
     return 0 if is_good else 1
@@ -99,17 +130,23 @@ def _draw(craft: Craft, root: Path, case: Case) -> dict[str, list[Path]]:
     return drawn
 
 
-def _report(drawn: dict[str, dict[str, list[Path]]], took_s: float) -> tuple[str, bool]:
+def _report(drawn: dict[str, dict[str, list[Path]]], took: Took) -> tuple[str, bool]:
     means, lines = {}, []
     for case in CASES:
         found = [distance(path, background) for background, paths in drawn[case.name].items() for path in paths]
         means[case.name] = fmean(found)
         lines.append(f"| {case.title} | {fmean(found):.3f} | {pstdev(found):.3f} |")
-    is_good = means["after"] < means["before"] and means["after"] < means["other"] and took_s <= LIMIT_S
-    head = f"Training, {STEPS} steps: {took_s:.0f} s from the command to the LoRA (limit {LIMIT_S:.0f} s).\n"
+    is_good = means["after"] < min(means["before"], means["other"])
     told = f"Distance from Pip, {len(UNSEEN)} backgrounds it was not taught on, {len(SEEDS)} seeds each:\n"
     table = ["| asked for with | mean | spread |", "|---|---|---|", *lines]
-    return "\n".join([head, told, *table, ""]), is_good
+    return "\n".join([str(took), told, *table, ""]), is_good
+
+
+def _cpu_s(craft: Craft) -> float:
+    """Of the worker, which has done nothing but train."""
+    (worker,) = json.loads(craft.run("daemon", "status", "--json"))["workers"]
+    times = psutil.Process(worker["pid"]).cpu_times()
+    return float(times.user + times.system)
 
 
 def _row(paths: Sequence[Path]) -> Image.Image:

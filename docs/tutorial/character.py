@@ -22,17 +22,17 @@ COLOURS = {
     "blue": (45, 95, 215),
     "purple": (130, 65, 180),
     "pink": (250, 160, 195),
+    "black": (20, 20, 20),
 }
-TAUGHT = ("white", "gray", "yellow", "green", "blue", "pink")  # what the training pictures show
-UNSEEN = ("red", "orange", "cyan", "purple")  # what they don't
-PLACES = ((0, 0), (-32, 0), (32, 0), (0, -32), (0, 32), (32, 32))  # pixels off the centre
+TAUGHT = ("white", "gray", "yellow", "green", "blue", "pink", "orange", "cyan")  # what the training pictures show
+UNSEEN = ("red", "purple", "black")  # what they don't
 
 
-def draw(background: str, dx: int = 0, dy: int = 0) -> Image.Image:
-    """Pip in the middle of a plain background, moved by so many pixels."""
+def draw(background: str) -> Image.Image:
+    """Pip in the middle of a plain background."""
     picture = Image.new("RGB", (SIDE * _FINE, SIDE * _FINE), COLOURS[background])
     pen = ImageDraw.Draw(picture)
-    x, y = SIDE // 2 + dx, SIDE // 2 + dy
+    x = y = SIDE // 2
 
     def box(left: float, top: float, right: float, bottom: float) -> list[float]:
         return [(x + left) * _FINE, (y + top) * _FINE, (x + right) * _FINE, (y + bottom) * _FINE]
@@ -56,13 +56,12 @@ def caption(background: str) -> str:
 
 
 def write(folder: Path) -> list[Path]:
-    """The twelve pictures and their captions."""
+    """The pictures and their captions."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number in range(2 * len(TAUGHT)):
-        background = TAUGHT[number % len(TAUGHT)]
-        path = folder / f"pip-{number:02}.png"
-        draw(background, *PLACES[(number * 5 + number // 6) % len(PLACES)]).save(path, optimize=True)
+    for number, background in enumerate(TAUGHT):
+        path = folder / f"pip-{number}.png"
+        draw(background).save(path, optimize=True)
         path.with_suffix(".txt").write_text(caption(background), encoding="utf-8")
         paths.append(path)
     return paths
