@@ -24,13 +24,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import psutil
 from craft_cli.client import Client
 from craft_protos import keys_pb2
+from craft_protos.reasons import CraftError
 
 from benchmarks import daemon, figures
 from benchmarks.figures import Figure
@@ -157,7 +158,8 @@ def _refusals(client: Client, url: str, keys: list[str], asked: argparse.Namespa
         while client.status().running == 0:
             continue
         while (status := client.status()).queued < QUEUE or status.running < 2:  # one more than it has rows for
-            client.create_job(daemon.request("a red apple", steps=1000))  # none makes room meanwhile
+            with suppress(CraftError):  # the queue is full already
+                client.create_job(daemon.request("a red apple", steps=1000))  # none makes room meanwhile
         warm = Flood(at.hostname, at.port, keys[:-1], asked.rate)
         asyncio.run(warm.pour(WARM_S))
         before = _mb(pid)
