@@ -158,7 +158,7 @@ def _row(paths: Sequence[Path]) -> Image.Image:
 
 
 def _save(picture: Image.Image, name: str) -> None:
-    picture.quantize(128).save(HERE / name, "PNG", optimize=True)
+    picture.quantize(256).save(HERE / name, "PNG", optimize=True)
 
 
 if __name__ == "__main__":
