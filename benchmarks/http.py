@@ -3,7 +3,8 @@
     python -m benchmarks.http [--rounds N] [--steps N] [--seconds N] [--rate N] [--threads N]
 
 A real craftd with the built-in model and HTTP. The same picture is asked for over gRPC and over
-HTTP, by turns. Then, while a picture is drawn and the queue is full, four keys together send so many
+HTTP, by turns; and once more from a worker that draws in no time, where nothing hides what a face
+costs. Then, while a picture is drawn and the queue is full, four keys together send so many
 requests a second on ten connections, whether answers come or not. Each answer says how long it took
 in the server (Server-Timing); what the client sees has the load of the whole machine in it.
 """
@@ -128,6 +129,11 @@ def main() -> int:
     asked = _parse()
     settings = {"HTTP_ENABLED": "true", "HTTP_LISTEN": "127.0.0.1:0", "DAEMON_QUEUE_LIMIT": QUEUE}
     threads = {"WORKER_THREADS": asked.threads} if asked.threads else {}
+    with daemon.running(_CONFIG, **settings, WORKER_MODULE="craftd.fakeworker") as craftd:
+        client = craftd.client()
+        key = client.create_key(keys_pb2.CreateKeyRequest(owner="owner")).secret
+        bare = _ratios(Sides(client, client.status().http, key, asked.steps), asked.rounds * 4)
+        client.close()
     with daemon.running(_CONFIG, **settings, **threads, WORKER_MAX_ROWS=1) as craftd:
         client = craftd.client()
         url = client.status().http
@@ -138,7 +144,8 @@ def main() -> int:
         client.close()
     against = "gRPC: CreateJob, WatchJob, GetImage"
     picture = figures.of_rounds("one picture over HTTP", against, ratios, at_most=1.03)
-    return figures.tell([picture, *found])
+    alone = figures.of_rounds("the same, drawn in no time (craftd.fakeworker)", against, bare, at_most=1.03)
+    return figures.tell([picture, alone, *found])
 
 
 def _ratios(sides: Sides, rounds: int) -> list[float]:
