@@ -59,11 +59,8 @@ def drawn(worker: WorkerProcess, models: dict[str, ModelManifest]) -> Drawn:
         ("sd", {"alpha": 2.0}),
         ("sd", {"format": "kohya", "alpha": 2.0}),
         ("sd", {"dora": True}),
-        ("sd", {"train_text_encoder": True}),
         ("sd", {"train_text_encoder": True, "format": "kohya"}),
-        ("sd-text-time", {}),
         ("sd-text-time", {"format": "kohya"}),
-        ("sdxl", {"train_text_encoder": True}),
         ("sdxl", {"train_text_encoder": True, "format": "kohya"}),
         ("sd3", {"train_text_encoder": True}),
         ("flux", {}),
@@ -79,7 +76,7 @@ def test_diffusers_and_craft_draw_the_same_with_it(  # noqa: PLR0917
     assert np.abs(expected - truth(kind)).max() > 4, "a LoRA that changes nothing proves nothing"
 
 
-@pytest.mark.parametrize(("kind", "dora"), [("sd3", False), ("flux", False), ("flux", True)])
+@pytest.mark.parametrize(("kind", "dora"), [("sd3", False), ("flux", True)])
 def test_kohyas_layout_of_the_transformers_draws_what_the_other_does(
     drawn: Drawn, truth: Truth, trained: Trained, kind: str, *, dora: bool
 ) -> None:
