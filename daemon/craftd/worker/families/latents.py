@@ -45,7 +45,7 @@ class Latents:
         return noise
 
     def decode(self, latents: torch.Tensor) -> list[Pixels]:
-        portions = latents.split(self._at_once or len(latents))
+        portions = torch.split(latents, self._at_once or len(latents))
         return [pixels for portion in portions for pixels in self._decode(portion)]
 
     def _decode(self, latents: torch.Tensor) -> list[Pixels]:
