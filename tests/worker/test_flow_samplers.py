@@ -8,4 +8,4 @@ from craftd.worker.samplers import FLOW_RECIPES, RECIPES
 
 def test_both_sides_know_the_same_samplers() -> None:
     assert set(samplers.SAMPLERS) == set(RECIPES)
-    assert samplers.FLOW == tuple(FLOW_RECIPES)
+    assert tuple(FLOW_RECIPES) == samplers.FLOW
