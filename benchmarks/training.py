@@ -20,6 +20,7 @@ import json
 import os
 import random
 import resource
+import select
 import statistics
 import subprocess
 import sys
@@ -241,6 +242,8 @@ def _waits(threads: int) -> list[float]:
             for i in range(ASKED):
                 _at(worker, "training")
                 time.sleep(chance.random() * step_s)
+                while select.select([worker.sock], [], [], 0)[0]:
+                    worker.receive()  # of steps that are over
                 worker.send(client.submit(model, f"job{i}", width=SIDE, height=SIDE, steps=1))
                 beyond.append(_beyond(worker))
                 worker.until(lambda frame: frame.WhichOneof("frame") == "done")
