@@ -26,8 +26,9 @@ from craftd.images.files import ImageFiles
 from craftd.images.retention import Retention
 from craftd.images.service import ImageService
 from craftd.jobs import table
-from craftd.jobs.dispatcher import Dispatcher, Parts
+from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Hub
+from craftd.jobs.parts import Parts
 from craftd.jobs.service import JobService
 from craftd.jobs.training.desk import Desk, Tools
 from craftd.jobs.training.files import TrainingFiles

@@ -19,10 +19,11 @@ from craft_protos.worker_pb2 import FromWorker
 from craftd.images.files import ImageFiles
 from craftd.images.service import ImageService
 from craftd.jobs import wire
-from craftd.jobs.dispatcher import Dispatcher, Parts
+from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Hub
 from craftd.jobs.job import GenerateRequest, JobRequest, State
 from craftd.jobs.ledger import Ledger
+from craftd.jobs.parts import Parts
 from craftd.jobs.service import JobService
 from craftd.jobs.training.desk import Desk, Tools
 from craftd.keys.caller import LOCAL

@@ -14,7 +14,7 @@ from craftd.images.service import page_of
 from craftd.jobs import table, validate
 from craftd.jobs.bases import base_of
 from craftd.jobs.chosen import choose, obstacles
-from craftd.jobs.dispatcher import Dispatcher, Parts
+from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Event, Finished, ImageMade, Snapshot, Trained
 from craftd.jobs.job import (
     GenerateSpec,
@@ -27,6 +27,7 @@ from craftd.jobs.job import (
     State,
     TrainRequest,
 )
+from craftd.jobs.parts import Parts
 from craftd.jobs.shares import Shares, draining
 from craftd.jobs.tally import Tally
 from craftd.jobs.tally import read as read_tally
