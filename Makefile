@@ -16,7 +16,7 @@ demo: env
 	$(VENV)/bin/craft generate "a red apple"
 
 test: check
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: env
 	$(VENV)/bin/ruff check .
