@@ -167,7 +167,9 @@ async def test_a_change_counts_when_its_caller_has_gone(service: KeyService) -> 
     assert refused(lambda: service.authenticate(text, PEER)).reason == "KEY_SUSPENDED"
 
 
-@pytest.mark.parametrize("owner", ["", " alice", "a\nb", "a\0", "x" * 101, "local", "LOCAL", keys.new().text])
+@pytest.mark.parametrize(
+    "owner", ["", " alice", "a\nb", "a\0", "x" * 101, "local", "LOCAL", pytest.param(keys.new().text, id="a key")]
+)
 async def test_owners_have_names(service: KeyService, owner: str) -> None:
     error = await refused_later(service.create(owner, Role.USER))
     assert (error.reason, error.field) == ("INVALID_FIELD", "owner")
@@ -240,11 +242,11 @@ async def test_a_suspended_key_of_the_file_stays_so(database: Database, tmp_path
 @pytest.mark.parametrize(
     ("contents", "mode", "why"),
     [
-        (keys.new().text, 0o644, "mode 644"),
-        (keys.new().text, 0o602, "mode 602"),
+        pytest.param(keys.new().text, 0o644, "mode 644", id="read by all"),
+        pytest.param(keys.new().text, 0o602, "mode 602", id="written by all"),
         ("password", 0o600, "no key"),
         ("", 0o600, "no key"),
-        ("ä" * 10, 0o600, "cannot be read"),
+        pytest.param("ä" * 10, 0o600, "cannot be read", id="not ASCII"),
     ],
 )
 async def test_a_file_that_will_not_do_stops_the_start(
