@@ -133,6 +133,15 @@ async def test_an_owner_has_one_key(service: KeyService) -> None:
     assert [one.reason for one in made if isinstance(one, CraftError)] == ["KEY_EXISTS"] * 4
 
 
+async def test_case_counts_in_no_alphabet(service: KeyService) -> None:
+    _, text = await service.create("Émile", Role.USER)
+    assert (await refused_later(service.create("émile", Role.USER))).reason == "KEY_EXISTS"
+    assert (await service.ban("ÉMILE")).owner == "Émile"
+    assert refused(lambda: service.authenticate(text, PEER)).reason == "KEY_BANNED"
+    await service.delete("émile")
+    assert (await refused_later(service.create("e\u0301mile", Role.USER))).reason == "KEY_BANNED"
+
+
 async def test_a_ban_is_for_good(service: KeyService, database: Database) -> None:
     _, text = await service.create("alice", Role.USER)
     caller = service.authenticate(text, PEER)

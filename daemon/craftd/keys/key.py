@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import unicodedata
 import zlib
 from dataclasses import dataclass
 
@@ -95,3 +96,8 @@ def _crc(body: str) -> str:
 
 def _random(length: int) -> str:
     return "".join(secrets.choice(ids.ALPHABET) for _ in range(length))
+
+
+def folded(owner: str) -> str:
+    """What an owner's name is compared by: case and the way it is composed do not count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", owner).casefold())

@@ -22,7 +22,7 @@ from craft_protos.reasons import CraftError, invalid
 from craftd.keys import adminfile, table
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.failures import Failures
-from craftd.keys.key import Key, Presented, State, new, parse, sha256_of
+from craftd.keys.key import Key, Presented, State, folded, new, parse, sha256_of
 from craftd.keys.rates import Rate, Rates
 from craftd.store.database import Database, Work
 
@@ -169,9 +169,9 @@ class KeyService:
     def _find(self, name: str) -> Key:
         if found := self._by_id.get(name):
             return self._current(found)
-        owner = _folded(name)
+        owner = folded(name)
         for key in self._keys:
-            if _folded(key.owner) == owner:
+            if folded(key.owner) == owner:
                 return self._current(key)
         raise self._unknown(name)
 
@@ -234,12 +234,8 @@ def _checked_owner(owner: str) -> str:
     owner = unicodedata.normalize("NFC", owner)
     if not 0 < len(owner) <= _LONGEST_OWNER or not owner.isprintable() or owner != owner.strip():
         raise invalid("owner", f"must be 1 to {_LONGEST_OWNER} printable characters", "a name, or an address")
-    if _folded(owner) == LOCAL.owner:
+    if folded(owner) == LOCAL.owner:
         raise invalid("owner", f"{owner!r} is who calls through the local socket", "take another name")
     if parse(owner) is not None:
         raise invalid("owner", "is a key itself", "keep it to yourself, and take a name")
     return owner
-
-
-def _folded(owner: str) -> str:
-    return unicodedata.normalize("NFC", owner).casefold()

@@ -9,13 +9,14 @@ import apsw
 from craft_protos.reasons import CraftError
 
 from craftd.keys.caller import Role
-from craftd.keys.key import Key
+from craftd.keys.key import Key, folded
 
-_BANNED = "EXISTS (SELECT 1 FROM banned_owners WHERE banned_owners.owner = keys.owner COLLATE NOCASE)"
+_BANNED = "EXISTS (SELECT 1 FROM banned_owners WHERE folded(banned_owners.owner) = folded(keys.owner))"
 
 
 def load(connection: apsw.Connection) -> tuple[Key, ...]:
     """By owner; also those who are banned and have no key."""
+    _know_folded(connection)
     rows = connection.execute(
         f"SELECT id, owner, role, tier, secret_sha256, create_time, is_suspended, {_BANNED}, last_used_time FROM keys"
     )
@@ -24,7 +25,7 @@ def load(connection: apsw.Connection) -> tuple[Key, ...]:
     ]
     without = connection.execute(
         "SELECT owner, create_time FROM banned_owners"
-        " WHERE NOT EXISTS (SELECT 1 FROM keys WHERE keys.owner = banned_owners.owner COLLATE NOCASE)"
+        " WHERE NOT EXISTS (SELECT 1 FROM keys WHERE folded(keys.owner) = folded(banned_owners.owner))"
     )
     keys += [Key("", owner, Role.USER, "", b"", banned, is_banned=True) for owner, banned in without]
     return tuple(sorted(keys, key=lambda key: (key.owner.casefold(), key.owner)))
@@ -32,9 +33,10 @@ def load(connection: apsw.Connection) -> tuple[Key, ...]:
 
 def insert(connection: apsw.Connection, key: Key) -> None:
     """Raises KEY_BANNED, KEY_EXISTS."""
-    if connection.execute("SELECT 1 FROM banned_owners WHERE owner = ? COLLATE NOCASE", (key.owner,)).get:
+    _know_folded(connection)
+    if connection.execute("SELECT 1 FROM banned_owners WHERE folded(owner) = folded(?)", (key.owner,)).get:
         raise CraftError("KEY_BANNED", f"{key.owner} is banned, and gets no other key", "see `craft keys list`")
-    held = connection.execute("SELECT id FROM keys WHERE owner = ? COLLATE NOCASE", (key.owner,)).get
+    held = connection.execute("SELECT id FROM keys WHERE folded(owner) = folded(?)", (key.owner,)).get
     if held is not None:
         raise CraftError(
             "KEY_EXISTS", f"{key.owner} has a key already ({held})", f"to give another: craft keys rm {held}"
@@ -47,7 +49,8 @@ def insert(connection: apsw.Connection, key: Key) -> None:
 
 def replace(connection: apsw.Connection, key: Key) -> None:
     """Instead of whatever key the owner has. Raises KEY_BANNED."""
-    connection.execute("DELETE FROM keys WHERE owner = ? COLLATE NOCASE OR id = ?", (key.owner, key.id))
+    _know_folded(connection)
+    connection.execute("DELETE FROM keys WHERE folded(owner) = folded(?) OR id = ?", (key.owner, key.id))
     insert(connection, key)
 
 
@@ -65,3 +68,13 @@ def delete(connection: apsw.Connection, key_id: str) -> None:
 
 def note_used(connection: apsw.Connection, used: Mapping[str, float]) -> None:
     connection.executemany("UPDATE keys SET last_used_time = ? WHERE id = ?", [(at, key) for key, at in used.items()])
+
+
+def _know_folded(connection: apsw.Connection) -> None:
+    """Owners are compared as `folded` has them: SQLite's own NOCASE knows ASCII alone."""
+    connection.create_scalar_function("folded", _folded, 1, deterministic=True)
+
+
+def _folded(*given: int | float | bytes | str | None) -> str:
+    (owner,) = given
+    return folded(str(owner))
