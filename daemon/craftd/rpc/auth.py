@@ -29,7 +29,7 @@ class Access(enum.Enum):
 POLICY: dict[str, Access] = {
     "grpc.health.v1.Health/Check": Access.PUBLIC,
     "grpc.health.v1.Health/List": Access.PUBLIC,
-    "grpc.health.v1.Health/Watch": Access.PUBLIC,
+    "grpc.health.v1.Health/Watch": Access.USER,  # a stream, which costs memory: Check is there for others
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.LOCAL,
     # Users see their own jobs and images; admins everybody's.
     "craft.v1.Jobs/CreateJob": Access.USER,
