@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from craft_protos.reasons import CraftError
 from craftd.http import infotexts
 from craftd.http.errors import public
 from craftd.http.forms.automatic1111 import Txt2ImgRequest, generate_request, name_of
-from craftd.http.guards import _complaint, host_name, is_loopback, names_of
+from craftd.http.guards import host_name, is_loopback, names_of
+from craftd.http.shape import Shape, check_shape
 from craftd.http.sizes import side_lengths
 from craftd.models.model import Defaults, Model
 from hypothesis import given
@@ -37,19 +41,88 @@ def test_paths_and_addresses_stay_here(told: str, public_part: str) -> None:
     assert public(told) == public_part
 
 
-@pytest.mark.parametrize(
-    "body", [b'"' + b'\\"' * 500_000, b'"' * 900_001, b"\\" * 900_000, b'{"a":"' + b"\\" * 900_001]
-)
+_BYTES = 16_000_000
+_MALICE = {
+    "escaped quotes": b'"' + b'\\"' * (_BYTES // 2),
+    "quotes": b'"' * _BYTES,
+    "backslashes": b"\\" * _BYTES,
+    "a string of backslashes": b'{"a":"' + b"\\" * _BYTES,
+    "nothing": b"[" + b" " * _BYTES,
+}
+
+
+@pytest.mark.parametrize("body", _MALICE.values(), ids=_MALICE)
 def test_the_look_at_a_body_takes_no_longer_for_malice(body: bytes) -> None:
-    """Linear, or this test would not end."""
-    assert _complaint(body) == ""
+    """Linear, or this test would not end; and others get their turns between the pieces."""
+
+    async def look() -> int:
+        looking = asyncio.create_task(check_shape(body))
+        turns = 0
+        while not looking.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await looking
+        return turns
+
+    assert asyncio.run(look()) > 400
 
 
 @given(
     st.recursive(st.text() | st.integers() | st.none(), lambda part: st.lists(part) | st.dictionaries(st.text(), part))
 )
 def test_what_a_request_may_be_passes(value: object) -> None:
-    assert _complaint(json.dumps(value).encode()) == ""
+    asyncio.run(check_shape(json.dumps(value).encode()))
+
+
+@given(st.text('"\\[]{}:,n', max_size=60), st.lists(st.integers(0, 60), max_size=6))
+def test_bodies_are_looked_at_in_pieces_as_if_whole(text: str, cuts: list[int]) -> None:
+    """Against a reader that goes from character to character; a cut may be within a string or an escape."""
+    body, shape = text.encode(), Shape()
+    places = [0, *sorted(cuts), len(body)]
+    bare = b"".join(shape._outside_strings(body[start:end]) for start, end in pairwise(places))
+    assert bare.replace(b"\\", b"") == _outside_strings(text).encode()
+
+
+def _outside_strings(text: str) -> str:
+    bare, is_in_string, is_escaped = "", False, False
+    for character, after in zip(text, text[1:] + " ", strict=False):
+        if is_escaped:
+            is_escaped = False
+        elif character == "\\":
+            is_escaped = after in ("\\", '"')
+        elif character == '"':
+            is_in_string = not is_in_string
+        elif not is_in_string:
+            bare += character
+    return bare
+
+
+_DECOYS = ["", '"]}', "\\", '\\"[', "[[{{", "\\\\]"]
+
+
+@given(st.lists(st.sampled_from(_DECOYS), max_size=4), st.integers(1, 40), st.integers(1, 20))
+def test_depth_is_that_of_the_json(strings: list[str], depth: int, piece_bytes: int) -> None:
+    value: object = strings
+    for level in range(depth - 1):
+        value = [*strings, value] if level % 2 else {"".join(strings): value}
+    body, shape = json.dumps(value).encode(), Shape()
+    told = [shape.add(body[start : start + piece_bytes]) for start in range(0, len(body), piece_bytes)]
+    assert any(told) == (depth > 32)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "utf-8-sig"]
+)
+def test_no_encoding_hides_the_shape(encoding: str) -> None:
+    for text in ('{"prompt": "x"}', "[" * 100_000, '"'):
+        with pytest.raises(CraftError, match="UTF-8") as refusal:
+            asyncio.run(check_shape(text.encode(encoding)))
+        assert refusal.value.reason == "UNDECODABLE"
+
+
+def test_what_closes_too_much_is_left_at_once() -> None:
+    with pytest.raises(CraftError, match="has not opened"):
+        asyncio.run(check_shape(b"[]" + b"]" * 16_000_000))
 
 
 @pytest.mark.parametrize(

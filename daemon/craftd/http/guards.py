@@ -23,19 +23,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from craftd.http.shape import check_shape
+
 Render = Callable[[CraftError, Scope], Response]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)  # possessive, so linear
-_BRACKET = re.compile(rb"[\[\]{}]")
-_DEEPEST = 32
-_MOST_BRACKETS = 20_000
-_MOST_FIELDS = 10_000
 _HELD_BYTES = 128 << 20  # bodies in memory at once
 _BODY_TIMEOUT_S = 60.0
 _MOST_WASTE_BYTES = 64 << 20  # read of a refused body, so that its sender comes to read the answer
 _WASTE_TIMEOUT_S = 5.0
-_SMALL_BYTES = 64 << 10  # scanned at once; larger ones in a thread
 _SAFETY = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -240,7 +236,7 @@ class Bodies:
             raise CraftError("UNDECODABLE", message, "send it again") from exc
         self._held_bytes += len(body)
         try:
-            await _check_shape(body)
+            await check_shape(body)
             await self._app(scope, _replay(body, receive), send)
         finally:
             self._held_bytes -= len(body)
@@ -273,27 +269,6 @@ def _check_form(headers: Headers, limit: int) -> None:
 
 def _too_big(limit: int) -> CraftError:
     return CraftError("MESSAGE_TOO_BIG", f"the body is over the limit of {limit} bytes", "send less")
-
-
-async def _check_shape(body: bytes) -> None:
-    """Before a parser sees it: nesting and fields that a request cannot need. Raises UNDECODABLE."""
-    why = _complaint(body) if len(body) <= _SMALL_BYTES else await asyncio.to_thread(_complaint, body)
-    if why:
-        raise CraftError("UNDECODABLE", f"the body {why}", "send what the documentation shows")
-
-
-def _complaint(body: bytes) -> str:
-    bare = _STRING.sub(b"", body)
-    if bare.count(b":") > _MOST_FIELDS or bare.count(b",") > _MOST_FIELDS:
-        return f"has more than {_MOST_FIELDS} fields"
-    if bare.count(b"[") + bare.count(b"{") > _MOST_BRACKETS:
-        return f"is nested more than {_DEEPEST} deep, or has too many parts"
-    depth = 0
-    for found in _BRACKET.finditer(bare):
-        depth += 1 if found[0] in b"[{" else -1
-        if depth > _DEEPEST:
-            return f"is nested more than {_DEEPEST} deep"
-    return ""
 
 
 def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
