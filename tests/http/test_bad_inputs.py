@@ -94,6 +94,39 @@ def test_lone_surrogates_and_control_characters(shim: Shim, keys: Keys, path: st
     assert told(raw(shim, path, keys.user, rb'{"prompt":"x","\ud800":1,"steps":0,"n":0}'))[0] == 422
 
 
+def newest(shim: Shim, key: str) -> list[str]:
+    return [job["id"] for job in shim.call("GET", "/jobs?page_size=1", key).json()["jobs"]]
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        (r'"foo": "\ud800"', "foo"),
+        (r'"foo": {"a": ["b", "\udfff"]}', "foo"),
+        (r'"foo": {"\ud800": 1}', "foo"),
+        ('"foo": [NaN]', "foo"),
+        ('"foo": -Infinity', "foo"),
+        (r'"script_args": ["\udfff"]', "script_args.0"),
+        ('"script_args": [0, [Infinity]]', "script_args.1"),
+        (r'"alwayson_scripts": {"a": {"args": [], "\ud800": 0}}', "alwayson_scripts.a"),
+        (r'"override_settings": {"bar": "\ud800"}', "override_settings.bar"),
+        ('"denoising_strength": NaN', "denoising_strength"),
+    ],
+)
+def test_what_is_ignored_is_read_all_the_same(shim: Shim, keys: Keys, said: str, field: str) -> None:
+    """It comes back among the answer's parameters."""
+    before = newest(shim, keys.user)
+    answer = raw(shim, "/sdapi/v1/txt2img", keys.user, f'{{"prompt": "x", "steps": 2, {said}}}'.encode())
+    assert told(answer) == (422, "INVALID_FIELD", field)
+    assert newest(shim, keys.user) == before, "nothing was drawn"
+
+
+def test_names_that_are_no_unicode_are_refused(shim: Shim, keys: Keys) -> None:
+    for said in (r'"\ud800": 1', r'"alwayson_scripts": {"\ud800": {"args": []}}'):
+        answer = raw(shim, "/sdapi/v1/txt2img", keys.user, f'{{"prompt": "x", "steps": 2, {said}}}'.encode())
+        assert told(answer)[:2] == (422, "INVALID_FIELD")
+
+
 @each
 def test_misspelt_fields(shim: Shim, keys: Keys, path: str) -> None:
     answer = shim.post(path, keys.user, **BODIES[path], promt="x")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -24,6 +25,22 @@ def _unicode(value: object) -> object:
     return value
 
 
+def _writable(value: object) -> object:
+    """Whatever JSON holds, if it can be answered as JSON again."""
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case str() as text:
+                _unicode(text)
+            case float() as number if not math.isfinite(number):
+                raise ValueError("must be a finite number")
+            case list() as parts:
+                rest += parts
+            case dict() as named:
+                rest += [*named.keys(), *named.values()]
+    return value
+
+
 def _number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not a boolean")  # noqa: TRY004 - pydantic collects ValueErrors
@@ -38,6 +55,7 @@ def _named(value: str) -> str:
 
 Text = Annotated[str, BeforeValidator(_unicode), Field(max_length=100_000)]
 Name = Annotated[str, BeforeValidator(_unicode), Field(min_length=1, max_length=255), AfterValidator(_named)]
+Anything = Annotated[Any, BeforeValidator(_writable)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, ConfigDict, Field
 
-from craftd.http.fields import Guidance, Side, Steps, Text, Whole
+from craftd.http.fields import Anything, Guidance, Side, Steps, Text, Whole
 from craftd.jobs.job import SEED_LIMIT, GenerateRequest
 
 SCHEDULERS = ("Automatic", "Karras")
@@ -32,6 +32,7 @@ class Lenient(BaseModel):
     """A body whose unknown fields are ignored, with a warning: clients always send dozens."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
+    __pydantic_extra__: dict[Text, Anything]
 
     @property
     def ignored(self) -> list[str]:
@@ -65,7 +66,7 @@ class Txt2ImgRequest(Lenient):
     styles: list[Text] | None = None
     script_name: Text | None = None
     refiner_checkpoint: Text | None = None
-    alwayson_scripts: dict[str, Any] | None = None
+    alwayson_scripts: dict[Text, Anything] | None = None
     firstpass_image: Text | None = None
     # Known, and of no consequence here.
     save_images: bool | None = False
@@ -74,7 +75,7 @@ class Txt2ImgRequest(Lenient):
     override_settings_restore_afterwards: bool | None = True
     subseed: int | None = -1
     denoising_strength: float | None = None
-    script_args: list[Any] | None = None
+    script_args: list[Anything] | None = None
     token: Text | None = Field(None, description="The key, where no header carries it.")
 
 
