@@ -242,6 +242,12 @@ def bmp() -> bytes:
 
 
 def webp() -> bytes:
+def with_exif(exif: bytes) -> bytes:
+    """A PNG with an eXIf chunk."""
+    body, whole = b"eXIf" + exif, png()
+    return whole[:33] + len(exif).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big") + whole[33:]
+
+
     stream = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(stream, "WEBP")
     return stream.getvalue()
@@ -264,6 +270,7 @@ UPLOADS = {
 @pytest.mark.parametrize("what", UPLOADS)
 def test_bad_pictures(shim: Shim, keys: Keys, what: str) -> None:
     before = shim.status().rss_bytes
+    "exif that ends in its header": with_exif(b"II*\0\x01"),
     answer = shim.post("/sdapi/v1/png-info", keys.user, image=base64.b64encode(UPLOADS[what]).decode())
     assert told(answer) == (422, "BAD_DATA", "image")
     assert "0x" not in answer.text and "object" not in answer.text
@@ -273,3 +280,19 @@ def test_bad_pictures(shim: Shim, keys: Keys, what: str) -> None:
 def test_pictures_that_are_no_base64(shim: Shim, keys: Keys) -> None:
     for image in ("?", "data:image/png;base64,%%%", "é", "a" * 100_001):
         assert told(shim.post("/sdapi/v1/png-info", keys.user, image=image)) == (422, "BAD_DATA", "image")
+@pytest.mark.parametrize(
+    ("craft", "info"),
+    [
+        ("[" * 99_999, ""),
+        ('{"prompt":' + "[" * 40_000 + "]" * 40_000 + "}", ""),
+        ('{"prompt":' + "9" * 50_000 + "}", ""),
+        ('{"model": 3, "loras": [1], "prompt": "a\\ud800b"}', "a?b\nSteps: None"),
+    ],
+)
+def test_words_of_pictures_that_are_anybodys(shim: Shim, keys: Keys, craft: str, info: str) -> None:
+    image = base64.b64encode(png(text={"craft": craft})).decode()
+    answer = shim.post("/sdapi/v1/png-info", keys.user, image=image)
+    assert answer.status_code == 200 and answer.json()["info"].startswith(info)
+    assert answer.json()["info"] or not info
+
+

@@ -17,14 +17,10 @@ def of_notes(notes: Notes) -> str:
 def of_provenance(provenance: str) -> str:
     """ "" where it is none of craft's."""
     try:
-        known = json.loads(provenance)
-    except ValueError:
+        text = _text(json.loads(provenance))
+    except (ValueError, RecursionError):  # the file may be anybody's
         return ""
-    if not isinstance(known, dict) or "prompt" not in known:
-        return ""
-    negative = [f"Negative prompt: {known['negative_prompt']}"] if known.get("negative_prompt") else []
-    numbers = ", ".join(f"{key}: {value}" for key, value in _numbers(known).items())
-    return "\n".join([str(known["prompt"]) + _tags(known), *negative, numbers])
+    return text.encode("utf-8", "replace").decode()
 
 
 def parse(infotext: str) -> dict[str, str]:
@@ -32,6 +28,14 @@ def parse(infotext: str) -> dict[str, str]:
     last = infotext.strip().rpartition("\n")[2]
     pairs = (part.partition(": ") for part in last.split(", "))
     return {key.strip(): value.strip() for key, found, value in pairs if found}
+
+
+def _text(known: object) -> str:
+    if not isinstance(known, dict) or "prompt" not in known:
+        return ""
+    negative = [f"Negative prompt: {known['negative_prompt']}"] if known.get("negative_prompt") else []
+    numbers = ", ".join(f"{key}: {value}" for key, value in _numbers(known).items())
+    return "\n".join([str(known["prompt"]) + _tags(known), *negative, numbers])
 
 
 def _numbers(known: Mapping[str, object]) -> dict[str, object]:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import io
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _MOST_PIXELS = 4096 * 4096
 _LONGEST_TEXT = 100_000
 _AT_ONCE = 2  # decoded ones are large
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, MemoryError),
+    struct.error,
+)
 _ROOM = asyncio.Semaphore(_AT_ONCE)
 
 
@@ -49,7 +54,7 @@ def _read(field: str, encoded: str) -> Notes:
         raise
     except UnidentifiedImageError as exc:
         raise _bad(field, f"is no {CHOICE} picture") from exc
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, OverflowError, MemoryError) as exc:
+    except _DAMAGED as exc:
         # what Pillow raises for damaged files; its texts name objects by their addresses
         raise _bad(field, "is a damaged or truncated picture") from exc
     except Pictures.DecompressionBombError as exc:
