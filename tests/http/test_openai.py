@@ -103,6 +103,20 @@ def test_compression(client: openai.OpenAI, output_format: str) -> None:
     assert b'"seed": 5' in picture.getexif().get_ifd(0x8769)[0x9286]
 
 
+def test_prompts_that_a_jpeg_has_no_room_for(client: openai.OpenAI) -> None:
+    """As its metadata, where they are escaped; the limit is the same whether the picture is stored so or made so."""
+    for compression in (openai.omit, 50):
+        with pytest.raises(openai.UnprocessableEntityError) as caught:
+            client.images.generate(
+                prompt="é" * 10_000, model="flat", output_format="jpeg", output_compression=compression
+            )
+        assert (caught.value.code, caught.value.param) == ("INVALID_FIELD", "prompt")
+    made = client.images.generate(
+        prompt="é" * 9_000, model="flat", output_format="jpeg", output_compression=50, extra_body={"seed": 5}
+    )
+    assert made.data is not None and opened(made.data[0].b64_json).format == "JPEG"
+
+
 def test_streams(shim: Shim, client: openai.OpenAI) -> None:
     stream = client.images.generate(
         prompt="[slow] x", model="flat", stream=True, partial_images=2, extra_body={"num_inference_steps": 30}

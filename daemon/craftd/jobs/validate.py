@@ -64,8 +64,19 @@ def resolve(
         lora_missing=wanted.lora_missing,
     )
     _check_sides(spec.width, spec.height, model.granularity, limits)
-    _check_metadata(spec)
+    if spec.format == "jpeg":
+        check_room_in_jpeg(spec.prompt, spec.negative_prompt)
     return spec
+
+
+def check_room_in_jpeg(prompt: str, negative_prompt: str) -> None:
+    """Provenance is written with ASCII's escapes, and a JPEG has little room for it. Raises INVALID_FIELD."""
+    size_bytes = len(json.dumps(prompt)) + len(json.dumps(negative_prompt))
+    if size_bytes > _MOST_JPEG_TEXT_BYTES:
+        message = (
+            f"takes {size_bytes} bytes in the picture's metadata, where a JPEG has room for {_MOST_JPEG_TEXT_BYTES}"
+        )
+        raise invalid("prompt", message, "use --format png or webp")
 
 
 def _check_text(field: str, text: str, limits: LimitSettings) -> None:
@@ -74,16 +85,6 @@ def _check_text(field: str, text: str, limits: LimitSettings) -> None:
     for place, character in enumerate(text):
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
             raise invalid(field, f"has a control character (U+{ord(character):04X}) at {place}", "remove it")
-
-
-def _check_metadata(spec: GenerateSpec) -> None:
-    """Provenance is written with ASCII's escapes, and a JPEG has little room for it."""
-    size_bytes = len(json.dumps(spec.prompt)) + len(json.dumps(spec.negative_prompt))
-    if spec.format == "jpeg" and size_bytes > _MOST_JPEG_TEXT_BYTES:
-        message = (
-            f"takes {size_bytes} bytes in the picture's metadata, where a JPEG has room for {_MOST_JPEG_TEXT_BYTES}"
-        )
-        raise invalid("prompt", message, "use --format png or webp")
 
 
 def _check_numbers(wanted: GenerateRequest, limits: LimitSettings) -> None:
