@@ -168,6 +168,24 @@ def test_lists_come_in_pages_newest_first(shim: Shim) -> None:
         assert shim.call("GET", f"/jobs?{bad}", key).status_code == 422, bad
 
 
+def test_pages_are_of_so_many_bytes(shim: Shim) -> None:
+    """Prompts may be long, and each picture has its own."""
+    key = shim.key("writer")
+    made = [
+        str(_finished(shim, key, prompt=f"{number} " + "tree " * 3000, count=16, steps=1)["id"]) for number in "abcd"
+    ]
+    for what, name in (("jobs", "id"), ("images", "job")):
+        seen, token, pages = [], "", 0
+        while pages == 0 or token:
+            answer = shim.call("GET", f"/{what}?page_size=100&page_token={token}", key)
+            assert answer.headers["content-type"] == "application/json" and len(answer.content) < 600_000
+            page = answer.json()
+            seen += [one[name] for one in page[what]]
+            token, pages = page["next_page_token"], pages + 1
+        assert list(dict.fromkeys(seen)) == made[::-1] and len(seen) == (4 if what == "jobs" else 64)
+        assert pages > 1
+
+
 def test_pictures_are_shown_small_and_whole_and_deleted(shim: Shim, keys: Keys) -> None:
     end = _finished(shim, keys.user, width=256, height=128, seed=0x3060C0, format="png")
     (image,) = end["images"]  # type: ignore[misc]

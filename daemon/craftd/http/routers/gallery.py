@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 from PIL import Image as Pictures
 from pydantic import BaseModel
 
-from craftd.http import encoding
+from craftd.http import encoding, paging
 from craftd.http.callers import Who
 from craftd.http.errors import responses
 from craftd.http.services import HttpServices
@@ -40,19 +40,22 @@ def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Images"])
     images, room = services.images, asyncio.Semaphore(_AT_ONCE)
 
-    @router.get("/images", responses=responses("INVALID_FIELD"))
+    @router.get("/images", response_model=Images, responses=responses("INVALID_FIELD"))
     async def list_images(
         caller: Who,
         page_size: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 50,
         page_token: Annotated[str, Query(max_length=20)] = "",
         job: Annotated[str, Query(max_length=64)] = "",
         everyone: bool = False,
-    ) -> Images:
-        """The key's own, newest first; with an admin's key, `everyone` lists all."""
+    ) -> Response:
+        """The key's own, newest first; with an admin's key, `everyone` lists all. A page of long ones is shorter."""
         scope = caller.scope if everyone else caller.owner
-        found = await images.list(page_size, page_token, job, scope)
-        token = str(found[-1][0]) if len(found) == page_size else ""
-        return Images(images=[ImageView.of(image) for _, image in found], next_page_token=token)
+
+        async def read(count: int, token: str) -> list[tuple[int, Image]]:
+            return await images.list(count, token, job, scope)
+
+        found, token = await paging.page_of(read, paging.bytes_of_image, page_size, page_token)
+        return await paging.written(lambda: Images(images=list(map(ImageView.of, found)), next_page_token=token))
 
     @router.get("/images/{image_id}/details", responses=responses("UNKNOWN_IMAGE", "AMBIGUOUS_ID"))
     async def image_details(image_id: str, caller: Who) -> WholeImageView:

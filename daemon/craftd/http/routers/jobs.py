@@ -9,7 +9,7 @@ from craft_protos.reasons import invalid
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
-from craftd.http import fields
+from craftd.http import fields, paging
 from craftd.http.callers import Who
 from craftd.http.drawing import wish_of
 from craftd.http.errors import responses
@@ -17,7 +17,7 @@ from craftd.http.eventstream import EVENT_STREAM, EventStream, EventStreams
 from craftd.http.fields import Body
 from craftd.http.services import HttpServices
 from craftd.http.views import JobOut
-from craftd.jobs.job import GenerateRequest, JobRequest, LoraWish, Priority, State
+from craftd.jobs.job import GenerateRequest, JobRequest, JobView, LoraWish, Priority, State
 
 _LARGEST_PAGE = 100
 _MOST_LORAS = 16
@@ -106,17 +106,20 @@ def make_router(services: HttpServices) -> APIRouter:
         response.headers["location"] = f"/jobs/{view.job.id}"
         return JobOut.of(view)
 
-    @router.get("/jobs", responses=responses("INVALID_FIELD"))
+    @router.get("/jobs", response_model=Jobs, responses=responses("INVALID_FIELD"))
     async def list_jobs(
         caller: Who,
         page_size: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 50,
         page_token: Annotated[str, Query(max_length=20)] = "",
         state: Annotated[list[State] | None, Query(max_length=10)] = None,
-    ) -> Jobs:
-        """Newest first; `state` may be given several times."""
-        found = await jobs.list(caller, page_size, page_token, tuple(state or ()))
-        token = str(found[-1][0]) if len(found) == page_size else ""
-        return Jobs(jobs=[JobOut.of(view) for _, view in found], next_page_token=token)
+    ) -> Response:
+        """Newest first; `state` may be given several times. A page is shorter where its entries are long."""
+
+        async def read(count: int, token: str) -> list[tuple[int, JobView]]:
+            return await jobs.list(caller, count, token, tuple(state or ()))
+
+        views, token = await paging.page_of(read, paging.bytes_of_job, page_size, page_token)
+        return await paging.written(lambda: Jobs(jobs=[JobOut.of(view) for view in views], next_page_token=token))
 
     @router.get("/jobs/{job_id}", responses=responses("UNKNOWN_JOB", "AMBIGUOUS_ID"))
     async def get_job(job_id: str, caller: Who) -> JobOut:
