@@ -6,11 +6,19 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
 import webuiapi
+from craft_protos import jobs_pb2
+from craft_protos.reasons import CraftError
+from craftd.http.drawing import Order, wish_of
+from craftd.http.routers.automatic1111 import _draw
+from craftd.http.sessions import Session
+from craftd.jobs.events import Event, Snapshot
+from craftd.jobs.job import GenerateRequest, GenerateSpec, Job, JobView
+from craftd.keys.caller import LOCAL
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -77,11 +85,9 @@ def test_schedulers(shim: Shim, api: webuiapi.WebUIApi) -> None:
 def test_progress_and_interrupt(shim: Shim, keys: Keys, api: webuiapi.WebUIApi) -> None:
     idle = api.get_progress()
     assert (idle["progress"], idle["state"]["job_count"]) == (0, 0)
-    answers: list[int] = []
+    answers: list[dict[str, object]] = []
     body = {"prompt": "[slow] x", "steps": 1000, "override_settings": {"sd_model_checkpoint": "flat"}}
-    waiting = threading.Thread(
-        target=lambda: answers.append(shim.post("/sdapi/v1/txt2img", keys.user, **body).status_code)
-    )
+    waiting = threading.Thread(target=lambda: answers.append(shim.post("/sdapi/v1/txt2img", keys.user, **body).json()))
     waiting.start()
     while not ((now := api.get_progress())["progress"] and now["current_image"]):
         continue
@@ -93,7 +99,59 @@ def test_progress_and_interrupt(shim: Shim, keys: Keys, api: webuiapi.WebUIApi) 
     assert api.get_progress()["state"]["job_count"] == 1  # another's is not touched
     api.interrupt()
     waiting.join()
-    assert answers == [499] and api.get_progress()["state"]["job_count"] == 0
+    assert [answer["images"] for answer in answers] == [[]] and api.get_progress()["state"]["job_count"] == 0
+    assert shim.newest().state == jobs_pb2.JOB_STATE_CANCELLED
+
+
+def test_an_interrupt_leaves_what_is_done(shim: Shim, keys: Keys, api: webuiapi.WebUIApi) -> None:
+    answers: list[dict[str, object]] = []
+    body = {"prompt": "[slow] x", "steps": 10, "batch_size": 50, "override_settings": {"sd_model_checkpoint": "flat"}}
+    waiting = threading.Thread(target=lambda: answers.append(shim.post("/sdapi/v1/txt2img", keys.user, **body).json()))
+    waiting.start()
+    while not (job_id := api.get_progress()["state"]["job"]):
+        continue
+    for event in shim.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id)):
+        if event.WhichOneof("event") == "image":
+            break
+    api.interrupt()
+    waiting.join()
+    (answer,) = answers
+    job = shim.finish(job_id)
+    assert job.state == jobs_pb2.JOB_STATE_CANCELLED
+    assert len(answer["images"]) == len(job.images) >= 1  # type: ignore[arg-type]
+    assert len(json.loads(str(answer["info"]))["all_seeds"]) == len(job.images)
+
+
+class _Interrupted:
+    """Stands for the services, where an interrupt comes before the job has an id."""
+
+    def __init__(self, session: Session) -> None:
+        spec = GenerateSpec("x", "", "flat", 64, 64, 2, 1.0, 1, 1, "Euler", "png", deterministic=False, indices=())
+        self.view = JobView(Job("job", "alice", "request", "", spec, 0.0))
+        self.session = session
+        self.cancelled: list[str] = []
+        self.jobs = self.drawing = self
+
+    async def follow(self, _: object) -> AsyncGenerator[Event, None]:
+        self.session.running[0].was_interrupted = True
+        yield Snapshot(self.view)
+        assert self.cancelled == ["job"]
+        raise CraftError("CANCELLED", "the job was cancelled")
+
+    async def cancel(self, _: object, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+    async def get(self, _: object, job_id: str) -> JobView:
+        assert job_id == "job"
+        return self.view
+
+
+async def test_an_interrupt_that_comes_early_counts() -> None:
+    session = Session()
+    services = _Interrupted(session)
+    order = Order(None, LOCAL, wish_of(None, None), GenerateRequest("x"))  # type: ignore[arg-type]
+    assert await _draw(services, order, session) is services.view  # type: ignore[arg-type]
+    assert services.cancelled == ["job"] and not session.running
 
 
 def test_png_info(api: webuiapi.WebUIApi) -> None:

@@ -38,9 +38,10 @@ from craftd.http.forms.automatic1111 import (
 from craftd.http.services import HttpServices
 from craftd.http.sessions import Running, Session, Sessions
 from craftd.images.image import Image
-from craftd.jobs.events import Finished
+from craftd.jobs.events import Finished, Snapshot
 from craftd.jobs.job import GenerateSpec, JobView
 from craftd.loras.lora import Lora
+from craftd.keys.caller import Caller
 from craftd.models.model import ModelView
 from craftd.models.registry import BUILT_IN
 
@@ -98,11 +99,11 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
     @router.post("/interrupt")
     @router.post("/skip")
     async def interrupt(caller: Who) -> dict[str, Any]:
-        """Cancel what this key's txt2img draws; pictures that are done are answered."""
-        for running in sessions.of(caller).running:
+        """Cancel what this key's txt2img draws: it answers with the pictures that are done."""
+        for running in list(sessions.of(caller).running):
             running.was_interrupted = True
-            with contextlib.suppress(CraftError):  # it has ended meanwhile
-                await services.jobs.cancel(caller, running.job_id)
+            if running.job_id:  # else `_draw` cancels it once it has one
+                await _cancel(services, caller, running)
         return {}
 
     @router.get("/options")
@@ -164,7 +165,7 @@ def _add_lists(router: APIRouter, services: HttpServices) -> None:
 
 
 async def _draw(services: HttpServices, order: Order, session: Session) -> JobView:
-    """The job; one that was interrupted, with the pictures that were done."""
+    """The job; one that was interrupted, with the pictures that were done, which may be none."""
     running = Running()
     session.running.append(running)
     try:
@@ -173,13 +174,12 @@ async def _draw(services: HttpServices, order: Order, session: Session) -> JobVi
                 running.note(event)
                 if isinstance(event, Finished):
                     return event.view
+                if running.was_interrupted and isinstance(event, Snapshot):
+                    await _cancel(services, order.caller, running)
     except CraftError as exc:
         if not (exc.reason == "CANCELLED" and running.was_interrupted):
             raise
-        view = await services.jobs.get(order.caller, running.job_id)
-        if not view.images:
-            raise
-        return view
+        return await services.jobs.get(order.caller, running.job_id)
     finally:
         session.running.remove(running)
     raise AssertionError("a job's events end with its end")
@@ -187,6 +187,11 @@ async def _draw(services: HttpServices, order: Order, session: Session) -> JobVi
 
 def _title(view: ModelView) -> str:
     return f"{view.model.name} [{view.sha256[:10]}]" if view.sha256 else view.model.name
+async def _cancel(services: HttpServices, caller: Caller, running: Running) -> None:
+    with contextlib.suppress(CraftError):  # it has ended meanwhile
+        await services.jobs.cancel(caller, running.job_id)
+
+
 
 
 def _sd_model(view: ModelView) -> SdModel:
