@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from urllib.parse import urlsplit
 
 import pytest
-from craft_protos import jobs_pb2
+import requests
+from craft_protos import daemon_pb2, daemon_pb2_grpc, jobs_pb2
 
-from tests.http.shim import TIMEOUT_S, Keys, Shim, told
+from tests.http.shim import LORA, TIMEOUT_S, Keys, Shim, serving, told
 
 _LONG = {"prompt": "[slow] a red apple"}
 _CALLS: dict[str, dict[str, object]] = {
@@ -96,6 +98,71 @@ def test_the_last_who_waits_counts(shim: Shim, keys: Keys) -> None:
     assert answer.status == 200 and len(json.loads(answer.read())) == 1
     two.close()
     assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_all_who_wait_leave(shim: Shim, keys: Keys) -> None:
+    body = {"model": "flat", "prompt": "[slow] left", "steps": 1000}
+    one = begin(shim, "/generate", keys.user, body, **{"Idempotency-Key": "left"})
+    job_id = shim.newest().id
+    two = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=TIMEOUT_S)
+    headers = {"X-API-Key": keys.user, "content-type": "application/json", "Idempotency-Key": "left"}
+    two.request("POST", "/generate", json.dumps(body), headers)
+    await_step(shim, job_id, 6)  # by then the second call has come in
+    one.close()
+    two.close()
+    assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_CANCELLED
+
+
+def test_a_call_that_broke_off_may_be_repeated(shim: Shim, keys: Keys) -> None:
+    """Under its key: what was cancelled since nobody waited is drawn; then it is the same job for ever."""
+    body, headers = {"model": "flat", "prompt": "[slow] again", "steps": 20}, {"Idempotency-Key": "again"}
+    for _ in range(2):
+        connection = begin(shim, "/generate", keys.user, body, **headers)
+        job_id = shim.newest().id
+        connection.close()
+        assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_CANCELLED
+    drawn = [shim.call("POST", "/generate", keys.user, json=body, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in drawn] == [200, 200] and drawn[0].json() == drawn[1].json()
+    assert shim.newest().id != job_id
+    other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 21}, headers=headers)
+    assert told(other) == (409, "REQUEST_ID_CLASH", "request_id")
+
+
+def test_the_daemons_end_gives_no_job_up() -> None:
+    """Who waits hears that it stops; the job waits for the next one."""
+    with serving() as own:
+        key = own.key("ada")
+        own.fill(key, 1)
+        body = {"model": "flat", "prompt": "kept", "steps": 2}
+        answers: list[requests.Response] = []
+        waiting = threading.Thread(target=lambda: answers.append(own.post("/generate", key, **body)))
+        waiting.start()
+        while own.newest().generate.prompt != "kept":
+            continue
+        job_id = own.newest().id
+        daemon_pb2_grpc.DaemonStub(own.channel).Shutdown(daemon_pb2.ShutdownRequest(now=True))
+        waiting.join()
+        assert [told(answer)[:2] for answer in answers] == [(503, "DRAINING")]
+        own.process.wait()
+        assert own.home.rows(f"SELECT state FROM jobs WHERE id = '{job_id}'") == [("QUEUED",)]
+
+
+_REPEATED: dict[str, dict[str, object]] = {
+    "/generate": {"model": "flat", "prompt": "x", "image_count": 2},
+    "/image/generate": {"model": "flat", "prompt": "x"},
+    "/image/create/lora": {"lora_id": LORA, "prompt": "x", "response_format": "base64"},
+    "/v1/images/generations": {"prompt": "x", "model": "flat", "n": 2},
+    "/sdapi/v1/txt2img": {"prompt": "x", "steps": 2},
+}
+
+
+@pytest.mark.parametrize("path", _REPEATED)
+def test_pictures_that_were_deleted_are_not_drawn_again(shim: Shim, keys: Keys, path: str) -> None:
+    headers = {"Idempotency-Key": f"deleted of {path}"}
+    assert shim.call("POST", path, keys.user, json=_REPEATED[path], headers=headers).status_code == 200
+    shim.call("DELETE", f"/images/{shim.newest().images[0].id}", keys.user)
+    again = shim.call("POST", path, keys.user, json=_REPEATED[path], headers=headers)
+    assert told(again)[:2] == (404, "UNKNOWN_IMAGE")
 
 
 def test_the_header_is_checked(shim: Shim, keys: Keys) -> None:

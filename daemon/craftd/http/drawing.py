@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from craft_protos.reasons import REASONS, CraftError, invalid
 
 from craftd.jobs.events import Event, Finished
-from craftd.jobs.job import GenerateRequest, JobRequest, JobView, State
+from craftd.jobs.job import GenerateRequest, Job, JobRequest, JobView, State
 from craftd.jobs.service import JobService
 from craftd.keys.caller import Caller
 
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("craft.http")
 _LONGEST_KEY = 255
+_MOST_ATTEMPTS = 100  # of one Idempotency-Key, all but the last hung up on
 KEEP, CANCEL = "continue", "cancel"
 # What may become of a picture that is asked for, for the documentation.
 DRAWING = (
     *("UNKNOWN_MODEL", "UNKNOWN_LORA", "INVALID_FIELD", "REQUEST_ID_CLASH", "QUEUE_FULL", "RATE_LIMITED", "DRAINING"),
-    *("CANCELLED", "JOB_FAILED", "OUT_OF_MEMORY", "DISK_FULL", "EXPIRED"),
+    *("UNKNOWN_IMAGE", "CANCELLED", "JOB_FAILED", "OUT_OF_MEMORY", "DISK_FULL", "EXPIRED"),
 )
 
 
@@ -65,13 +65,22 @@ class Order:
     preview_every: int = 0
 
 
+@dataclass(eq=False)
+class _Wait:
+    """One caller's, for a job's end."""
+
+    order: Order
+    job_id: str
+    is_over: bool = False  # the job has ended, or the daemon stops: nobody has given it up
+
+
 class Drawing:
-    """Counts who waits for a job: it is cancelled when the last of them has gone."""
+    """Knows who waits for a job: it is cancelled when the last of them has gone."""
 
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
-        self._waiting: Counter[str] = Counter()
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, set[_Wait]] = {}
+        self._abandoned: dict[str, asyncio.Task[None]] = {}  # being cancelled
 
     async def draw(self, order: Order) -> JobView:
         """The job, once it has succeeded. Raises what ended it otherwise."""
@@ -85,50 +94,74 @@ class Drawing:
         """The job's events until it has succeeded. Raises what ended it otherwise; closing it is hanging up."""
         if order.wish.is_new:
             self._jobs.check_room(order.caller)  # refused at once: not even the database is asked
-        asked = JobRequest(order.wish.request_id, order.generate, lease=not order.wish.survives, public=order.public)
-        job_id = (await self._jobs.create(order.caller, asked)).job.id
-        self._waiting[job_id] += 1
-        presence = asyncio.create_task(self._await_absence(order, job_id), name="await a caller's absence")
-        has_ended = False
+        wait = _Wait(order, await self._job_of(order))
+        self._waiting.setdefault(wait.job_id, set()).add(wait)
+        presence = asyncio.create_task(self._await_absence(wait), name="await a caller's absence")
         try:
-            async with aclosing(self._jobs.watch(order.caller, job_id, order.preview_every)) as events:
+            async with aclosing(self._jobs.watch(order.caller, wait.job_id, order.preview_every)) as events:
                 async for event in events:
                     if isinstance(event, Finished):
-                        has_ended = True
+                        wait.is_over = True
                         check(event.view)
                     yield event
+        except CraftError as exc:
+            wait.is_over = wait.is_over or exc.reason == "DRAINING"  # the next daemon goes on with it
+            raise
         finally:
             presence.cancel()
-            self._waiting[job_id] -= 1
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
-                if not has_ended:
-                    self._abandon(order, job_id)
+            self._leave(wait)
 
-    async def _await_absence(self, order: Order, job_id: str) -> None:
+    async def _job_of(self, order: Order) -> str:
+        """Its id. One that was cancelled, since all who waited had hung up, is not what a repeated call asks for."""
+        job = await self._create(order, order.wish.request_id)
+        for attempt in range(2, _MOST_ATTEMPTS + 1):
+            if job.state is not State.CANCELLED and job.id not in self._abandoned:
+                break
+            job = await self._create(order, f"{order.wish.request_id}-{attempt}")
+        return job.id
+
+    async def _create(self, order: Order, request_id: str) -> Job:
+        asked = JobRequest(request_id, order.generate, lease=not order.wish.survives, public=order.public)
+        return (await self._jobs.create(order.caller, asked)).job
+
+    async def _await_absence(self, wait: _Wait) -> None:
         """The body has been read: what comes next is the connection's end."""
-        while (await order.request.receive())["type"] != "http.disconnect":
+        while (await wait.order.request.receive())["type"] != "http.disconnect":
             continue
-        if self._waiting[job_id] == 1:
-            self._abandon(order, job_id)
+        self._leave(wait)
 
-    def _abandon(self, order: Order, job_id: str) -> None:
+    def _leave(self, wait: _Wait) -> None:
+        """Of the ways to go, the first counts."""
+        others = self._waiting.get(wait.job_id, set())
+        if wait not in others:
+            return
+        others.remove(wait)
+        if others:
+            return
+        del self._waiting[wait.job_id]
+        if not (wait.is_over or wait.order.wish.survives):
+            self._abandon(wait)
+
+    def _abandon(self, wait: _Wait) -> None:
         """Nobody waits for it any more."""
-        if not order.wish.survives:
-            task = asyncio.create_task(self._cancel(order.caller, job_id), name="cancel an abandoned job")
-            self._cancelling.add(task)
-            task.add_done_callback(self._cancelling.discard)
+        task = asyncio.create_task(self._cancel(wait), name="cancel an abandoned job")
+        self._abandoned[wait.job_id] = task
+        task.add_done_callback(lambda _: self._abandoned.pop(wait.job_id))
 
-    async def _cancel(self, caller: Caller, job_id: str) -> None:
+    async def _cancel(self, wait: _Wait) -> None:
         with contextlib.suppress(CraftError):  # it has ended meanwhile
-            await self._jobs.cancel(caller, job_id)
-            _log.info("the caller hung up", extra={"job": job_id})
+            await self._jobs.cancel(wait.order.caller, wait.job_id)
+            _log.info("the caller hung up", extra={"job": wait.job_id})
 
 
 def check(view: JobView) -> None:
     """Raises what ended the job, unless it has succeeded."""
     job, error = view.job, view.job.error
     if job.state is State.SUCCEEDED:
+        if len(view.images) < len(job.spec.wanted):
+            raise CraftError(
+                "UNKNOWN_IMAGE", f"job {job.id}: a picture of it was deleted", "call with another Idempotency-Key"
+            )
         return
     if error is None:
         raise CraftError("JOB_FAILED", f"job {job.id} ended as {job.state.value.lower()}")
