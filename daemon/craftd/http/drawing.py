@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from craft_protos.reasons import REASONS, CraftError, invalid
@@ -63,6 +63,7 @@ class Order:
     generate: GenerateRequest
     public: bool = False
     preview_every: int = 0
+    names: Mapping[str, str] = field(default_factory=dict)  # the service's of fields -> the request's
 
 
 @dataclass(eq=False)
@@ -122,7 +123,8 @@ class Drawing:
 
     async def _create(self, order: Order, request_id: str) -> Job:
         asked = JobRequest(request_id, order.generate, lease=not order.wish.survives, public=order.public)
-        return (await self._jobs.create(order.caller, asked)).job
+        with said_as(order.names):
+            return (await self._jobs.create(order.caller, asked)).job
 
     async def _await_absence(self, wait: _Wait) -> None:
         """The body has been read: what comes next is the connection's end."""
@@ -152,6 +154,18 @@ class Drawing:
         with contextlib.suppress(CraftError):  # it has ended meanwhile
             await self._jobs.cancel(wait.order.caller, wait.job_id)
             _log.info("the caller hung up", extra={"job": wait.job_id})
+
+
+@contextmanager
+def said_as(names: Mapping[str, str]) -> Iterator[None]:
+    """What a service says of its fields is said of the request's."""
+    try:
+        yield
+    except CraftError as exc:
+        if exc.field not in names:
+            raise
+        own, message = names[exc.field], exc.message.removeprefix(f"{exc.field}: ")
+        raise CraftError(exc.reason, f"{own}: {message}", exc.hint, field=own, retry_after_s=exc.retry_after_s) from exc
 
 
 def check(view: JobView) -> None:

@@ -171,6 +171,18 @@ def generate_request(body: Txt2ImgRequest, checkpoint: str) -> GenerateRequest:
     )
 
 
+def names_of(body: Txt2ImgRequest) -> dict[str, str]:
+    """The service's names of fields -> the request's."""
+    sampler = "sampler_name" if body.sampler_name or not body.sampler_index else "sampler_index"
+    return {
+        "guidance_scale": "cfg_scale",
+        "count": "batch_size" if body.batch_size >= body.n_iter else "n_iter",
+        "sampler": sampler,
+        "loras": "prompt",
+        "model": "override_settings.sd_model_checkpoint",
+    }
+
+
 def name_of(title: str) -> str:
     """A model's, from its title."""
     return _HASH.sub("", title.strip())

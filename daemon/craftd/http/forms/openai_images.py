@@ -12,6 +12,8 @@ from craftd.http.fields import Body, Guidance, Name, Seed, Steps, Text, Weight, 
 from craftd.jobs.job import GenerateRequest, LoraWish
 from craftd.jobs.validate import check_room_in_jpeg
 
+# The service's names of fields -> the request's.
+NAMES = {"steps": "num_inference_steps", "count": "n", "width": "size", "height": "size", "format": "output_format"}
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
@@ -87,10 +89,10 @@ class GenerationRequest(Body):
             raise invalid("output_compression", "is for jpeg and webp", "set output_format")
         if self.compresses and self.is_public:
             raise invalid("output_compression", "is for b64_json: a url shows the picture as it is stored")
-        if self.stream and self.is_public:
-            raise invalid("response_format", "a stream carries b64_json")
         if self.compresses and self.output_format == "jpeg":  # the picture that is stored is none
             check_room_in_jpeg(self.prompt, self.negative_prompt or "")
+        if self.stream and self.is_public:
+            raise invalid("response_format", "a stream carries b64_json")
         if self.partial_images and not self.stream:
             raise invalid("partial_images", "come in a stream alone", "set stream")
 

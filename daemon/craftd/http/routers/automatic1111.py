@@ -34,14 +34,15 @@ from craftd.http.forms.automatic1111 import (
     Txt2ImgRequest,
     generate_request,
     name_of,
+    names_of,
 )
 from craftd.http.services import HttpServices
 from craftd.http.sessions import Running, Session, Sessions
 from craftd.images.image import Image
 from craftd.jobs.events import Finished, Snapshot
 from craftd.jobs.job import GenerateSpec, JobView
-from craftd.loras.lora import Lora
 from craftd.keys.caller import Caller
+from craftd.loras.lora import Lora
 from craftd.models.model import ModelView
 from craftd.models.registry import BUILT_IN
 
@@ -69,7 +70,8 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
         session = sessions.of(caller)
         generate = generate_request(body, session.checkpoint)
         _warn(response, [*body.ignored, *_overridden(body)])
-        order = Order(request, caller, wish, generate, preview_every=_PREVIEW_EVERY if session.wants_previews else 0)
+        preview_every = _PREVIEW_EVERY if session.wants_previews else 0
+        order = Order(request, caller, wish, generate, preview_every=preview_every, names=names_of(body))
         view = await _draw(services, order, session)
         files = [await encoding.read(services.images, image) for image in view.images]
         encoded = await asyncio.gather(*map(encoding.as_base64, files)) if body.send_images else []
@@ -172,10 +174,10 @@ async def _draw(services: HttpServices, order: Order, session: Session) -> JobVi
         async with aclosing(services.drawing.follow(order)) as events:
             async for event in events:
                 running.note(event)
-                if isinstance(event, Finished):
-                    return event.view
                 if running.was_interrupted and isinstance(event, Snapshot):
                     await _cancel(services, order.caller, running)
+                if isinstance(event, Finished):
+                    return event.view
     except CraftError as exc:
         if not (exc.reason == "CANCELLED" and running.was_interrupted):
             raise
@@ -185,13 +187,13 @@ async def _draw(services: HttpServices, order: Order, session: Session) -> JobVi
     raise AssertionError("a job's events end with its end")
 
 
-def _title(view: ModelView) -> str:
-    return f"{view.model.name} [{view.sha256[:10]}]" if view.sha256 else view.model.name
 async def _cancel(services: HttpServices, caller: Caller, running: Running) -> None:
     with contextlib.suppress(CraftError):  # it has ended meanwhile
         await services.jobs.cancel(caller, running.job_id)
 
 
+def _title(view: ModelView) -> str:
+    return f"{view.model.name} [{view.sha256[:10]}]" if view.sha256 else view.model.name
 
 
 def _sd_model(view: ModelView) -> SdModel:

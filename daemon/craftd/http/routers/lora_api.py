@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from craftd.http import encoding
 from craftd.http.callers import Who, Wished
-from craftd.http.drawing import DRAWING, Order
+from craftd.http.drawing import DRAWING, Order, said_as
 from craftd.http.errors import LORA_API, responses
 from craftd.http.fields import Body, Name, Text
 from craftd.http.services import HttpServices
@@ -21,6 +21,8 @@ from craftd.http.urls import url_of
 from craftd.jobs.job import GenerateRequest, JobRequest, LoraWish
 from craftd.keys.caller import Caller
 
+# The service's names of fields -> the request's.
+_NAMES = {"loras": "lora_id", "width": "image_size", "height": "image_size"}
 _CHARACTER = re.compile(r"\[your character\]", re.IGNORECASE)
 
 Shape = Literal["square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"]
@@ -51,8 +53,9 @@ def make_router(services: HttpServices) -> APIRouter:
     async def create(body: LoraRequest, request: Request, caller: Who, wish: Wished) -> LoraAnswer:
         """Draw a picture with a LoRA."""
         began = time.monotonic()
-        generate = await _generate(services, caller, body)
-        order = Order(request, caller, wish, generate, public=body.response_format == "url")
+        with said_as(_NAMES):
+            generate = await _generate(services, caller, body)
+        order = Order(request, caller, wish, generate, public=body.response_format == "url", names=_NAMES)
         image = (await services.drawing.draw(order)).images[0]
         answer = LoraAnswer(image_id=image.id, processing_time=f"{time.monotonic() - began:.1f}")
         if order.public:

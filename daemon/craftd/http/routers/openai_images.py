@@ -15,14 +15,14 @@ from fastapi.responses import StreamingResponse
 
 from craftd.http import encoding, sse
 from craftd.http.callers import Who, Wished
-from craftd.http.drawing import DRAWING, Order
+from craftd.http.drawing import DRAWING, Order, said_as
 from craftd.http.errors import openai_form, responses
-from craftd.http.forms.openai_images import Datum, GenerationAnswer, GenerationRequest, ModelEntry, ModelList
+from craftd.http.forms.openai_images import NAMES, Datum, GenerationAnswer, GenerationRequest, ModelEntry, ModelList
 from craftd.http.services import HttpServices
 from craftd.http.urls import url_of
 from craftd.images.image import Image
 from craftd.jobs.events import Event, ImageMade, Snapshot, Step
-from craftd.jobs.job import GenerateRequest, JobRequest
+from craftd.jobs.job import GenerateRequest, JobRequest, Plan
 from craftd.keys.caller import Caller
 
 _STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5}  # of the model's own number
@@ -58,7 +58,7 @@ def make_router(services: HttpServices) -> APIRouter:
     )
     async def generations(body: GenerationRequest, request: Request, caller: Who, wish: Wished) -> Any:
         """Draw pictures; with `stream`, as server-sent events with previews."""
-        order = Order(request, caller, wish, await studio.generate(caller, body), body.is_public)
+        order = Order(request, caller, wish, await studio.generate(caller, body), body.is_public, names=NAMES)
         return await studio.stream(body, order) if body.stream else await studio.answer(body, order)
 
     @router.post(EDITS, include_in_schema=False)
@@ -82,7 +82,7 @@ class _Studio:
         factor = _STEPS.get(body.quality or "")
         if asked.steps is not None or factor is None:
             return asked
-        plan = await self._services.jobs.plan(caller, JobRequest("plan", asked))
+        plan = await self._plan(caller, asked)
         return replace(asked, steps=max(1, round(plan.spec.steps * factor)))
 
     async def answer(self, body: GenerationRequest, order: Order) -> GenerationAnswer:
@@ -101,9 +101,13 @@ class _Studio:
         """`partial_images` previews are spread over the steps."""
         if not body.partial_images:
             return order
-        plan = await self._services.jobs.plan(order.caller, JobRequest("plan", order.generate))
+        plan = await self._plan(order.caller, order.generate)
         every = max(1, plan.spec.steps // (body.partial_images + 1))
         return replace(order, preview_every=every)
+
+    async def _plan(self, caller: Caller, asked: GenerateRequest) -> Plan:
+        with said_as(NAMES):
+            return await self._services.jobs.plan(caller, JobRequest("plan", asked))
 
     async def _told(
         self, body: GenerationRequest, first: Event, events: AsyncGenerator[Event, None]

@@ -31,6 +31,7 @@ _BASES = {
     "pocket": "pocket",
 }
 _MOST_LORAS = 5
+_NAMES = {"count": "image_count", "guidance_scale": "cfg_scale"}  # the service's of fields -> the request's
 _PNG: dict[str, object] = {
     "description": "The picture.",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
@@ -119,7 +120,7 @@ def make_router(services: HttpServices) -> APIRouter:
         return Response(await encoding.read(services.images, image), media_type=image.media_type)
 
     async def _draw(body: VisionCraftRequest, request: Request, caller: Caller, wish: Wish) -> tuple[Image, ...]:
-        return (await services.drawing.draw(Order(request, caller, wish, body.generate))).images
+        return (await services.drawing.draw(Order(request, caller, wish, body.generate, names=_NAMES))).images
 
     return router
 
