@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from craft_protos.reasons import CraftError
 from craftd.http import infotexts
+from craftd.http.bodies import Bodies, Room
 from craftd.http.errors import public
 from craftd.http.forms.automatic1111 import Txt2ImgRequest, generate_request, name_of
 from craftd.http.guards import host_name, is_loopback, names_of
@@ -21,6 +23,7 @@ from craftd.http.sizes import side_lengths
 from craftd.models.model import Defaults, Model
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MODEL = Model("m", Path("m"), "sd", "", 8, Defaults(512, 512, 20, 7.5, "Euler"), ())
 
@@ -172,3 +175,104 @@ def test_nobody_else_pays_for_it() -> None:
     dear = ("fastapi", "starlette", "uvicorn", "pydantic", "limits", "prometheus_client")
     code = f"import sys, craftd.serve; print([name for name in {dear} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+class Asked:
+    """A request to `Bodies`, whose caller sends what it is told to; the app reads it and then draws until `drawn`."""
+
+    def __init__(self, bodies: Callable[[ASGIApp], Bodies], path: str = "/x", length: int | None = None) -> None:
+        self._said: asyncio.Queue[Message] = asyncio.Queue()
+        self.has_read, self.drawn = asyncio.Event(), asyncio.Event()
+        headers = [(b"transfer-encoding", b"chunked")] if length is None else [(b"content-length", b"%d" % length)]
+        scope = {"type": "http", "path": path, "headers": headers}
+        self.done = asyncio.create_task(bodies(self._app)(scope, self._receive, self._send))
+
+    async def say(self, body: bytes, *, is_last: bool = False) -> None:
+        self._said.put_nowait({"type": "http.request", "body": body, "more_body": not is_last})
+        await self._said.join()
+
+    async def _receive(self) -> Message:
+        message = await self._said.get()
+        self._said.task_done()
+        return message
+
+    async def refusal(self) -> str:
+        with pytest.raises(CraftError) as refused:
+            await self.done
+        return refused.value.reason
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["more_body"] is False
+        self.has_read.set()
+        await self.drawn.wait()
+
+    async def _send(self, message: Message) -> None:
+        raise AssertionError(message)
+
+
+def _bodies(known: Room, others: Room, *, is_known: bool) -> Callable[[ASGIApp], Bodies]:
+    return lambda app: Bodies(app, 60, {"/picture": 100}, shows_key=lambda _: is_known, known=known, others=others)
+
+
+def test_bodies_count_while_they_arrive() -> None:
+    async def call() -> None:
+        known, others = Room(200), Room(100, 2)
+        bodies = _bodies(known, others, is_known=False)
+        first, second = Asked(bodies), Asked(bodies)
+        await first.say(b" " * 55)
+        await second.say(b" " * 55)
+        assert await second.refusal() == "RATE_LIMITED" and others.held_bytes == 55
+        third = Asked(bodies)
+        await third.say(b" ")
+        assert await Asked(bodies).refusal() == "RATE_LIMITED"  # two at once
+        keyed = Asked(_bodies(known, others, is_known=True))
+        await keyed.say(b" " * 55)
+        assert known.held_bytes == 55
+        for one in (first, third, keyed):
+            one.done.cancel()
+        await asyncio.wait([first.done, third.done, keyed.done])
+        assert (known.held_bytes, known.bodies, others.held_bytes, others.bodies) == (0, 0, 0, 0)
+
+    asyncio.run(call())
+
+
+def test_what_was_read_takes_no_room_while_it_is_drawn() -> None:
+    """But for pictures: they are larger, and done with soon."""
+
+    async def call() -> None:
+        room = Room(100)
+        bodies = _bodies(room, room, is_known=True)
+        drawing = [Asked(bodies) for _ in range(5)]
+        for one in drawing:
+            await one.say(b" " * 50, is_last=True)
+            await one.has_read.wait()
+            assert room.held_bytes == 0
+        picture = Asked(bodies, "/picture")
+        await picture.say(b" " * 90, is_last=True)
+        await picture.has_read.wait()
+        assert room.held_bytes == 90
+        for one in (*drawing, picture):
+            one.drawn.set()
+            await one.done
+        assert (room.held_bytes, room.bodies) == (0, 0)
+
+    asyncio.run(call())
+
+
+def test_large_bodies_need_a_key_in_the_headers() -> None:
+    async def call() -> None:
+        room = Room(1000)
+        stranger, friend = (_bodies(room, room, is_known=is_known) for is_known in (False, True))
+        assert await Asked(stranger, "/picture", 61).refusal() == "UNAUTHENTICATED"
+        assert await Asked(stranger, "/picture", 101).refusal() == "MESSAGE_TOO_BIG"
+        assert await Asked(stranger, "/x", 61).refusal() == "MESSAGE_TOO_BIG"
+        streamed = Asked(stranger, "/picture")
+        await streamed.say(b" " * 61)
+        assert await streamed.refusal() == "UNAUTHENTICATED"
+        for path, size in (("/picture", 101), ("/x", 61)):
+            streamed = Asked(friend, path)
+            await streamed.say(b" " * size)
+            assert await streamed.refusal() == "MESSAGE_TOO_BIG"
+        assert room.held_bytes == 0
+
+    asyncio.run(call())

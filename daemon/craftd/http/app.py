@@ -10,7 +10,9 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from craftd.http import errors, schema
-from craftd.http.guards import Bodies, Envelope, Gate, names_of
+from craftd.http.bodies import Bodies
+from craftd.http.callers import shows_key
+from craftd.http.guards import Envelope, Gate, names_of
 from craftd.http.page import router as page
 from craftd.http.routers import (
     automatic1111,
@@ -65,14 +67,19 @@ def make_app(services: HttpServices, settings: HttpSettings) -> FastAPI:
     schema.install(app)
     for make_router in ROUTERS:
         app.router.routes.extend(make_router(services).routes)  # flat: one list that can be walked
-    _guard(app, settings)
+    _guard(app, services, settings)
     return app
 
 
-def _guard(app: FastAPI, settings: HttpSettings) -> None:
+def _guard(app: FastAPI, services: HttpServices, settings: HttpSettings) -> None:
     """The last one added is the outermost."""
     origins = listed(settings.allowed_origins)
-    app.add_middleware(Bodies, most_bytes=_MOST_BYTES, larger=_LARGER)
+    app.add_middleware(
+        Bodies,
+        most_bytes=_MOST_BYTES,
+        larger=_LARGER,
+        shows_key=lambda scope: shows_key(services.keys, scope),
+    )
     if origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED

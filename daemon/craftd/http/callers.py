@@ -11,6 +11,8 @@ import math
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from craftd.http.drawing import Wish, wish_of
 from craftd.http.guards import set_header
@@ -25,8 +27,7 @@ _LONGEST = 512  # characters of what may be a key
 async def authenticate(request: Request) -> Caller:
     """Raises UNAUTHENTICATED, KEY_SUSPENDED, KEY_BANNED, RATE_LIMITED."""
     keys: KeyService = request.app.state.services.keys
-    peer = request.client.host if request.client is not None else ""
-    caller = keys.authenticate(await _presented(request), peer)
+    caller = keys.authenticate(await _presented(request), _peer(request.scope))
     _tell_rate(request, await keys.admit(caller))
     return caller
 
@@ -49,18 +50,38 @@ Who = Annotated[Caller, Depends(authenticate)]
 Wished = Annotated[Wish, Depends(headers_of_drawing)]
 
 
+def shows_key(keys: KeyService, scope: Scope) -> bool:
+    """Whether the headers have one, before the body is read. Raises as `KeyService.authenticate`."""
+    presented = _in_headers(Headers(scope=scope))
+    if presented is None:
+        return False
+    keys.authenticate(presented, _peer(scope))
+    return True
+
+
 async def _presented(request: Request) -> str:
     """What may be a key; "" where there is none."""
-    if given := request.headers.get("x-api-key"):
+    given = _in_headers(request.headers)
+    return await _token(request) if given is None else given
+
+
+def _in_headers(headers: Headers) -> str | None:
+    """What may be a key; None: the body may have one."""
+    if given := headers.get("x-api-key"):
         return given[:_LONGEST]
-    scheme, _, rest = request.headers.get("authorization", "").partition(" ")
+    scheme, _, rest = headers.get("authorization", "").partition(" ")
     match scheme.lower():
         case "bearer":
             return rest.strip()[:_LONGEST]
         case "basic":
             return _password(rest.strip()[: 2 * _LONGEST])[:_LONGEST]
         case _:
-            return await _token(request)
+            return None
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _password(encoded: str) -> str:

@@ -2,7 +2,6 @@
 
 Envelope    an id for each request, headers on every answer, no exception gets out
 Gate        foreign Host and Origin headers are refused (DNS rebinding)
-Bodies      the whole body is read before the app is asked: its size, depth and fields have limits
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -23,13 +22,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from craftd.http.shape import check_shape
-
 Render = Callable[[CraftError, Scope], Response]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HELD_BYTES = 128 << 20  # bodies in memory at once
-_BODY_TIMEOUT_S = 60.0
 _MOST_WASTE_BYTES = 64 << 20  # read of a refused body, so that its sender comes to read the answer
 _WASTE_TIMEOUT_S = 5.0
 _SAFETY = {
@@ -209,77 +204,3 @@ class Gate:
                 "FOREIGN_ORIGIN", "Origin: another site's page made the request", "name it in http.allowed_origins"
             )
         await self._app(scope, receive, send)
-
-
-class Bodies:
-    """`larger`: paths that take up to so many bytes, where others take `most_bytes`."""
-
-    def __init__(self, app: ASGIApp, most_bytes: int, larger: Mapping[str, int]) -> None:
-        self._app = app
-        self._most_bytes = most_bytes
-        self._larger = larger
-        self._held_bytes = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        limit = self._larger.get(scope["path"], self._most_bytes)
-        _check_form(headers, limit)
-        if "content-length" not in headers and "transfer-encoding" not in headers:
-            await self._app(scope, receive, send)
-            return
-        body = b""
-        try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                body = await self._read(receive, limit)
-        except TimeoutError as exc:
-            message = f"the body did not come within {_BODY_TIMEOUT_S:g} s"
-            raise CraftError("UNDECODABLE", message, "send it again") from exc
-        self._held_bytes += len(body)
-        try:
-            await check_shape(body)
-            await self._app(scope, _replay(body, receive), send)
-        finally:
-            self._held_bytes -= len(body)
-
-    async def _read(self, receive: Receive, limit: int) -> bytes:
-        chunks: list[bytes] = []
-        size_bytes = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise CraftError("UNDECODABLE", "the caller went away before the body was whole")
-            chunk = message.get("body", b"")
-            size_bytes += len(chunk)
-            if size_bytes > limit:
-                raise _too_big(limit)
-            if self._held_bytes + size_bytes > _HELD_BYTES:
-                raise CraftError("RATE_LIMITED", "too many large bodies at once", "try again", retry_after_s=1)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-
-
-def _check_form(headers: Headers, limit: int) -> None:
-    if headers.get("content-encoding", "identity") != "identity":
-        raise CraftError("UNDECODABLE", "content-encoding: compressed bodies are not taken", "send it as it is")
-    length = headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > limit):
-        raise _too_big(limit)
-
-
-def _too_big(limit: int) -> CraftError:
-    return CraftError("MESSAGE_TOO_BIG", f"the body is over the limit of {limit} bytes", "send less")
-
-
-def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """The body once, then whatever comes after it: the end of the connection."""
-    is_told = False
-
-    async def replayed() -> Message:
-        nonlocal is_told
-        if is_told:
-            return await receive()
-        is_told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed

@@ -1,0 +1,185 @@
+"""The whole body is read before the app is asked: its size and shape have limits, and so have all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from craft_protos.reasons import CraftError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from craftd.http.shape import check_shape
+
+_KNOWN_BYTES = 128 << 20  # of bodies in memory at once, of callers whose headers have a key
+_OTHERS_BYTES = 64 << 20  # the others' room is their own: who has a key is not kept out by them
+_MOST_OTHERS = 100
+_TIMEOUT_S = 60.0
+
+ShowsKey = Callable[[Scope], bool]
+
+
+class Room:
+    """For so many bodies and bytes, those that are still arriving among them."""
+
+    def __init__(self, most_bytes: int, most_bodies: int | None = None) -> None:
+        self._most_bytes = most_bytes
+        self._most_bodies = most_bodies
+        self.held_bytes = 0
+        self.bodies = 0
+
+    def enter(self) -> None:
+        """Raises RATE_LIMITED."""
+        if self.bodies == self._most_bodies:
+            raise CraftError("RATE_LIMITED", "too many bodies at once", "try again", retry_after_s=1)
+        self.bodies += 1
+
+    def take(self, count: int) -> None:
+        """Raises RATE_LIMITED."""
+        if self.held_bytes + count > self._most_bytes:
+            raise CraftError("RATE_LIMITED", "too many large bodies at once", "try again", retry_after_s=1)
+        self.held_bytes += count
+
+    def leave(self, count: int) -> None:
+        self.held_bytes -= count
+        self.bodies -= 1
+
+
+class Bodies:
+    """`larger`: paths that take up to so many bytes, from callers with a key, where others take `most_bytes`.
+
+    `shows_key`: whether the headers have a key; raises where it is a wrong one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        most_bytes: int,
+        larger: Mapping[str, int],
+        *,
+        shows_key: ShowsKey,
+        known: Room | None = None,
+        others: Room | None = None,
+    ) -> None:
+        self._app = app
+        self._most_bytes = most_bytes
+        self._larger = larger
+        self._shows_key = shows_key
+        self._known = known or Room(_KNOWN_BYTES)
+        self._others = others or Room(_OTHERS_BYTES, _MOST_OTHERS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        limit = self._larger.get(scope["path"], self._most_bytes)
+        _check_form(headers, limit)
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        is_known = self._shows_key(scope)
+        body = _Body(self._known if is_known else self._others)
+        try:
+            if is_known:
+                await _read(receive, body, limit, _too_big(limit))
+            else:
+                await self._read_unknown(headers, receive, body, limit)
+            await self._pass_on(body, scope, receive, send)
+        finally:
+            body.leave()
+
+    async def _read_unknown(self, headers: Headers, receive: Receive, body: _Body, limit: int) -> None:
+        refusal = _too_big(limit) if limit <= self._most_bytes else _keyless(self._most_bytes)
+        if _declared_bytes(headers) > self._most_bytes:
+            raise refusal
+        await _read(receive, body, min(limit, self._most_bytes), refusal)
+
+    async def _pass_on(self, body: _Body, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whose picture is drawn takes no room meanwhile; what is done with larger ones is over soon."""
+        whole = body.whole()
+        await check_shape(whole)
+        on_read = body.leave if len(whole) <= self._most_bytes else _nothing
+        await self._app(scope, _replay(whole, receive, on_read), send)
+
+
+class _Body:
+    """As far as it has come, and its place in the room. Raises RATE_LIMITED where there is none."""
+
+    def __init__(self, room: Room) -> None:
+        room.enter()
+        self._room = room
+        self._received = bytearray()
+        self._has_left = False
+        self.size_bytes = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Raises RATE_LIMITED."""
+        self._room.take(len(chunk))
+        self.size_bytes += len(chunk)
+        self._received += chunk
+
+    def whole(self) -> bytes:
+        """Once."""
+        whole, self._received = bytes(self._received), bytearray()
+        return whole
+
+    def leave(self) -> None:
+        """Once or again."""
+        if not self._has_left:
+            self._has_left = True
+            self._room.leave(self.size_bytes)
+
+
+async def _read(receive: Receive, body: _Body, limit: int, refusal: CraftError) -> None:
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CraftError("UNDECODABLE", "the caller went away before the body was whole")
+                chunk = message.get("body", b"")
+                if body.size_bytes + len(chunk) > limit:
+                    raise refusal
+                body.add(chunk)
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError as exc:
+        raise CraftError("UNDECODABLE", f"the body did not come within {_TIMEOUT_S:g} s", "send it again") from exc
+
+
+def _check_form(headers: Headers, limit: int) -> None:
+    if headers.get("content-encoding", "identity") != "identity":
+        raise CraftError("UNDECODABLE", "content-encoding: compressed bodies are not taken", "send it as it is")
+    if _declared_bytes(headers) > limit:
+        raise _too_big(limit)
+
+
+def _declared_bytes(headers: Headers) -> int:
+    length = headers.get("content-length", "0")
+    return int(length[:16]) if length.isascii() and length.isdigit() else 0
+
+
+def _too_big(limit: int) -> CraftError:
+    return CraftError("MESSAGE_TOO_BIG", f"the body is over the limit of {limit} bytes", "send less")
+
+
+def _keyless(limit: int) -> CraftError:
+    message = f"a body of more than {limit} bytes is read only where a header has the key"
+    return CraftError("UNAUTHENTICATED", message, "send the key as X-API-Key or Authorization")
+
+
+def _nothing() -> None:
+    return
+
+
+def _replay(body: bytes, receive: Receive, on_read: Callable[[], None]) -> Callable[[], Awaitable[Message]]:
+    """The body once, then whatever comes after it: the end of the connection."""
+    is_told = False
+
+    async def replayed() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        on_read()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
