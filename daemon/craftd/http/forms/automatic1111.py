@@ -32,7 +32,7 @@ class Lenient(BaseModel):
     """A body whose unknown fields are ignored, with a warning: clients always send dozens."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
-    __pydantic_extra__: dict[Text, Anything]
+    __pydantic_extra__: dict[Text, Anything]  # pyright: ignore[reportIncompatibleVariableOverride] - pydantic wants it so
 
     @property
     def ignored(self) -> list[str]:
