@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc.aio
 import pytest
 from craft_protos import jobs_pb2, training_pb2
-from craftd.datasets.dataset import Picture, id_of
+from craft_protos.reasons import CraftError
+from craftd.datasets import table
+from craftd.datasets.dataset import Dataset, Picture, id_of, in_order
+from craftd.store.database import Database
 from PIL import Image
 
 from tests.daemon import trains
@@ -214,3 +218,35 @@ def test_the_id_is_of_pictures_and_captions_alone() -> None:
     one, two = Picture("a.png", "1", 1, 64, 64, "x"), Picture("b.png", "2", 1, 64, 64)
     assert id_of([one, two]) == id_of([two, Picture("c.jpg", "1", 9, 1, 1, "x")])
     assert id_of([one, two]) != id_of([one, Picture("b.png", "2", 1, 64, 64, "y")])
+
+
+def test_equal_datasets_are_trained_on_in_one_order() -> None:
+    """A checkpoint is of pictures in their order; which names they were sent under says nothing of it."""
+    sent = [Picture(f"{number}.png", sha256, 1, 64, 64, caption) for number, (sha256, caption) in enumerate(SENT)]
+    again = [Picture(f"again-{one.file_name}", one.sha256, 1, 64, 64, one.caption) for one in reversed(sent)]
+    assert id_of(sent) == id_of(again)
+    found = [[(one.sha256, one.caption) for one in in_order(order)] for order in (sent, again)]
+    assert found[0] == found[1] == sorted(SENT)
+
+
+SENT = [("2", "x"), ("1", ""), ("2", ""), ("0", "y")]
+
+
+async def test_who_sent_it_has_it_under_their_names(tmp_path: Path) -> None:
+    """Equal pictures that somebody else sends later change nothing for a training that goes on."""
+    database = Database(tmp_path / "craft.db")
+    try:
+        for when, owner in enumerate(("ann", "bob")):
+            kept = tuple(Picture(f"{owner}-{sha}.png", sha, 1, 64, 64, caption) for sha, caption in SENT)
+            made = Dataset(id_of(kept), owner, kept, (), float(when))
+            await database.run(lambda connection, made=made: table.put(connection, made))  # type: ignore[misc]
+        for scope, owner, expected in (("", "ann", "ann"), ("", "bob", "bob"), ("ann", "ann", "ann"), ("", "x", "bob")):
+            found = await database.run(
+                lambda connection, scope=scope, owner=owner: table.find(connection, made.id, scope, owner)  # type: ignore[misc]
+            )
+            assert found.owner == expected
+            assert all(one.file_name.startswith(expected) for one in found.pictures)
+        with pytest.raises(CraftError):
+            await database.run(lambda connection: table.find(connection, made.id, "eve", "eve"))
+    finally:
+        await database.close()

@@ -48,9 +48,12 @@ class DatasetService:
         self._room = asyncio.Semaphore(_MOST_UPLOADS)
         self._changing = asyncio.Lock()  # files and rows change together
 
-    async def get(self, dataset_id: str, owner: str = "") -> Dataset:
-        """An owner's; "": anybody's. Raises UNKNOWN_DATASET."""
-        return await self._database.run(lambda connection: table.find(connection, dataset_id, owner))
+    async def get(self, dataset_id: str, scope: str, owner: str) -> Dataset:
+        """The owner's, or another that the scope holds; "": anybody's. Raises UNKNOWN_DATASET.
+
+        Equal pictures may lie there under other names, sent by somebody else.
+        """
+        return await self._database.run(lambda connection: table.find(connection, dataset_id, scope, owner))
 
     def path(self, picture: Picture) -> Path:
         return self._files.path(picture.sha256)

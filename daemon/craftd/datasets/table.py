@@ -31,12 +31,12 @@ def put(connection: apsw.Connection, dataset: Dataset) -> None:
     )
 
 
-def find(connection: apsw.Connection, dataset_id: str, owner: str) -> Dataset:
-    """An owner's; "": anybody's. Raises UNKNOWN_DATASET."""
+def find(connection: apsw.Connection, dataset_id: str, scope: str, owner: str) -> Dataset:
+    """The owner's, or the newest that the scope holds; "": anybody's. Raises UNKNOWN_DATASET."""
     row: Any = connection.execute(
         "SELECT seq, id, owner, left_out, create_time FROM datasets WHERE id = ?1 AND (?2 = '' OR owner = ?2)"
-        " ORDER BY seq DESC LIMIT 1",
-        (dataset_id, owner),
+        " ORDER BY owner = ?3 DESC, seq DESC LIMIT 1",
+        (dataset_id, scope, owner),
     ).get
     if row is None:
         raise CraftError(

@@ -154,7 +154,7 @@ class Dispatcher:
             return
         entry = self._roster.entries[waiting.job_id]
         try:
-            record, dataset = await desk.order(waiting.job_id, entry.job.training.dataset)
+            record, dataset = await desk.order(entry.job)
             if desk.queue.head() != waiting or self._is_draining:
                 return
             if record.made_sha256:  # only its registration was missing

@@ -39,7 +39,7 @@ class Training:
                     yield pb.UploadDatasetEvent(progress=progress)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, caller: Caller) -> pb.Dataset:
-        return _dataset(await self._datasets.get(request.id, caller.scope))
+        return _dataset(await self._datasets.get(request.id, caller.scope, caller.owner))
 
     async def GetTrainingLog(self, request: pb.GetTrainingLogRequest, caller: Caller) -> pb.TrainingLog:
         view = await self._jobs.get(caller, request.job_id)

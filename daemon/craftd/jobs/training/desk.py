@@ -22,6 +22,7 @@ from craftd.datasets.service import DatasetService
 from craftd.jobs import events
 from craftd.jobs.entry import Entry
 from craftd.jobs.events import Hub
+from craftd.jobs.job import Job
 from craftd.jobs.queue import FairQueue
 from craftd.jobs.training import table, wire
 from craftd.jobs.training.course import Checkpoint, Course, Record, Sample, Step
@@ -66,14 +67,15 @@ class Desk:
         """An empty one for a job that has ended."""
         return self._courses.get(job_id) or Course()
 
-    async def order(self, job_id: str, dataset_id: str) -> tuple[Record, Dataset]:
+    async def order(self, job: Job) -> tuple[Record, Dataset]:
         """What a dispatch needs; what is stored of after the checkpoint is forgotten. Raises UNKNOWN_DATASET."""
+        job_id = job.id
         async with self._writing:
             gone = await self._tools.database.run(lambda connection: table.rewind(connection, job_id))
             await asyncio.to_thread(self._tools.files.remove_samples, job_id, gone)
             record = await self._tools.database.run(lambda connection: table.record(connection, job_id))
         self.course(job_id).record = record
-        return record, await self._tools.datasets.get(dataset_id)
+        return record, await self._tools.datasets.get(job.training.dataset, "", job.owner)
 
     def provide(self, record: Record, dataset: Dataset) -> None:
         """Give the worker the pictures and the checkpoint. Raises DISK_FULL, STORAGE_FAILED."""

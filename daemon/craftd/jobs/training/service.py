@@ -59,7 +59,7 @@ class TrainingService:
         resolve.defaults_for(model)
         if not wish.dataset:
             raise invalid("dataset", "is missing", "send the pictures first: UploadDataset")
-        dataset = await self.datasets.get(wish.dataset, caller.scope)
+        dataset = await self.datasets.get(wish.dataset, caller.scope, caller.owner)
         spec = resolve.resolve(wish, model, dataset)
         return await self._checked(Resolved(spec, model, resolve.notes(spec, model, dataset)))
 
@@ -118,7 +118,7 @@ class TrainingService:
             )
         self.loras.check_free(job.training.name)
         model = await self.models.usable(job.training.model)
-        dataset = await self.datasets.get(job.training.dataset)
+        dataset = await self.datasets.get(job.training.dataset, "", job.owner)
         record = await self.database.run(lambda connection: table.record(connection, job.id))
         spec = replace(job.training, resume=job.id, when_idle=wish.when_idle or job.training.when_idle)
         begin = f"goes on from step {record.checkpoint.step} of job {job.id}"

@@ -10,7 +10,7 @@ from craft_protos import training_pb2
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker, Train
 
-from craftd.datasets.dataset import Picture
+from craftd.datasets.dataset import Picture, in_order
 from craftd.jobs.job import Job
 from craftd.jobs.training.course import Checkpoint, Sample, Step
 from craftd.jobs.training.spec import TrainSpec, TrainWish
@@ -24,7 +24,7 @@ def train(
         epoch=epoch,
         spec=spec_message(job.training),
         model=manifest,
-        pictures=[picture_message(one) for one in pictures],
+        pictures=[picture_message(one) for one in in_order(pictures)],
         checkpoint_sha256=checkpoint.sha256,
         checkpoint_size_bytes=checkpoint.size_bytes,
         owner=job.owner,
