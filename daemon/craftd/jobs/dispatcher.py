@@ -153,6 +153,8 @@ class Dispatcher:
         if waiting is None or self._is_draining or not self._turns.may_train(waiting, self._roster.capacity_rows):
             return
         entry = self._roster.entries[waiting.job_id]
+        if entry.storing:  # it comes back when what it had made is stored
+            return
         try:
             record, dataset = await desk.order(entry.job)
             if desk.queue.head() != waiting or self._is_draining:

@@ -68,12 +68,14 @@ class Desk:
         return self._courses.get(job_id) or Course()
 
     async def order(self, job: Job) -> tuple[Record, Dataset]:
-        """What a dispatch needs; what is stored of after the checkpoint is forgotten. Raises UNKNOWN_DATASET."""
+        """What a dispatch needs; what is stored of after the checkpoint is forgotten. Raises UNKNOWN_DATASET.
+
+        Only while nothing of the job is being stored: it waits for no lock, as drawing waits for it.
+        """
         job_id = job.id
-        async with self._writing:
-            gone = await self._tools.database.run(lambda connection: table.rewind(connection, job_id))
-            await asyncio.to_thread(self._tools.files.remove_samples, job_id, gone)
-            record = await self._tools.database.run(lambda connection: table.record(connection, job_id))
+        gone = await self._tools.database.run(lambda connection: table.rewind(connection, job_id))
+        await asyncio.to_thread(self._tools.files.remove_samples, job_id, gone)
+        record = await self._tools.database.run(lambda connection: table.record(connection, job_id))
         self.course(job_id).record = record
         return record, await self._tools.datasets.get(job.training.dataset, "", job.owner)
 
@@ -176,7 +178,7 @@ class Desk:
         async with self._writing:
             await asyncio.to_thread(self._tools.files.keep, frame.sha256, frame.size_bytes)
             await self._tools.database.run(lambda connection: table.set_made(connection, job_id, frame.sha256, passed))
-            await self.register(entry, frame.sha256, frame.preview)
+        await self.register(entry, frame.sha256, frame.preview)  # takes its time: others write meanwhile
 
     def _take(self, sha256: str) -> None:
         """Out of the worker's store, at once: it may be gone in a moment."""

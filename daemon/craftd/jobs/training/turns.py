@@ -31,7 +31,10 @@ class Turns:
     def is_alone_next(self) -> bool:
         """A training that a worker died of, perhaps: until it has got past that step, others wait."""
         waiting = self.trainings.head()
-        return waiting is not None and waiting.is_suspect and not self.is_held_back(self.entries[waiting.job_id])
+        if waiting is None or not waiting.is_suspect:
+            return False
+        entry = self.entries[waiting.job_id]
+        return not entry.storing and not self.is_held_back(entry)
 
     def is_held_back(self, entry: Entry) -> bool:
         """It wants the device only while nobody else does."""
