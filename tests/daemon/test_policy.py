@@ -64,6 +64,26 @@ def test_frames_of_an_earlier_dispatch_find_nothing() -> None:
     assert not flights.have_room(32, is_suspect=False)  # it holds a suspect, which goes alone
 
 
+def test_a_suspect_training_is_alone_for_its_time() -> None:
+    """Others wait no longer than that, however far its step of death is from its checkpoint."""
+    flights = Flights()
+    assert flights.alone_until is None
+    flights.add(Flight("train", 1, True, is_training=True, alone_until=60.0))
+    assert flights.alone_until == 60.0  # the dispatcher wakes up then
+    flights.let_join(59.0)
+    assert not flights.have_room(32, is_suspect=False)
+    flights.let_join(60.0)
+    assert flights.have_room(32, is_suspect=False) and flights.alone_until is None
+    assert flights.training is not None and not flights.have_room(32, is_suspect=True)
+
+
+def test_a_suspect_that_draws_is_alone_to_its_end() -> None:
+    flights = Flights()
+    flights.add(Flight("draw", 1, True, {0}))
+    flights.let_join(1e9)
+    assert flights.alone_until is None and not flights.have_room(32, is_suspect=False)
+
+
 def test_only_progress_counts() -> None:
     progress = Progress(WorkerSettings(stall_timeout_s=10, load_timeout_s=100), 0.0)
     assert progress.deadline == 100  # it is starting

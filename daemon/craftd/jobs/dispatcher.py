@@ -25,7 +25,7 @@ from craftd.jobs.roster import Roster
 from craftd.jobs.shares import Load
 from craftd.jobs.training import wire as training_wire
 from craftd.jobs.training.course import Record
-from craftd.jobs.training.turns import Turns
+from craftd.jobs.training.turns import ALONE_S, Turns
 from craftd.loras.lora import Lora
 from craftd.models.model import Manifest
 
@@ -100,6 +100,7 @@ class Dispatcher:
                 self._roster.wake.clear()
                 self._roster.note_quiet()
                 self._end_overdue()
+                self._roster.flights.let_join(time.monotonic())
                 self._roster.ledger.save_again()
                 if not self._is_draining:
                     await self._dispatch()
@@ -123,6 +124,7 @@ class Dispatcher:
         times = [self._parts.models.residency.deadline] if not self._is_draining else []
         times += [self._deadlines.next(self._roster.entries.values(), self._roster.waiting(), now, wall)]
         times += [now + _SAVE_AGAIN_S] if self._roster.ledger.has_unsaved else []
+        times += [self._roster.flights.alone_until]
         return min((at for at in times if at is not None), default=None)
 
     async def _dispatch(self) -> None:
@@ -182,7 +184,8 @@ class Dispatcher:
         self._parts.desk.queue.serve(waiting)
         entry.dispatch()
         job = entry.job
-        self._roster.flights.add(Flight(job.id, entry.epoch, job.is_suspect, is_training=True))
+        alone_until = time.monotonic() + ALONE_S
+        self._roster.flights.add(Flight(job.id, entry.epoch, job.is_suspect, is_training=True, alone_until=alone_until))
         self._parts.supervisor.send(training_wire.train(job, entry.epoch, message, dataset.pictures, record.checkpoint))
         self._parts.models.residency.expect(manifest)
         self._roster.ledger.save(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -14,6 +15,7 @@ class Flight:
     is_suspect: bool
     indices: set[int] = field(default_factory=set)
     is_training: bool = False
+    alone_until: float = math.inf  # a suspect's: from then on others may go beside it (monotonic)
 
 
 class Flights:
@@ -48,6 +50,17 @@ class Flights:
         flights = list(self._flights.values())
         self._flights.clear()
         return flights
+
+    @property
+    def alone_until(self) -> float | None:
+        """When others may join a suspect that goes on."""
+        times = [one.alone_until for one in self._flights.values() if one.is_suspect]
+        return min((at for at in times if at < math.inf), default=None)
+
+    def let_join(self, now: float) -> None:
+        """Who has been alone for long enough is so no more."""
+        for flight in self._flights.values():
+            flight.is_suspect = flight.is_suspect and now < flight.alone_until
 
     def have_room(self, capacity_rows: int, *, is_suspect: bool, is_training: bool = False) -> bool:
         """A little more than fits, so that the worker never waits for us; a suspect goes alone, a training beside."""

@@ -9,6 +9,8 @@ from craftd.jobs.entry import Entry
 from craftd.jobs.flights import Flights
 from craftd.jobs.queue import FairQueue, Waiting
 
+ALONE_S = 60.0  # at most, of a training that a worker died of, perhaps: others wait so long
+
 
 @dataclass(frozen=True)
 class Turns:
@@ -29,7 +31,7 @@ class Turns:
 
     @property
     def is_alone_next(self) -> bool:
-        """A training that a worker died of, perhaps: until it has got past that step, others wait."""
+        """A training that a worker died of, perhaps: it begins alone."""
         waiting = self.trainings.head()
         if waiting is None or not waiting.is_suspect:
             return False
