@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import grpc.aio
 import pytest
 from craft_protos import jobs_pb2, training_pb2
+from craft_protos.config import LimitSettings
 from craft_protos.reasons import CraftError
 from craftd.datasets import table
-from craftd.datasets.dataset import Dataset, Picture, id_of, in_order
+from craftd.datasets.dataset import Dataset, Incoming, Picture, Progress, Upload, id_of, in_order
+from craftd.datasets.files import DatasetFiles
+from craftd.datasets.service import DatasetService
 from craftd.store.database import Database
+from craftd.supervisor.pictures import PictureFindings
 from PIL import Image
 
 from tests.daemon import trains
@@ -250,3 +255,46 @@ async def test_who_sent_it_has_it_under_their_names(tmp_path: Path) -> None:
             await database.run(lambda connection: table.find(connection, made.id, "eve", "eve"))
     finally:
         await database.close()
+
+
+async def all_fit(paths: Iterable[Path]) -> AsyncGenerator[PictureFindings, None]:
+    for number, _ in enumerate(paths):
+        yield PictureFindings("", 64, 64, str(number))
+
+
+async def sending(parts: int, has_begun: asyncio.Event) -> AsyncIterator[Incoming | bytes]:
+    """So many of the parts of three pictures, and then nothing more."""
+    for number in range(parts):
+        yield bytes([number]) * 10 if number % 2 else Incoming(f"{number}.png", 10, "")
+    has_begun.set()
+    if parts < 6:
+        await asyncio.Event().wait()
+
+
+async def received(service: DatasetService, owner: str, parts: int, has_begun: asyncio.Event) -> Progress | Dataset:
+    """The last that is said of an upload."""
+    upload = Upload(owner, False, 3, sending(parts, has_begun))
+    return [event async for event in service.receive(upload)][-1]
+
+
+async def test_uploads_that_stand_still_end_and_stop_nobody_else(tmp_path: Path) -> None:
+    database = Database(tmp_path / "craft.db")
+    files, limits = DatasetFiles(tmp_path / "datasets"), LimitSettings()
+    patient = DatasetService(database, files, all_fit, limits, patience_s=3600)
+    hasty = DatasetService(database, files, all_fit, limits, patience_s=0.05)
+    begun = [asyncio.Event() for _ in range(4)]
+    stuck = [asyncio.create_task(received(patient, "ann", 3, one)) for one in begun]
+    try:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(one.wait() for one in begun[:2]))
+            assert isinstance(await received(patient, "bob", 6, asyncio.Event()), Dataset)
+            assert not begun[2].is_set()  # hers wait for one another
+            with pytest.raises(CraftError, match=r"nothing came for 0.05 s after 2.png") as error:
+                await received(hasty, "ann", 3, asyncio.Event())
+        assert error.value.reason == "CORRUPT_FILE"
+    finally:
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        await database.close()
+    assert not [path for path in (tmp_path / "datasets").iterdir() if path.name.startswith(".incoming-")]

@@ -7,7 +7,9 @@ import logging
 import re
 import time
 import unicodedata
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection
+from functools import partial
 from pathlib import Path
 
 from craft_protos.config import LimitSettings
@@ -32,20 +34,30 @@ from craftd.supervisor.pictures import InspectPictures, PictureFindings
 
 _log = logging.getLogger("craft.datasets")
 _LONGEST_NAME = 255  # characters
-_MOST_UPLOADS = 4  # at once; more wait
+_MOST_UPLOADS = 8  # at once; more wait
+_MOST_OF_AN_OWNER = 2  # of them
+_PATIENCE_S = 60.0  # with a sender that says nothing
 _SHOWN = 5  # of bad pictures, in an error
 _KEPT_UPLOADS = 4  # of the largest size, for each owner
 
 
 class DatasetService:
     def __init__(
-        self, database: Database, files: DatasetFiles, inspect: InspectPictures, limits: LimitSettings
+        self,
+        database: Database,
+        files: DatasetFiles,
+        inspect: InspectPictures,
+        limits: LimitSettings,
+        *,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self._database = database
         self._files = files
         self._inspect = inspect
         self._limits = limits
+        self._patience_s = patience_s
         self._room = asyncio.Semaphore(_MOST_UPLOADS)
+        self._rooms = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, _MOST_OF_AN_OWNER))
         self._changing = asyncio.Lock()  # files and rows change together
 
     async def get(self, dataset_id: str, scope: str, owner: str) -> Dataset:
@@ -62,7 +74,7 @@ class DatasetService:
         """How far it is, then the dataset, durable. Raises BAD_DATASET, INVALID_FIELD, DISK_FULL, STORAGE_FAILED."""
         if not FEWEST <= upload.count <= self._limits.max_pictures:
             raise _few_or_many(upload.count, self._limits.max_pictures)
-        async with self._room:
+        async with self._rooms[upload.owner], self._room:
             tray = self._files.tray()
             try:
                 pictures = await self._take_in(upload, tray)
@@ -91,7 +103,7 @@ class DatasetService:
         incoming: list[Incoming] = []
         taken: list[tuple[Incoming, Received]] = []
         left = total = 0
-        async for part in upload.parts:
+        while (part := await self._next(upload, incoming)) is not None:
             if isinstance(part, Incoming):
                 if left:
                     raise _cut_short(incoming[-1])
@@ -116,6 +128,17 @@ class DatasetService:
         if len(taken) != upload.count:
             raise _bad(f"{len(taken)} pictures came where {upload.count} were announced", "send them again")
         return taken
+
+    async def _next(self, upload: Upload, incoming: list[Incoming]) -> Incoming | bytes | None:
+        """None at the end. Raises CORRUPT_FILE where nothing comes: others wait for the room."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await anext(upload.parts, None)
+        except TimeoutError:
+            after = f" after {incoming[-1].file_name}" if incoming else ""
+            raise CraftError(
+                "CORRUPT_FILE", f"pictures: nothing came for {self._patience_s:g} s{after}", "send them again"
+            ) from None
 
     def _check(self, part: Incoming, before: list[Incoming], upload: Upload) -> None:
         """Raises INVALID_FIELD, BAD_DATASET."""
