@@ -196,8 +196,12 @@ class Client:
         """Progress, then the dataset. `parts`: a header, then each picture's header and chunks."""
         return self._stream(self._training.UploadDataset, parts)
 
-    def get_training_log(self, job_id: str, *, with_samples: bool = False) -> training_pb2.TrainingLog:
-        request = training_pb2.GetTrainingLogRequest(job_id=job_id, with_samples=with_samples)
+    def get_training_log(self, job_id: str) -> training_pb2.TrainingLog:
+        return self._call(self._training.GetTrainingLog, training_pb2.GetTrainingLogRequest(job_id=job_id))
+
+    def get_training_samples(self, job_id: str, first: int) -> training_pb2.TrainingLog:
+        """The samples from that one on, counted from 0, as many as fit into a message."""
+        request = training_pb2.GetTrainingLogRequest(job_id=job_id, with_samples=True, first_sample=first)
         return self._call(self._training.GetTrainingLog, request)
 
     # Daemon

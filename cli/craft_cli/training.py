@@ -87,14 +87,14 @@ def show_log(
     session: Session, job_id: str, *, plot: bool, out: str | None, samples: str | None, as_json: bool, force: bool
 ) -> None:
     """A training's losses and samples: on stdout, or as files whose paths are."""
-    log = drawing.insist(session, lambda client: client.get_training_log(job_id, with_samples=samples is not None))
     if samples is not None:
-        for path in _save_samples(log, Path(samples), force=force):
-            output.line(path)
-    if plot and as_json:
-        output.print_json([shapes.training_step(step) for step in log.steps])
-    elif plot:
-        _plot(log, job_id, out, force=force)
+        _save_samples(session, job_id, Path(samples), force=force)
+    if plot:
+        log = drawing.insist(session, lambda client: client.get_training_log(job_id))
+        if as_json:
+            output.print_json([shapes.training_step(step) for step in log.steps])
+        else:
+            _plot(log, job_id, out, force=force)
 
 
 def _plot(log: training_pb2.TrainingLog, job_id: str, out: str | None, *, force: bool) -> None:
@@ -115,19 +115,34 @@ def _plot(log: training_pb2.TrainingLog, job_id: str, out: str | None, *, force:
     output.line(out)
 
 
-def _save_samples(log: training_pb2.TrainingLog, folder: Path, *, force: bool) -> list[Path]:
-    """Raises OUTPUT_EXISTS, OUTPUT_FAILED."""
+def _save_samples(session: Session, job_id: str, folder: Path, *, force: bool) -> None:
+    """A line with the path of each. Raises OUTPUT_EXISTS, OUTPUT_FAILED."""
+    for number, sample in enumerate(_samples(session, job_id)):
+        _make(folder)
+        extension = sample.media_type.rpartition("/")[2] or "png"
+        path = folder / f"step-{sample.step:06}-{number:03}-{output.slug(sample.prompt)}.{extension}"
+        output.write(path, sample.data, force=force)
+        output.line(path)
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.output_failed(folder, error) from error
-    paths = []
-    for number, sample in enumerate(log.samples):
-        extension = sample.media_type.rpartition("/")[2] or "png"
-        path = folder / f"step-{sample.step:06}-{number:03}-{output.slug(sample.prompt)}.{extension}"
-        output.write(path, sample.data, force=force)
-        paths.append(path)
-    return paths
+
+
+def _samples(session: Session, job_id: str) -> Iterator[training_pb2.TrainingSample]:
+    """All of them, a message's fill at a time."""
+    seen, left = 0, 1
+    while left:
+        log = _log_from(session, job_id, seen)
+        yield from log.samples
+        seen, left = seen + len(log.samples), log.samples_left
+
+
+def _log_from(session: Session, job_id: str, first: int) -> training_pb2.TrainingLog:
+    return drawing.insist(session, lambda client: client.get_training_samples(job_id, first))
 
 
 def _require_captions(read: pictures.Folder, trigger: str) -> None:

@@ -176,7 +176,8 @@ async def _trainings(
     files = TrainingFiles(paths.training_dir)
     desk = Desk(Tools(database, supervisor, hub, loras, datasets, files))
     default_model = setting.settings.generate.model
-    trainings = TrainingService(database, models, loras, datasets, files, desk, limits, default_model)
+    keep_samples_s = setting.settings.images.keep_days * 86400.0
+    trainings = TrainingService(database, models, loras, datasets, files, desk, limits, default_model, keep_samples_s)
     await trainings.open()
     return trainings
 

@@ -512,18 +512,22 @@ class GetTrainingLogRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     WITH_SAMPLES_FIELD_NUMBER: _builtins.int
+    FIRST_SAMPLE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """or a unique prefix of it"""
     with_samples: _builtins.bool
+    first_sample: _builtins.int
+    """begin with this one, counted from 0"""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         with_samples: _builtins.bool = ...,
+        first_sample: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "with_samples", b"with_samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sample", b"first_sample", "job_id", b"job_id", "with_samples", b"with_samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,10 +541,13 @@ class TrainingLog(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     CHECKPOINT_STEP_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
+    SAMPLES_LEFT_FIELD_NUMBER: _builtins.int
     checkpoint_step: _builtins.int
     """the last one kept"""
     lora: _builtins.str
     """id of the LoRA that it became"""
+    samples_left: _builtins.int
+    """after those above: no more than fit into a message come at once"""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingStep]: ...
     @_builtins.property
@@ -552,10 +559,11 @@ class TrainingLog(_message.Message):
         samples: _abc.Iterable[Global___TrainingSample] | None = ...,
         checkpoint_step: _builtins.int = ...,
         lora: _builtins.str = ...,
+        samples_left: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "lora", b"lora", "samples", b"samples", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "lora", b"lora", "samples", b"samples", "samples_left", b"samples_left", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

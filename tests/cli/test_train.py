@@ -133,6 +133,10 @@ def _check_the_log(home: Home, job: str) -> None:
     assert [step["step"] for step in home.json("jobs", "show", job, "--plot")] == list(range(1, 13))
     saved = home.craft("jobs", "show", job, "--samples", "seen")
     assert [Path(line).name[:11] for line in saved.stdout.split()] == ["step-000006", "step-000012"]
+    for path in (home.paths.training_dir / job).iterdir():
+        os.truncate(path, 40 << 20)  # together more than a message may have
+    saved = home.craft("jobs", "show", job, "--samples", "large")
+    assert [(home.work / line).stat().st_size for line in saved.stdout.split()] == [40 << 20] * 2, saved.stderr
 
 
 def test_json_is_one_object_an_event(home: Home) -> None:

@@ -222,6 +222,7 @@ async def test_what_stands_in_the_way_is_named(daemon: Daemon) -> None:
         ({"sample_prompts": [" "]}, "sample_prompts"),
         ({"sample_prompts": ["x"] * 17}, "sample_prompts"),
         ({"sample_every": 11}, "sample_every"),
+        ({"sample_prompts": ["x"] * 16, "sample_every": 1, "steps": 13}, "sample_every"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"seed": 2**53}, "seed"),
         ({"epochs": 10**6, "steps": None, "batch_size": 1}, "epochs"),
@@ -304,6 +305,20 @@ async def test_trainings_and_datasets_are_their_owners(make_home: Callable[..., 
         assert (await daemon.finish(job.id)).state == SUCCEEDED
         again = await trains.upload(daemon, address=address, metadata=keys["bob"])
         assert again.id == dataset.id  # the same pictures, sent by another: theirs too
+
+
+async def test_samples_go_when_pictures_go(make_home: Callable[..., Home]) -> None:
+    home = make_home(CRAFT_IMAGES_KEEP_DAYS="2")
+    async with running(home) as daemon:
+        job = await daemon.finish((await trains.train(daemon, sample_prompts=["x"], sample_every=5)).id)
+        await daemon.stop()
+    for days, kept in ((1, 2), (3, 0)):
+        home.rows(f"UPDATE jobs SET finish_time = unixepoch() - {days} * 86400")
+        async with running(home) as daemon:
+            told = await trains.log(daemon, job.id, with_samples=True)
+            assert (len(told.samples), len(told.steps)) == (kept, 10)
+            assert (home.paths.training_dir / job.id).exists() == bool(kept)
+            await daemon.stop()
 
 
 async def test_a_full_disk_fails_the_training_and_names_no_path(home: Home) -> None:

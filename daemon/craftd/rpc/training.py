@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 from craft_protos import training_pb2 as pb
 from craft_protos.reasons import invalid
@@ -12,9 +13,12 @@ from craftd.datasets.dataset import Dataset, Incoming, Upload
 from craftd.datasets.service import DatasetService
 from craftd.jobs.service import JobService
 from craftd.jobs.training import wire
+from craftd.jobs.training.course import Sample
 from craftd.jobs.training.service import TrainingService
 from craftd.keys.caller import Caller
 from craftd.rpc.mapping import timestamp
+
+_MOST_BYTES = 48 << 20  # of a log; clients take messages of 64 MiB
 
 
 class Training:
@@ -46,13 +50,25 @@ class Training:
         if not view.job.is_training:
             raise invalid("job_id", f"job {view.job.id} is no training", "see `craft jobs list`")
         log = await self._trainings.log(view)
-        samples = log.samples if request.with_samples else ()
-        return pb.TrainingLog(
+        told = pb.TrainingLog(
             steps=[wire.step_message(one) for one in log.steps],
-            samples=[wire.sample_message(one, await self._trainings.sample(path)) for one, path in samples],
             checkpoint_step=log.record.checkpoint.step,
             lora=view.job.lora,
         )
+        if request.with_samples:
+            await self._add_samples(told, log.samples[request.first_sample :])
+        return told
+
+    async def _add_samples(self, told: pb.TrainingLog, samples: Sequence[tuple[Sample, Path]]) -> None:
+        """As many as fit beside the steps; one at least."""
+        left = _MOST_BYTES - told.ByteSize()
+        for one, path in samples:
+            data = await self._trainings.sample(path)
+            left -= len(data)
+            if told.samples and left < 0:
+                break
+            told.samples.append(wire.sample_message(one, data))
+        told.samples_left = len(samples) - len(told.samples)
 
 
 async def _header(requests: AsyncIterator[pb.UploadDatasetRequest]) -> pb.UploadDatasetRequest.Header:

@@ -150,6 +150,14 @@ class Desk:
             needed = await self._tools.database.run(table.needed_files)
             await asyncio.to_thread(self._tools.files.sweep, needed, at_start=at_start)
 
+    async def sweep_samples(self, ended_before: float) -> None:
+        """The files go first: without rows they would be kept for ever."""
+        files, database = self._tools.files, self._tools.database
+        there = await asyncio.to_thread(files.sample_folders)
+        old = await database.run(lambda connection: table.ended(connection, there, ended_before))
+        gone = await asyncio.to_thread(lambda: [one for one in old if files.remove_all_samples(one)])
+        await database.run(lambda connection: table.forget_samples(connection, gone))
+
     async def _keep_sample(self, entry: Entry, frame: FromWorker.Sample) -> None:
         told, job_id = frame.sample, entry.job.id
         async with self._writing:

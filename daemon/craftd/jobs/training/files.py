@@ -91,6 +91,18 @@ class TrainingFiles:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
+    def sample_folders(self) -> list[str]:
+        """The jobs that have one."""
+        if not self._folder.is_dir():
+            return []
+        return [path.name for path in self._folder.iterdir() if path.is_dir()]
+
+    def remove_all_samples(self, job_id: str) -> bool:
+        """Whether they are gone."""
+        folder = self._folder / job_id
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
     def copy(self, sha256: str, target: Path) -> None:
         """A kept file, for somebody who will move it. Raises DISK_FULL, STORAGE_FAILED."""
         try:

@@ -26,6 +26,7 @@ SEED_LIMIT = 2**53
 _MOST_STEPS = 1_000_000
 _LARGEST_RANK = 256
 _MOST_PROMPTS = 16
+_MOST_SAMPLES = 200
 _LONGEST_TRIGGER = 500  # as LoRAs' own
 _MOST_CLASS_PICTURES = 1000
 _SMALLEST_RESOLUTION = 64
@@ -91,6 +92,7 @@ def resolve(wish: TrainWish, model: Model, dataset: Dataset) -> TrainSpec:
         raise invalid("warmup_steps", f"must be at most the {steps} steps, not {warmup}")
     if wish.sample_every > steps:
         raise invalid("sample_every", f"must be at most the {steps} steps, not {wish.sample_every}")
+    _check_sample_count(wish, steps)
     return TrainSpec(
         name=wish.name,
         model=model.name,
@@ -205,6 +207,15 @@ def _check_samples(wish: TrainWish, limits: LimitSettings) -> None:
         if not prompt.strip():
             raise invalid("sample_prompts", "one is empty", "say what to draw")
         _check_text("sample_prompts", prompt, limits.max_prompt_chars)
+
+
+def _check_sample_count(wish: TrainWish, steps: int) -> None:
+    """All of them are kept, and drawing them takes its time."""
+    prompts = len(wish.sample_prompts)
+    count = prompts * math.ceil(steps / wish.sample_every) if wish.sample_every else prompts
+    if count > _MOST_SAMPLES:
+        fitting = math.ceil(steps / (_MOST_SAMPLES // prompts))
+        raise invalid("sample_every", f"makes {count} samples; the limit is {_MOST_SAMPLES}", f"take {fitting}")
 
 
 def _check_text(field: str, text: str, longest: int) -> None:

@@ -48,6 +48,7 @@ class TrainingService:
     desk: Desk
     limits: LimitSettings
     default_model: str
+    keep_samples_s: float  # after the end; 0: for ever
 
     async def resolve(self, caller: Caller, wish: TrainWish) -> Resolved:
         """Raises INVALID_FIELD, NAME_TAKEN, UNKNOWN_MODEL, UNTRAINABLE_MODEL, UNKNOWN_DATASET, UNKNOWN_JOB."""
@@ -94,6 +95,8 @@ class TrainingService:
     async def _sweep(self, *, at_start: bool = False) -> None:
         since = time.time() - _KEPT_ENDED_S
         await self.desk.sweep(since, at_start=at_start)
+        if self.keep_samples_s:
+            await self.desk.sweep_samples(time.time() - self.keep_samples_s)
         needed = await self.database.run(lambda connection: table.needed_datasets(connection, since))
         await self.datasets.sweep(needed, _KEPT_UNUSED_S, at_start=at_start)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import apsw
@@ -130,6 +131,20 @@ def drop_checkpoints(connection: apsw.Connection, before: float) -> None:
         " OR (state IN ('FAILED', 'CANCELLED') AND finish_time < ?)))",
         (before,),
     )
+
+
+def ended(connection: apsw.Connection, job_ids: Collection[str], before: float) -> list[str]:
+    """Those of them that ended before then."""
+    rows = connection.execute(
+        f"SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND state NOT IN {_UNFINISHED}"
+        " AND finish_time < ?",
+        (json.dumps(sorted(job_ids)), before),
+    )
+    return [str(row[0]) for row in rows]
+
+
+def forget_samples(connection: apsw.Connection, job_ids: Iterable[str]) -> None:
+    connection.executemany("DELETE FROM training_samples WHERE job_id = ?", [(one,) for one in job_ids])
 
 
 def needed_files(connection: apsw.Connection) -> set[str]:
