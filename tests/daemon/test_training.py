@@ -275,6 +275,17 @@ async def test_the_plan_says_what_would_happen(daemon: Daemon) -> None:
     notes = "\n".join(plan.notes)
     assert "6 pictures, trained at: 5 of 64x64" in notes
     assert "5 pictures have no caption" in notes
+    for steps, every, checkpoint_every, said in (
+        (8, 0, 4, "a checkpoint every 4 steps"),
+        (7, 3, 3, "a checkpoint every 3 steps"),
+        (8, 8, 8, "no checkpoint on the way"),
+        (8, 1000, 8, "no checkpoint on the way"),
+        (1, 0, 1, "no checkpoint on the way"),
+    ):
+        asked = trains.request(dataset.id, steps=steps, checkpoint_every=every)
+        planned = await daemon.jobs.PlanJob(asked)
+        assert planned.train.checkpoint_every == checkpoint_every
+        assert any(note.startswith(said) for note in planned.notes), planned.notes
     assert not (await daemon.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs
 
 

@@ -117,7 +117,7 @@ def resolve(wish: TrainWish, model: Model, dataset: Dataset) -> TrainSpec:
         gradient_checkpointing=_or(wish.gradient_checkpointing, usual.gradient_checkpointing),
         format=wish.format or PEFT,
         when_idle=wish.when_idle,
-        checkpoint_every=min(wish.checkpoint_every or usual.checkpoint_every, steps),
+        checkpoint_every=min(wish.checkpoint_every or min(usual.checkpoint_every, math.ceil(steps / 2)), steps),
         class_prompt=wish.class_prompt.strip(),
         class_pictures=wish.class_pictures,
         prior_weight=_or(wish.prior_weight, usual.prior_weight),
@@ -136,7 +136,7 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
         f"{len(dataset.pictures)} pictures, trained at: {shapes}",
         f"{spec.steps} steps are {spec.epochs} epochs: each picture is seen about {seen / len(dataset.pictures):.0f}"
         " times",
-        f"a checkpoint every {spec.checkpoint_every} steps",
+        _checkpoints(spec),
     ]
     small = [one.file_name for one in dataset.pictures if one.width * one.height < spec.resolution**2 // 2]
     if small:
@@ -148,6 +148,13 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
         said.append(f"{spec.class_pictures} pictures of {spec.class_prompt!r} are drawn first")
     said += [f"left out: {one.file_name} {one.why}" for one in dataset.left_out]
     return tuple(said)
+
+
+def _checkpoints(spec: TrainSpec) -> str:
+    """None is written at the end: there is the LoRA."""
+    if spec.checkpoint_every < spec.steps:
+        return f"a checkpoint every {spec.checkpoint_every} steps"
+    return "no checkpoint on the way: after a crash it begins anew"
 
 
 def epoch_steps(pictures: Iterable[Picture], resolution: int, unit: int, batch_size: int, accumulation: int) -> int:
