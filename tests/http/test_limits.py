@@ -54,6 +54,13 @@ def test_wrong_keys_are_throttled(small: Shim, alice: str) -> None:
     assert small.call("GET", "/loras", alice).status_code == 200  # who has one is not locked out
 
 
+def test_large_bodies_need_a_key_in_the_headers(small: Shim, alice: str) -> None:
+    """Before they are read."""
+    body = {"image": "a" * (2 << 20), "token": alice}
+    assert told(small.post("/sdapi/v1/png-info", **body))[:2] == (401, "UNAUTHENTICATED")
+    assert told(small.post("/sdapi/v1/png-info", alice, **body))[:2] == (422, "BAD_DATA")
+
+
 def test_rates_are_told_and_kept(small: Shim) -> None:
     key = small.key("slow", tier="slow")
     answers = [small.call("GET", "/loras", key) for _ in range(4)]

@@ -7,7 +7,9 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from craft_protos import config
@@ -138,3 +140,11 @@ def test_the_documentation_is_whole_in_itself(shim: Shim) -> None:
     assert "<script" not in page and "http://" not in page and "https://" not in page and "//cdn" not in page
     schema = shim.call("GET", "/openapi.json").json()
     assert all(path in page for path in schema["paths"])
+
+
+def test_who_says_nothing_keeps_nobody_out(shim: Shim) -> None:
+    place = urlsplit(shim.url)
+    with ExitStack() as silent:
+        for _ in range(450):
+            silent.enter_context(socket.create_connection((place.hostname, place.port), TIMEOUT_S))
+        assert shim.call("GET", "/models").status_code == 200

@@ -6,24 +6,29 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 from craft_protos.reasons import CraftError
 from craftd.http import infotexts
 from craftd.http.bodies import Bodies, Room
+from craftd.http.connection import Connection
 from craftd.http.errors import public
 from craftd.http.forms.automatic1111 import Txt2ImgRequest, generate_request, name_of
-from craftd.http.guards import host_name, is_loopback, names_of
+from craftd.http.guards import Crowd, host_name, is_loopback, names_of
 from craftd.http.shape import Shape, check_shape
 from craftd.http.sizes import side_lengths
 from craftd.models.model import Defaults, Model
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 MODEL = Model("m", Path("m"), "sd", "", 8, Defaults(512, 512, 20, 7.5, "Euler"), ())
 
@@ -274,5 +279,85 @@ def test_large_bodies_need_a_key_in_the_headers() -> None:
             await streamed.say(b" " * size)
             assert await streamed.refusal() == "MESSAGE_TOO_BIG"
         assert room.held_bytes == 0
+
+    asyncio.run(call())
+
+
+def test_a_crowd_is_refused_and_looked_after() -> None:
+    """Who asks whether the process lives is told, unless they bring a body that may take its time."""
+
+    async def call() -> None:
+        ended = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await ended.wait()
+
+        crowd = Crowd(app, 2, frozenset({"/healthz"}))
+
+        def ask(path: str, *headers: tuple[bytes, bytes]) -> asyncio.Task[None]:
+            scope = {"type": "http", "path": path, "headers": headers}
+            return asyncio.create_task(crowd(scope, nobody, nobody))
+
+        async def nobody(*_: Message) -> Any:
+            raise AssertionError
+
+        inside = [ask("/x"), ask("/x"), ask("/healthz")]
+        for refused in (ask("/x"), ask("/healthz", (b"content-length", b"1"))):
+            with pytest.raises(CraftError) as refusal:
+                await refused
+            assert refusal.value.reason == "RATE_LIMITED" and refusal.value.retry_after_s
+        ended.set()
+        await asyncio.gather(*inside)
+        await ask("/x")
+
+    asyncio.run(call())
+
+
+class Quick(Connection):
+    wait_s, most = 0.2, 3
+
+
+async def _greet(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"hi"})
+
+
+@asynccontextmanager
+async def greeting() -> AsyncIterator[int]:
+    """The port of a server without a daemon."""
+    config, state = uvicorn.Config(_greet, ws="none", log_config=None), ServerState()
+    server = await asyncio.get_running_loop().create_server(lambda: Quick(config, state, {}), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+_GET, _HI = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"hi"
+
+
+@pytest.mark.parametrize("asked", [b"", b"GET", _GET[:-2], _GET + _GET[:9], _GET[:-2] + b"content-length: 9\r\n\r\n1"])
+def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
+    async def call() -> None:
+        async with greeting() as port, asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(asked)
+            if asked.startswith(_GET[:-2]) and len(asked) > len(_GET):
+                assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+                writer.write(b"2")
+            assert _HI not in await reader.read()  # until it is closed
+            writer.close()
+
+    asyncio.run(call())
+
+
+def test_who_has_waited_longest_makes_way() -> None:
+    async def call() -> None:
+        async with greeting() as port, asyncio.timeout(10):
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await silent[0][0].read() == b""
+            writer.write(_GET)
+            assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+            for _, one in (*silent, (reader, writer)):
+                one.close()
 
     asyncio.run(call())

@@ -12,7 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from craftd.http import errors, schema
 from craftd.http.bodies import Bodies
 from craftd.http.callers import shows_key
-from craftd.http.guards import Envelope, Gate, names_of
+from craftd.http.guards import Crowd, Envelope, Gate, names_of
 from craftd.http.page import router as page
 from craftd.http.routers import (
     automatic1111,
@@ -45,6 +45,8 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     documents.make_router,
     page.make_router,
 )
+_MOST_REQUESTS = 400
+_ALWAYS = frozenset({"/healthz", "/readyz"})
 _MOST_BYTES = 1 << 20
 _UPLOAD_BYTES = 16 << 20  # pictures in base64
 _LARGER = {automatic1111.PNG_INFO: _UPLOAD_BYTES, automatic1111.IMG2IMG: _UPLOAD_BYTES}
@@ -87,6 +89,7 @@ def _guard(app: FastAPI, services: HttpServices, settings: HttpSettings) -> None
     app.add_middleware(
         Gate, names=names_of(settings.host, settings.public_url, listed(settings.allowed_hosts), origins)
     )
+    app.add_middleware(Crowd, most=_MOST_REQUESTS, always=_ALWAYS)
     app.add_middleware(Envelope, render=errors.response_of, unexpected=errors.unexpected)
 
 

@@ -9,6 +9,7 @@ from craft_protos.reasons import CraftError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from craftd.http.guards import has_body
 from craftd.http.shape import check_shape
 
 _KNOWN_BYTES = 128 << 20  # of bodies in memory at once, of callers whose headers have a key
@@ -72,7 +73,7 @@ class Bodies:
         headers = Headers(scope=scope)
         limit = self._larger.get(scope["path"], self._most_bytes)
         _check_form(headers, limit)
-        if "content-length" not in headers and "transfer-encoding" not in headers:
+        if not has_body(headers):
             await self._app(scope, receive, send)
             return
         is_known = self._shows_key(scope)

@@ -1,6 +1,7 @@
 """What stands before the app, as plain ASGI: who is spoken to, from where, and how much is said.
 
 Envelope    an id for each request, headers on every answer, no exception gets out
+Crowd       so many requests at once
 Gate        foreign Host and Origin headers are refused (DNS rebinding)
 """
 
@@ -204,3 +205,29 @@ class Gate:
                 "FOREIGN_ORIGIN", "Origin: another site's page made the request", "name it in http.allowed_origins"
             )
         await self._app(scope, receive, send)
+
+
+class Crowd:
+    """`most` requests at once. `always`: paths that answer nevertheless, as long as no body comes with it."""
+
+    def __init__(self, app: ASGIApp, most: int, always: frozenset[str]) -> None:
+        self._app = app
+        self._most = most
+        self._always = always
+        self._now = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._always and not has_body(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        if self._now >= self._most:
+            raise CraftError("RATE_LIMITED", "too many requests at once", "try again in a moment", retry_after_s=1)
+        self._now += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._now -= 1
+
+
+def has_body(headers: Headers) -> bool:
+    return "content-length" in headers or "transfer-encoding" in headers

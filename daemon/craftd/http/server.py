@@ -12,11 +12,12 @@ import uvicorn
 from craft_protos.reasons import CraftError
 
 from craftd.http.app import make_app
+from craftd.http.connection import Connection
 from craftd.http.guards import is_loopback
 from craftd.http.memory import give_large_blocks_back
 from craftd.http.services import HttpServices
 
-_MOST_CONNECTIONS = 400  # below the usual limit of 1024 open files
+_MOST_CONNECTIONS = 800  # below the usual limit of 1024 open files; by then others have been closed and refused
 _BACKLOG = 1024
 _KEEP_ALIVE_S = 75  # of a connection on which nothing is asked
 
@@ -49,7 +50,7 @@ class HttpServer:
         give_large_blocks_back()
         config = uvicorn.Config(
             make_app(self._services, self._settings),
-            http="h11",
+            http=Connection,
             ws="none",
             loop="none",
             lifespan="off",
