@@ -314,7 +314,11 @@ def test_a_crowd_is_refused_and_looked_after() -> None:
 
 
 class Quick(Connection):
-    wait_s, most = 0.2, 3
+    wait_s = 0.2
+
+
+class Small(Connection):
+    most = 3
 
 
 async def _greet(scope: Scope, receive: Receive, send: Send) -> None:
@@ -323,10 +327,10 @@ async def _greet(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def greeting() -> AsyncIterator[int]:
+async def greeting(kind: type[Connection]) -> AsyncIterator[int]:
     """The port of a server without a daemon."""
     config, state = uvicorn.Config(_greet, ws="none", log_config=None), ServerState()
-    server = await asyncio.get_running_loop().create_server(lambda: Quick(config, state, {}), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -337,7 +341,7 @@ _GET, _HI = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"hi"
 @pytest.mark.parametrize("asked", [b"", b"GET", _GET[:-2], _GET + _GET[:9], _GET[:-2] + b"content-length: 9\r\n\r\n1"])
 def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
     async def call() -> None:
-        async with greeting() as port, asyncio.timeout(10):
+        async with greeting(Quick) as port, asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(asked)
             if asked.startswith(_GET[:-2]) and len(asked) > len(_GET):
@@ -351,13 +355,15 @@ def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
 
 def test_who_has_waited_longest_makes_way() -> None:
     async def call() -> None:
-        async with greeting() as port, asyncio.timeout(10):
-            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            assert await silent[0][0].read() == b""
-            writer.write(_GET)
-            assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
-            for _, one in (*silent, (reader, writer)):
-                one.close()
+        async with greeting(Small) as port, asyncio.timeout(10):
+            old = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            new = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(3)))
+            for reader, _ in old:
+                assert await reader.read() == b""
+            for reader, writer in new:
+                writer.write(_GET)
+                assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+            for _, writer in (*old, *new):
+                writer.close()
 
     asyncio.run(call())

@@ -56,6 +56,11 @@ class Connection(H11Protocol):
             self._deadline.cancel()
             self._deadline = None
 
+    @property
+    def _may_go(self) -> bool:
+        return not self._is_answering and not self.transport.is_closing()
+
     def _close_longest_idle(self) -> None:
-        idle = [one for one in self.connections if isinstance(one, Connection) and not one._is_answering]
-        min(idle, key=lambda one: one._idle_since).transport.close()
+        others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+        if idle := [one for one in others if one._may_go]:
+            min(idle, key=lambda one: one._idle_since).transport.close()
