@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,9 +16,12 @@ import pytest
 import torch
 from craft_protos.reasons import CraftError
 from craftd.architectures import buckets
+from craftd.worker import memory
 from craftd.worker.messages import Train
 from craftd.worker.training import pictures, stored
 from craftd.worker.training.encoded import Encoded
+from craftd.worker.training.state import State
+from craftd.worker.training.trainer import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -66,6 +70,43 @@ def test_resumed_from_a_checkpoint_or_put_aside_it_gives_the_same_bytes(
     desk.frames.clear()
     assert _put_aside_often(desk, train, pipe) == undisturbed.sha256
     assert desk.losses == whole
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError], ids=["cuda", "cpu"])
+def test_out_of_memory_on_the_way_back_loses_nothing(
+    desk: Desk, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]
+) -> None:
+    """The adapter's weights are there again, the generator is not yet."""
+    train, pipe = ask(desk.files, steps=4), pipelines("sd")
+    undisturbed = desk.train(train, pipe)
+    session = desk.begin(train, pipe)
+    while session.step < 2:
+        session.turn()
+    session.put_aside()
+    session.attach(pipe)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_load", _stopping_half_way(kind("DefaultCPUAllocator: no room")))
+        with pytest.raises(memory.OUT_OF_MEMORY):
+            session.turn()
+    session.put_aside()
+    assert session.step == 2
+    session.attach(pipe)
+    while not session.turn():
+        pass
+    session.close()
+    assert desk.of("lora")[-1].sha256 == undisturbed.sha256
+
+
+def _stopping_half_way(error: Exception) -> Callable[[Trainer, State], None]:
+    whole = Trainer._load
+
+    def load(trainer: Trainer, state: State) -> None:
+        tensors = {name: tensor for name, tensor in state.tensors.items() if name != "generator"}
+        with contextlib.suppress(KeyError):
+            whole(trainer, replace(state, tensors=tensors))
+        raise error
+
+    return load
 
 
 def _put_aside_often(desk: Desk, train: Train, pipe: Any) -> str:

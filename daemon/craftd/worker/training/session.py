@@ -116,10 +116,10 @@ class Session:
         datasets = yield from self._encode(pipe, kind)
         model = Trainable(pipe, kind, self._recipe, self._place, self._shop.movement)
         goal = objective.of(pipe.scheduler, self._recipe.min_snr_gamma)
-        trainer = self._trainer = Trainer(model, goal, self._recipe, *datasets)
+        trainer = Trainer(model, goal, self._recipe, *datasets)
         if self._state is not None:
             trainer.load(self._state)
-            self._state = None
+        self._trainer, self._state = trainer, None  # once it is whole: what is put aside is what it holds
         yield
         yield from self._learn(trainer, model)
         yield from self._finish(trainer, model, pipe)

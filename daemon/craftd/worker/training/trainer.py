@@ -17,6 +17,7 @@ from craft_protos.reasons import CraftError
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
+from craftd.worker import memory
 from craftd.worker.training.dataset import Dataset
 from craftd.worker.training.objective import Objective
 from craftd.worker.training.order import Order
@@ -102,9 +103,12 @@ class Trainer:
         return State(self.step, copies, *(tuple(map(tuple, left)) for left in lefts))
 
     def load(self, state: State) -> None:
-        """Go on from there. Raises CORRUPT_FILE where it does not fit."""
+        """Go on from there. Raises CORRUPT_FILE where it does not fit, and OUT_OF_MEMORY's own."""
         try:
-            self._load(state)
+            with memory.recognised():
+                self._load(state)
+        except (*memory.OUT_OF_MEMORY, torch.AcceleratorError):
+            raise
         except (KeyError, RuntimeError, ValueError) as exc:
             raise CraftError("CORRUPT_FILE", f"the checkpoint does not fit: {exc}", "start the training anew") from exc
 
