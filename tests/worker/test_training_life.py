@@ -239,13 +239,14 @@ def test_pictures_stand_upright_cover_their_bucket_and_lose_transparency(tmp_pat
 
 def test_what_is_encoded_lies_in_files_beyond_its_share_of_memory(tmp_path: Path) -> None:
     tensors = [{"latents": torch.full((1, 4, 8, 8), float(i))} for i in range(3)]
-    encoded = Encoded(tmp_path, most_bytes=1500)  # one and a half
+    encoded = Encoded(tmp_path / "here", most_bytes=1500)  # one and a half
+    assert not list(tmp_path.iterdir())
     for i, one in enumerate(tensors):
         encoded.put(i, one)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list((tmp_path / "here").iterdir())) == 2
     assert all(i in encoded and torch.equal(encoded.get(i)["latents"], one["latents"]) for i, one in enumerate(tensors))
     assert 3 not in encoded
-    blocked = Encoded(tmp_path / "gone", most_bytes=0)
+    blocked = Encoded(tmp_path / "gone" / "here", most_bytes=0)
     with pytest.raises(CraftError, match="could not be written"):
         blocked.put(0, tensors[0])
 

@@ -245,6 +245,13 @@ def test_progress_rises_with_every_turn() -> None:
     room.run()
 
 
+def test_a_disk_that_takes_no_folder_ends_no_worker(tmp_path: Path) -> None:
+    studio = Studio({"fake": FakeRunner()}, workplace=tmp_path / "gone")
+    studio.engine.handle(train())
+    studio.run(draw("job"))
+    assert studio.ended() == {"train": "UNTRAINABLE_MODEL", "job": "done"}
+
+
 def test_the_real_session_refuses_a_runner_that_shares_nothing(tmp_path: Path) -> None:
     studio = Studio({"fake": FakeRunner()}, workplace=tmp_path)
     studio.engine.handle(train())

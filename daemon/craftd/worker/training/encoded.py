@@ -17,7 +17,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Encoded:
-    """Tensors by key, each put once; lies in `folder`, which is its owner's to remove."""
+    """Tensors by key, each put once; lies in `folder`, made once it is needed, which is its owner's to remove."""
 
     def __init__(self, folder: Path, most_bytes: int = _MOST_BYTES) -> None:
         self._folder = folder
@@ -37,6 +37,7 @@ class Encoded:
         else:
             path = self._folder / f"{len(self._files)}.safetensors"
             try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
                 path.write_bytes(stored.safetensors(here, {}))
             except OSError as exc:
                 raise stored.unwritable(exc, size_bytes) from exc

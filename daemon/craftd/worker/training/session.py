@@ -9,11 +9,11 @@ import hashlib
 import io
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from craft_protos.reasons import CraftError
@@ -63,7 +63,7 @@ class Session:
         self._shop = shop
         self._recipe = train.recipe
         self._place = shop.device.place
-        self._folder = Path(tempfile.mkdtemp(prefix="training-", dir=shop.workplace))
+        self._folder = shop.workplace / f"training-{uuid4().hex}"
         self._encoded = Encoded(self._folder)
         self._state: State | None = None
         self._trainer: Trainer | None = None
