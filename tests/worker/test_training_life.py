@@ -68,8 +68,20 @@ def test_resumed_from_a_checkpoint_or_put_aside_it_gives_the_same_bytes(
     assert desk.losses == whole[-2:]
     assert resumed.sha256 == undisturbed.sha256
     desk.frames.clear()
-    assert _put_aside_often(desk, train, pipe) == undisturbed.sha256
+    assert _put_aside_often(desk, train, pipe, after=11) == undisturbed.sha256
     assert desk.losses == whole
+
+
+def test_put_aside_while_it_samples_it_keeps_its_checkpoints(desk: Desk, pipelines: Pipelines) -> None:
+    prompts = {"sample_prompts": ("a red cat",), "sample_every": 2}
+    train, pipe = ask(desk.files, steps=3, checkpoint_every=2, **prompts), pipelines("sd")
+    undisturbed = desk.train(train, pipe)
+    expected = [(frame.step, frame.sha256) for frame in desk.of("checkpoint")]
+    assert [step for step, _ in expected] == [2]
+    desk.frames.clear()
+    assert _put_aside_often(desk, train, pipe, after=2) == undisturbed.sha256
+    assert [(frame.step, frame.sha256) for frame in desk.of("checkpoint")] == expected
+    assert [frame.sample.step for frame in desk.of("sample")] == [2, 3]
 
 
 @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError], ids=["cuda", "cpu"])
@@ -109,11 +121,11 @@ def _stopping_half_way(error: Exception) -> Callable[[Trainer, State], None]:
     return load
 
 
-def _put_aside_often(desk: Desk, train: Train, pipe: Any) -> str:
-    """After every eleventh piece of work, in the middle of steps too."""
+def _put_aside_often(desk: Desk, train: Train, pipe: Any, *, after: int) -> str:
+    """After so many pieces of work, in the middle of steps too."""
     session = desk.begin(train, pipe)
     for count in turns(session):
-        if count % 11 == 0:
+        if count % after == 0:
             session.put_aside()
             session.attach(pipe)
     session.close()

@@ -208,8 +208,8 @@ class Session:
             done = trainer.micro_batch()
             if done is not None:
                 self._report(done, (self._shop.clock() - began) / (done.step - first))
+                self._checkpoint_if_due(trainer)  # first: sampling may end in being put aside
                 yield from self._sample_if_due(trainer, model)
-                self._checkpoint_if_due(trainer)
             yield
 
     def _report(self, done: StepDone, seconds_a_step: float) -> None:
