@@ -20,9 +20,11 @@ from craftd.worker import memory
 from craftd.worker.messages import Train
 from craftd.worker.training import pictures, stored
 from craftd.worker.training.encoded import Encoded
+from craftd.worker.training.scene import Painting
 from craftd.worker.training.state import State
 from craftd.worker.training.trainer import Trainer
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.worker.trained import SIDE, Desk, ask, photo, put, turns
@@ -178,6 +180,36 @@ def test_a_picture_that_cannot_be_read_is_named(desk: Desk, pipelines: Pipelines
     assert error.reason == "BAD_DATASET"
     assert broken.file_name in error.message
     assert str(desk.files) not in error.message
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), RuntimeError("DefaultCPUAllocator: no room"), ValueError("no such")]
+)
+def test_samples_that_cannot_be_drawn_are_left_out(
+    desk: Desk, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    prompts = {"sample_prompts": ("a red cat", "a dog"), "sample_every": 2, "ema_decay": 0.5}
+    train, pipe = ask(desk.files, steps=3, **prompts), pipelines("sd")
+    undisturbed = desk.train(train, pipe)
+    assert len(desk.of("sample")) == 4
+    expected = load_file(desk.files / undisturbed.sha256)
+    desk.frames.clear()
+    whole = Painting.advance
+
+    def advance(painting: Painting, *how: Any) -> None:
+        if painting._calls == 1:  # half drawn
+            raise error
+        whole(painting, *how)
+
+    monkeypatch.setattr(Painting, "advance", advance)
+    made = desk.train(train, pipe)
+    assert not desk.of("sample")
+    assert not made.preview
+    with safe_open(desk.files / made.sha256, "pt") as file:
+        assert "modelspec.thumbnail" not in file.metadata()
+    found = load_file(desk.files / made.sha256)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_training_that_diverges_names_the_learning_rate(desk: Desk, pipelines: Pipelines) -> None:

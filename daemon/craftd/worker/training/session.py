@@ -72,7 +72,7 @@ class Session:
         self._resumed_at = 0
         self._painting: tuple[Hashable, Painting] | None = None
         self._sampled: set[Hashable] = set()
-        self._preview: Pixels | None = None
+        self._preview: Pixels | None = None  # of the first prompt, when it was last drawn; None where it could not be
 
     @property
     def step(self) -> int:
@@ -231,14 +231,29 @@ class Session:
             if key in self._sampled:
                 continue
             asked = self._scene(model.pipe, prompt, self._recipe.seed)
+            pixels = yield from self._draw(key, asked, trainer, model)
+            self._sampled.add(key)
+            self._preview = pixels if i == 0 else self._preview
+            if pixels is not None:
+                self._shop.reporter.sample(self.train, trainer.step, prompt, asked.seed, _png(pixels))
+            yield
+
+    def _draw(
+        self, key: Hashable, asked: Scene, trainer: Trainer, model: Trainable
+    ) -> Generator[None, None, Pixels | None]:
+        """None where it cannot be drawn: no picture is worth the steps that are done."""
+        try:
             with trainer.averaged():
                 family = trainable.family_of(model.pipe, self._place)
                 latents = yield from self._paint(key, asked, family, model.computing)
-                pixels = scene.decode(latents, family)
-            self._sampled.add(key)
-            self._preview = pixels if i == 0 else self._preview
-            self._shop.reporter.sample(self.train, trainer.step, prompt, asked.seed, _png(pixels))
-            yield
+                return scene.decode(latents, family)
+        except torch.AcceleratorError:
+            raise
+        except Exception as exc:  # whatever it was, the training goes on
+            _log.warning("the sample of %r after step %d is left out", asked.prompt, trainer.step, exc_info=exc)
+            self._painting = None
+        memory.release()
+        return None
 
     def _paint(
         self, key: Hashable, asked: Scene, family: Family, computing: Computing
@@ -263,7 +278,6 @@ class Session:
 
     def _finish(self, trainer: Trainer, model: Trainable, pipe: Any) -> Pieces:
         yield from self._sample(trainer, model, self._recipe.sample_prompts or (self._shown,))
-        assert self._preview is not None
         with trainer.averaged():
             found = lora_file.changes(model.parameters, self._recipe.alpha)
         tensors = lora_file.kohya(found, pipe) if self._recipe.format == KOHYA else lora_file.peft(found)
@@ -275,10 +289,10 @@ class Session:
             pictures=self.train.pictures,
             precision=self._shop.device.precision,
             steps=trainer.step,
-            preview_jpeg=picture.encode_preview(self._preview),
+            preview_jpeg=b"" if self._preview is None else picture.encode_preview(self._preview),
         )
         made = stored.put(self._shop.files, stored.safetensors(tensors, notes(subject, tensors)))
-        self._shop.reporter.lora(self.train, made, _png(self._preview))
+        self._shop.reporter.lora(self.train, made, b"" if self._preview is None else _png(self._preview))
 
     @property
     def _shown(self) -> str:

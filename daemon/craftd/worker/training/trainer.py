@@ -119,8 +119,8 @@ class Trainer:
             yield
             return
         self._average.store(self._parameters)
-        self._average.copy_to(self._parameters)
         try:
+            self._average.copy_to(self._parameters)
             yield
         finally:
             self._average.restore(self._parameters)
