@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -172,6 +174,16 @@ def test_a_model_that_cannot_be_trained_is_named(desk: Desk, pipelines: Pipeline
     assert error.hint
 
 
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_a_model_that_is_noised_without_betas_is_refused_at_once(desk: Desk, pipelines: Pipelines, name: str) -> None:
+    pipe = copy.copy(pipelines("sd"))
+    pipe.__dict__["scheduler"] = getattr(diffusers, name)()
+    error = _refusal(desk, ask(desk.files), pipe)
+    assert error.reason == "UNTRAINABLE_MODEL"
+    assert name in error.message
+    assert not desk.of("preparing")
+
+
 def test_a_picture_that_cannot_be_read_is_named(desk: Desk, pipelines: Pipelines) -> None:
     train = ask(desk.files)
     broken = train.pictures[1]
@@ -230,8 +242,6 @@ def test_the_model_itself_is_as_it_was(desk: Desk, pipelines: Pipelines) -> None
 
 
 def test_weights_made_under_inference_mode_can_be_trained_on(desk: Desk, pipelines: Pipelines) -> None:
-    import copy
-
     pipe = copy.copy(pipelines("sd"))
     with torch.inference_mode():
         pipe.__dict__["unet"] = copy.deepcopy(pipe.unet)

@@ -44,9 +44,12 @@ class Objective(Protocol):
 
 
 def of(scheduler: Any, min_snr_gamma: float) -> Objective:
-    """For the model whose own scheduler that is."""
+    """For the model whose own scheduler that is. Raises UNTRAINABLE_MODEL."""
     if samplers.is_flow_matching(scheduler):
         return FlowMatching(FlowMatchEulerDiscreteScheduler.from_config(scheduler.config))
+    if "beta_schedule" not in scheduler.config:  # EDM's and such: DDPM would fill in betas that are not the model's
+        name = type(scheduler).__name__
+        raise CraftError("UNTRAINABLE_MODEL", f"the model's {name} has no betas to noise by", "use another model")
     return Diffusion(DDPMScheduler.from_config(scheduler.config), min_snr_gamma)
 
 

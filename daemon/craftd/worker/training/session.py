@@ -113,9 +113,9 @@ class Session:
 
     def _run(self, pipe: Any, kind: Kind) -> Pieces:
         self._read_checkpoint()
+        goal = objective.of(pipe.scheduler, self._recipe.min_snr_gamma)
         datasets = yield from self._encode(pipe, kind)
         model = Trainable(pipe, kind, self._recipe, self._place, self._shop.movement)
-        goal = objective.of(pipe.scheduler, self._recipe.min_snr_gamma)
         trainer = Trainer(model, goal, self._recipe, *datasets)
         if self._state is not None:
             trainer.load(self._state)
