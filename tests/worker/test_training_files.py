@@ -13,10 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.inspection import lora
+from craftd.worker.training import lora_file
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from PIL import Image
 from safetensors import safe_open
+from torch import nn
 
 from tests.worker.client import WorkerProcess, pixels
 from tests.worker.families import Truth
@@ -88,6 +94,58 @@ def test_kohyas_layout_of_the_transformers_draws_what_the_other_does(
     with safe_open(layouts[1].path, "pt") as file:
         names = list(file.keys())
     assert all(name.startswith(("lora_unet_joint_", "lora_unet_double_", "lora_unet_single_")) for name in names)
+
+
+SDXL_BLOCKS = [
+    *(f"input_blocks_{number}_1" for number in (4, 5, 7, 8)),
+    "middle_block_1",
+    *(f"output_blocks_{number}_1" for number in range(6)),
+]
+
+
+def test_kohyas_layout_of_sdxl_has_the_names_that_his_scripts_give() -> None:
+    """Of a UNet with SDXL's blocks, though narrow; diffusers knows the layers again."""
+    unet = UNet2DConditionModel(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 8, 8),
+        layers_per_block=2,
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=2,
+        norm_num_groups=4,
+        cross_attention_dim=8,
+    )
+    pipe = object.__new__(StableDiffusionXLPipeline)
+    pipe.__dict__["unet"] = unet
+    ends = (".to_q", ".to_k", ".to_v", ".to_out.0")
+    layers = [path for path, layer in unet.named_modules() if isinstance(layer, nn.Linear) and path.endswith(ends)]
+    change = lora_file.Change(torch.ones(1, 8), torch.ones(8, 1), 1.0)
+    found = {"unet": dict.fromkeys(layers, change)}
+    named = lora_file.kohya(found, pipe)
+    names = {key.partition(".")[0].removeprefix("lora_unet_") for key in named}
+    assert len(names) == 70 * 2 * 4
+    assert {name.partition("_transformer_blocks_")[0] for name in names} == set(SDXL_BLOCKS)
+    assert "input_blocks_4_1_transformer_blocks_0_attn1_to_q" in names
+    assert "output_blocks_2_1_transformer_blocks_9_attn2_to_out_0" in names
+    plain = object.__new__(StableDiffusionPipeline)
+    plain.__dict__["unet"] = unet
+    by_layer = lora_file.kohya(found, plain)
+    assert {f"lora_unet_{layer.replace('.', '_')}.alpha" for layer in layers} < set(by_layer)
+    known, expected = (
+        StableDiffusionXLPipeline.lora_state_dict(tensors, unet_config=unet.config)[0] for tensors in (named, by_layer)
+    )
+    assert set(known) == set(expected)
+
+
+def test_kohyas_layout_of_sdxl_draws_what_the_other_does(drawn: Drawn, truth: Truth, trained: Trained) -> None:
+    layouts = [trained("sdxl", format=layout, train_text_encoder=True, alpha=2.0) for layout in ("peft", "kohya")]
+    ours, theirs = (drawn("sdxl", made) for made in layouts)
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - truth("sdxl")).max() > 4
+    with safe_open(layouts[1].path, "pt") as file:
+        names = list(file.keys())
+    assert any(name.startswith("lora_unet_input_blocks_3_1_transformer_blocks_0_attn1_to_q.") for name in names)
+    assert not any("down_blocks" in name or "up_blocks" in name or "mid_block" in name for name in names)
 
 
 def test_the_sample_is_what_craft_draws_with_the_file(

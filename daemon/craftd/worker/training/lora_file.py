@@ -1,7 +1,7 @@
 """The finished LoRA's tensors, in the layouts that others load: diffusers' and peft's, or kohya's.
 
 The strength is in the numbers of the first (B times alpha / rank), because programs that read that layout look for
-alpha in different places; the second has a tensor for it. For SD3 and FLUX.1 kohya uses the original program's
+alpha in different places; the second has a tensor for it. For SDXL, SD3 and FLUX.1 kohya uses the original program's
 layers, of which one may be several of diffusers': their changes stand side by side in it, block by block.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from craftd.worker.lora import originals
 from craftd.worker.lora.adapter import Layer
@@ -80,14 +81,27 @@ def kohya(found: Changes, pipe: Any) -> Tensors:
 
 def _kohya_layers(component: str, layers: Mapping[str, Change], pipe: Any) -> Iterator[tuple[str, Change]]:
     if component != "transformer":
+        known = _sdxl_names(pipe) if component == "unet" else {}
         for layer, change in layers.items():
-            yield _text_name(component, layer), change
+            yield known.get(layer, _text_name(component, layer)), change
         return
     network = getattr(pipe, component)
-    own: dict[str, Layer] = {path: layer for path, layer in network.named_modules() if isinstance(layer, Layer)}
+    own = _own_layers(network)
     for original, parts in originals.names(network, own).items():
         if any(part.layer in layers for part in parts):
             yield original, _joined(parts, layers, own)
+
+
+def _sdxl_names(pipe: Any) -> dict[str, str]:
+    """Of its UNet's layers in the original; SD 1's and 2's have diffusers' names in kohya's layout too."""
+    if type(pipe).__name__ != "StableDiffusionXLPipeline":
+        return {}
+    named = originals.names(pipe.unet, _own_layers(pipe.unet))
+    return {part.layer: original for original, parts in named.items() for part in parts}
+
+
+def _own_layers(network: nn.Module) -> dict[str, Layer]:
+    return {path: layer for path, layer in network.named_modules() if isinstance(layer, Layer)}
 
 
 def _joined(parts: Sequence[Part], layers: Mapping[str, Change], own: Mapping[str, Layer]) -> Change:
