@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from craft_protos.reasons import CraftError
+from craftd.worker.batch import QUANTUM_S
 from craftd.worker.messages import Cancel, Load, Manifest, Train, Unload
 
 from tests.worker.fakes import FakeRunner, Studio, draw, manifest
@@ -210,6 +211,27 @@ def test_another_model_gets_the_room_after_a_quantum_and_gives_it_back() -> None
     assert room.happened.count("attach train") == 2
     assert [frame.loaded.model for frame in room.kinds("loaded")] == ["fake", "other", "fake"]
     assert room.happened.index("row") < 12
+
+
+def test_a_training_whose_model_has_no_room_waits_until_nothing_is_drawn() -> None:
+    """Jobs go on joining those that are drawn, though it has waited for longer than a quantum."""
+    big = {name: FakeRunner(resident_bytes=600) for name in ("fake", "other")}
+    room = Room(big, budget_bytes=1000)
+    other = manifest("other")
+    room.engine.handle(draw("first", model=other, steps=4 * round(QUANTUM_S)))
+    room.engine.tick()
+    while "row" not in room.happened:
+        room.turn()
+    room.engine.handle(train())
+    while room.now < 2 * QUANTUM_S:
+        room.turn()
+    room.engine.handle(draw("second", model=other, steps=2))
+    room.turn()
+    assert not room.shelf.lacks_room
+    assert {"first", "second"} in map(set, big["other"].batches)
+    room.run()
+    assert room.ended() == {"first": "done", "second": "done", "train": "done"}
+    assert room.happened.index("attach train") == room.happened.count("row")
 
 
 def test_unloading_waits_for_the_training() -> None:

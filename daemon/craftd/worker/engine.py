@@ -15,7 +15,7 @@ from craftd.worker import batch, memory
 from craftd.worker.finisher import Finished, Finisher, as_craft_error
 from craftd.worker.lora.reader import LoraRead
 from craftd.worker.memory import Rung
-from craftd.worker.messages import Cancel, Draw, Load, Preview, Train, Unload
+from craftd.worker.messages import Cancel, Draw, Load, Manifest, Preview, Train, Unload
 from craftd.worker.reporter import Reporter
 from craftd.worker.row import Job, Row
 from craftd.worker.shelf import LoadFinished, Shelf, Shelved
@@ -182,12 +182,17 @@ class Engine:
     def _want_models(self) -> None:
         missing = [row.job.model for row in sorted(self._waiting, key=_urgency)]
         missing += [load.model for load in self._asked_for.values()]
-        trained = self._trainings.wanted(self._others)
-        missing += [] if trained is None else [trained]
-        wanted = next((model for model in missing if self._shelf.get(model) is None), None)
-        self._shelf.want(wanted, {row.job.model.key for row in self._waiting}, self._clock())
+        drawn = next((model for model in missing if self._shelf.get(model) is None), None)
+        wanted = drawn or self._trained_model()
+        needed = {row.job.model.key for row in self._waiting}
+        self._shelf.want(wanted, needed, self._clock(), is_patient=drawn is None)
         if self._shelf.lacks_room:
             self._trainings.make_way()
+
+    def _trained_model(self) -> Manifest | None:
+        """That a training lacks; nobody stops drawing for it."""
+        model = self._trainings.wanted(self._others)
+        return None if model is None or self._shelf.get(model) is not None else model
 
     def _finish_load(self, load: LoadFinished) -> None:
         error = self._shelf.finish(load)

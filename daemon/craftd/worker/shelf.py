@@ -95,20 +95,24 @@ class Shelf:
         """Whether no more rows may join, because another model has waited for room long enough."""
         return batch.must_yield(self._wanted_since, now)
 
-    def want(self, manifest: Manifest | None, needed: Set[tuple[str, str]], now: float) -> None:
+    def want(
+        self, manifest: Manifest | None, needed: Set[tuple[str, str]], now: float, *, is_patient: bool = False
+    ) -> None:
         """The model that the next waiting row lacks, or None; loads it as soon as there is room.
 
-        A model in `needed` has rows waiting too, and stays until its quantum is over.
+        A model in `needed` has rows waiting too, and stays until its quantum is over; for who is patient, always.
         """
         if manifest is None or self.loading is not None:
             self._wanted_since = None
             return
-        kept = set() if self.must_yield(now) else needed
+        kept = needed if is_patient or not self.must_yield(now) else set()
         if manifest.key not in self._needs:
             self._needs = {manifest.key: self._sources.need_bytes(manifest)}
         if self._make_room(self._needs[manifest.key], kept):
             self._wanted_since = None
             self._start(manifest)
+        elif is_patient:
+            self._wanted_since = None
         elif self._wanted_since is None:
             self._wanted_since = now
 
