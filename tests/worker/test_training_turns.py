@@ -256,6 +256,27 @@ def test_a_model_that_cannot_be_loaded_fails_its_trainings() -> None:
     assert room.ended() == {"train": "CORRUPT_FILE"}
 
 
+def test_loading_that_runs_out_of_memory_gets_the_trainings() -> None:
+    """By the numbers both models fit; with what a training holds besides they do not."""
+    other = FakeRunner()
+    room = _room(other=other)
+    _begun(room, train(steps=50))
+    plain = room.shelf._sources.load
+
+    def load(model: Manifest, done: Callable[[int], None]) -> FakeRunner:
+        if model.name == "other" and "put aside" not in room.happened:
+            raise MemoryError
+        runner = plain(model, done)
+        assert isinstance(runner, FakeRunner)
+        return runner
+
+    room.shelf._sources = replace(room.shelf._sources, load=load)
+    room.run(draw("job", model=manifest("other"), steps=5))
+    assert room.ended() == {"train": "done", "job": "done"}
+    assert room.happened.count("put aside") == 1
+    assert len(other.batches) == 5
+
+
 def test_progress_rises_with_every_turn() -> None:
     room = _room()
     _begun(room, train(steps=10))

@@ -195,6 +195,8 @@ class Engine:
         return None if model is None or self._shelf.get(model) is not None else model
 
     def _finish_load(self, load: LoadFinished) -> None:
+        if load.ran_out_of_memory and self._trainings.is_attached:
+            self._trainings.yield_memory()
         error = self._shelf.finish(load)
         if self._shelf.loading is not None:
             return  # it is being tried again
