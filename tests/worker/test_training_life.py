@@ -184,6 +184,15 @@ def test_a_model_that_is_noised_without_betas_is_refused_at_once(desk: Desk, pip
     assert not desk.of("preparing")
 
 
+def test_a_model_too_big_for_the_device_is_named(desk: Desk, pipelines: Pipelines) -> None:
+    pipe = copy.copy(pipelines("sd"))
+    pipe.__dict__["unet"] = copy.copy(pipe.unet)
+    pipe.unet._hf_hook = "as accelerate offloads"
+    error = _refusal(desk, ask(desk.files), pipe)
+    assert error.reason == "OUT_OF_MEMORY"
+    assert "sd" in error.message
+
+
 def test_a_picture_that_cannot_be_read_is_named(desk: Desk, pipelines: Pipelines) -> None:
     train = ask(desk.files)
     broken = train.pictures[1]

@@ -234,6 +234,27 @@ def test_a_training_whose_model_has_no_room_waits_until_nothing_is_drawn() -> No
     assert room.happened.index("attach train") == room.happened.count("row")
 
 
+def test_a_model_that_drawing_has_offloaded_is_loaded_anew_for_its_training() -> None:
+    runner = FakeRunner(can_offload=True)
+    room = Room({"fake": runner})
+
+    def trouble() -> None:
+        if not runner.is_offloaded:
+            raise MemoryError
+
+    room.row_trouble = trouble
+    room.engine.handle(draw("job", steps=5))
+    room.engine.tick()
+    while "row" not in room.happened:
+        room.turn()
+    room.engine.handle(train())
+    room.run()
+    assert room.ended() == {"job": "done", "train": "done"}
+    assert room.happened == [*["row"] * 5, "attach train", *["train"] * 3]
+    kinds = [frame.WhichOneof("frame") for frame in room.frames]
+    assert [kind for kind in kinds if kind in ("loaded", "unloaded")] == ["loaded", "unloaded", "loaded"]
+
+
 def test_unloading_waits_for_the_training() -> None:
     room = _room()
     _begun(room, train(steps=5))

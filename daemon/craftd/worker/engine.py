@@ -191,6 +191,7 @@ class Engine:
 
     def _trained_model(self) -> Manifest | None:
         """That a training lacks; nobody stops drawing for it."""
+        self._trainings.renew(self._others)
         model = self._trainings.wanted(self._others)
         return None if model is None or self._shelf.get(model) is not None else model
 

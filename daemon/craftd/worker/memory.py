@@ -60,6 +60,7 @@ class Ladder:
     tile: Callable[[], bool]
     has_offloaded: bool = False
     has_tiled: bool = False
+    is_offloaded: bool = False  # on its way down; a model too big to begin with is not
 
     def descend(self, rows: int, *, is_decoding: bool) -> Rung:
         """The next rung after `rows` rows were too many."""
@@ -68,7 +69,8 @@ class Ladder:
             return Rung.SMALLER_BATCH
         if not self.has_offloaded:
             self.has_offloaded = True
-            if self.offload():
+            self.is_offloaded = self.offload()
+            if self.is_offloaded:
                 return Rung.OFFLOAD
         if is_decoding and not self.has_tiled:
             self.has_tiled = True

@@ -176,6 +176,10 @@ class Shelf:
             self._drop(shelved, "room was needed")
         return bool(idle)
 
+    def evict(self, shelved: Shelved) -> None:
+        """Drop one that is not in use, because it is to be loaded anew."""
+        self._drop(shelved, "it is loaded anew")
+
     def _drop(self, shelved: Shelved, why: str) -> None:
         del self._models[shelved.manifest.key]
         shelved.runner.close()

@@ -95,6 +95,13 @@ class Trainings:
             return None
         return self._sessions[0].train.model
 
+    def renew(self, others: Others) -> None:
+        """Drop the next turn's model, once it is idle, where drawing has offloaded it: so it cannot be trained."""
+        wanted = self.wanted(others)
+        shelved = None if wanted is None else self._shelf.get(wanted)
+        if shelved is not None and shelved.ladder.is_offloaded and not (shelved.rows or others.has_waiting):
+            self._shelf.evict(shelved)
+
     def load_failed(self, model: Manifest, error: CraftError) -> None:
         for session in [one for one in self._sessions if one.train.model.key == model.key]:
             self._fail(session, error)
@@ -158,7 +165,8 @@ class Trainings:
 
     def _can_attach(self) -> bool:
         shelved = self._shelf.get(self._sessions[0].train.model)
-        return shelved is not None and not shelved.is_leaving and not self._shelf.lacks_room
+        is_there = shelved is not None and not shelved.is_leaving and not shelved.ladder.is_offloaded
+        return is_there and not self._shelf.lacks_room
 
     def _attach(self, session: Session) -> None:
         shelved = self._shelf.get(session.train.model)
