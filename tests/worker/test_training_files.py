@@ -105,12 +105,13 @@ SDXL_BLOCKS = [
 
 def test_kohyas_layout_of_sdxl_has_the_names_that_his_scripts_give() -> None:
     """Of a UNet with SDXL's blocks, though narrow; diffusers knows the layers again."""
+    depths: Any = (1, 2, 10)  # diffusers' annotation has a tuple of one
     unet = UNet2DConditionModel(
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(8, 8, 8),
         layers_per_block=2,
-        transformer_layers_per_block=(1, 2, 10),
+        transformer_layers_per_block=depths,
         attention_head_dim=2,
         norm_num_groups=4,
         cross_attention_dim=8,
