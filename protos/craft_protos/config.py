@@ -14,10 +14,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
+from craft_protos.rules import Choice, Form, Range, Rule, Sampler
 
 if TYPE_CHECKING:
     from platformdirs import PlatformDirs
@@ -25,54 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _A_DAY_S = 86400.0
-
-
-class Rule(Protocol):
-    """What a value of the right type must be besides."""
-
-    def complaint(self, value: Any) -> str:
-        """ "" where nothing is wrong."""
-        ...
-
-
-@dataclass(frozen=True)
-class Range:
-    least: float
-    most: float
-
-    def complaint(self, value: float) -> str:
-        return "" if self.least <= value <= self.most else f"must be from {self.least} to {self.most}, not {value}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    values: tuple[str, ...]
-
-    def complaint(self, value: str) -> str:
-        return "" if value in self.values else f"must be one of {', '.join(self.values)}, not {value!r}"
-
-
-@dataclass(frozen=True)
-class Form:
-    pattern: str
-    meaning: str
-
-    def complaint(self, value: str) -> str:
-        return "" if re.fullmatch(self.pattern, value) else f"must be {self.meaning}, not {value!r}"
-
-
-class Sampler:
-    def complaint(self, value: str) -> str:
-        from craft_protos import samplers  # few have one set
-
-        try:
-            if value:
-                samplers.canonical(value)
-        except CraftError as exc:
-            return f"names no sampler: {value!r}; {exc.hint}"
-        return ""
-
-
 _A_PATH = Form(r"(?s)|/.*", "an absolute path")  # a daemon's folder is /
 
 

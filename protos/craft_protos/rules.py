@@ -1,0 +1,53 @@
+"""What a setting's value must be, besides of the right type."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from craft_protos.reasons import CraftError
+
+
+class Rule(Protocol):
+    def complaint(self, value: Any) -> str:
+        """ "" where nothing is wrong."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    least: float
+    most: float
+
+    def complaint(self, value: float) -> str:
+        return "" if self.least <= value <= self.most else f"must be from {self.least} to {self.most}, not {value}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    values: tuple[str, ...]
+
+    def complaint(self, value: str) -> str:
+        return "" if value in self.values else f"must be one of {', '.join(self.values)}, not {value!r}"
+
+
+@dataclass(frozen=True)
+class Form:
+    pattern: str
+    meaning: str
+
+    def complaint(self, value: str) -> str:
+        return "" if re.fullmatch(self.pattern, value) else f"must be {self.meaning}, not {value!r}"
+
+
+class Sampler:
+    def complaint(self, value: str) -> str:
+        from craft_protos import samplers  # few have one set
+
+        try:
+            if value:
+                samplers.canonical(value)
+        except CraftError as exc:
+            return f"names no sampler: {value!r}; {exc.hint}"
+        return ""
