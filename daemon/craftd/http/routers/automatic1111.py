@@ -57,7 +57,10 @@ def make_router(services: HttpServices) -> APIRouter:
     """`_add_lists` has what needs no memory of the caller."""
     router = APIRouter(prefix=_PREFIX, tags=["AUTOMATIC1111"])
     _add_lists(router, services)
-    _add_drawing(router, services, Sessions())
+    sessions = Sessions()
+    _add_drawing(router, services, sessions)
+    _add_running(router, services, sessions)
+    _add_options(router, services, sessions)
     return router
 
 
@@ -80,6 +83,8 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
         parameters = body.model_dump(exclude={"token"}) | {"sampler_name": spec.sampler}
         return Txt2ImgAnswer(images=list(encoded), parameters=parameters, info=_info(spec, view.images))
 
+
+def _add_running(router: APIRouter, services: HttpServices, sessions: Sessions) -> None:
     @router.get("/progress")
     async def progress(
         caller: Who, skip_current_image: Annotated[bool, Query(description="Without a preview.")] = False
@@ -108,6 +113,8 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
                 await _cancel(services, caller, running)
         return {}
 
+
+def _add_options(router: APIRouter, services: HttpServices, sessions: Sessions) -> None:
     @router.get("/options")
     async def options(caller: Who) -> OptionsAnswer:
         """What this key's txt2img uses."""
