@@ -7,6 +7,7 @@ import copy
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,28 @@ def test_the_seed_matters_and_the_global_generator_does_not(desk: Desk, pipeline
     assert torch.equal(torch.get_rng_state(), before)
     other = replace(train, recipe=replace(train.recipe, seed=6))
     assert desk.train(other, pipe).sha256 != first.sha256
+
+
+def test_nothing_waits_for_a_checkpoint_to_be_written(
+    desk: Desk, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_free, write = threading.Event(), stored.put
+
+    def put_slowly(folder: Path, data: bytes) -> stored.Stored:
+        assert is_free.wait(60)
+        return write(folder, data)
+
+    monkeypatch.setattr(stored, "put", put_slowly)
+    session = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
+    while not any(step.step.step == 3 for step in desk.of("training")):
+        assert not session.turn()
+    assert not desk.of("checkpoint")  # of step 2
+    is_free.set()
+    while not session.turn():
+        pass
+    assert [frame.step for frame in desk.of("checkpoint")] == [2, 4]
+    assert [frame.WhichOneof("frame") for frame in desk.frames][-1] == "lora"
+    session.close()
 
 
 def test_a_checkpoint_holds_no_pickle_and_fits_its_own_training_alone(desk: Desk, pipelines: Pipelines) -> None:

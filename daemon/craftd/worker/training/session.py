@@ -37,6 +37,7 @@ from craftd.worker.training.scene import Computing, Painting, Scene
 from craftd.worker.training.state import State
 from craftd.worker.training.trainable import Kind, Trainable
 from craftd.worker.training.trainer import StepDone, Trainer
+from craftd.worker.training.writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Session:
         self._place = shop.device.place
         self._folder = shop.workplace / f"training-{uuid4().hex}"
         self._encoded = Encoded(self._folder)
+        self._writer = Writer(shop.files, lambda step, made: shop.reporter.checkpoint(train, step, made))
         self._state: State | None = None
         self._trainer: Trainer | None = None
         self._life: Pieces | None = None
@@ -91,8 +93,13 @@ class Session:
     def turn(self) -> bool:
         """One piece of work; True once there is none left. Raises what went wrong."""
         assert self._life is not None
-        with memory.recognised():
-            return next(self._life, self) is self
+        self._writer.poll()
+        try:
+            with memory.recognised():
+                return next(self._life, self) is self
+        except CraftError:
+            self._writer.settle()  # what ends badly is gone on with from there
+            raise
 
     def put_aside(self) -> None:
         """Let go of the model."""
@@ -108,6 +115,7 @@ class Session:
         if self._life is not None:
             self._life.close()
         self._life = self._trainer = self._state = None
+        self._writer.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         memory.release()
 
@@ -271,13 +279,14 @@ class Session:
     def _checkpoint_if_due(self, trainer: Trainer) -> None:
         every = self._recipe.checkpoint_every
         if every and trainer.step % every == 0 and trainer.step < self._recipe.steps:
-            data = state.to_bytes(trainer.state(), _fingerprint(self.train))
-            self._shop.reporter.checkpoint(self.train, trainer.step, stored.put(self._shop.files, data))
+            held, recipe = trainer.state(), _fingerprint(self.train)
+            self._writer.begin(trainer.step, lambda: state.to_bytes(held, recipe))
 
     # After
 
     def _finish(self, trainer: Trainer, model: Trainable, pipe: Any) -> Pieces:
         yield from self._sample(trainer, model, self._recipe.sample_prompts or (self._shown,))
+        self._writer.settle()
         with trainer.averaged():
             found = lora_file.changes(model.parameters, self._recipe.alpha)
         tensors = lora_file.kohya(found, pipe) if self._recipe.format == KOHYA else lora_file.peft(found)
