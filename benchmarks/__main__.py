@@ -24,6 +24,7 @@ NAMES = (
     "cancel",
     "memory",
     "http",
+    "loop_lag",
     "model_load",
     "lora_switch",
     "lora_throughput",

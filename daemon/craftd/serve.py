@@ -127,6 +127,8 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         control.note_listening(server.listen(tcp))
     http = HttpServices(jobs, images, models, loras, keys, control, supervisor, settings)
     faces: list[Face] = [server, *_http_face(http)]
+    if tcp is not None or settings.http.enabled:
+        keys.expect_callers()
     endpoint.publish(server.bind)
     try:
         for face in faces:

@@ -21,7 +21,6 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.http.shim import LORA, TIMEOUT_S, Shim, check_says_nothing, give_lora, serving
 
-_EXAMPLES = 8  # for each operation
 _CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -39,8 +38,16 @@ def small() -> Iterator[Shim]:
         yield one
 
 
-def operations(shim: Shim) -> list[schemathesis.APIOperation]:  # type: ignore[type-arg]
-    schema = schemathesis.openapi.from_url(f"{shim.url}/openapi.json")
+def names_there(shim: Shim, key: str) -> dict[str, str]:
+    """Of a model, a LoRA, a job that has ended and its picture, by the fields that take them."""
+    made = shim.post("/generate", key, model="flat", prompt="x", steps=2)
+    assert made.status_code == 200
+    job = shim.newest()
+    return {"model": "flat", "lora_id": LORA, "job_id": job.id, "image_id": job.images[0].id}
+
+
+def operations(url: str) -> list[schemathesis.APIOperation]:  # type: ignore[type-arg]
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     return [found.ok() for found in schema.get_all_operations()]
 
 
@@ -52,12 +59,8 @@ def cases(operation: schemathesis.APIOperation) -> st.SearchStrategy[Case]:  # t
 def test_every_operation(small: Shim) -> None:
     key = small.key("fuzz", admin=True)
     with requests.Session() as session:
-        made = small.post("/generate", key, model="flat", prompt="x", steps=2)
-        assert made.status_code == 200
-        job = small.newest()
-        names = {"model": "flat", "lora_id": LORA, "job_id": job.id, "image_id": job.images[0].id}
-        fuzzer = Fuzzer(small, session, key, names)
-        for operation in operations(small):
+        fuzzer = Fuzzer(small.url, session, key, names_there(small, key))
+        for operation in operations(small.url):
             fuzzer.fuzz(operation)
     assert fuzzer.answers[200] > 50 and fuzzer.answers[422] > 20 and fuzzer.answers[404] > 20
     assert "unexpected error" not in small.home.log
@@ -68,16 +71,17 @@ def test_every_operation(small: Shim) -> None:
 class Fuzzer:
     """`names`: what is there; names that are guessed are almost never."""
 
-    shim: Shim
+    url: str
     session: requests.Session
     key: str
     names: Mapping[str, str]
+    examples: int = 8  # for each operation
     answers: Counter[int] = field(default_factory=Counter)
 
     def fuzz(self, operation: schemathesis.APIOperation) -> None:  # type: ignore[type-arg]
         @seed(1)
         @settings(
-            max_examples=_EXAMPLES,
+            max_examples=self.examples,
             deadline=None,
             database=None,
             phases=[Phase.generate],
@@ -99,9 +103,7 @@ class Fuzzer:
                 fields.pop("sampler", None)
 
     def call(self, case: Case) -> None:
-        answer = case.call(
-            base_url=self.shim.url, session=self.session, headers={"X-API-Key": self.key}, timeout=TIMEOUT_S
-        )
+        answer = case.call(base_url=self.url, session=self.session, headers={"X-API-Key": self.key}, timeout=TIMEOUT_S)
         assert answer.status_code != 500, answer.text
         case.validate_response(answer, checks=_CHECKS)
         self.answers[answer.status_code] += 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from craft_protos.worker_pb2 import FromWorker
+from craftd.http.lag import LoopLag
 from craftd.http.metrics import StepTimes
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -60,6 +63,7 @@ def test_it_counts_what_happened() -> None:
         assert now["craft_workers", (("device", "cpu"), ("state", "busy"))] == 1
         assert now["craft_worker_restarts_total", ()] == 0
         assert now["process_open_fds", ()] > 5
+        assert now["craft_loop_lag_seconds_count", ()] > before["craft_loop_lag_seconds_count", ()]
 
 
 def test_a_worker_that_dies_is_counted_and_the_count_of_images_outlives_the_daemon() -> None:
@@ -82,6 +86,22 @@ def test_no_name_or_prompt_is_a_label(shim: Shim, keys: Keys) -> None:
     labels = {label for _, labels in _read(shim, keys.admin) for label, _ in labels}
     assert labels <= {"state", "device", "kind", "version", "le"}
     assert "secret" not in text and "alice" not in text
+
+
+async def test_how_late_the_loop_is_counts() -> None:
+    lag, loop = LoopLag(), asyncio.get_running_loop()
+    lag.start()
+    held_until = loop.time() + 0.3
+    while loop.time() < held_until:  # what nothing on a loop may do
+        continue
+    noted = asyncio.Event()
+    loop.call_later(0, noted.set)
+    await noted.wait()
+    lag.stop()
+    samples = {(s.name, s.labels.get("le")): s.value for family in lag.histogram.collect() for s in family.samples}
+    assert samples["craft_loop_lag_seconds_count", None] == 1
+    assert 0.2 <= samples["craft_loop_lag_seconds_sum", None] < 5
+    assert samples["craft_loop_lag_seconds_bucket", "0.2"] == 0
 
 
 class Clock:

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from craftd.control import Control, DaemonStatus
+from craftd.http.lag import LoopLag
 from craftd.jobs.job import State
 from craftd.jobs.service import JobService
 from craftd.jobs.tally import Tally
@@ -23,13 +24,14 @@ _STEP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75
 
 
 class Metrics:
-    def __init__(self, control: Control, jobs: JobService, supervisor: Supervisor) -> None:
+    def __init__(self, control: Control, jobs: JobService, supervisor: Supervisor, lag: LoopLag) -> None:
         self._control = control
         self._jobs = jobs
         self._registry = CollectorRegistry()
         self._state = _StateCollector(supervisor)
         self._registry.register(self._state)
         ProcessCollector(registry=self._registry)
+        self._registry.register(lag.histogram)
         steps = Histogram(
             "craft_step_seconds",
             "From one denoising step of an image to its next.",

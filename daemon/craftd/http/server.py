@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
+from anyio.lowlevel import checkpoint
 from craft_protos.reasons import CraftError
 
 from craftd.http.app import make_app
@@ -48,6 +49,7 @@ class HttpServer:
     async def start(self) -> None:
         assert self._listener is not None
         give_large_blocks_back()
+        await checkpoint()  # loads anyio's backend now: the first streamed answer would hold the loop for that
         config = uvicorn.Config(
             make_app(self._services, self._settings),
             http=Connection,
@@ -64,6 +66,7 @@ class HttpServer:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve([self._listener]), name="http")
+        self._services.lag.start()
 
     async def stop(self, grace_s: float) -> None:
         """Take no more connections; what is being answered has `grace_s`."""
@@ -73,6 +76,7 @@ class HttpServer:
             return
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
+        self._services.lag.stop()
         await asyncio.wait([self._serving])
 
 

@@ -9,6 +9,7 @@ from craft_protos.config import Settings
 
 from craftd.control import Control
 from craftd.http.drawing import Drawing
+from craftd.http.lag import LoopLag
 from craftd.images.service import ImageService
 from craftd.jobs.service import JobService
 from craftd.keys.service import KeyService
@@ -32,3 +33,8 @@ class HttpServices:
     def drawing(self) -> Drawing:
         """One for all routers: it knows who waits."""
         return Drawing(self.jobs)
+
+    @cached_property
+    def lag(self) -> LoopLag:
+        """One for the server, which starts and stops it, and for the metrics."""
+        return LoopLag()

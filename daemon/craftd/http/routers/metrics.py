@@ -17,11 +17,11 @@ _TEXT: dict[str, object] = {
 
 def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Operation"])
-    kept = Metrics(services.control, services.jobs, services.supervisor)
+    kept = Metrics(services.control, services.jobs, services.supervisor, services.lag)
 
     @router.get("/metrics", response_class=Response, responses={**responses("NOT_ALLOWED"), 200: _TEXT})
     async def metrics(caller: Who) -> Response:
-        """Jobs by state, queue depth, step times, images, workers, memory. For an admin's key."""
+        """Jobs by state, queue depth, step times, images, workers, memory, the event loop's lag. For an admin's key."""
         caller.require_admin("metrics")
         return Response(await kept.text(), media_type=MEDIA_TYPE)
 
