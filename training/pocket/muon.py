@@ -7,6 +7,7 @@ given loss in about half of AdamW's steps, which on a CPU is what counts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -81,12 +82,12 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     x = x / (x.norm() + 1e-7)
     gram = x @ x.T
     identity = torch.eye(len(gram), dtype=x.dtype, device=x.device)
-    total = identity
+    steps: list[Tensor] = []
     for _ in range(iterations):
-        step = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
-        total = step @ total
-        gram = step @ gram @ step
-    x = total @ x
+        if steps:
+            gram = steps[-1] @ gram @ steps[-1]
+        steps.append(torch.addmm(3.4445 * identity - 4.7750 * gram, gram, gram, alpha=2.0315))
+    x = functools.reduce(torch.matmul, reversed(steps)) @ x
     return x.T if tall else x
 
 
