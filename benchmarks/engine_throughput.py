@@ -11,25 +11,20 @@ diffusers' does not.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
 
-from benchmarks import figures
+from benchmarks import figures, workers
 from benchmarks.figures import Figure
+from benchmarks.workers import POCKET, seconds
 
-POCKET = Path(__file__).parent.parent / "daemon" / "craftd" / "pocket"
 AT_ONCE = 8
 MANY = f"{AT_ONCE} pictures at once, engine alone, pictures per second"
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown")
@@ -40,9 +35,9 @@ def main() -> int:
     asked = _parse()
     folder = asked.folder or (POCKET if (POCKET / "model_index.json").exists() else _random_model())
     with tempfile.TemporaryDirectory() as files:
-        manifest = _manifest(folder, Path(files))
-        with _worker(Path(files), asked) as sock:
-            pipe = _pipeline(folder, asked)
+        manifest = workers.manifest(folder, Path(files))
+        with workers.running(Path(files), device=asked.device, threads=asked.threads) as sock:
+            pipe = workers.pipeline(folder, device=asked.device, threads=asked.threads)
             measure = Measurement(sock, manifest, pipe, asked)
             print(f"{manifest.name}: {asked.steps} steps, {asked.device}, {asked.threads or 'default'} threads")
             return figures.tell(
@@ -89,9 +84,7 @@ class Measurement:
         """The ratio of two times, taken in turns so that other load meets both."""
         for warm_up in (above, below):
             warm_up()
-        return figures.of_rounds(
-            claim, against, (_seconds(above) / _seconds(below) for _ in range(self._rounds)), **goal
-        )
+        return figures.of_rounds(claim, against, (seconds(above) / seconds(below) for _ in range(self._rounds)), **goal)
 
     def _draw(self, count: int) -> None:
         jobs = [self._submit(i) for i in range(count)]
@@ -133,58 +126,10 @@ def _prompt(i: int) -> str:
     return f"a {COLOURS[i % len(COLOURS)]} apple {i}"
 
 
-def _seconds(action: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
-
-
 def _random_model() -> Path:
     from tests import tiny_models
 
     return tiny_models.cached("pocket-size")
-
-
-def _manifest(folder: Path, files: Path) -> ModelManifest:
-    listed = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        (files / sha256).unlink(missing_ok=True)
-        (files / sha256).symlink_to(path.resolve())
-        listed.append(ModelFile(path=str(path.relative_to(folder)), sha256=sha256, size_bytes=path.stat().st_size))
-    return ModelManifest(name=folder.name, sha256="0" * 64, files=listed)
-
-
-@contextmanager
-def _worker(files: Path, asked: argparse.Namespace) -> Iterator[socket.socket]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        command = [sys.executable, "-m", "craftd.worker", "--fd", str(theirs.fileno()), "--files", str(files)]
-        process = subprocess.Popen(
-            [*command, "--device", asked.device, "--threads", str(asked.threads)], pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
-        try:
-            assert frames.receive(ours, FromWorker) is not None, "the worker did not start"
-            yield ours
-        finally:
-            ours.close()
-            process.wait(60)
-
-
-def _pipeline(folder: Path, asked: argparse.Namespace) -> Any:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch
-    from diffusers import StableDiffusionPipeline
-
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    dtype = torch.float32 if asked.device == "cpu" else torch.float16
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, safety_checker=None)
-    pipe.to(asked.device)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 if __name__ == "__main__":

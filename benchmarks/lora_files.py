@@ -1,22 +1,21 @@
-"""Random LoRAs for the benchmarks, a store of them, and a worker that draws with them."""
+"""Random LoRAs for the benchmarks, a store of them, and clients that draw with them."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, LoraFile, ModelFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import FromWorker, LoraFile, ModelManifest, ToWorker
 
-POCKET = Path(__file__).parent.parent / "daemon" / "craftd" / "pocket"
+from benchmarks import random_models
+from benchmarks.workers import POCKET
+
 RANK = 16
 GUIDANCE = 5.0
 
@@ -24,11 +23,17 @@ GUIDANCE = 5.0
 def options(description: str | None, **defaults: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=POCKET, help="a diffusers folder; else pocket")
+    parser.add_argument("--sd15", action="store_true", help="random weights in Stable Diffusion 1.5's sizes")
+    parser.add_argument("--side", type=int, default=0, help="of the pictures, in pixels; 0: the model's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.sd15:
+        asked.folder = random_models.stable_diffusion()
+    asked.side = asked.side or _side(asked.folder)
+    return asked
 
 
 def make(folder: Path, count: int, inside: Path, *, conv: bool) -> list[Path]:
@@ -60,17 +65,6 @@ def stored(path: Path, files: Path, sha256: str = "") -> LoraFile:
     sha256 = sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     (files / sha256).symlink_to(path)
     return LoraFile(id=sha256[:8], name=sha256[:8], sha256=sha256, size_bytes=path.stat().st_size)
-
-
-def manifest(folder: Path, files: Path) -> ModelManifest:
-    listed = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        (files / sha256).unlink(missing_ok=True)
-        (files / sha256).symlink_to(path.resolve())
-        listed.append(ModelFile(path=str(path.relative_to(folder)), sha256=sha256, size_bytes=path.stat().st_size))
-    return ModelManifest(name=folder.name, sha256="0" * 64, files=listed)
 
 
 class Clients:
@@ -108,47 +102,8 @@ class Clients:
         self._sock.sendall(frames.encode(ToWorker(submit=sent)))
 
 
-@contextmanager
-def worker(files: Path, asked: argparse.Namespace, *more: str) -> Iterator[socket.socket]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        command = [sys.executable, "-m", "craftd.worker", "--fd", str(theirs.fileno()), "--files", str(files)]
-        process = subprocess.Popen(
-            [*command, "--device", asked.device, "--threads", str(asked.threads), *more], pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
-        try:
-            assert frames.receive(ours, FromWorker) is not None, "the worker did not start"
-            yield ours
-        finally:
-            ours.close()
-            process.wait(60)
-
-
-def pipeline(folder: Path, asked: argparse.Namespace) -> Any:
-    """diffusers' own, in the worker's precision and with as many threads."""
-    import torch
-    from diffusers import StableDiffusionPipeline
-
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    dtype = torch.float32 if asked.device == "cpu" else torch.float16
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, safety_checker=None)
-    pipe.to(asked.device)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def side(folder: Path) -> int:
+def _side(folder: Path) -> int:
     """The model's own size, in pixels."""
-    import json
-
     unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     channels = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
     return int(unet["sample_size"]) * 2 ** (len(channels) - 1)
-
-
-def seconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began

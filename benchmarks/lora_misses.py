@@ -1,6 +1,6 @@
 """A thousand LoRAs and sixteen slots: what a LoRA that is not in a slot costs.
 
-    python -m benchmarks.lora_misses [MODEL_FOLDER] [--device cpu] [--threads N] [--steps N] [--rounds N] [--jobs N]
+    python -m benchmarks.lora_misses [MODEL_FOLDER | --sd15] [--side N] [--steps N] [--rounds N] [--jobs N]
 
 Eight clients; the thousand are names of sixteen files, which stay in the page cache. Three mixes of requests,
 in turns: all of sixteen LoRAs; nine in ten of those sixteen and one of the others; any of the thousand.
@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from benchmarks import figures, lora_files
+from benchmarks import figures, lora_files, workers
 from benchmarks.lora_files import Clients
 
 CLIENTS, SLOTS, REGISTERED = 8, 16, 1000
@@ -31,9 +31,9 @@ def main() -> int:
             lora_files.stored(paths[i % SLOTS], Path(files), hashlib.sha256(f"{i}".encode()).hexdigest())
             for i in range(REGISTERED)
         ]
-        model, side = lora_files.manifest(asked.folder, Path(files)), lora_files.side(asked.folder)
-        with lora_files.worker(Path(files), asked, "--lora-slots", str(SLOTS)) as sock:
-            clients = Clients(sock, model, side, asked.steps)
+        model, slots = workers.manifest(asked.folder, Path(files)), ("--lora-slots", str(SLOTS))
+        with workers.running(Path(files), device=asked.device, threads=asked.threads, more=slots) as sock:
+            clients = Clients(sock, model, asked.side, asked.steps)
             clients.seconds(loras[:SLOTS], CLIENTS)
             rounds = []
             for _ in range(asked.rounds):

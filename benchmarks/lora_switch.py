@@ -1,6 +1,6 @@
 """What it costs to draw the next picture with another LoRA: craft's slots against diffusers' load_lora_weights.
 
-    python -m benchmarks.lora_switch [MODEL_FOLDER] [--device cpu] [--threads N] [--rounds N]
+    python -m benchmarks.lora_switch [MODEL_FOLDER | --sd15] [--device cpu] [--threads N] [--rounds N]
 
 Both in one process, over the same loaded model, with LoRAs of rank 16 that change attention and convolutions.
 Craft's time ends when every changed layer has the matrices that the model call will use; diffusers' when
@@ -17,8 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, lora_files
-from benchmarks.lora_files import seconds
+from benchmarks import figures, lora_files, workers
+from benchmarks.workers import seconds
 
 LORAS = 8
 
@@ -28,7 +28,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as files:
         paths = lora_files.make(asked.folder, LORAS, Path(made), conv=True)
-        pipe = lora_files.pipeline(asked.folder, asked)
+        pipe = workers.pipeline(asked.folder, device=asked.device, threads=asked.threads)
         craft = Switching(pipe, Path(files), paths, asked.device)
         craft.from_disk(0), craft.resident(0), _diffusers(pipe, paths[0])  # the first of each is not counted
         rounds = [

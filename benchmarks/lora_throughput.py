@@ -1,6 +1,6 @@
 """Eight clients with sixteen LoRAs, one each: what the LoRAs cost, and what sharing model calls gains.
 
-    python -m benchmarks.lora_throughput [MODEL_FOLDER] [--device cpu] [--threads N] [--steps N] [--rounds N]
+    python -m benchmarks.lora_throughput [MODEL_FOLDER | --sd15] [--side N] [--steps N] [--rounds N]
 
 LoRAs of rank 16, of the attention alone and with the convolutions; all sixteen are drawn with in each round.
 Against craft itself without LoRAs (the plain layers), and against diffusers that
@@ -20,9 +20,10 @@ from typing import Any
 
 from craft_protos.worker_pb2 import LoraFile
 
-from benchmarks import figures, lora_files
+from benchmarks import figures, lora_files, workers
 from benchmarks.figures import Figure
-from benchmarks.lora_files import Clients, seconds
+from benchmarks.lora_files import Clients
+from benchmarks.workers import seconds
 
 CLIENTS, LORAS = 8, 16
 SAMPLE = 4  # requests that diffusers is timed on, one after another
@@ -33,14 +34,14 @@ def main() -> int:
     warnings.simplefilter("ignore")
     found: list[Figure] = []
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as files:
-        model, side = lora_files.manifest(asked.folder, Path(files)), lora_files.side(asked.folder)
-        pipe = lora_files.pipeline(asked.folder, asked)
-        with lora_files.worker(Path(files), asked) as sock:
-            clients = Clients(sock, model, side, asked.steps)
+        model = workers.manifest(asked.folder, Path(files))
+        pipe = workers.pipeline(asked.folder, device=asked.device, threads=asked.threads)
+        with workers.running(Path(files), device=asked.device, threads=asked.threads) as sock:
+            clients = Clients(sock, model, asked.side, asked.steps)
             for conv, goal in ((False, 0.85), (True, 0.6)):
                 paths = lora_files.make(asked.folder, LORAS, Path(made), conv=conv)
                 stored = [lora_files.stored(path, Path(files)) for path in paths]
-                loop = Loop(pipe, paths, side, asked.steps)
+                loop = Loop(pipe, paths, asked.side, asked.steps)
                 kind = "attention and convolutions" if conv else "attention"
                 found += _measure(clients, stored, loop, asked.rounds, Claim(kind, goal))
     return figures.tell(found)

@@ -12,38 +12,33 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
 
-from benchmarks import figures
+from benchmarks import figures, random_models, workers
 
-ARCHITECTURES = Path(__file__).parent.parent / "daemon" / "craftd" / "architectures"
 SIDE = 64  # of the picture: the load is what is measured
 STEPS = 2
 
 
 def main() -> int:
     asked = _parse()
-    folder = asked.folder or _stable_diffusion()
+    folder = asked.folder or random_models.stable_diffusion()
     with tempfile.TemporaryDirectory() as files:
-        manifest = _manifest(folder, Path(files))
+        manifest = workers.manifest(folder, Path(files))
         size = sum(file.size_bytes for file in manifest.files)
         print(f"{folder.name}: {size / 1e9:.2f} GB, {asked.threads or 'default'} threads, {asked.rounds} rounds")
         reference = _Reference(folder, asked.threads)
-        with _worker(Path(files), asked.threads) as sock:
+        with workers.running(Path(files), threads=asked.threads) as sock:
             _draw(sock, manifest)  # libraries are imported at the first use
             reference.first_step()
             ratios = []
@@ -125,58 +120,6 @@ class _Reference:
         del pipe
         gc.collect()
         return taken
-
-
-def _stable_diffusion() -> Path:
-    """Random weights in the sizes of Stable Diffusion 1.5; kept for the next time."""
-    folder = Path(tempfile.gettempdir()) / f"craft-benchmark-sd1-{os.getuid()}"
-    if (folder / "model_index.json").exists():
-        return folder
-    import shutil
-
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    place = ARCHITECTURES / "sd1"
-    shutil.copytree(place, folder, ignore=shutil.ignore_patterns("model_index.json"), dirs_exist_ok=True)
-    shutil.copytree(ARCHITECTURES / "tokenizers" / "clip", folder / "tokenizer", dirs_exist_ok=True)
-    torch.manual_seed(1)
-    unet: Any = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(place / "unet"))
-    unet.save_pretrained(folder / "unet")
-    del unet
-    vae: Any = AutoencoderKL.from_config(AutoencoderKL.load_config(place / "vae"))
-    vae.save_pretrained(folder / "vae")
-    CLIPTextModel(CLIPTextConfig.from_pretrained(place / "text_encoder")).save_pretrained(folder / "text_encoder")
-    shutil.copy(place / "model_index.json", folder)
-    return folder
-
-
-def _manifest(folder: Path, files: Path) -> ModelManifest:
-    """Hashed and linked beforehand, as the front does once for each file."""
-    listed = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        (files / sha256).unlink(missing_ok=True)
-        (files / sha256).symlink_to(path.resolve())
-        listed.append(ModelFile(path=str(path.relative_to(folder)), sha256=sha256, size_bytes=path.stat().st_size))
-    return ModelManifest(name=folder.name, sha256="0" * 64, files=listed)
-
-
-@contextmanager
-def _worker(files: Path, threads: int) -> Iterator[socket.socket]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        command = [sys.executable, "-m", "craftd.worker", "--fd", str(theirs.fileno()), "--files", str(files)]
-        process = subprocess.Popen([*command, "--device", "cpu", "--threads", str(threads)], pass_fds=[theirs.fileno()])
-        theirs.close()
-        try:
-            assert frames.receive(ours, FromWorker) is not None, "the worker did not start"
-            yield ours
-        finally:
-            ours.close()
-            process.wait(60)
 
 
 def _parse() -> argparse.Namespace:

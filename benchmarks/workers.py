@@ -1,0 +1,72 @@
+"""craft's worker without a front, the models it is given, and diffusers beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from craft_protos import frames
+from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest
+
+POCKET = Path(__file__).parent.parent / "daemon" / "craftd" / "pocket"
+
+
+@contextmanager
+def running(
+    files: Path, *, device: str = "cpu", threads: int = 0, more: tuple[str, ...] = ()
+) -> Iterator[socket.socket]:
+    """A worker that has said hello. `files`: where what it reads lies, by sha256."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-m", "craftd.worker", "--fd", str(theirs.fileno()), "--files", str(files)]
+        process = subprocess.Popen(
+            [*command, "--device", device, "--threads", str(threads), *more], pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        try:
+            assert frames.receive(ours, FromWorker) is not None, "the worker did not start"
+            yield ours
+        finally:
+            ours.close()
+            process.wait(60)
+
+
+def manifest(folder: Path, files: Path) -> ModelManifest:
+    """Of a diffusers folder, hashed and linked into `files`, as the front does once for each file."""
+    listed = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        (files / sha256).unlink(missing_ok=True)
+        (files / sha256).symlink_to(path.resolve())
+        listed.append(ModelFile(path=str(path.relative_to(folder)), sha256=sha256, size_bytes=path.stat().st_size))
+    return ModelManifest(name=folder.name, sha256="0" * 64, files=listed)
+
+
+def pipeline(folder: Path, *, device: str, threads: int) -> Any:
+    """diffusers' own, in this process, in the worker's precision and with as many threads."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    if threads:
+        torch.set_num_threads(threads)
+    dtype = torch.float32 if device == "cpu" else torch.float16
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, safety_checker=None)
+    pipe.to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
