@@ -6,7 +6,6 @@ The only module that imports grpc.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,7 @@ from craft_protos import (
     training_pb2,
     training_pb2_grpc,
 )
+from craft_protos.addresses import is_loopback
 from craft_protos.reasons import REASONS, CraftError
 
 Q = TypeVar("Q")
@@ -275,10 +275,7 @@ def _open(address: str, ca_file: str) -> grpc.Channel:
 
 def is_local(address: str) -> bool:
     """A unix socket or the loopback device: no TLS there, unless a CA is named."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    return address.startswith("unix:") or is_loopback(address.rpartition(":")[0])
 
 
 # What grpc itself says, when no daemon of ours wrote the error.

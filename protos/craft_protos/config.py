@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
-from craft_protos.rules import Choice, Form, Range, Rule, Sampler
+from craft_protos.rules import Address, Choice, Form, Range, Rule, Sampler
 
 if TYPE_CHECKING:
     from platformdirs import PlatformDirs
@@ -39,7 +39,7 @@ def _setting(default: T, rule: Rule) -> T:
 class DaemonSettings:
     """[daemon]: the front."""
 
-    listen: str = _setting("", Form(r"|(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", "HOST:PORT"))  # TCP, beside the socket
+    listen: str = _setting("", Address(may_be_empty=True))  # TCP, beside the socket
     tls_cert: str = _setting("", _A_PATH)  # PEM files, needed where `listen` is no loopback address
     tls_key: str = _setting("", _A_PATH)
     queue_limit: int = _setting(512, Range(1, 1_000_000))
@@ -121,7 +121,7 @@ class HttpSettings:
     """[http]: the face for callers that speak HTTP."""
 
     enabled: bool = False
-    listen: str = _setting("127.0.0.1:7811", Form(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", "HOST:PORT"))
+    listen: str = _setting("127.0.0.1:7811", Address())
     public_url: str = _setting("", Form(r"|https?://[^\s/?#]+(/[^\s?#]*)?", "a URL"))  # what callers see it as
     allowed_hosts: str = ""  # names in Host headers that are taken besides, comma between
     allowed_origins: str = _setting(  # sites whose pages may call (CORS), comma between; *: all

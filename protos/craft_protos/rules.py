@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from craft_protos.reasons import CraftError
 
+_LAST_PORT = 65535
+
 
 class Rule(Protocol):
     def complaint(self, value: Any) -> str:
@@ -39,6 +41,20 @@ class Form:
 
     def complaint(self, value: str) -> str:
         return "" if re.fullmatch(self.pattern, value) else f"must be {self.meaning}, not {value!r}"
+
+
+@dataclass(frozen=True)
+class Address:
+    """HOST:PORT, an IPv6 host in brackets."""
+
+    may_be_empty: bool = False
+
+    def complaint(self, value: str) -> str:
+        if not value and self.may_be_empty:
+            return ""
+        found = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):([0-9]{1,5})", value)
+        is_right = found is not None and int(found[1]) <= _LAST_PORT
+        return "" if is_right else f"must be HOST:PORT, the port at most {_LAST_PORT}, not {value!r}"
 
 
 class Sampler:

@@ -7,7 +7,7 @@ import socket
 
 import grpc
 import pytest
-from craft_cli.client import Client, is_local
+from craft_cli.client import Client
 from craft_protos import config, jobs_pb2
 from craft_protos.reasons import REASONS, CraftError
 from craft_protos.version import __version__
@@ -104,13 +104,6 @@ def test_a_host_that_nobody_answers_at(home: Home) -> None:
         done = home.craft("daemon", "status", "--json", env={"CRAFT_HOST": address})
     assert done.returncode == 69
     assert address in json.loads(done.stderr)["error"]["message"]
-
-
-def test_only_loopback_and_sockets_go_without_tls() -> None:
-    for address in ("unix:/run/x", "localhost:1", "127.0.0.1:1", "[::1]:1"):
-        assert is_local(address)
-    for address in ("example.org:1", "10.0.0.1:1", "localhost.example.org:1", "[2001:db8::1]:1"):
-        assert not is_local(address)
 
 
 def test_an_unreadable_ca_file_is_named() -> None:

@@ -12,6 +12,9 @@ from craft_protos.reasons import CraftError
 
 UNUSABLE = [
     ("daemon", "queue_limit", "0"),
+    ("daemon", "listen", "127.0.0.1:65536"),
+    ("http", "listen", "127.0.0.1:99999"),  # the system would take it for 34463
+    ("http", "listen", ""),
     ("daemon", "grace_s", "nan"),
     ("daemon", "grace_s", "-1"),
     ("daemon", "lease_s", "0"),

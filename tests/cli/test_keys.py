@@ -206,6 +206,9 @@ def test_an_admins_key_does_what_the_socket_does(shared_home: Home, remote: dict
         ("127.0.0.1.example.org:1", False),
         ("127.example.org:1", False),
         ("192.0.2.1:1", False),
+        ("0.0.0.0:1", False),
+        ("localhost.example.org:1", False),
+        ("[2001:db8::1]:1", False),
     ],
 )
 def test_a_key_goes_out_plain_on_this_machine_alone(address: str, expected: bool) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from craft_protos.addresses import is_loopback
 from craft_protos.reasons import CraftError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -156,15 +157,6 @@ def names_of(listen_host: str, public_url: str, allowed_hosts: Iterable[str], or
         frozenset(origins) | more,
         takes_any_address=is_open,
     )
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def host_name(host: str) -> str:

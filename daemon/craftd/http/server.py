@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import uvicorn
 from anyio.lowlevel import checkpoint
+from craft_protos.addresses import is_loopback
 from craft_protos.reasons import CraftError
 
 from craftd.http.app import make_app
 from craftd.http.connection import Connection
-from craftd.http.guards import is_loopback
 from craftd.http.memory import give_large_blocks_back
 from craftd.http.services import HttpServices
 

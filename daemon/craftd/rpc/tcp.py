@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from craft_protos.addresses import is_loopback
 from craft_protos.config import DaemonSettings
 from craft_protos.reasons import CraftError
 
@@ -54,11 +54,9 @@ def configured(settings: DaemonSettings) -> Tcp | None:
     if not settings.listen:
         return None
     host, _, port = settings.listen.rpartition(":")
-    if int(port) > 65535:
-        raise _bad("listen", f"{port} is no port", "HOST:PORT, as in 127.0.0.1:7810")
     if settings.tls_cert or settings.tls_key:
         return Tcp(host, int(port), *_certificate(settings.tls_cert, settings.tls_key))
-    if not _is_loopback(host):
+    if not is_loopback(host):
         message = f"{settings.listen} is open to other machines, and there is no TLS"
         raise _bad("listen", message, "set daemon.tls_cert and daemon.tls_key, or listen at 127.0.0.1")
     return Tcp(host, int(port))
@@ -81,13 +79,6 @@ def _certificate(cert: str, key: str) -> tuple[bytes, bytes]:
 def _no_password() -> str:
     """Nobody is there to type one."""
     return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _bad(name: str, why: str, hint: str = "see `craft config list`") -> CraftError:

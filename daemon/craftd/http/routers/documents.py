@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable
 from functools import cache
 
+from craft_protos.addresses import is_loopback
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from craftd.http.callers import authenticate
 from craftd.http.documentation import page_of
-from craftd.http.guards import is_loopback
 from craftd.http.services import HttpServices
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
