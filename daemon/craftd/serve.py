@@ -103,10 +103,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     supervisor = Supervisor(partial(LocalWorker.start, settings.worker, paths.files_dir), settings.worker)
     residency = Residency(supervisor, settings.daemon.keep_alive_s)
     supervisor.listen(residency)
-    registry = Registry(paths.models_dir, Path(craftd.__file__).parent / BUILT_IN, database)
-    importer = Importer(registry, Verdicts(database, inspect), database, connect, Halves(settings.worker, residency))
-    models = ModelService(registry, importer, FileHashes(database), residency)
-    await models.open()
+    models = await _models(setting, database, residency)
     image_files = ImageFiles(paths.images_dir)
     images, hub = ImageService(database, image_files), Hub()
     retention = Retention(database, image_files, settings.images)
@@ -170,6 +167,15 @@ def _http_face(services: HttpServices) -> list[Face]:
     server = HttpServer(services)
     services.control.note_http(server.bind())
     return [server]
+
+
+async def _models(setting: Setting, database: Database, residency: Residency) -> ModelService:
+    registry = Registry(setting.paths.models_dir, Path(craftd.__file__).parent / BUILT_IN, database)
+    halves = Halves(setting.settings.worker, residency)
+    importer = Importer(registry, Verdicts(database, inspect), database, connect, halves)
+    models = ModelService(registry, importer, FileHashes(database), residency)
+    await models.open()
+    return models
 
 
 async def _trainings(

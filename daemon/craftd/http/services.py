@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from craft_protos.config import Settings
 
 from craftd.control import Control
 from craftd.http.drawing import Drawing
-from craftd.http.lag import LoopLag
 from craftd.images.service import ImageService
 from craftd.jobs.service import JobService
 from craftd.keys.service import KeyService
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
 from craftd.supervisor.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from craftd.http.lag import LoopLag
 
 
 @dataclass(frozen=True)
@@ -37,4 +40,6 @@ class HttpServices:
     @cached_property
     def lag(self) -> LoopLag:
         """One for the server, which starts and stops it, and for the metrics."""
+        from craftd.http.lag import LoopLag
+
         return LoopLag()
