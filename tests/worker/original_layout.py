@@ -65,10 +65,25 @@ def _sd3(folder: Path) -> Tensors:
     return found
 
 
+def _flux(folder: Path) -> Tensors:
+    return flux(folder, _part(folder, "transformer"))
+
+
+def flux(folder: Path, transformer: Tensors) -> Tensors:
+    """As checkpoints with every part are, which the web exchanges: this transformer, the folder's other parts."""
+    return {
+        **_prefixed("model.diffusion_model.", _flux_transformer(transformer)),
+        **_prefixed("vae.", _vae(folder)),
+        **_prefixed("text_encoders.clip_l.transformer.", _clip(_part(folder, "text_encoder"))),
+        **_prefixed("text_encoders.t5xxl.transformer.", _part(folder, "text_encoder_2")),
+    }
+
+
 _MAKERS: dict[str, Callable[[Path], Tensors]] = {
     "StableDiffusionPipeline": _sd,
     "StableDiffusionXLPipeline": _sdxl,
     "StableDiffusion3Pipeline": _sd3,
+    "FluxPipeline": _flux,
 }
 
 
@@ -262,3 +277,64 @@ def _swapped(tensor: torch.Tensor) -> torch.Tensor:
     """Shift before scale, where diffusers has scale before shift."""
     first, second = tensor.chunk(2)
     return torch.cat([second, first])
+
+
+# FLUX.1's transformer, as in black-forest-labs/flux
+
+
+_FLUX_ENDS = [
+    (r"^time_text_embed\.timestep_embedder\.", "time_in."),
+    (r"^time_text_embed\.text_embedder\.", "vector_in."),
+    (r"^time_text_embed\.guidance_embedder\.", "guidance_in."),
+    (r"\.linear_1\.", ".in_layer."),
+    (r"\.linear_2\.", ".out_layer."),
+    (r"^context_embedder\.", "txt_in."),
+    (r"^x_embedder\.", "img_in."),
+    (r"^proj_out\.", "final_layer.linear."),
+    (r"^norm_out\.linear\.", "final_layer.adaLN_modulation.1."),
+]
+_FLUX_DOUBLE = [
+    (r"^norm1\.linear\.", "img_mod.lin."),
+    (r"^norm1_context\.linear\.", "txt_mod.lin."),
+    (r"^attn\.to_out\.0\.", "img_attn.proj."),
+    (r"^attn\.to_add_out\.", "txt_attn.proj."),
+    (r"^attn\.norm_q\.weight", "img_attn.norm.query_norm.scale"),
+    (r"^attn\.norm_k\.weight", "img_attn.norm.key_norm.scale"),
+    (r"^attn\.norm_added_q\.weight", "txt_attn.norm.query_norm.scale"),
+    (r"^attn\.norm_added_k\.weight", "txt_attn.norm.key_norm.scale"),
+    (r"^ff\.net\.0\.proj\.", "img_mlp.0."),
+    (r"^ff\.net\.2\.", "img_mlp.2."),
+    (r"^ff_context\.net\.0\.proj\.", "txt_mlp.0."),
+    (r"^ff_context\.net\.2\.", "txt_mlp.2."),
+]
+_FLUX_SINGLE = [
+    (r"^norm\.linear\.", "modulation.lin."),
+    (r"^proj_out\.", "linear2."),
+    (r"^attn\.norm_q\.weight", "norm.query_norm.scale"),
+    (r"^attn\.norm_k\.weight", "norm.key_norm.scale"),
+]
+_FLUX_BLOCKS = {"transformer_blocks": ("double_blocks", _FLUX_DOUBLE)}
+_FLUX_BLOCKS |= {"single_transformer_blocks": ("single_blocks", _FLUX_SINGLE)}
+_FLUX_JOINED = {  # the first of those that the original has side by side
+    "transformer_blocks.attn.to_q": ("img_attn.qkv", ("attn.to_q", "attn.to_k", "attn.to_v")),
+    "transformer_blocks.attn.add_q_proj": ("txt_attn.qkv", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")),
+    "single_transformer_blocks.attn.to_q": ("linear1", ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")),
+}
+
+
+def _flux_transformer(tensors: Tensors) -> Tensors:
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        kind, _, after = name.partition(".")
+        if kind not in _FLUX_BLOCKS:
+            found[_renamed(name, _FLUX_ENDS)] = _swapped(tensor) if kind == "norm_out" else tensor
+            continue
+        number, _, rest = after.partition(".")
+        layer, _, suffix = rest.rpartition(".")
+        block, pairs = _FLUX_BLOCKS[kind]
+        if joined := _FLUX_JOINED.get(f"{kind}.{layer}"):
+            those = [tensors[f"{kind}.{number}.{other}.{suffix}"] for other in joined[1]]
+            found[f"{block}.{number}.{joined[0]}.{suffix}"] = torch.cat(those)
+        elif not re.match(r"attn\.(to_[kv]|add_[kv]_proj)\.|proj_mlp\.", rest):
+            found[f"{block}.{number}.{_renamed(rest, pairs)}"] = tensor
+    return found

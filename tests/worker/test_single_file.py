@@ -55,7 +55,7 @@ def test_the_picture_is_the_folders(worker: WorkerProcess, store: Store, truth: 
 
 
 def test_flux_in_diffusers_layout(worker: WorkerProcess, store: Store, truth: Truth) -> None:
-    """The converter of the original one knows FLUX.1's real width alone."""
+    """The original one: test_single_file_flux.py."""
     assert_same(draw(worker, store.put("flux", layout="diffusers")), truth("flux"))
 
 
