@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from craftd.worker.row import Drawing
 from craftd.worker.samplers import Scheduler
 
 _KEPT_PROMPTS_BYTES = 8 << 20
+_KEPT_SCHEDULES = 32
 
 
 @dataclass(eq=False)
@@ -109,6 +112,7 @@ class Denoiser:
         self._family = family
         self._device = device
         self._last_step: Any = None  # a CUDA event
+        self._unused_schedule = lru_cache(_KEPT_SCHEDULES)(family.schedule)
         self._encoded: Kept[Conditioning] = Kept(_KEPT_PROMPTS_BYTES, lambda conditioning: conditioning.size_bytes)
 
     @property
@@ -137,7 +141,7 @@ class Denoiser:
 
     def _begin(self, job: Draw, seed: int, applied: Applied) -> Denoising:
         conditioning = self._encode(job, applied)
-        scheduler = self._family.schedule(job.sampler, job.steps, job.width, job.height)
+        scheduler = copy.deepcopy(self._unused_schedule(job.sampler, job.steps, job.width, job.height))
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = self._family.prepare(job.width, job.height, generator)
         latents = noise * samplers.noise_deviation(scheduler)

@@ -110,11 +110,15 @@ class Engine:
             case _:
                 raise TypeError(f"unexpected mail: {mail!r}")
 
-    def tick(self) -> None:
-        """One turn: at most one model call of what is drawn, and one of what is trained."""
+    def admit(self) -> bool:
+        """Begin rows that there is room for; whether there were any."""
         self._want_models()
         self._want_loras()
-        self._admit()
+        return self._admit()
+
+    def tick(self) -> None:
+        """One turn: at most one model call of what is drawn, and one of what is trained."""
+        self.admit()
         rows = batch.pick_batch(self._active, self._ticks, self._limit)
         self._ticks += 1
         if rows:
@@ -233,15 +237,17 @@ class Engine:
 
     # Rows
 
-    def _admit(self) -> None:
+    def _admit(self) -> bool:
         if self.is_gathering:
-            return
+            return False
+        before = len(self._active)
         while len(self._active) < self._max_rows:
             row = batch.pick_to_admit(self._waiting, self._active, self._is_open)
             if row is None:
-                return
+                break
             self._waiting.remove(row)
             self._begin(row)
+        return len(self._active) > before
 
     def _is_open(self, row: Row) -> bool:
         shelved = self._shelf.get(row.job.model)

@@ -47,6 +47,11 @@ def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
         waits = None if engine.doing == "idle" else _GATHER_S if engine.is_gathering else _STATS_EVERY_S
         for mail in inbox.waiting() if engine.can_step else inbox.wait(waits):
             engine.handle(mail)
+        for _ in range(options.max_rows):
+            if not engine.admit():
+                break
+            for mail in inbox.waiting():  # who came while prompts were encoded shares the first model call
+                engine.handle(mail)
         pulse.beat()
         engine.tick()
         pulse.beat()
