@@ -8,18 +8,16 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.store.disk import unwritable
+from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
 
 _INCOMING = ".incoming-"
 _OWN = re.compile(r"[0-9a-f]{64}")
-
-Write = Callable[[int, bytes], int]
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,11 @@ class Tray:
     def add(self, data: bytes) -> None:
         assert self._open is not None
         self._digest.update(data)
-        while data:
-            data = data[self._write(self._open, data) :]
+        write_whole(self._open, data, self._write)
 
     def end(self) -> Received:
         assert self._open is not None
-        os.fsync(self._open)
+        sync_file(self._open)
         size_bytes = os.fstat(self._open).st_size
         self._close()
         received = Received(self._path, self._digest.hexdigest(), size_bytes)
@@ -92,7 +89,7 @@ class DatasetFiles:
         try:
             for one in pictures:
                 one.path.replace(self.path(one.sha256))
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as exc:
             raise self.unwritable(exc) from exc
 
@@ -114,11 +111,3 @@ class DatasetFiles:
     def unwritable(self, exc: OSError) -> CraftError:
         """Whoever sends pictures need not know where they lie here."""
         return unwritable(Path("datasets"), "a picture", exc)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

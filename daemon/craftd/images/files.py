@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
 from craftd.images.image import EXTENSIONS
-from craftd.store.disk import unwritable
+from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
 _SUFFIXES = {f".{extension}" for extension in EXTENSIONS.values()}
-
-Write = Callable[[int, memoryview], int]
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class ImageFiles:
             self._make_folder()
             self._save_whole(temporary, data)
             temporary.rename(self._folder / name)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as exc:
             self._remove(temporary.name)
             self._remove(name)
@@ -100,33 +96,16 @@ class ImageFiles:
     def _save_whole(self, path: Path, data: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[self._write(descriptor, view) :]
-            _sync(descriptor)
+            write_whole(descriptor, data, self._write)
+            sync_file(descriptor)
         finally:
             os.close(descriptor)
 
     def _make_folder(self) -> None:
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # several may be the first
-            _sync_folder(self._folder.parent)
+            sync_folder(self._folder.parent)
 
 
 def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(descriptor: int) -> None:
-    if sys.platform == "darwin":  # fsync alone stops at the drive's cache
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)

@@ -16,14 +16,13 @@ from pathlib import Path
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.loras.lora import Look, Upload
-from craftd.store.disk import unwritable
+from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
 
 LARGEST_BYTES = 8 << 30  # the largest LoRAs have some 3 GB
 _INCOMING = ".incoming-"
 _CHUNK_BYTES = 1 << 20
 _OWN = re.compile(r"[0-9a-f]{64}\.safetensors")
 
-Write = Callable[[int, bytes], int]
 Tell = Callable[[int], None]
 
 
@@ -65,8 +64,8 @@ class LoraFiles:
             try:
                 with source.open("rb") as file:
                     while chunk := file.read(_CHUNK_BYTES):
-                        self._write_all(descriptor, chunk)
-                os.fsync(descriptor)
+                        write_whole(descriptor, chunk, self._write)
+                sync_file(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as exc:
@@ -82,7 +81,7 @@ class LoraFiles:
         lasting = self._folder / f"{sha256}.safetensors"
         try:
             path.rename(lasting)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as exc:
             raise unwritable(self._folder, "the LoRA", exc) from exc
         self.discard(path)
@@ -137,17 +136,13 @@ class LoraFiles:
                 done += len(chunk)
                 if done > upload.size_bytes:
                     raise _wrong_size(upload, "more")
-                await asyncio.to_thread(self._write_all, descriptor, chunk)
+                await asyncio.to_thread(write_whole, descriptor, chunk, self._write)
                 tell(done)
             if done != upload.size_bytes:
                 raise _wrong_size(upload, str(done))
-            await asyncio.to_thread(os.fsync, descriptor)
+            await asyncio.to_thread(sync_file, descriptor)
         finally:
             os.close(descriptor)
-
-    def _write_all(self, descriptor: int, data: bytes) -> None:
-        while data:
-            data = data[self._write(descriptor, data) :]
 
 
 def look(path: Path) -> Look:
@@ -200,11 +195,3 @@ def _wrong_size(upload: Upload, found: str) -> CraftError:
         f"{upload.file_name[:200]!r}: expected {upload.size_bytes} bytes, found {found}",
         "send it again",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

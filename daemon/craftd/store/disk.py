@@ -1,11 +1,17 @@
-"""What the system says when a file cannot be written, as ours."""
+"""Files that are there to stay, and what the system says when one cannot be written, as ours."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
+
+Write = Callable[[int, memoryview], int]  # os.write, or a test's full disk
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -16,3 +22,27 @@ def unwritable(folder: Path, what: str, exc: OSError) -> CraftError:
     if exc.errno in _FULL:
         return CraftError("DISK_FULL", message, "free some space there")
     return CraftError("STORAGE_FAILED", message, "see that the folder is there, its disk is sound and craftd may write")
+
+
+def write_whole(descriptor: int, data: bytes, write: Write) -> None:
+    """`write` may take less than it is given, as os.write does."""
+    left = memoryview(data)
+    while left:
+        left = left[write(descriptor, left) :]
+
+
+def sync_file(descriptor: int) -> None:
+    """On return its bytes outlive a power failure."""
+    if sys.platform == "darwin":  # fsync alone stops at the drive's cache
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """On return the names of its files outlive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

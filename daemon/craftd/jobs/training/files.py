@@ -7,18 +7,17 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.store.disk import unwritable
+from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
 
 SHOWN = Path("training")  # a job's error is read by whoever asked for it: where the folder lies is not for them
+_AGAIN = "craft lora train NAME --resume goes on from the one before it"
 _INCOMING = ".incoming-"
 _OWN = re.compile(r"[0-9a-f]{64}")
-
-Write = Callable[[int, bytes], int]
 
 
 class TrainingFiles:
@@ -46,10 +45,10 @@ class TrainingFiles:
             with incoming.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
                 if (found, file.tell()) != (sha256, size_bytes):
-                    raise CraftError("CORRUPT_FILE", f"a checkpoint is not what the worker wrote: {found[:12]}", "")
-                os.fsync(file.fileno())
+                    raise CraftError("CORRUPT_FILE", "a checkpoint is not what the worker wrote", _AGAIN)
+                sync_file(file.fileno())
             incoming.replace(lasting)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as exc:
             raise self._unwritable(exc) from exc
         return lasting
@@ -62,9 +61,8 @@ class TrainingFiles:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                while data:
-                    data = data[self._write(descriptor, data) :]
-                os.fsync(descriptor)
+                write_whole(descriptor, data, self._write)
+                sync_file(descriptor)
             finally:
                 os.close(descriptor)
             temporary.rename(folder / name)
@@ -103,20 +101,5 @@ class TrainingFiles:
         shutil.rmtree(folder, ignore_errors=True)
         return not folder.exists()
 
-    def copy(self, sha256: str, target: Path) -> None:
-        """A kept file, for somebody who will move it. Raises DISK_FULL, STORAGE_FAILED."""
-        try:
-            shutil.copyfile(self.path(sha256), target)
-        except OSError as exc:
-            raise self._unwritable(exc) from exc
-
     def _unwritable(self, exc: OSError) -> CraftError:
         return unwritable(SHOWN, "a checkpoint", exc)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
