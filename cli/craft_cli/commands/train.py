@@ -31,7 +31,7 @@ def train(
     *,
     model: str = typer.Option("", "-m", "--model", help="Model to train it for.", autocompletion=completing.models),
     trigger: str = typer.Option("", "--trigger", help="Words that call it up; the caption of pictures without one."),
-    rank: int = typer.Option(None, "--rank", help="How much it can hold: 4 to 128."),
+    rank: int = typer.Option(None, "--rank", help="How much it can hold: 1 to 256."),
     alpha: float = typer.Option(None, "--alpha", help="Its strength is alpha / rank; as the rank if not given."),
     steps: int = typer.Option(None, "--steps", help="Optimizer steps."),
     epochs: int = typer.Option(None, "--epochs", help="Instead of --steps: how often each picture is seen."),
@@ -111,7 +111,7 @@ def train(
     )
     session, manner = Session(), Manner(as_json=as_json, quiet=quiet)
     if resume:
-        spec = _resumed(name, folder, when_idle)
+        spec = _resumed(spec, folder)
     else:
         spec.dataset = training.send(session, spec, _folder(folder, name), skip_bad=skip_bad, manner=manner)
     request = training.request(spec)
@@ -124,12 +124,15 @@ def train(
         training.attend(session, request, manner)
 
 
-def _resumed(name: str, folder: str | None, when_idle: bool) -> training_pb2.TrainSpec:
+def _resumed(asked: training_pb2.TrainSpec, folder: str | None) -> training_pb2.TrainSpec:
     from craft_protos import training_pb2
 
+    hint = f"craft lora train {asked.name} --resume"
     if folder is not None:
-        raise CraftError("USAGE", "--resume takes the pictures that it had", f"craft lora train {name} --resume")
-    return training_pb2.TrainSpec(resume=name, when_idle=when_idle)
+        raise CraftError("USAGE", "--resume takes the pictures that it had", hint)
+    if given := [field.name for field, _ in asked.ListFields() if field.name not in ("name", "when_idle")]:
+        raise CraftError("USAGE", f"--resume goes on as it began: leave out {', '.join(given)}", hint)
+    return training_pb2.TrainSpec(resume=asked.name, when_idle=asked.when_idle)
 
 
 def _folder(folder: str | None, name: str) -> str:
