@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +121,14 @@ def _is_picture(folder: Path, name: str, bad: list[Bad]) -> bool:
 def _texts(folder: Path, names: list[str], bad: list[Bad]) -> dict[str, str]:
     """Captions by picture; one without its picture is bad."""
     found: dict[str, str] = {}
+    by_stem = defaultdict[str, list[str]](list)
+    for path in map(Path, names):
+        if path.suffix.lower() in _PICTURES:
+            by_stem[path.stem].append(path.name)
     for name in names:
         if Path(name).suffix.lower() != ".txt":
             continue
-        beside = [one for one in names if Path(one).stem == Path(name).stem and Path(one).suffix.lower() in _PICTURES]
+        beside = by_stem[Path(name).stem]
         if not beside:
             bad.append(Bad(name, "is a caption without its picture"))
             continue
@@ -140,6 +145,7 @@ def _metadata(folder: Path, names: list[str], bad: list[Bad]) -> dict[str, str]:
     if _METADATA not in names:
         return {}
     found: dict[str, str] = {}
+    there = {name for name in names if Path(name).suffix.lower() in _PICTURES}
     try:
         text = _text(folder / _METADATA, _MOST_METADATA_BYTES)
     except CraftError as error:
@@ -148,7 +154,7 @@ def _metadata(folder: Path, names: list[str], bad: list[Bad]) -> dict[str, str]:
         if not line.strip():
             continue
         name, caption = _entry(line, number)
-        if name not in names or Path(name).suffix.lower() not in _PICTURES:
+        if name not in there:
             bad.append(Bad(f"{_METADATA}:{number}", f"names {name!r}, which is no picture here"))
         else:
             found[name] = " ".join(caption.split())
