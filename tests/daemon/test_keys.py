@@ -287,13 +287,15 @@ async def test_each_key_has_its_rate(database: Database) -> None:
     service = await opened(database, Settings(tiers=tiers))
     alice = service.authenticate((await service.create("alice", Role.USER))[1], PEER)
     bob = service.authenticate((await service.create("bob", Role.USER, "paying"))[1], PEER)
-    rates = [await service.admit(alice) for _ in range(3)]
+    rates = [await service.count(alice) for _ in range(3)]
     assert [(rate.limit, rate.remaining) for rate in rates] == [(3, 2), (3, 1), (3, 0)]
     assert 0 < rates[-1].reset_s <= 60
-    error = await refused_later(service.admit(alice))
-    assert error.reason == "RATE_LIMITED" and 0 < error.retry_after_s <= 60
-    assert (await service.admit(bob)).remaining == 4
-    assert (await service.admit(LOCAL)).limit == 0
+    one_more = await service.count(alice)
+    with pytest.raises(CraftError, match="3 requests a minute") as caught:
+        one_more.require_within()
+    assert caught.value.reason == "RATE_LIMITED" and 0 < caught.value.retry_after_s <= 60
+    assert (await service.count(bob)).remaining == 4
+    assert (await service.count(LOCAL)).limit == 0
 
 
 async def test_tiers_have_names(database: Database) -> None:
@@ -302,7 +304,7 @@ async def test_tiers_have_names(database: Database) -> None:
     assert (error.reason, error.field) == ("INVALID_FIELD", "tier") and "default, paying" in error.hint
     assert (await service.create("alice", Role.USER, "paying"))[0].tier == "paying"
     without = await opened(database)  # the tier was taken out of the configuration: the default one holds
-    assert (await without.admit(without.list()[0].caller)).limit == TierSettings.requests_per_minute
+    assert (await without.count(without.list()[0].caller)).limit == TierSettings.requests_per_minute
 
 
 def test_whoever_fails_again_and_again_must_wait() -> None:

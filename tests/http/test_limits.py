@@ -67,6 +67,7 @@ def test_rates_are_told_and_kept(small: Shim) -> None:
     assert [one.status_code for one in answers] == [200, 200, 200, 429]
     assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=60'
     assert re.fullmatch(r'"requests";r=2;t=\d+', answers[0].headers["ratelimit"])
+    assert re.fullmatch(r'"requests";r=0;t=\d+', answers[3].headers["ratelimit"])
     assert told(answers[3])[1] == "RATE_LIMITED" and int(answers[3].headers["retry-after"]) >= 1
     assert small.call("GET", "/models").status_code == 200
 

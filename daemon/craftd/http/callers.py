@@ -28,7 +28,9 @@ async def authenticate(request: Request) -> Caller:
     """Raises UNAUTHENTICATED, KEY_SUSPENDED, KEY_BANNED, RATE_LIMITED."""
     keys: KeyService = request.app.state.services.keys
     caller = keys.authenticate(await _presented(request), _peer(request.scope))
-    _tell_rate(request, await keys.admit(caller))
+    rate = await keys.count(caller)
+    _tell_rate(request, rate)
+    rate.require_within()
     return caller
 
 
@@ -45,7 +47,6 @@ async def headers_of_drawing(
     return wish_of(idempotency_key, craft_on_disconnect)
 
 
-NEEDS_KEY = [Depends(authenticate)]  # for a whole router
 Who = Annotated[Caller, Depends(authenticate)]
 Wished = Annotated[Wish, Depends(headers_of_drawing)]
 

@@ -6,9 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from craft_protos.reasons import CraftError
+
 if TYPE_CHECKING:
     from limits import RateLimitItem
     from limits.aio.strategies import RateLimiter
+
+_LEAST_WAIT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,13 @@ class Rate:
     limit: int = 0  # a minute
     remaining: int = 0
     reset_s: float = 0.0  # until there is more
+    is_exceeded: bool = False
+
+    def require_within(self) -> None:
+        """Raises RATE_LIMITED."""
+        if self.is_exceeded:
+            message = f"this key may send {self.limit} requests a minute"
+            raise CraftError("RATE_LIMITED", message, "send fewer", retry_after_s=max(_LEAST_WAIT_S, self.reset_s))
 
 
 class Rates:
@@ -27,12 +38,13 @@ class Rates:
 
         self._limiter: RateLimiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    async def hit(self, key_id: str, per_minute: int) -> tuple[bool, Rate]:
-        """(whether it is within the limit, how the key stands now)."""
+    async def hit(self, key_id: str, per_minute: int) -> Rate:
+        """How the key stands with one request more."""
         item = _item(per_minute)
         is_within = await self._limiter.hit(item, key_id)
         stats = await self._limiter.get_window_stats(item, key_id)
-        return is_within, Rate(per_minute, max(0, stats.remaining), max(0.0, stats.reset_time - time.time()))
+        reset_s = max(0.0, stats.reset_time - time.time())
+        return Rate(per_minute, max(0, stats.remaining), reset_s, is_exceeded=not is_within)
 
 
 def _item(per_minute: int) -> RateLimitItem:

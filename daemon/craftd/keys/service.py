@@ -30,7 +30,6 @@ _log = logging.getLogger("craft.keys")
 _WRITE_USE_EVERY_S = 60.0
 _LONGEST_OWNER = 100
 _FILE_OWNER = "admin"
-_LEAST_WAIT_S = 0.1
 
 
 class KeyService:
@@ -50,8 +49,6 @@ class KeyService:
 
     async def run(self) -> None:
         """Write now and then when keys were last used."""
-        if self.has_some:  # a dear import, which the first request from afar must not wait for
-            await asyncio.to_thread(lambda: self._rates)
         while True:
             await asyncio.sleep(_WRITE_USE_EVERY_S)
             await self.flush()
@@ -87,21 +84,15 @@ class KeyService:
             raise _unauthenticated("the key was deleted")
         _require_live(key)
 
-    def expect_callers(self) -> Rates:
+    def expect_callers(self) -> None:
         """From afar. Loads what counting their requests takes: the first would hold the loop for that."""
-        return self._rates
+        _ = self._rates
 
-    async def admit(self, caller: Caller) -> Rate:
-        """Count a request. Raises RATE_LIMITED."""
+    async def count(self, caller: Caller) -> Rate:
+        """Count a request, also one that is too many."""
         if not caller.key_id:
             return Rate()
-        per_minute = self._settings.tier(caller.tier).requests_per_minute
-        is_within, rate = await self._rates.hit(caller.key_id, per_minute)
-        if not is_within:
-            message = f"this key may send {per_minute} requests a minute"
-            wait_s = max(_LEAST_WAIT_S, rate.reset_s)
-            raise CraftError("RATE_LIMITED", message, "send fewer", retry_after_s=wait_s)
-        return rate
+        return await self._rates.hit(caller.key_id, self._settings.tier(caller.tier).requests_per_minute)
 
     @property
     def has_some(self) -> bool:

@@ -86,7 +86,7 @@ class Gate:
         if access is Access.PUBLIC:
             return _ANYBODY
         caller = self._keys.authenticate(_presented(context), _address(context))
-        await self._keys.admit(caller)
+        (await self._keys.count(caller)).require_within()
         if access is Access.LOCAL:
             raise CraftError("NOT_ALLOWED", f"{method}: through the local socket alone", "call it there")
         if access is Access.ADMIN:
