@@ -1,14 +1,13 @@
 """Tiny random models in diffusers' format: real architectures, a few thousand weights, made in seconds.
 
 make(kind, folder)      one model; kinds: those of KINDS
-cached(kind)            the same, made once for each machine and version of this file
+cached(kind)            the same, made once for each machine and version of its sources
 python -m tests.tiny_models KIND FOLDER
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -16,18 +15,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests import tiny_networks
+from tests.tiny_networks import FEATURES
+
 KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
     *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell"),
 )
 
-_MERGES = [("a", "n"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>")]
-_FEATURES = 32
+_SOURCES = (Path(__file__), Path(tiny_networks.__file__))
 
 
 def cached(kind: str) -> Path:
     """The folder of a tiny model, made if it isn't there. Safe where several processes ask at once."""
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"craft-tiny-models-{os.getuid()}-{digest}" / kind
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -54,27 +55,27 @@ def make(kind: str, folder: Path) -> None:
 
 
 def _sd() -> Any:
-    return _stable_diffusion(_autoencoder_kl(), _unet())
+    return _stable_diffusion(tiny_networks.autoencoder_kl(), tiny_networks.unet())
 
 
 def _sd_tiny_vae() -> Any:
-    return _stable_diffusion(_autoencoder_tiny(), _unet())
+    return _stable_diffusion(tiny_networks.autoencoder_tiny(), tiny_networks.unet())
 
 
 def _sd_text_time() -> Any:
     """As the built-in model is: the text acts through the time embedding too."""
-    unet = _unet(addition_embed_type="text", addition_embed_type_num_heads=4, encoder_hid_dim=None)
-    return _stable_diffusion(_autoencoder_tiny(), unet)
+    unet = tiny_networks.unet(addition_embed_type="text", addition_embed_type_num_heads=4, encoder_hid_dim=None)
+    return _stable_diffusion(tiny_networks.autoencoder_tiny(), unet)
 
 
 def _lcm() -> Any:
     from diffusers import LatentConsistencyModelPipeline, LCMScheduler
 
     return LatentConsistencyModelPipeline(
-        vae=_autoencoder_kl(),
-        text_encoder=_text_encoder(),
-        tokenizer=_tokenizer(),
-        unet=_unet(time_cond_proj_dim=16),
+        vae=tiny_networks.autoencoder_kl(),
+        text_encoder=tiny_networks.text_encoder(),
+        tokenizer=tiny_networks.tokenizer(),
+        unet=tiny_networks.unet(time_cond_proj_dim=16),
         scheduler=LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
         safety_checker=None,
         feature_extractor=None,
@@ -91,7 +92,7 @@ def _pixart() -> Any:
         patch_size=2,
         attention_head_dim=8,
         num_attention_heads=3,
-        caption_channels=_FEATURES,
+        caption_channels=FEATURES,
         in_channels=4,
         cross_attention_dim=24,
         out_channels=8,
@@ -103,29 +104,29 @@ def _pixart() -> Any:
         norm_eps=1e-6,
     )
     return PixArtAlphaPipeline(
-        tokenizer=_t5_tokenizer(),
-        text_encoder=_t5_encoder(_FEATURES),
-        vae=_autoencoder_kl(),
+        tokenizer=tiny_networks.t5_tokenizer(),
+        text_encoder=tiny_networks.t5_encoder(FEATURES),
+        vae=tiny_networks.autoencoder_kl(),
         transformer=transformer.eval(),
         scheduler=DPMSolverMultistepScheduler(),
     )
 
 
-def _sdxl(wide: int = _FEATURES, **more: Any) -> Any:
+def _sdxl(wide: int = FEATURES, **more: Any) -> Any:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
-    unet = _unet(
+    unet = tiny_networks.unet(
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + wide,
-        cross_attention_dim=_FEATURES + wide,
+        cross_attention_dim=FEATURES + wide,
     )
     return StableDiffusionXLPipeline(
-        vae=_autoencoder_kl(),
-        text_encoder=_text_encoder(),
-        text_encoder_2=_text_encoder_with_projection(wide),
-        tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(pad_token="!"),
+        vae=tiny_networks.autoencoder_kl(),
+        text_encoder=tiny_networks.text_encoder(),
+        text_encoder_2=tiny_networks.text_encoder_with_projection(wide),
+        tokenizer=tiny_networks.tokenizer(),
+        tokenizer_2=tiny_networks.tokenizer(pad_token="!"),
         unet=unet,
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085,
@@ -146,10 +147,10 @@ def _sd2() -> Any:
 
     config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     return StableDiffusionPipeline(
-        vae=_autoencoder_kl(),
-        text_encoder=CLIPTextModel(_clip_config(hidden_act="gelu")).eval(),
-        tokenizer=_tokenizer(pad_token="!"),
-        unet=_unet(use_linear_projection=True),
+        vae=tiny_networks.autoencoder_kl(),
+        text_encoder=CLIPTextModel(tiny_networks.clip_config(hidden_act="gelu")).eval(),
+        tokenizer=tiny_networks.tokenizer(pad_token="!"),
+        unet=tiny_networks.unet(use_linear_projection=True),
         scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, **config),
         safety_checker=None,
         feature_extractor=None,
@@ -157,7 +158,7 @@ def _sd2() -> Any:
     )
 
 
-def _sd3(*, has_t5: bool = True, wide: int = _FEATURES) -> Any:
+def _sd3(*, has_t5: bool = True, wide: int = FEATURES) -> Any:
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
@@ -169,24 +170,24 @@ def _sd3(*, has_t5: bool = True, wide: int = _FEATURES) -> Any:
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=4,
-        joint_attention_dim=3 * _FEATURES,
+        joint_attention_dim=3 * FEATURES,
         caption_projection_dim=32,
-        pooled_projection_dim=_FEATURES + wide,
+        pooled_projection_dim=FEATURES + wide,
         pos_embed_max_size=24,
     )
-    text_encoder = _text_encoder_with_projection()
-    if wide != _FEATURES:
+    text_encoder = tiny_networks.text_encoder_with_projection()
+    if wide != FEATURES:
         torch.nn.init.eye_(text_encoder.text_projection.weight)  # checkpoints have none
     return StableDiffusion3Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_autoencoder_kl(shift_factor=0.06),
+        vae=tiny_networks.autoencoder_kl(shift_factor=0.06),
         text_encoder=text_encoder,
-        tokenizer=_tokenizer(),
-        text_encoder_2=_text_encoder_with_projection(wide),
-        tokenizer_2=_tokenizer(pad_token="!"),
-        text_encoder_3=_t5_encoder(3 * _FEATURES) if has_t5 else None,
-        tokenizer_3=_t5_tokenizer() if has_t5 else None,
+        tokenizer=tiny_networks.tokenizer(),
+        text_encoder_2=tiny_networks.text_encoder_with_projection(wide),
+        tokenizer_2=tiny_networks.tokenizer(pad_token="!"),
+        text_encoder_3=tiny_networks.t5_encoder(3 * FEATURES) if has_t5 else None,
+        tokenizer_3=tiny_networks.t5_tokenizer() if has_t5 else None,
     )
 
 
@@ -200,8 +201,8 @@ def _flux(*, is_distilled_in_steps: bool = False) -> Any:
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=_FEATURES,
-        pooled_projection_dim=_FEATURES,
+        joint_attention_dim=FEATURES,
+        pooled_projection_dim=FEATURES,
         axes_dims_rope=(4, 4, 8),
         guidance_embeds=not is_distilled_in_steps,
     )
@@ -210,11 +211,11 @@ def _flux(*, is_distilled_in_steps: bool = False) -> Any:
     )
     return FluxPipeline(
         scheduler=scheduler,
-        vae=_autoencoder_kl(shift_factor=0.1),
-        text_encoder=_text_encoder(),
-        tokenizer=_tokenizer(),
-        text_encoder_2=_t5_encoder(_FEATURES),
-        tokenizer_2=_t5_tokenizer(),
+        vae=tiny_networks.autoencoder_kl(shift_factor=0.1),
+        text_encoder=tiny_networks.text_encoder(),
+        tokenizer=tiny_networks.tokenizer(),
+        text_encoder_2=tiny_networks.t5_encoder(FEATURES),
+        tokenizer_2=tiny_networks.t5_tokenizer(),
         transformer=transformer.eval(),
     )
 
@@ -231,7 +232,7 @@ def _pocket_size() -> Any:
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         attention_head_dim=4,
         norm_num_groups=16,
-        cross_attention_dim=_FEATURES,
+        cross_attention_dim=FEATURES,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift",
@@ -274,128 +275,13 @@ def _stable_diffusion(vae: Any, unet: Any) -> Any:
     )
     return StableDiffusionPipeline(
         vae=vae,
-        text_encoder=_text_encoder(),
-        tokenizer=_tokenizer(),
+        text_encoder=tiny_networks.text_encoder(),
+        tokenizer=tiny_networks.tokenizer(),
         unet=unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    )
-
-
-def _unet(**more: Any) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    config: dict[str, Any] = {"cross_attention_dim": _FEATURES} | more
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4,
-        norm_num_groups=8,
-        **config,
-    )
-    return unet.eval()
-
-
-def _autoencoder_kl(**more: Any) -> Any:
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=64,
-        **more,
-    )
-    return vae.eval()
-
-
-def _autoencoder_tiny() -> Any:
-    from diffusers import AutoencoderTiny
-
-    vae = AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-        latent_channels=4,
-    )
-    vae.decoder.layers[-1].weight.data *= 4  # else everything is nearly black
-    vae.decoder.layers[-1].bias.data += 0.5
-    return vae.eval()
-
-
-def _text_encoder() -> Any:
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(_clip_config()).eval()
-
-
-def _text_encoder_with_projection(features: int = _FEATURES) -> Any:
-    from transformers import CLIPTextModelWithProjection
-
-    return CLIPTextModelWithProjection(_clip_config(projection_dim=features, hidden_size=features)).eval()
-
-
-def _t5_encoder(features: int) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(vocab_size=300, d_model=features, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
-    return T5EncoderModel(config).eval()
-
-
-def _clip_config(**more: Any) -> Any:
-    from transformers import CLIPTextConfig
-
-    tokenizer = _tokenizer()
-    config: dict[str, Any] = {"hidden_size": _FEATURES} | more
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        intermediate_size=37,
-        num_attention_heads=4,
-        num_hidden_layers=2,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **config,
-    )
-
-
-def _tokenizer(**more: Any) -> Any:
-    """CLIP's byte-pair encoding with a vocabulary of letters and a few words."""
-    from transformers import CLIPTokenizer
-
-    characters = [chr(code) for code in range(33, 127)]
-    words = ["<|startoftext|>", "<|endoftext|>"]
-    tokens = [*characters, *(f"{character}</w>" for character in characters), *("".join(pair) for pair in _MERGES)]
-    with tempfile.TemporaryDirectory() as folder:
-        vocabulary = {token: i for i, token in enumerate([*tokens, *words])}
-        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary))
-        (Path(folder) / "merges.txt").write_text(
-            "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in _MERGES)
-        )
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=77, **more)
-
-
-def _t5_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {chr(code): code - 29 for code in range(32, 127)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=120
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tests import tiny_models
+from tests import tiny_models, tiny_networks
 from tests.worker import client
 
 STEPS, SIDE, SEED = 3, 64, 7
@@ -72,11 +72,11 @@ def _truth(pipe: Any) -> np.ndarray:
 
 
 def _t5(features: int = 32) -> dict[str, Any]:
-    return {"tokenizer": tiny_models._t5_tokenizer(), "text_encoder": tiny_models._t5_encoder(features)}
+    return {"tokenizer": tiny_networks.t5_tokenizer(), "text_encoder": tiny_networks.t5_encoder(features)}
 
 
 def _vae(**more: Any) -> Any:
-    return tiny_models._autoencoder_kl(**more)
+    return tiny_networks.autoencoder_kl(**more)
 
 
 def _pixart_sigma() -> Any:
@@ -198,7 +198,7 @@ def _lumina2() -> Any:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=_vae(shift_factor=0.1),
         text_encoder=_gemma(32),
-        tokenizer=tiny_models._t5_tokenizer(),
+        tokenizer=tiny_networks.t5_tokenizer(),
     )
 
 
@@ -235,7 +235,7 @@ def _sana() -> Any:
         scaling_factor=0.41407,
     )
     return SanaPipeline(
-        tokenizer=tiny_models._t5_tokenizer(),
+        tokenizer=tiny_networks.t5_tokenizer(),
         text_encoder=_gemma(8),
         vae=vae.eval(),
         transformer=transformer.eval(),
@@ -264,14 +264,14 @@ def _hunyuan() -> Any:
     return HunyuanDiTPipeline(
         vae=_vae(),
         text_encoder=BertModel(bert).eval(),
-        tokenizer=tiny_models._t5_tokenizer(),
+        tokenizer=tiny_networks.t5_tokenizer(),
         transformer=transformer.eval(),
         scheduler=DDPMScheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-        text_encoder_2=tiny_models._t5_encoder(32),
-        tokenizer_2=tiny_models._t5_tokenizer(),
+        text_encoder_2=tiny_networks.t5_encoder(32),
+        tokenizer_2=tiny_networks.t5_tokenizer(),
     )
 
 
