@@ -7,12 +7,11 @@ import base64
 import io
 
 from craft_protos.formats import FORMATS
+from PIL import ExifTags
 from PIL import Image as Pictures
 
 from craftd.images.image import Image
 from craftd.images.service import ImageService
-
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
 
 async def read(images: ImageService, image: Image) -> bytes:
@@ -31,7 +30,8 @@ async def encode_again(data: bytes, image_format: str, quality: int, provenance:
 
 def _encode(data: bytes, image_format: str, quality: int, provenance: str) -> bytes:
     exif = Pictures.Exif()
-    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + provenance.encode("ascii", "backslashreplace")
+    comment = b"ASCII\0\0\0" + provenance.encode("ascii", "backslashreplace")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
     stream = io.BytesIO()
     with Pictures.open(io.BytesIO(data), formats=[one.pillow for one in FORMATS.values()]) as picture:
         picture.convert("RGB").save(stream, FORMATS[image_format].pillow, quality=quality, exif=exif)

@@ -30,16 +30,7 @@ _log = logging.getLogger("craft.http")
 PROBLEM = "application/problem+json"
 LORA_API = "/image/create/lora"
 _LONGEST = 1000  # characters of a message
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    409: "invalid_request_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # A path of two parts or more, so that "and/or" stays, down to its last part.
 _PATH = re.compile(r"(?<![\w.:/])~?/[^\s/'\"`,;:]+/(?:[^\n/'\"`,;:]+/)*([^\s/'\"`,;:]*)")
 _ADDRESS = re.compile(r"\s*(?:\bat )?\b0x[0-9a-fA-F]{5,}")
@@ -54,7 +45,14 @@ def install(app: FastAPI) -> None:
 
 def response_of(error: CraftError, scope: Scope) -> Response:
     """In the form of the route's contract."""
-    return _response(error, error.entry.http, scope)
+    status, path, headers = error.entry.http, str(scope.get("path", "")), {}
+    if error.retry_after_s or status in (429, 503):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == 401:
+        headers["www-authenticate"] = 'Bearer realm="craft", Basic realm="craft"'
+    if path == "/v1" or path.startswith("/v1/"):
+        return _json({"error": openai_form(error)}, status, "application/json", headers)
+    return _json(_problem(error, scope, path), status, PROBLEM, headers)
 
 
 def unexpected() -> CraftError:
@@ -63,10 +61,11 @@ def unexpected() -> CraftError:
     return CraftError("INTERNAL", "a bug in craft: the request failed unexpectedly", "see `craft daemon logs`")
 
 
-def openai_form(error: CraftError, status: int) -> dict[str, object]:
+def openai_form(error: CraftError) -> dict[str, object]:
     """The object below "error"."""
+    status = error.entry.http
     text = public(f"{error.message} ({error.hint})" if error.hint else error.message)
-    kind = _TYPES.get(status, "server_error")
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"message": text, "type": kind, "param": public(error.field) or None, "code": error.reason}
 
 
@@ -126,23 +125,11 @@ def _invalid(errors: Sequence[Mapping[str, object]]) -> CraftError:
             return invalid(field, f"{message[:1].lower()}{message[1:]}{more}")
 
 
-def _response(error: CraftError, status: int, scope: Scope) -> Response:
-    headers = {}
-    if error.retry_after_s or status in (429, 503):
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    if status == 401:
-        headers["www-authenticate"] = 'Bearer realm="craft", Basic realm="craft"'
-    path = str(scope.get("path", ""))
-    if path == "/v1" or path.startswith("/v1/"):
-        return _json({"error": openai_form(error, status)}, status, "application/json", headers)
-    return _json(_problem(error, status, scope, path), status, PROBLEM, headers)
-
-
-def _problem(error: CraftError, status: int, scope: Scope, path: str) -> dict[str, object]:
+def _problem(error: CraftError, scope: Scope, path: str) -> dict[str, object]:
     problem: dict[str, object] = {
         "type": f"urn:craft:{error.reason}",
         "title": error.entry.meaning,
-        "status": status,
+        "status": error.entry.http,
         "detail": public(error.message),
         "code": error.reason,
         "request_id": request_id_of(scope),

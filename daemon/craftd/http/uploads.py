@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from craft_protos.formats import CHOICE, FORMATS
 from craft_protos.reasons import CraftError
+from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as Pictures
-from PIL import UnidentifiedImageError
 
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _MOST_PIXELS = 4096 * 4096
 _LONGEST_TEXT = 100_000
 _AT_ONCE = 2  # decoded ones are large
@@ -81,7 +80,7 @@ def _texts(picture: Pictures.Image) -> dict[str, str]:
 
 
 def _comment(picture: Pictures.Image) -> str:
-    raw = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    raw = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
     if not isinstance(raw, bytes):
         return str(raw)[:_LONGEST_TEXT]
     head, text = raw[:8], raw[8:]

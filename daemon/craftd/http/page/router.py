@@ -38,8 +38,6 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
 }
 _FILE: dict[int | str, dict[str, object]] = {
     200: {"description": "The file.", "content": {kind: {"schema": {"type": "string"}} for kind in _TYPES.values()}},

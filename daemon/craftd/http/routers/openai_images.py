@@ -125,7 +125,7 @@ class _Studio:
                         case ImageMade(image):
                             yield await self._completed(body, image)
             except CraftError as exc:
-                error = {"type": "error", "error": openai_form(exc, exc.entry.http)}
+                error = {"type": "error", "error": openai_form(exc)}
                 yield sse.event("error", error)
 
     async def _completed(self, body: GenerationRequest, image: Image) -> bytes:
