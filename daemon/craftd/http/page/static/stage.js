@@ -10,7 +10,7 @@ const EXTENSIONS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "web
 export class Stage {
   #spec = null; // of the job on show
   #tiles = new Map(); // index -> {button, image, step}
-  #shown = null; // {spec, image} of the picture whose facts are shown
+  #shown = null; // {button, spec} of the picture whose facts are shown
   #phase = "";
 
   constructor({ onCancel, onAgain }) {
@@ -139,10 +139,11 @@ export class Stage {
   }
 
   #frame(width, height, count) {
-    const side = Math.min(1.75 * width, (1.75 * width * 576) / height / 1.75, 640);
+    const scale = 1.75; // pictures of 256 pixels are shown larger
+    const side = Math.min(scale * width, (width * 576) / height, 640);
     $("tiles").classList.toggle("many", count > 1);
     $("tiles").style.setProperty("--ratio", width / height);
-    $("tiles").style.setProperty("--side", count > 1 ? `${Math.min(side, 256)}px` : `${Math.max(160, Math.min(side, 1.75 * width))}px`);
+    $("tiles").style.setProperty("--side", count > 1 ? `${Math.min(side, 256)}px` : `${Math.max(160, side)}px`);
   }
 
   #addTile(index) {
