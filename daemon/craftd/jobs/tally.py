@@ -9,6 +9,9 @@ import apsw
 
 from craftd.jobs.job import State
 
+_BY_STATE = "SELECT state, count(*) FROM jobs GROUP BY state"
+_LAST_IMAGE = "SELECT seq FROM sqlite_sequence WHERE name = 'images'"
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -20,7 +23,3 @@ def read(connection: apsw.Connection) -> Tally:
     """As stored."""
     counted = {State(state): int(count) for state, count in connection.execute(_BY_STATE)}
     return Tally({state: counted.get(state, 0) for state in State}, int(connection.execute(_LAST_IMAGE).get or 0))
-
-
-_BY_STATE = "SELECT state, count(*) FROM jobs GROUP BY state"
-_LAST_IMAGE = "SELECT seq FROM sqlite_sequence WHERE name = 'images'"

@@ -16,13 +16,13 @@ from craftd.architectures import buckets
 from craftd.architectures import training as architectures
 from craftd.architectures.training import Defaults
 from craftd.datasets.dataset import Dataset, Picture
+from craftd.jobs.job import SEED_LIMIT
 from craftd.jobs.training.spec import KOHYA, PEFT, SCHEDULES, TrainSpec, TrainWish
 from craftd.loras import names
 from craftd.models.model import Model
 
 T = TypeVar("T")
 
-SEED_LIMIT = 2**53
 _MOST_STEPS = 1_000_000
 _LARGEST_RANK = 256
 _MOST_PROMPTS = 16

@@ -94,15 +94,6 @@ def samples(connection: apsw.Connection, job_id: str) -> list[Sample]:
     return [Sample(*row) for row in rows]
 
 
-def unfinished_with_name(connection: apsw.Connection, name: str) -> str:
-    """The id of the job that trains a LoRA of that name, or ""."""
-    found = connection.execute(
-        f"SELECT id FROM jobs WHERE kind = 'train' AND state IN {_UNFINISHED} AND json_extract(spec, '$.name') = ?",
-        (name,),
-    ).get
-    return str(found or "")
-
-
 def last_with_name(connection: apsw.Connection, name: str, owner: str) -> str:
     """The id of the newest train job of that name, an owner's or ("") anybody's; "" where there is none."""
     found = connection.execute(
@@ -153,19 +144,23 @@ def needed_files(connection: apsw.Connection) -> set[str]:
     return {str(row[0]) for row in rows if row[0]}
 
 
-def _set_checkpoint(connection: apsw.Connection, job_id: str, checkpoint: Checkpoint) -> None:
-    connection.execute(
-        "UPDATE trainings SET checkpoint_step = ?, checkpoint_sha256 = ?, checkpoint_bytes = ? WHERE job_id = ?",
-        (checkpoint.step, checkpoint.sha256, checkpoint.size_bytes, job_id),
-    )
-
-
 def check_name(connection: apsw.Connection, name: str) -> None:
     """Raises NAME_TAKEN where another job trains a LoRA of that name."""
-    if job_id := unfinished_with_name(connection, name):
+    job_id = connection.execute(
+        f"SELECT id FROM jobs WHERE kind = 'train' AND state IN {_UNFINISHED} AND json_extract(spec, '$.name') = ?",
+        (name,),
+    ).get
+    if job_id is not None:
         raise CraftError(
             "NAME_TAKEN",
             f"name: job {job_id} trains a LoRA that will be called {name!r}",
             f"give another, or cancel that one: craft jobs cancel {job_id}",
             field="name",
         )
+
+
+def _set_checkpoint(connection: apsw.Connection, job_id: str, checkpoint: Checkpoint) -> None:
+    connection.execute(
+        "UPDATE trainings SET checkpoint_step = ?, checkpoint_sha256 = ?, checkpoint_bytes = ? WHERE job_id = ?",
+        (checkpoint.step, checkpoint.sha256, checkpoint.size_bytes, job_id),
+    )
