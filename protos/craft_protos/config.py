@@ -205,7 +205,8 @@ def _api_key(env: Mapping[str, str]) -> str:
         try:
             key = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:
-            raise CraftError("CONFIG_INVALID", f"CRAFT_API_KEY_FILE: {path} cannot be read ({exc})") from exc
+            message = f"CRAFT_API_KEY_FILE: {path} cannot be read ({exc})"
+            raise CraftError("CONFIG_INVALID", message, "name a file of yours that holds the key") from exc
     if key and not re.fullmatch(r"[!-~]{1,512}", key):  # what a header may hold
         raise CraftError("CONFIG_INVALID", f"{source} holds no key", "it is one word: craft_..., of letters and digits")
     return key
