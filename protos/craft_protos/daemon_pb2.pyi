@@ -32,10 +32,9 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     WORKER_STATE_LOADING: _WorkerState.ValueType  # 2
     WORKER_STATE_BUSY: _WorkerState.ValueType  # 3
     WORKER_STATE_IDLE: _WorkerState.ValueType  # 4
-    WORKER_STATE_DEAD: _WorkerState.ValueType  # 5
-    """about to be replaced"""
 
-class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper): ...
+class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
+    """A worker that has ended is not listed; `restarts` counts those that were not meant to."""
 
 WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
 WORKER_STATE_STARTING: WorkerState.ValueType  # 1
@@ -43,8 +42,6 @@ WORKER_STATE_STARTING: WorkerState.ValueType  # 1
 WORKER_STATE_LOADING: WorkerState.ValueType  # 2
 WORKER_STATE_BUSY: WorkerState.ValueType  # 3
 WORKER_STATE_IDLE: WorkerState.ValueType  # 4
-WORKER_STATE_DEAD: WorkerState.ValueType  # 5
-"""about to be replaced"""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final

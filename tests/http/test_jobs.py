@@ -12,7 +12,7 @@ import requests
 from craft_protos import jobs_pb2, keys_pb2
 from PIL import Image
 
-from tests.http.shim import Keys, Shim, serving
+from tests.http.shim import Keys, Shim, serving, told
 
 Event = tuple[str, dict[str, object]]
 
@@ -89,6 +89,9 @@ def test_the_same_request_is_the_same_job(shim: Shim, keys: Keys) -> None:
     headers = {"Idempotency-Key": "some text, of mine"}
     twice = [shim.call("POST", "/jobs", keys.user, json={"prompt": "a"}, headers=headers).json()["id"] for _ in "ab"]
     assert twice[0] == twice[1] != one["id"]
+    for path, body in (("/jobs", {"prompt": "b"}), ("/generate", {"model": "flat", "prompt": "b"})):
+        other = shim.call("POST", path, keys.user, json=body, headers=headers)
+        assert (other.status_code, told(other)[1:]) == (409, ("REQUEST_ID_CLASH", "Idempotency-Key"))
     both = shim.call("POST", "/jobs", keys.user, json={"prompt": "a", "request_id": "x"}, headers=headers)
     assert (both.status_code, both.json()["field"]) == (422, "request_id")
 

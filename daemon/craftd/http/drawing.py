@@ -123,7 +123,7 @@ class Drawing:
 
     async def _create(self, order: Order, request_id: str) -> Job:
         asked = JobRequest(request_id, order.generate, lease=not order.wish.survives, public=order.public)
-        with said_as(order.names):
+        with said_as({"request_id": "Idempotency-Key", **order.names}):
             return (await self._jobs.create(order.caller, asked)).job
 
     async def _await_absence(self, wait: _Wait) -> None:

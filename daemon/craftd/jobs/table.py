@@ -36,8 +36,8 @@ def find_request(connection: apsw.Connection, owner: str, request: Request) -> J
     if job.body_sha256 != request.body_sha256:
         raise CraftError(
             "REQUEST_ID_CLASH",
-            f"request_id: {request.request_id!r} was used for another body (job {job.id})",
-            "make a new request_id for a new request",
+            f"request_id: it was used for another body (job {job.id})",
+            "a new request needs a new one",
             field="request_id",
         )
     return _views(connection, [job])[0]

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from craftd.http import fields, paging
 from craftd.http.callers import Who
-from craftd.http.drawing import wish_of
+from craftd.http.drawing import said_as, wish_of
 from craftd.http.errors import responses
 from craftd.http.eventstream import EVENT_STREAM, EventStream, EventStreams
 from craftd.http.fields import Body
@@ -102,7 +102,8 @@ def make_router(services: HttpServices) -> APIRouter:
         body: JobIn, caller: Who, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> JobOut:
         """Stored when this answers. The same `request_id` or Idempotency-Key with the same body is the same job."""
-        view = await jobs.create(caller, _request(body, idempotency_key))
+        with said_as({} if idempotency_key is None else {"request_id": "Idempotency-Key"}):
+            view = await jobs.create(caller, _request(body, idempotency_key))
         response.headers["location"] = f"/jobs/{view.job.id}"
         return JobOut.of(view)
 
