@@ -102,8 +102,9 @@ def make_router(services: HttpServices) -> APIRouter:
         body: JobIn, caller: Who, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> JobOut:
         """Stored when this answers. The same `request_id` or Idempotency-Key with the same body is the same job."""
+        asked = _request(body, idempotency_key)
         with said_as({} if idempotency_key is None else {"request_id": "Idempotency-Key"}):
-            view = await jobs.create(caller, _request(body, idempotency_key))
+            view = await jobs.create(caller, asked)
         response.headers["location"] = f"/jobs/{view.job.id}"
         return JobOut.of(view)
 
