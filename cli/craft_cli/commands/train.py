@@ -58,7 +58,9 @@ def train(
     checkpointing: bool = typer.Option(
         None, "--gradient-checkpointing/--no-gradient-checkpointing", help="Less memory, more time."
     ),
-    checkpoint_every: int = typer.Option(0, "--checkpoint-every", metavar="STEPS", help="How much a crash may cost."),
+    checkpoint_every: int = typer.Option(
+        0, "--checkpoint-every", metavar="STEPS", show_default=False, help="How much a crash may cost."
+    ),
     file_format: str = typer.Option("", "--format", metavar="peft|kohya", help="The file's layout: peft."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the last training of that name, or with that job."),
     when_idle: bool = typer.Option(False, "--when-idle", help="Only while nothing is drawn."),
