@@ -20,18 +20,24 @@ _CALLS: dict[str, dict[str, object]] = {
     "/v1/images/generations": {"num_inference_steps": 1000},
     "/sdapi/v1/txt2img": {"steps": 1000},
 }
-STREAM = {"prompt": "[slow] x", "num_inference_steps": 80, "stream": True, "partial_images": 3}
+_STREAM = {"prompt": "[slow] x", "num_inference_steps": 80, "stream": True, "partial_images": 3}
 
 
 def begin(shim: Shim, path: str, key: str, body: dict[str, object], **headers: str) -> http.client.HTTPConnection:
     """A call that is under way: its job's first step was made."""
     before = shim.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs
-    connection = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=TIMEOUT_S)
-    usual = {"X-API-Key": key, "content-type": "application/json"}
-    connection.request("POST", path, json.dumps(body), {**usual, **headers})
+    connection = ask(shim, path, key, body, **headers)
     while (now := shim.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs) == before or now[0] in before:
         continue
     await_step(shim, now[0].id)
+    return connection
+
+
+def ask(shim: Shim, path: str, key: str, body: dict[str, object], **headers: str) -> http.client.HTTPConnection:
+    """A call whose answer is not awaited."""
+    connection = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=TIMEOUT_S)
+    usual = {"X-API-Key": key, "content-type": "application/json"}
+    connection.request("POST", path, json.dumps(body), {**usual, **headers})
     return connection
 
 
@@ -61,7 +67,7 @@ def test_hanging_up_cancels(shim: Shim, keys: Keys, path: str) -> None:
 
 
 def test_hanging_up_in_the_middle_of_a_stream_cancels(shim: Shim, keys: Keys) -> None:
-    connection = begin(shim, "/v1/images/generations", keys.user, STREAM)
+    connection = begin(shim, "/v1/images/generations", keys.user, _STREAM)
     answer = connection.getresponse()
     assert answer.status == 200 and answer.readline() == b"event: image_generation.partial_image\n"
     connection.close()
@@ -79,20 +85,26 @@ def test_who_asked_for_it_keeps_the_job(shim: Shim, keys: Keys) -> None:
     again = shim.call("POST", "/generate", keys.user, json=body, headers=headers)
     assert again.status_code == 200 and shim.newest().id == job_id
     other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 11}, headers=headers)
-    assert told(other) == (409, "REQUEST_ID_CLASH", "request_id")
+    assert told(other) == (409, "REQUEST_ID_CLASH", "Idempotency-Key")
     stranger = shim.call("POST", "/generate", keys.other, json=body, headers=headers)
     assert stranger.status_code == 200 and shim.newest().id != job_id
 
 
+def two_wait(
+    shim: Shim, keys: Keys, word: str, steps: int
+) -> tuple[http.client.HTTPConnection, http.client.HTTPConnection, str]:
+    """(one call, another, the job that both wait for)."""
+    body = {"model": "flat", "prompt": f"[slow] {word}", "steps": steps}
+    one = begin(shim, "/generate", keys.user, body, **{"Idempotency-Key": word})
+    job_id = shim.newest().id
+    two = ask(shim, "/generate", keys.user, body, **{"Idempotency-Key": word})
+    await_step(shim, job_id, 6)  # by then the second call has come in
+    return one, two, job_id
+
+
 def test_the_last_who_waits_counts(shim: Shim, keys: Keys) -> None:
     """Two wait for one job: it goes on when one of them hangs up."""
-    body = {"model": "flat", "prompt": "[slow] shared", "steps": 40}
-    one = begin(shim, "/generate", keys.user, body, **{"Idempotency-Key": "shared"})
-    job_id = shim.newest().id
-    two = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=TIMEOUT_S)
-    headers = {"X-API-Key": keys.user, "content-type": "application/json", "Idempotency-Key": "shared"}
-    two.request("POST", "/generate", json.dumps(body), headers)
-    await_step(shim, job_id, 6)  # by then the second call has come in
+    one, two, job_id = two_wait(shim, keys, "shared", steps=40)
     one.close()
     answer = two.getresponse()
     assert answer.status == 200 and len(json.loads(answer.read())) == 1
@@ -101,13 +113,7 @@ def test_the_last_who_waits_counts(shim: Shim, keys: Keys) -> None:
 
 
 def test_all_who_wait_leave(shim: Shim, keys: Keys) -> None:
-    body = {"model": "flat", "prompt": "[slow] left", "steps": 1000}
-    one = begin(shim, "/generate", keys.user, body, **{"Idempotency-Key": "left"})
-    job_id = shim.newest().id
-    two = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=TIMEOUT_S)
-    headers = {"X-API-Key": keys.user, "content-type": "application/json", "Idempotency-Key": "left"}
-    two.request("POST", "/generate", json.dumps(body), headers)
-    await_step(shim, job_id, 6)  # by then the second call has come in
+    one, two, job_id = two_wait(shim, keys, "left", steps=1000)
     one.close()
     two.close()
     assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_CANCELLED
@@ -125,7 +131,7 @@ def test_a_call_that_broke_off_may_be_repeated(shim: Shim, keys: Keys) -> None:
     assert [answer.status_code for answer in drawn] == [200, 200] and drawn[0].json() == drawn[1].json()
     assert shim.newest().id != job_id
     other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 21}, headers=headers)
-    assert told(other) == (409, "REQUEST_ID_CLASH", "request_id")
+    assert told(other) == (409, "REQUEST_ID_CLASH", "Idempotency-Key")
 
 
 def test_the_daemons_end_gives_no_job_up() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from PIL import Image
 
 from tests.cli.home import CRAFT
 from tests.daemon.harness import Home
+from tests.http.again import free_port
 from tests.http.shim import tool
 
 _ROOT = Path(__file__).parents[2]
@@ -34,11 +34,6 @@ def lines() -> str:
         r"^## For remote callers\n(.*?)^## ", (_ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
     )
     return "\n".join(re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def test_the_lines_work_as_pasted(home: Home) -> None:

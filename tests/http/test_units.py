@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from craft_protos.reasons import CraftError
 from craftd.http import infotexts
 from craftd.http.bodies import Bodies, Room
 from craftd.http.connection import Connection
+from craftd.http.encoding import encode_again
 from craftd.http.errors import public
 from craftd.http.forms.automatic1111 import Txt2ImgRequest, generate_request, name_of
 from craftd.http.guards import Crowd, host_name, names_of
@@ -27,6 +29,7 @@ from craftd.http.sizes import side_lengths
 from craftd.models.model import Defaults, Model
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -174,6 +177,14 @@ def test_infotexts() -> None:
     assert infotexts.of_provenance("[]") == infotexts.of_provenance("?") == infotexts.of_provenance("{}") == ""
 
 
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+async def test_quality_is_heeded(image_format: str) -> None:
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(stream, "PNG")
+    coarse, fine = [await encode_again(stream.getvalue(), image_format, quality, "{}") for quality in (10, 90)]
+    assert len(coarse) < len(fine) / 2
+
+
 def test_nobody_else_pays_for_it() -> None:
     """A daemon without HTTP imports none of its libraries."""
     dear = ("fastapi", "starlette", "uvicorn", "pydantic", "limits", "prometheus_client")
@@ -218,98 +229,85 @@ def _bodies(known: Room, others: Room, *, is_known: bool) -> Callable[[ASGIApp],
     return lambda app: Bodies(app, 60, {"/picture": 100}, shows_key=lambda _: is_known, known=known, others=others)
 
 
-def test_bodies_count_while_they_arrive() -> None:
-    async def call() -> None:
-        known, others = Room(200), Room(100, 2)
-        bodies = _bodies(known, others, is_known=False)
-        first, second = Asked(bodies), Asked(bodies)
-        await first.say(b" " * 55)
-        await second.say(b" " * 55)
-        assert await second.refusal() == "RATE_LIMITED" and others.held_bytes == 55
-        third = Asked(bodies)
-        await third.say(b" ")
-        assert await Asked(bodies).refusal() == "RATE_LIMITED"  # two at once
-        keyed = Asked(_bodies(known, others, is_known=True))
-        await keyed.say(b" " * 55)
-        assert known.held_bytes == 55
-        for one in (first, third, keyed):
-            one.done.cancel()
-        await asyncio.wait([first.done, third.done, keyed.done])
-        assert (known.held_bytes, known.bodies, others.held_bytes, others.bodies) == (0, 0, 0, 0)
-
-    asyncio.run(call())
+async def test_bodies_count_while_they_arrive() -> None:
+    known, others = Room(200), Room(100, 2)
+    bodies = _bodies(known, others, is_known=False)
+    first, second = Asked(bodies), Asked(bodies)
+    await first.say(b" " * 55)
+    await second.say(b" " * 55)
+    assert await second.refusal() == "RATE_LIMITED" and others.held_bytes == 55
+    third = Asked(bodies)
+    await third.say(b" ")
+    assert await Asked(bodies).refusal() == "RATE_LIMITED"  # two at once
+    keyed = Asked(_bodies(known, others, is_known=True))
+    await keyed.say(b" " * 55)
+    assert known.held_bytes == 55
+    for one in (first, third, keyed):
+        one.done.cancel()
+    await asyncio.wait([first.done, third.done, keyed.done])
+    assert (known.held_bytes, known.bodies, others.held_bytes, others.bodies) == (0, 0, 0, 0)
 
 
-def test_what_was_read_takes_no_room_while_it_is_drawn() -> None:
+async def test_what_was_read_takes_no_room_while_it_is_drawn() -> None:
     """But for pictures: they are larger, and done with soon."""
-
-    async def call() -> None:
-        room = Room(100)
-        bodies = _bodies(room, room, is_known=True)
-        drawing = [Asked(bodies) for _ in range(5)]
-        for one in drawing:
-            await one.say(b" " * 50, is_last=True)
-            await one.has_read.wait()
-            assert room.held_bytes == 0
-        picture = Asked(bodies, "/picture")
-        await picture.say(b" " * 90, is_last=True)
-        await picture.has_read.wait()
-        assert room.held_bytes == 90
-        for one in (*drawing, picture):
-            one.drawn.set()
-            await one.done
-        assert (room.held_bytes, room.bodies) == (0, 0)
-
-    asyncio.run(call())
-
-
-def test_large_bodies_need_a_key_in_the_headers() -> None:
-    async def call() -> None:
-        room = Room(1000)
-        stranger, friend = (_bodies(room, room, is_known=is_known) for is_known in (False, True))
-        assert await Asked(stranger, "/picture", 61).refusal() == "UNAUTHENTICATED"
-        assert await Asked(stranger, "/picture", 101).refusal() == "MESSAGE_TOO_BIG"
-        assert await Asked(stranger, "/x", 61).refusal() == "MESSAGE_TOO_BIG"
-        streamed = Asked(stranger, "/picture")
-        await streamed.say(b" " * 61)
-        assert await streamed.refusal() == "UNAUTHENTICATED"
-        for path, size in (("/picture", 101), ("/x", 61)):
-            streamed = Asked(friend, path)
-            await streamed.say(b" " * size)
-            assert await streamed.refusal() == "MESSAGE_TOO_BIG"
+    room = Room(100)
+    bodies = _bodies(room, room, is_known=True)
+    drawing = [Asked(bodies) for _ in range(5)]
+    for one in drawing:
+        await one.say(b" " * 50, is_last=True)
+        await one.has_read.wait()
         assert room.held_bytes == 0
+    picture = Asked(bodies, "/picture")
+    await picture.say(b" " * 90, is_last=True)
+    await picture.has_read.wait()
+    assert room.held_bytes == 90
+    for one in (*drawing, picture):
+        one.drawn.set()
+        await one.done
+    assert (room.held_bytes, room.bodies) == (0, 0)
 
-    asyncio.run(call())
+
+async def test_large_bodies_need_a_key_in_the_headers() -> None:
+    room = Room(1000)
+    stranger, friend = (_bodies(room, room, is_known=is_known) for is_known in (False, True))
+    assert await Asked(stranger, "/picture", 61).refusal() == "UNAUTHENTICATED"
+    assert await Asked(stranger, "/picture", 101).refusal() == "MESSAGE_TOO_BIG"
+    assert await Asked(stranger, "/x", 61).refusal() == "MESSAGE_TOO_BIG"
+    streamed = Asked(stranger, "/picture")
+    await streamed.say(b" " * 61)
+    assert await streamed.refusal() == "UNAUTHENTICATED"
+    for path, size in (("/picture", 101), ("/x", 61)):
+        streamed = Asked(friend, path)
+        await streamed.say(b" " * size)
+        assert await streamed.refusal() == "MESSAGE_TOO_BIG"
+    assert room.held_bytes == 0
 
 
-def test_a_crowd_is_refused_and_looked_after() -> None:
+async def test_a_crowd_is_refused_and_looked_after() -> None:
     """Who asks whether the process lives is told, unless they bring a body that may take its time."""
 
-    async def call() -> None:
-        ended = asyncio.Event()
+    ended = asyncio.Event()
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await ended.wait()
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await ended.wait()
 
-        crowd = Crowd(app, 2, frozenset({"/healthz"}))
+    crowd = Crowd(app, 2, frozenset({"/healthz"}))
 
-        def ask(path: str, *headers: tuple[bytes, bytes]) -> asyncio.Task[None]:
-            scope = {"type": "http", "path": path, "headers": headers}
-            return asyncio.create_task(crowd(scope, nobody, nobody))
+    def ask(path: str, *headers: tuple[bytes, bytes]) -> asyncio.Task[None]:
+        scope = {"type": "http", "path": path, "headers": headers}
+        return asyncio.create_task(crowd(scope, nobody, nobody))
 
-        async def nobody(*_: Message) -> Any:
-            raise AssertionError
+    async def nobody(*_: Message) -> Any:
+        raise AssertionError
 
-        inside = [ask("/x"), ask("/x"), ask("/healthz")]
-        for refused in (ask("/x"), ask("/healthz", (b"content-length", b"1"))):
-            with pytest.raises(CraftError) as refusal:
-                await refused
-            assert refusal.value.reason == "RATE_LIMITED" and refusal.value.retry_after_s
-        ended.set()
-        await asyncio.gather(*inside)
-        await ask("/x")
-
-    asyncio.run(call())
+    inside = [ask("/x"), ask("/x"), ask("/healthz")]
+    for refused in (ask("/x"), ask("/healthz", (b"content-length", b"1"))):
+        with pytest.raises(CraftError) as refusal:
+            await refused
+        assert refusal.value.reason == "RATE_LIMITED" and refusal.value.retry_after_s
+    ended.set()
+    await asyncio.gather(*inside)
+    await ask("/x")
 
 
 class Quick(Connection):
@@ -338,31 +336,25 @@ _GET, _HI = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"hi"
 
 
 @pytest.mark.parametrize("asked", [b"", b"GET", _GET[:-2], _GET + _GET[:9], _GET[:-2] + b"content-length: 9\r\n\r\n1"])
-def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
-    async def call() -> None:
-        async with greeting(Quick) as port, asyncio.timeout(10):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(asked)
-            if asked.startswith(_GET[:-2]) and len(asked) > len(_GET):
-                assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
-                writer.write(b"2")
-            assert _HI not in await reader.read()  # until it is closed
+async def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
+    async with greeting(Quick) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked)
+        if asked.startswith(_GET[:-2]) and len(asked) > len(_GET):
+            assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+            writer.write(b"2")
+        assert _HI not in await reader.read()  # until it is closed
+        writer.close()
+
+
+async def test_who_has_waited_longest_makes_way() -> None:
+    async with greeting(Small) as port, asyncio.timeout(10):
+        old = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        new = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(3)))
+        for reader, _ in old:
+            assert await reader.read() == b""
+        for reader, writer in new:
+            writer.write(_GET)
+            assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+        for _, writer in (*old, *new):
             writer.close()
-
-    asyncio.run(call())
-
-
-def test_who_has_waited_longest_makes_way() -> None:
-    async def call() -> None:
-        async with greeting(Small) as port, asyncio.timeout(10):
-            old = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-            new = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(3)))
-            for reader, _ in old:
-                assert await reader.read() == b""
-            for reader, writer in new:
-                writer.write(_GET)
-                assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
-            for _, writer in (*old, *new):
-                writer.close()
-
-    asyncio.run(call())
