@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from craftd.store.database import Database
 
 from tests.daemon.harness import Daemon, Home, running
 from tests.lora_files import kohya
@@ -33,6 +34,13 @@ def home(make_home: Callable[..., Home]) -> Home:
 async def daemon(home: Home) -> AsyncIterator[Daemon]:
     async with running(home) as one:
         yield one
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(tmp_path / "craft.db")
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

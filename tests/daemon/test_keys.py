@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 PEER = "192.0.2.7"
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "craft.db")
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -38,13 +38,6 @@ async def inspect(path: Path) -> LoraFindings:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "craft.db")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 def service(database: Database, tmp_path: Path) -> LoraService:
     return LoraService(database, LoraFiles(tmp_path / "loras"), inspect)
 

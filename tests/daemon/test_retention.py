@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -58,9 +57,7 @@ class Album:
         return image_id
 
     async def sweep(self, files: ImageFiles | None = None, **settings: float) -> int:
-        return await Retention(
-            self.database, files or self.files, replace(ImageSettings(), **settings), lambda: NOW
-        ).sweep()
+        return await Retention(self.database, files or self.files, ImageSettings(**settings), lambda: NOW).sweep()
 
     async def rows(self) -> set[str]:
         def work(connection: apsw.Connection) -> set[str]:
@@ -202,9 +199,7 @@ async def test_the_daemon_sweeps_when_it_is_told_to(make_home: Callable[..., Hom
     async with running(home) as daemon:
         job = await daemon.finish((await daemon.create()).id)
         await daemon.stop()
-    connection = apsw.Connection(str(home.paths.database))
-    connection.execute("UPDATE images SET create_time = create_time - 3 * 86400")
-    connection.close()
+    home.rows("UPDATE images SET create_time = create_time - 3 * 86400")
     home.env["CRAFT_IMAGES_KEEP_DAYS"] = "2"
     async with running(home) as daemon:
         assert (await daemon.logged("swept old pictures"))["pictures"] == 1

@@ -15,7 +15,6 @@ from tests.pictures import pictures
 
 _numbers = itertools.count()
 
-
 Metadata = Sequence[tuple[str, str]]
 
 
