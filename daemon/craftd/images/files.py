@@ -12,7 +12,7 @@ from pathlib import Path
 from craft_protos.reasons import CraftError
 
 from craftd.images.image import EXTENSIONS
-from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
+from craftd.store.disk import Write, save, sync_folder, unwritable
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
@@ -39,7 +39,7 @@ class ImageFiles:
         temporary = self._folder / (_TEMPORARY + name)
         try:
             self._make_folder()
-            self._save_whole(temporary, data)
+            save(temporary, data, self._write)
             temporary.rename(self._folder / name)
             sync_folder(self._folder)
         except OSError as exc:
@@ -92,14 +92,6 @@ class ImageFiles:
         except OSError:
             return False
         return True
-
-    def _save_whole(self, path: Path, data: bytes) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            write_whole(descriptor, data, self._write)
-            sync_file(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _make_folder(self) -> None:
         if not self._folder.is_dir():

@@ -24,6 +24,16 @@ def unwritable(folder: Path, what: str, exc: OSError) -> CraftError:
     return CraftError("STORAGE_FAILED", message, "see that the folder is there, its disk is sound and craftd may write")
 
 
+def save(path: Path, data: bytes, write: Write) -> None:
+    """A file whose bytes, though not its name, outlive a power failure. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write_whole(descriptor, data, write)
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(descriptor: int, data: bytes, write: Write) -> None:
     """`write` may take less than it is given, as os.write does."""
     left = memoryview(data)

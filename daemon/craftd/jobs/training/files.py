@@ -12,7 +12,7 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
+from craftd.store.disk import Write, save, sync_file, sync_folder, unwritable
 
 SHOWN = Path("training")  # a job's error is read by whoever asked for it: where the folder lies is not for them
 _AGAIN = "craft lora train NAME --resume goes on from the one before it"
@@ -59,13 +59,9 @@ class TrainingFiles:
         temporary = folder / f"{_INCOMING}{name}"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                write_whole(descriptor, data, self._write)
-                sync_file(descriptor)
-            finally:
-                os.close(descriptor)
+            save(temporary, data, self._write)
             temporary.rename(folder / name)
+            sync_folder(folder)
         except OSError as exc:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
