@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -179,6 +180,21 @@ async def spawn(home: Home) -> tuple[asyncio.subprocess.Process, dict[str, objec
     os.close(writing)
     with os.fdopen(reading) as pipe:
         line = await asyncio.to_thread(pipe.readline)
+    return process, json.loads(line) if line else {}
+
+
+def spawn_and_wait(home: Home) -> tuple[subprocess.Popen[bytes], dict[str, object]]:
+    """The same where no event loop is."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],
+        env=home.env,
+        pass_fds=[writing],
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        line = pipe.readline()
     return process, json.loads(line) if line else {}
 
 

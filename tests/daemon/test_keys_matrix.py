@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-import os
 import pkgutil
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -30,7 +26,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.daemon.harness import Home, reason, request
+from tests.daemon.harness import Home, reason, request, spawn_and_wait
 from tests.pictures import pictures
 
 TIMEOUT_S = 30.0
@@ -153,15 +149,13 @@ def place() -> Iterator[Place]:
 
 @contextlib.contextmanager
 def _running(home: Home) -> Iterator[str]:
-    reading, writing = os.pipe()
-    command = [sys.executable, "-m", "craftd", "--ready-fd", str(writing)]
-    with subprocess.Popen(command, env=home.env, pass_fds=[writing]) as process:
-        os.close(writing)
-        try:
-            with os.fdopen(reading) as pipe:
-                yield str(json.loads(pipe.readline())["address"])
-        finally:
-            process.kill()
+    process, said = spawn_and_wait(home)
+    try:
+        assert said.get("ready"), said
+        yield str(said["address"])
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _furnished(address: str) -> Place:

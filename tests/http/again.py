@@ -7,7 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.http.shim import Shim, spawn
+from tests.daemon.harness import spawn_and_wait
+from tests.http.shim import Shim
 
 
 def free_port() -> int:
@@ -25,7 +26,7 @@ def kill(shim: Shim) -> None:
 
 @contextmanager
 def running_again(shim: Shim) -> Iterator[None]:
-    process, said = spawn(shim.home)
+    process, said = spawn_and_wait(shim.home)
     try:
         assert said.get("ready"), said
         yield

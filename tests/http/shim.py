@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +25,7 @@ from craft_protos import (
     loras_pb2_grpc,
 )
 
-from tests.daemon.harness import Home
+from tests.daemon.harness import Home, spawn_and_wait
 from tests.lora_files import kohya
 
 TIMEOUT_S = 60
@@ -137,7 +134,7 @@ def serving(config: str = _PLENTY, **settings: str) -> Iterator[Shim]:
     }
     home = Home(**{**usual, **settings})
     home.paths.config_file.write_text(config)
-    process, said = spawn(home)
+    process, said = spawn_and_wait(home)
     try:
         assert said.get("ready"), (said, process.communicate()[1])
         with grpc.insecure_channel(str(said["address"])) as channel:
@@ -171,21 +168,6 @@ def check_says_nothing(text: str) -> None:
     """No trace, path or address, in what is told of an error."""
     for word in ("Traceback", 'File "', " object at ", "/tmp/", _ROOT, "/home/", "craft-d-", ".py", "site-packages"):
         assert word not in text, text
-
-
-def spawn(home: Home) -> tuple[subprocess.Popen[bytes], dict[str, object]]:
-    """(the process, what it said on its ready pipe)."""
-    reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],
-        env=home.env,
-        pass_fds=[writing],
-        stderr=subprocess.PIPE,
-    )
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        line = pipe.readline()
-    return process, json.loads(line) if line else {}
 
 
 def give_lora(shim: Shim) -> None:
