@@ -112,6 +112,9 @@ class FakeRunner:
         self.trouble("begin", [job.job_id])
         return FakeDrawing(job)
 
+    def that_fit(self, drawings: Sequence[Drawing]) -> int:
+        return len(drawings)
+
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         fakes = [drawing for drawing in drawings if isinstance(drawing, FakeDrawing)]
         jobs = [fake.job.job_id for fake in fakes]

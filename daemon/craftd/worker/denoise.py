@@ -157,6 +157,9 @@ class Denoiser:
             residents=self._residents,
         )
 
+    def that_fit(self, drawings: Sequence[Drawing]) -> int:
+        return self._residents.that_fit([(row.applied, row.conditioning.model_rows) for row in _ours(drawings)])
+
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         rows = _ours(drawings)
         self._pace()

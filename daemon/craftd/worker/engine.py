@@ -119,7 +119,7 @@ class Engine:
     def tick(self) -> None:
         """One turn: at most one model call of what is drawn, and one of what is trained."""
         self.admit()
-        rows = batch.pick_batch(self._active, self._ticks, self._limit)
+        rows = self._that_fit(batch.pick_batch(self._active, self._ticks, self._limit))
         self._ticks += 1
         if rows:
             began = self._clock()
@@ -362,6 +362,10 @@ class Engine:
         row.drawn.close()
         row.drawing = None
         self._shelf.release(self._shelved(row))
+
+    def _that_fit(self, rows: list[Row]) -> list[Row]:
+        """As many as there is memory for; the others have waited longer at the next tick."""
+        return rows[: self._shelved(rows[0]).runner.that_fit([row.drawn for row in rows])] if rows else rows
 
     def _limit(self, row: Row) -> int:
         return self._shelved(row).budget.pixels

@@ -22,7 +22,8 @@ from craftd.worker.finisher import Finisher
 from craftd.worker.inbox import Inbox
 from craftd.worker.loader import Loader
 from craftd.worker.lora.reader import Reader
-from craftd.worker.lora.residents import Housing, Limits
+from craftd.worker.lora.residents import Housing
+from craftd.worker.lora.slots import Limits
 from craftd.worker.movement import Movement
 from craftd.worker.options import WorkerOptions
 from craftd.worker.reporter import Reporter, Stats
@@ -34,6 +35,7 @@ from craftd.worker.training.trainings import Trainings
 _STATS_EVERY_S = 1.0
 _GATHER_S = 0.02
 _LORAS_SHARE = 4  # of what models may hold, this part is for LoRAs' slots
+_GATHERED_SHARE = 16  # and this one for what a batch of many LoRAs gathers from them
 
 
 def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
@@ -116,12 +118,13 @@ def _build(
     signal.signal(signal.SIGTERM, lambda _number, _frame: channel.end(0))
     reporter = Reporter(channel, device.warnings)
     reader = Reader(options.files, inbox.post)
-    limits = Limits(slots=options.lora_slots, slots_bytes=memory.budget_bytes(device.total_bytes) // _LORAS_SHARE)
+    budget = memory.budget_bytes(device.total_bytes)
+    limits = Limits(options.lora_slots, budget // _LORAS_SHARE, budget // _GATHERED_SHARE)
     loader = Loader(options.files, workplace, device, Housing(reader, device.place, limits), movement)
     sources = Sources(
         load=loader.load, need_bytes=lambda manifest: memory.need_bytes(manifest, options.files, device.dtype)
     )
-    shelf = Shelf(sources, memory.budget_bytes(device.total_bytes), reporter, inbox.post)
+    shelf = Shelf(sources, budget, reporter, inbox.post)
     finisher = Finisher(device, inbox.post)
     shop = Workshop(options.files, workplace, device, movement, reporter, time.monotonic)
     trainings = Trainings(shop, shelf)

@@ -146,6 +146,10 @@ class Runner(Protocol):
 
     def begin(self, job: Draw, seed: int) -> Drawing: ...
 
+    def that_fit(self, drawings: Sequence[Drawing]) -> int:
+        """How many of the first there is memory for in one call, as to their LoRAs; one at least."""
+        ...
+
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         """One model call, then each drawing's own step; gives what went wrong with each.
 

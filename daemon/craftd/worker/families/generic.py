@@ -170,6 +170,9 @@ class PipelineRunner:
         self._attach(arguments, run, order)
         return run
 
+    def that_fit(self, drawings: Sequence[Drawing]) -> int:
+        return len(drawings)
+
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         for run in _ours(drawings):
             run.advance()

@@ -50,6 +50,10 @@ class Stack:
     def size_bytes(self) -> int:
         return int(self.downs.nbytes + self.ups.nbytes)
 
+    @property
+    def slot_bytes(self) -> int:
+        return self.size_bytes // self.downs.shape[0]
+
     def grow(self, slots: int) -> None:
         self.downs = _grown(self.downs, slots)
         self.ups = _grown(self.ups, slots)
@@ -72,6 +76,12 @@ class Gathered:
     ups: torch.Tensor  # (rows,) outputs, ranks
     strength: float = 1.0  # of all; those of single LoRAs are in `ups`
     is_shared: bool = False
+    is_view: bool = False  # of the stacks
+
+    @property
+    def size_bytes(self) -> int:
+        """Besides what the stacks take."""
+        return 0 if self.is_view else int(self.downs.nbytes + self.ups.nbytes)
 
 
 class AdaptedLayer:
@@ -87,6 +97,11 @@ class AdaptedLayer:
     @property
     def size_bytes(self) -> int:
         return sum(stack.size_bytes for stack in self.stacks.values())
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Of what stays for the next step."""
+        return 0 if self._kept is None else self._kept[1].size_bytes
 
     def attach(self, selection: Selection) -> None:
         self._selection = selection
@@ -137,7 +152,7 @@ class AdaptedLayer:
         uses = [(self.stacks[bucket], slot, w) for bucket, slot, w in selection.shared if bucket in self.stacks]
         if len(uses) == 1:
             stack, slot, strength = uses[0]
-            return Gathered(stack.downs[slot], stack.ups[slot], strength, is_shared=True)
+            return Gathered(stack.downs[slot], stack.ups[slot], strength, is_shared=True, is_view=True)
         downs = torch.cat([stack.downs[slot] for stack, slot, _ in uses])
         ups = torch.cat([stack.ups[slot] * strength for stack, slot, strength in uses], dim=1)
         return Gathered(downs, ups, is_shared=True)
@@ -146,6 +161,8 @@ class AdaptedLayer:
         columns = [column for column in selection.columns if column.bucket in self.stacks]
         downs = [self.stacks[column.bucket].downs[column.slots].flatten(1, 2) for column in columns]
         ups = [_weighted_ups(self.stacks[column.bucket].ups, column) for column in columns]
+        if len(columns) == 1:
+            return Gathered(downs[0], ups[0])
         return Gathered(torch.cat(downs, dim=1), torch.cat(ups, dim=2))
 
 

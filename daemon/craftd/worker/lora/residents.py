@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +24,7 @@ from craftd.worker.lora import merge
 from craftd.worker.lora.adapter import Adapter, Facts, mismatch
 from craftd.worker.lora.merge import Merged
 from craftd.worker.lora.reader import Reader
-from craftd.worker.lora.slots import SLOTS_A_ROW, Slots, Use
+from craftd.worker.lora.slots import SLOTS_A_ROW, Limits, Slots, Use
 from craftd.worker.lora.targets import Targets
 from craftd.worker.messages import Draw, LoraUse
 
@@ -67,20 +67,12 @@ NONE = Applied()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much of a device LoRAs may hold."""
-
-    slots: int = 32  # LoRAs of each rank bucket
-    slots_bytes: int = 1 << 30
-
-
-@dataclass(frozen=True)
 class Housing:
     """What the LoRAs of every model are kept with."""
 
     reader: Reader
     device: torch.device
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def of(self, pipe: Any, *, merges_only: bool = False) -> Residents:
         """For a model that has just been loaded."""
@@ -94,7 +86,7 @@ class Residents:
         self._targets = targets
         self._reader = housing.reader
         self._merges_only = merges_only
-        self._slots = Slots(targets, housing.device, housing.limits.slots, housing.limits.slots_bytes)
+        self._slots = Slots(targets, housing.device, housing.limits)
         self._facts: dict[str, Facts] = {}
         self._reading: dict[str, Future[Adapter]] = {}
         self._merging: dict[SetKey, Future[Merged]] = {}
@@ -166,6 +158,17 @@ class Residents:
         else:
             for sha256, _weight in applied.key:
                 self._slots.unpin(sha256)
+
+    def that_fit(self, rows: Sequence[tuple[Applied, int]]) -> int:
+        """How many of the first rows, each with its number of model rows, one call can gather for; one at least."""
+        count = len(rows)
+        while count > 1 and not self._fit(rows[:count]):
+            count -= 1
+        return count
+
+    def _fit(self, rows: Sequence[tuple[Applied, int]]) -> bool:
+        uses = [applied.uses for applied, model_rows in rows for _ in range(model_rows)]
+        return self._slots.fits(self._targets.denoiser, uses)
 
     @contextmanager
     def denoising(self, rows: Sequence[Applied]) -> Iterator[None]:

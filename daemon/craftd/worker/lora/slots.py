@@ -15,7 +15,7 @@ from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Stack
 from craftd.worker.lora.targets import Targets
 
 SLOTS_A_ROW = (1, 2, 4)
-_KEPT_BYTES = 256 << 20  # gathered for a batch and kept for its next step
+_KEPT_BYTES = 256 << 20  # gathered for a batch and kept for its next step, at most
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,27 @@ class Use:
     slot: int
     weight: float
     filling: int  # tells what the slot holds from what it held before
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a device LoRAs may hold."""
+
+    slots: int = 32  # LoRAs of each rank bucket
+    slots_bytes: int = 1 << 30
+    gathered_bytes: int = 1 << 30  # for one model call, beside the slots
+
+    @property
+    def kept_bytes(self) -> int:
+        return min(_KEPT_BYTES, self.gathered_bytes)
+
+
+@dataclass(frozen=True)
+class SlotBytes:
+    """One slot of a bucket: in all of a component's layers, and in the largest."""
+
+    whole: int
+    largest: int
 
 
 @dataclass(eq=False)
@@ -40,11 +61,10 @@ class Bucket:
 class Slots:
     """Owned by the engine's thread."""
 
-    def __init__(self, targets: Targets, device: torch.device, limit: int, limit_bytes: int) -> None:
+    def __init__(self, targets: Targets, device: torch.device, limits: Limits) -> None:
         self._targets = targets
         self._device = device
-        self._limit_bytes = limit_bytes
-        self._limit = limit  # LoRAs in each bucket
+        self._limits = limits
         self._buckets: dict[int, Bucket] = {}
         self._layers: dict[str, dict[str, AdaptedLayer]] = {name: {} for name in targets.components}
         self._touched: dict[tuple[int, int], dict[str, frozenset[str]]] = {}  # bucket, slot -> component -> layers
@@ -53,10 +73,20 @@ class Slots:
         self._fillings: dict[tuple[int, int], int] = {}  # bucket, slot -> the number of what it holds
         self._numbers = itertools.count()
         self._selections: dict[str, Selection] = {}  # the last one of each component
+        self._slot_bytes: dict[tuple[str, int], SlotBytes] = {}  # by component and bucket, once asked for
 
     @property
     def size_bytes(self) -> int:
-        return sum(layer.size_bytes for layers in self._layers.values() for layer in layers.values())
+        """With what stays gathered."""
+        return self._stacks_bytes + self._gathered_bytes
+
+    @property
+    def _stacks_bytes(self) -> int:
+        return sum(layer.size_bytes for layer in self._all_layers())
+
+    @property
+    def _gathered_bytes(self) -> int:
+        return sum(layer.gathered_bytes for layer in self._all_layers())
 
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._where
@@ -89,6 +119,26 @@ class Slots:
         self._pins[sha256] -= 1
         if not self._pins[sha256]:
             del self._pins[sha256]
+        if not self._pins:
+            self._forget_gathered()
+
+    def fits(self, component: str, rows: Sequence[Sequence[Use]]) -> bool:
+        """Whether what a call of these rows gathers keeps to its limit."""
+        return self.call_bytes(component, rows) <= self._limits.gathered_bytes
+
+    def call_bytes(self, component: str, rows: Sequence[Sequence[Use]]) -> int:
+        """What a call of these rows gathers for each of them, at its worst moment: a layer's matrices are there twice.
+
+        Nothing where all rows have the same LoRAs: they take them from the stacks, or share one row's.
+        """
+        if _are_same(rows):
+            return 0
+        whole = largest = 0
+        for bucket in {use.bucket for row in rows for use in row}:
+            slots, slot = len(rows) * _width(bucket, rows), self._bytes_of_slot(component, bucket)
+            whole += slots * slot.whole
+            largest += slots * slot.largest
+        return whole + largest if whole + largest <= self._limits.kept_bytes else 2 * largest
 
     @contextmanager
     def applied(self, component: str, rows: Sequence[Sequence[Use]]) -> Iterator[None]:
@@ -107,6 +157,22 @@ class Slots:
         self._touched.clear()
         self._where.clear()
         self._selections.clear()
+        self._slot_bytes.clear()
+
+    def _all_layers(self) -> Iterator[AdaptedLayer]:
+        return itertools.chain.from_iterable(layers.values() for layers in self._layers.values())
+
+    def _forget_gathered(self) -> None:
+        for layer in self._all_layers():
+            layer.forget()
+
+    def _bytes_of_slot(self, component: str, bucket: int) -> SlotBytes:
+        found = self._slot_bytes.get((component, bucket))
+        if found is None:
+            stacks = [layer.stacks[bucket] for layer in self._layers[component].values() if bucket in layer.stacks]
+            sizes = [stack.slot_bytes for stack in stacks]
+            found = self._slot_bytes[component, bucket] = SlotBytes(sum(sizes), max(sizes, default=0))
+        return found
 
     def _attached(self, component: str, rows: Sequence[Sequence[Use]]) -> list[AdaptedLayer]:
         uses = {(use.bucket, use.slot) for row in rows for use in row}
@@ -131,13 +197,16 @@ class Slots:
         return selection
 
     def _selection(self, key: Hashable, rows: Sequence[Sequence[Use]], layers: Sequence[AdaptedLayer]) -> Selection:
-        if all(row == rows[0] for row in rows):
+        if _are_same(rows):
             shared = [(use.bucket, use.slot, use.weight) for use in rows[0]]
-            return Selection(key, [], shared, is_kept=True)
+            joined = sum(
+                layer.stacks[bucket].slot_bytes for layer in layers for bucket, *_ in shared if bucket in layer.stacks
+            )
+            return Selection(key, [], shared, is_kept=len(shared) <= 1 or joined <= self._limits.kept_bytes)
         columns = [_column(bucket, rows, self._device) for bucket in sorted(self._buckets)]
         used = [column for column in columns if column is not None]
-        gathered = sum(_gathered_bytes(layer, used) for layer in layers)
-        return Selection(key, used, [], is_kept=gathered <= _KEPT_BYTES)
+        gathered = [_gathered_bytes(layer, used) for layer in layers]
+        return Selection(key, used, [], is_kept=sum(gathered) + max(gathered) <= self._limits.kept_bytes)
 
     def _room(self, rank: int, kept: Set[str]) -> int | None:
         """A slot that nobody needs."""
@@ -145,7 +214,7 @@ class Slots:
         if bucket.free:
             return bucket.free.pop()
         idle = next((sha256 for sha256 in bucket.held if sha256 not in self._pins and sha256 not in kept), None)
-        if bucket.slots <= self._limit and (idle is None or 2 * self.size_bytes <= self._limit_bytes):
+        if bucket.slots <= self._limits.slots and (idle is None or self._may_double):
             self._grow(rank, bucket)
             return bucket.free.pop()
         if idle is None:
@@ -153,10 +222,14 @@ class Slots:
         del self._where[idle]
         return bucket.held.pop(idle)
 
+    @property
+    def _may_double(self) -> bool:
+        return 2 * self._stacks_bytes + self._gathered_bytes <= self._limits.slots_bytes
+
     def _grow(self, rank: int, bucket: Bucket) -> None:
         """Twice as many, up to the limit: few copies, and no memory for slots that nobody asked for."""
-        slots = min(max(2, (bucket.slots - 1) * 2 + 1), self._limit + 1)
-        for layer in itertools.chain.from_iterable(layers.values() for layers in self._layers.values()):
+        slots = min(max(2, (bucket.slots - 1) * 2 + 1), self._limits.slots + 1)
+        for layer in self._all_layers():
             if rank in layer.stacks:
                 layer.stacks[rank].grow(slots)
         bucket.free += reversed(range(bucket.slots, slots))
@@ -175,6 +248,7 @@ class Slots:
                 if rank not in layer.stacks:
                     own = self._targets.layers[component][path]
                     layer.stacks[rank] = Stack(own, rank, self._buckets[rank].slots, self._device)
+                    self._slot_bytes.pop((component, rank), None)
                 layer.stacks[rank].put(slot, delta)
         self._touched[rank, slot] = touched
 
@@ -182,18 +256,26 @@ class Slots:
 def _column(bucket: int, rows: Sequence[Sequence[Use]], device: torch.device) -> Column | None:
     """K is what the row with the most needs, rounded up; None where no row uses the bucket."""
     uses = [[use for use in row if use.bucket == bucket] for row in rows]
-    most = max(len(row) for row in uses)
-    if not most:
+    width = _width(bucket, rows)
+    if not width:
         return None
-    width = next(count for count in SLOTS_A_ROW if most <= count)
     slots = [[use.slot for use in row] + [0] * (width - len(row)) for row in uses]
     weights = [[use.weight for use in row] + [0.0] * (width - len(row)) for row in uses]
     return Column(bucket, torch.tensor(slots, device=device), torch.tensor(weights, device=device))
 
 
+def _width(bucket: int, rows: Sequence[Sequence[Use]]) -> int:
+    most = max(sum(use.bucket == bucket for use in row) for row in rows)
+    return next(count for count in (0, *SLOTS_A_ROW) if most <= count)
+
+
+def _are_same(rows: Sequence[Sequence[Use]]) -> bool:
+    return all(row == rows[0] for row in rows)
+
+
 def _gathered_bytes(layer: AdaptedLayer, columns: Sequence[Column]) -> int:
     return sum(
-        layer.stacks[column.bucket].size_bytes // layer.stacks[column.bucket].downs.shape[0] * column.slots.numel()
+        layer.stacks[column.bucket].slot_bytes * column.slots.numel()
         for column in columns
         if column.bucket in layer.stacks
     )

@@ -1,0 +1,141 @@
+"""What a batch of many LoRAs gathers from the slots is counted, and kept within its limit."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from craft_protos.worker_pb2 import ModelManifest
+from craftd.worker.denoise import Denoiser
+from craftd.worker.device import Device
+from craftd.worker.loader import Loader
+from craftd.worker.lora.adapter import Adapter, Delta, Facts
+from craftd.worker.lora.reader import Reader
+from craftd.worker.lora.residents import Housing
+from craftd.worker.lora.slots import Limits, Slots, Use
+from craftd.worker.messages import Draw, decode
+from torch import nn
+
+from tests.worker.fakes import FakeRunner, Studio, draw
+from tests.worker.loras import Make, submit_with
+
+CPU = torch.device("cpu")
+RANK = 16
+INPUTS, OUTPUTS, NARROW = 40, 24, 8
+WIDE_BYTES = RANK * (INPUTS + OUTPUTS) * 4  # one LoRA's matrices of a layer, in fp32
+NARROW_BYTES = RANK * (NARROW + OUTPUTS) * 4
+
+
+def _slots(limits: Limits) -> Slots:
+    layers = {"wide": nn.Linear(INPUTS, OUTPUTS), "narrow": nn.Linear(NARROW, OUTPUTS)}
+    targets: Any = SimpleNamespace(components={"unet": nn.ModuleDict(layers)}, layers={"unet": layers})
+    return Slots(targets, CPU, limits)
+
+
+def _placed(slots: Slots, name: str, *, rank: int = RANK) -> Use:
+    """A LoRA of both layers, held by a row."""
+    sides = {"wide": INPUTS, "narrow": NARROW}
+    deltas = {path: Delta(torch.ones(4, side), torch.ones(OUTPUTS, 4), 1.0) for path, side in sides.items()}
+    assert slots.place(Adapter(Facts(name, name, 4, 4, (), rank, False), {"unet": deltas}), kept=set())
+    return slots.pin(name, 1.0)
+
+
+def test_rows_of_their_own_loras_are_counted_by_rank_layers_rows_and_dtype() -> None:
+    slots = _slots(Limits())
+    a, b, c = (_placed(slots, name) for name in "abc")
+    assert slots.call_bytes("unet", [[a], [b]]) == 2 * (2 * WIDE_BYTES + NARROW_BYTES)
+    assert slots.call_bytes("unet", [[a, b, c], []]) == 2 * 4 * (2 * WIDE_BYTES + NARROW_BYTES)  # three take four slots
+    assert slots.call_bytes("unet", [[a], [a]]) == 0  # where they lie
+    d = _placed(slots, "d", rank=2 * RANK)
+    assert slots.call_bytes("unet", [[a], [d]]) == 3 * 2 * (2 * WIDE_BYTES + NARROW_BYTES)  # both buckets, both rows
+
+
+def test_what_stays_gathered_is_part_of_the_models_memory_until_no_row_has_a_lora() -> None:
+    slots = _slots(Limits())
+    a, b = _placed(slots, "a"), _placed(slots, "b")
+    before = slots.size_bytes
+    with slots.applied("unet", [[a], [b], [a]]):
+        pass
+    assert slots.size_bytes - before == 3 * (WIDE_BYTES + NARROW_BYTES)
+    slots.unpin("a")
+    assert slots.size_bytes > before
+    slots.unpin("b")
+    assert slots.size_bytes == before
+
+
+def test_one_lora_for_all_rows_takes_nothing_and_two_take_one_rows() -> None:
+    slots = _slots(Limits())
+    a, b = _placed(slots, "a"), _placed(slots, "b")
+    before = slots.size_bytes
+    with slots.applied("unet", [[a], [a], [a]]):
+        assert slots.size_bytes == before
+    with slots.applied("unet", [[a, b], [a, b], [a, b]]):
+        assert slots.size_bytes - before == 2 * (WIDE_BYTES + NARROW_BYTES)
+
+
+def test_what_is_too_much_to_be_kept_is_gathered_layer_by_layer() -> None:
+    slots = _slots(Limits(gathered_bytes=5 * WIDE_BYTES))
+    a, b = _placed(slots, "a"), _placed(slots, "b")
+    assert slots.call_bytes("unet", [[a], [b]]) == 2 * (2 * WIDE_BYTES + NARROW_BYTES)
+    assert slots.call_bytes("unet", [[a], [b], [a]]) == 2 * 3 * WIDE_BYTES
+    before = slots.size_bytes
+    with slots.applied("unet", [[a], [b], [a]]):
+        assert slots.size_bytes == before
+
+
+def test_the_gathered_leaves_less_for_more_slots() -> None:
+    """An idle LoRA makes way where twice the slots and what is gathered are over the limit."""
+    held = 2 * (WIDE_BYTES + NARROW_BYTES)  # a bucket's first size: one slot, and the empty one
+    for gathers, expected in ((False, 2), (True, 1)):
+        slots = _slots(Limits(slots_bytes=2 * held + 1))
+        a = _placed(slots, "a")
+        if gathers:
+            with slots.applied("unet", [[a], []]):
+                pass
+        slots._pins.clear()  # idle, and what was gathered is still there
+        _placed(slots, "b")
+        assert len(slots) == expected
+
+
+def test_rows_that_do_not_fit_take_turns() -> None:
+    class Small(FakeRunner):
+        def that_fit(self, drawings: Any) -> int:
+            return min(2, len(drawings))
+
+    runner = Small()
+    Studio({"fake": runner}).run(*(draw(name, steps=2) for name in "abc"))
+    assert runner.batches == [["a", "b"], ["c", "a"], ["b", "c"]]
+
+
+def test_a_model_counts_its_rows(files: Path, tmp_path: Path, sd: ModelManifest, make: Make) -> None:
+    """Those with guidance twice; a row alone always fits, and so do rows of one LoRA."""
+    loras = [make("sd", f"counted{i}", seed=190 + i) for i in range(3)]
+    jobs = [decode(submit_with(sd, [(lora, 1.0)], f"job{i}")) for i, lora in enumerate(loras)]
+    draws = [job for job in jobs if isinstance(job, Draw)]
+    runner = _loaded(draws, files, tmp_path)
+    drawings = [runner.begin(one, one.seed) for one in draws]
+    slots = runner._residents._slots
+    row_bytes = 2 * 2 * slots._bytes_of_slot("unet", RANK).largest
+    for room, expected in ((0, 1), (1, 1), (2, 2), (3, 3)):
+        slots._limits = Limits(gathered_bytes=room * row_bytes)
+        assert runner.that_fit(drawings) == expected
+        assert runner.that_fit([drawings[0]] * 3) == 3
+    runner.close()
+
+
+def _loaded(draws: list[Draw], files: Path, workplace: Path) -> Denoiser:
+    """With the LoRAs of these."""
+    read: queue.Queue[object] = queue.Queue()
+    device = Device(CPU, "one of a test", 1 << 40, "fp32")
+    loader = Loader(files, workplace, device, Housing(Reader(files, read.put), CPU))
+    runner = loader.load(draws[0].model, lambda _: None)
+    assert isinstance(runner, Denoiser)
+    assert not runner.want(draws)
+    for _ in draws:
+        read.get(timeout=60)
+    assert not runner.want(draws)
+    assert all(runner.is_ready(one) for one in draws)
+    return runner
