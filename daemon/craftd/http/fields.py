@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from craftd.jobs.job import SEED_LIMIT
+from craftd.jobs.job import SEED_LIMIT, LoraWish
 
 
 class Body(BaseModel):
@@ -64,3 +64,15 @@ Guidance = Annotated[Real, Field(ge=0, le=1000)]
 Side = Annotated[Whole, Field(ge=1, le=65_536)]
 Seed = Annotated[Whole, Field(ge=0, lt=SEED_LIMIT)]
 Weight = Annotated[Real, Field(ge=-10, le=10)]
+Token = Annotated[Text | None, Field(description="The key, where no header carries it.")]
+
+
+class LoraIn(Body):
+    """A LoRA; without a weight, its own."""
+
+    lora: Name = Field(description="Id, name or the beginning of a hash.")
+    weight: Weight | None = None
+
+    @property
+    def wish(self) -> LoraWish:
+        return LoraWish(self.lora, self.weight)

@@ -120,7 +120,7 @@ class _Incoming:
 
 @dataclass(frozen=True)
 class Names:
-    """What this server may be called. `port` is not looked at: forwarded ports are usual."""
+    """What this server may be called. Ports are not looked at: forwarded ones are usual."""
 
     hosts: frozenset[str]
     origins: frozenset[str]  # besides its own

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import Response
+from fastapi import Query, Response
 from pydantic import BaseModel
 
 from craftd.images.image import Image
 from craftd.jobs.job import GenerateSpec, JobView
 
 Entry = TypeVar("Entry")
+PageSize = Annotated[int, Query(ge=1, le=100)]
+PageToken = Annotated[str, Query(max_length=20)]
 _MOST_BYTES = 512 << 10
 _AT_ONCE = 16  # are read before their bytes are counted
 _USUAL_BYTES = 512  # of an entry without its prompts

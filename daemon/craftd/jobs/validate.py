@@ -21,7 +21,7 @@ from craftd.models.model import Model
 
 _LARGEST_GUIDANCE = 1000.0
 _MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
-_MOST_LORAS = 16  # of one job
+MOST_LORAS = 16  # of one job
 _LONGEST_LORA = 255  # characters of what names one
 
 
@@ -107,8 +107,8 @@ def _check_loras(wanted: GenerateRequest) -> None:
     if not parsed.text and not (wanted.trigger_words and (parsed.wishes or wanted.loras)):
         raise invalid("prompt", "is empty but for its LoRAs" if parsed.wishes else "is empty", "say what to draw")
     wishes = (*wanted.loras, *parsed.wishes)
-    if len(wishes) > _MOST_LORAS:
-        raise invalid("loras", f"are {len(wishes)}; the limit is {_MOST_LORAS}", "leave some out")
+    if len(wishes) > MOST_LORAS:
+        raise invalid("loras", f"are {len(wishes)}; the limit is {MOST_LORAS}", "leave some out")
     for wish in wishes:
         if not 0 < len(wish.lora) <= _LONGEST_LORA or not wish.lora.isprintable():
             raise invalid("loras", f"{wish.lora[:100]!r} is no LoRA's name", "see `craft lora list`")

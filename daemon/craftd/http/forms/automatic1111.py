@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, ConfigDict, Field
 
-from craftd.http.fields import Anything, Guidance, Side, Steps, Text, Whole
+from craftd.http.fields import Anything, Guidance, Side, Steps, Text, Token, Whole
 from craftd.jobs.job import SEED_LIMIT, GenerateRequest
 
 SCHEDULERS = ("Automatic", "Karras")
@@ -76,7 +76,7 @@ class Txt2ImgRequest(Lenient):
     subseed: int | None = -1
     denoising_strength: float | None = None
     script_args: list[Anything] | None = None
-    token: Text | None = Field(None, description="The key, where no header carries it.")
+    token: Token = None
 
 
 class Txt2ImgAnswer(BaseModel):

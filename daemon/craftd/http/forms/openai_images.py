@@ -8,18 +8,13 @@ from typing import Annotated, Literal
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field
 
-from craftd.http.fields import Body, Guidance, Name, Seed, Steps, Text, Weight, Whole
+from craftd.http.fields import Body, Guidance, LoraIn, Name, Seed, Steps, Text, Token, Whole
 from craftd.jobs.job import GenerateRequest, LoraWish
-from craftd.jobs.validate import check_room_in_jpeg
+from craftd.jobs.validate import MOST_LORAS, check_room_in_jpeg
 
 # The service's names of fields -> the request's.
 NAMES = {"steps": "num_inference_steps", "count": "n", "width": "size", "height": "size", "format": "output_format"}
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
-
-
-class LoraOf(Body):
-    lora: Name = Field(description="Id, name or the beginning of a hash.")
-    weight: Weight | None = None
 
 
 class GenerationRequest(Body):
@@ -45,10 +40,10 @@ class GenerationRequest(Body):
     num_inference_steps: Steps | None = None
     guidance_scale: Guidance | None = None
     seed: Seed | None = None
-    loras: Annotated[list[LoraOf | Name], Field(max_length=16)] | None = Field(
+    loras: Annotated[list[LoraIn | Name], Field(max_length=MOST_LORAS)] | None = Field(
         None, description="Names, or objects of `lora` and `weight`."
     )
-    token: Text | None = Field(None, description="The key, where no header carries it.")
+    token: Token = None
 
     @property
     def generate(self) -> GenerateRequest:
@@ -66,9 +61,7 @@ class GenerationRequest(Body):
             seed=self.seed,
             count=self.n or 1,
             format="png" if self.compresses else self.output_format or "png",
-            loras=tuple(
-                LoraWish(one) if isinstance(one, str) else LoraWish(one.lora, one.weight) for one in self.loras or ()
-            ),
+            loras=tuple(LoraWish(one) if isinstance(one, str) else one.wish for one in self.loras or ()),
         )
 
     @property

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from craftd.http import encoding, paging
 from craftd.http.callers import Who
 from craftd.http.errors import responses
+from craftd.http.paging import PageSize, PageToken
 from craftd.http.services import HttpServices
 from craftd.http.views import ImageView, WholeImageView
 from craftd.images.image import Image
 from craftd.jobs.job import GenerateSpec
 from craftd.keys.caller import Caller
 
-_LARGEST_PAGE = 100
 _AT_ONCE = 1  # thumbnails being made: each holds a whole picture in memory
 _THUMBNAIL: dict[str, object] = {
     "description": "A WebP.",
@@ -43,8 +43,8 @@ def make_router(services: HttpServices) -> APIRouter:
     @router.get("/images", response_model=Images, responses=responses("INVALID_FIELD"))
     async def list_images(
         caller: Who,
-        page_size: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 50,
-        page_token: Annotated[str, Query(max_length=20)] = "",
+        page_size: PageSize = 50,
+        page_token: PageToken = "",
         job: Annotated[str, Query(max_length=64)] = "",
         everyone: bool = False,
     ) -> Response:

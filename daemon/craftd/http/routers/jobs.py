@@ -15,23 +15,16 @@ from craftd.http.drawing import said_as, wish_of
 from craftd.http.errors import responses
 from craftd.http.eventstream import EVENT_STREAM, EventStream, EventStreams
 from craftd.http.fields import Body
+from craftd.http.paging import PageSize, PageToken
 from craftd.http.services import HttpServices
 from craftd.http.views import JobOut
-from craftd.jobs.job import GenerateRequest, JobRequest, JobView, LoraWish, Priority, State
+from craftd.jobs.job import GenerateRequest, JobRequest, JobView, Priority, State
+from craftd.jobs.validate import MOST_LORAS
 
-_LARGEST_PAGE = 100
-_MOST_LORAS = 16
 _CREATING = (
     *("UNKNOWN_MODEL", "UNKNOWN_LORA", "INVALID_FIELD", "LORA_MISMATCH", "REQUEST_ID_CLASH", "QUEUE_FULL"),
     *("RATE_LIMITED", "DRAINING", "DISK_FULL"),
 )
-
-
-class LoraIn(Body):
-    """A LoRA by its id, its name or the beginning of its sha256; without a weight, its own."""
-
-    lora: fields.Name
-    weight: fields.Weight | None = None
 
 
 class JobIn(Body):
@@ -50,7 +43,7 @@ class JobIn(Body):
     format: Literal["", "png", "jpeg", "webp"] = ""
     deterministic: bool = False
     indices: tuple[Annotated[fields.Whole, Field(ge=0)], ...] = Field((), max_length=1000)
-    loras: tuple[LoraIn, ...] = Field((), max_length=_MOST_LORAS)
+    loras: tuple[fields.LoraIn, ...] = Field((), max_length=MOST_LORAS)
     lora_missing: Literal["fail", "skip"] = "fail"
     trigger_words: bool = False
     request_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
@@ -58,7 +51,7 @@ class JobIn(Body):
     priority: Literal["interactive", "batch"] = "interactive"
     lease: bool = False
     public: bool = False
-    token: fields.Text | None = Field(None, description="The key, where no header carries it.")
+    token: fields.Token = None
 
     @property
     def generate(self) -> GenerateRequest:
@@ -76,7 +69,7 @@ class JobIn(Body):
             format=self.format,
             deterministic=self.deterministic,
             indices=self.indices,
-            loras=tuple(LoraWish(one.lora, one.weight) for one in self.loras),
+            loras=tuple(one.wish for one in self.loras),
             lora_missing=self.lora_missing,
             trigger_words=self.trigger_words,
         )
@@ -111,8 +104,8 @@ def make_router(services: HttpServices) -> APIRouter:
     @router.get("/jobs", response_model=Jobs, responses=responses("INVALID_FIELD"))
     async def list_jobs(
         caller: Who,
-        page_size: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 50,
-        page_token: Annotated[str, Query(max_length=20)] = "",
+        page_size: PageSize = 50,
+        page_token: PageToken = "",
         state: Annotated[list[State] | None, Query(max_length=10)] = None,
     ) -> Response:
         """Newest first; `state` may be given several times. A page is shorter where its entries are long."""
@@ -144,8 +137,9 @@ def make_router(services: HttpServices) -> APIRouter:
     ) -> EventStream:
         """An event stream: a snapshot, then what follows until the end. One that broke is simply asked for again.
 
-        Events: snapshot and finished (a job), queued, loading, started, step, image; problem, where the stream
-        ends before the job does. With `preview_every`, every so many steps have a small JPEG in base64.
+        Events: snapshot and finished (a job), queued, loading, started, step, image; of a training, preparing and
+        training; problem, where the stream ends before the job does. With `preview_every`, every so many steps have
+        a small JPEG in base64.
         """
         job = await jobs.get(caller, job_id)
         return streams.of(caller, job.job.id, preview_every)

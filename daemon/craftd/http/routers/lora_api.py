@@ -14,7 +14,7 @@ from craftd.http import encoding
 from craftd.http.callers import Who, Wished
 from craftd.http.drawing import DRAWING, Order, said_as
 from craftd.http.errors import LORA_API, responses
-from craftd.http.fields import Body, Name, Text
+from craftd.http.fields import Body, Name, Text, Token
 from craftd.http.services import HttpServices
 from craftd.http.sizes import side_lengths
 from craftd.http.urls import url_of
@@ -33,7 +33,7 @@ class LoraRequest(Body):
     lora_id: Name = Field(description="Id or name of a registered LoRA; its base model comes with it.")
     response_format: Literal["url", "base64"] = Field(description="A public address, or the picture itself.")
     image_size: Shape = Field("square_hd", description="The model's own number of pixels at that shape.")
-    token: Text | None = Field(None, description="The key, where no header carries it.")
+    token: Token = None
 
 
 class LoraAnswer(BaseModel):

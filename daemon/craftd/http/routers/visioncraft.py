@@ -13,7 +13,7 @@ from craftd.http import encoding
 from craftd.http.callers import Who, Wished
 from craftd.http.drawing import DRAWING, Order, Wish
 from craftd.http.errors import responses
-from craftd.http.fields import Body, Guidance, Name, Side, Steps, Text, Weight, Whole
+from craftd.http.fields import Body, Guidance, Name, Side, Steps, Text, Token, Weight, Whole
 from craftd.http.services import HttpServices
 from craftd.images.image import Image
 from craftd.jobs.job import GenerateRequest, LoraWish
@@ -42,7 +42,7 @@ class VisionCraftRequest(Body):
     model: Name = Field(description="One of GET /models.")
     prompt: Text
     image_count: Whole = Field(1, ge=1, le=5)
-    token: Text | None = Field(None, description="The key, where no header carries it.")
+    token: Token = None
     negative_prompt: Text = ""
     sampler: Name | None = Field(None, description="One of GET /samplers.")
     steps: Steps | None = None
