@@ -119,6 +119,10 @@ def training_step(step: training_pb2.TrainingStep) -> dict[str, Any]:
     return {"step": step.step, "of": step.of, "loss": step.loss, "learning_rate": step.learning_rate}
 
 
+def training_sample(sample: training_pb2.TrainingSample) -> dict[str, Any]:
+    return {"step": sample.step, "prompt": sample.prompt, "seed": sample.seed}
+
+
 def event(one: jobs_pb2.JobEvent) -> dict[str, Any]:
     """{"event": kind, ...}: a line of `jobs watch --json`, and of `lora train --json`."""
     kind = one.WhichOneof("event") or ""
@@ -146,7 +150,7 @@ def event(one: jobs_pb2.JobEvent) -> dict[str, Any]:
     elif kind == "training":
         told |= training_step(one.training) | {"seconds_left": one.training.seconds_left}
     elif kind == "sample":
-        told |= {"step": one.sample.step, "prompt": one.sample.prompt, "seed": one.sample.seed}
+        told |= training_sample(one.sample)
     return told
 
 

@@ -88,7 +88,7 @@ def show_log(
 ) -> None:
     """A training's losses and samples: on stdout, or as files whose paths are."""
     if samples is not None:
-        _save_samples(session, job_id, Path(samples), force=force)
+        _save_samples(session, job_id, Path(samples), as_json=as_json, force=force)
     if plot:
         log = drawing.insist(session, lambda client: client.get_training_log(job_id))
         if as_json:
@@ -115,14 +115,17 @@ def _plot(log: training_pb2.TrainingLog, job_id: str, out: str | None, *, force:
     output.line(out)
 
 
-def _save_samples(session: Session, job_id: str, folder: Path, *, force: bool) -> None:
+def _save_samples(session: Session, job_id: str, folder: Path, *, as_json: bool, force: bool) -> None:
     """A line with the path of each. Raises OUTPUT_EXISTS, OUTPUT_FAILED."""
     for number, sample in enumerate(_samples(session, job_id)):
         _make(folder)
         extension = sample.media_type.rpartition("/")[2] or "png"
         path = folder / f"step-{sample.step:06}-{number:03}-{output.slug(sample.prompt)}.{extension}"
         output.write(path, sample.data, force=force)
-        output.line(path)
+        if as_json:
+            output.print_json(shapes.training_sample(sample) | {"path": str(path)})
+        else:
+            output.line(path)
 
 
 def _make(folder: Path) -> None:

@@ -133,6 +133,8 @@ def _check_the_log(home: Home, job: str) -> None:
     assert [step["step"] for step in home.json("jobs", "show", job, "--plot")] == list(range(1, 13))
     saved = home.craft("jobs", "show", job, "--samples", "seen")
     assert [Path(line).name[:11] for line in saved.stdout.split()] == ["step-000006", "step-000012"]
+    told = home.craft("jobs", "show", job, "--samples", "seen", "--force", "--json").stdout.splitlines()
+    assert [json.loads(line)["path"] for line in told] == saved.stdout.split()
     for path in (home.paths.training_dir / job).iterdir():
         os.truncate(path, 40 << 20)  # together more than a message may have
     saved = home.craft("jobs", "show", job, "--samples", "large")
