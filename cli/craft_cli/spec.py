@@ -40,11 +40,15 @@ class Spec:
     lora_missing: str = ""
     trigger_words: bool = False
     indices: tuple[int, ...] = ()  # only these of the count; empty: all
+    default_model: str = ""  # where the daemon chooses
 
     def with_default_model(self, name: str) -> Spec:
-        """The configured model where none is named; where LoRAs are, the daemon finds the one that they are for."""
-        is_open = bool(self.model or self.loras) or loras.has_tags(self.prompt)
-        return self if is_open else replace(self, model=name)
+        """The configured model where none is named; where LoRAs are, the daemon sees whether it is one for them."""
+        if self.model:
+            return self
+        name = self.default_model or name
+        has_loras = bool(self.loras) or loras.has_tags(self.prompt)
+        return replace(self, default_model=name) if has_loras else replace(self, model=name)
 
     def require_at_most(self, most: int) -> None:
         """Raises INVALID_FIELD for more pictures than that: before anything is made for each of them."""
@@ -197,6 +201,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "lora_missing": (str, "fail or skip"),
     "trigger_words": (bool, "true or false"),
     "indices": (list, "a list of whole numbers"),
+    "default_model": (str, "text"),
     "request_id": (str, "text"),
     "expire_time": (str, "a time such as 2030-01-31T18:00:00Z"),
     "priority": (str, "interactive or batch"),

@@ -131,10 +131,13 @@ class GenerateSpec(_message.Message):
     LORAS_FIELD_NUMBER: _builtins.int
     LORA_MISSING_FIELD_NUMBER: _builtins.int
     TRIGGER_WORDS_FIELD_NUMBER: _builtins.int
+    DEFAULT_MODEL_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     model: _builtins.str
-    """A registered model's name or alias; empty for the configured default."""
+    """A registered model's name or alias; empty: the configured default, or where that
+    is none for the LoRAs, the only one that is.
+    """
     width: _builtins.int
     """Pixels. Multiples of the model's own granularity (8 for SD 1.5)."""
     height: _builtins.int
@@ -154,6 +157,8 @@ class GenerateSpec(_message.Message):
     lora_missing: Global___LoraMissing.ValueType
     trigger_words: _builtins.bool
     """Add the LoRAs' trigger phrases to the prompt where it lacks them."""
+    default_model: _builtins.str
+    """In a request: the caller's configured default, which takes the daemon's place."""
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only these image indices are drawn (a replay of one image of many); empty: all."""
@@ -183,10 +188,11 @@ class GenerateSpec(_message.Message):
         loras: _abc.Iterable[Global___LoraUse] | None = ...,
         lora_missing: Global___LoraMissing.ValueType = ...,
         trigger_words: _builtins.bool = ...,
+        default_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "deterministic", b"deterministic", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015

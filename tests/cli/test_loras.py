@@ -18,7 +18,7 @@ from craft_protos import jobs_pb2, loras_pb2, loras_pb2_grpc
 from craft_protos.reasons import CraftError
 from PIL import Image
 
-from tests.cli.home import Home
+from tests.cli.home import Home, put_model
 from tests.daemon import hub as hubs
 from tests.lora_files import kohya
 
@@ -109,6 +109,22 @@ def test_generate_with_loras(with_lora: Home) -> None:
     answer = with_lora.json("generate", "a fig", "-l", "it", "--trigger-words", "--seed", "6")
     assert answer["path"] == "a-fig-6.png"
     assert with_lora.json("jobs", "show", answer["job"])["generate"]["prompt"] == "a fig, sks apple"
+
+
+def test_the_model_configured_now_is_drawn_with(home: Home) -> None:
+    """Not the one of the daemon's start: with LoRAs, without, and in a batch."""
+    del home.env["CRAFT_GENERATE_MODEL"]
+    put_model(home.paths.models_dir, "other")
+    kohya(home.work / "it.safetensors", width=99)
+    home.craft("lora", "add", "it.safetensors")
+    for name in ("flat", "other"):
+        assert home.craft("config", "set", "generate.model", name).stderr == ""
+        for args in (["a fig"], ["a fig", "-l", "it"], ["a fig <lora:it:1>"]):
+            assert home.json("generate", *args, "--force", "--seed", "4")["model"] == name
+        done = home.craft("generate", "--batch", "-", "-o", "{n}.png", "--force", stdin="a fig <lora:it:1>\n")
+        assert json.loads(done.stdout)["model"] == name
+    asked = home.craft("generate", "a fig", "-l", "it", "--json", env={"CRAFT_GENERATE_MODEL": "flat"})
+    assert json.loads(asked.stdout)["model"] == "flat"
 
 
 def test_an_unknown_lora_is_exit_66_with_the_closest_names(with_lora: Home) -> None:
@@ -274,16 +290,19 @@ def test_a_spec_with_loras_as_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "model"),
+    ("spec", "model", "default_model"),
     [
-        (Spec(prompt="x"), "default"),
-        (Spec(prompt="x", model="m"), "m"),
-        (Spec(prompt="x", loras=(LoraUse("a"),)), ""),
-        (Spec(prompt="x <lora:a:1>"), ""),
+        (Spec(prompt="x"), "default", ""),
+        (Spec(prompt="x", model="m"), "m", ""),
+        (Spec(prompt="x", model="m", loras=(LoraUse("a"),)), "m", ""),
+        (Spec(prompt="x", loras=(LoraUse("a"),)), "", "default"),
+        (Spec(prompt="x <lora:a:1>"), "", "default"),
+        (Spec(prompt="x <lora:a:1>", default_model="mine"), "", "mine"),
     ],
 )
-def test_the_configured_model_gives_way_to_a_lora(spec: Spec, model: str) -> None:
-    assert spec.with_default_model("default").model == model
+def test_the_configured_model_gives_way_to_a_lora(spec: Spec, model: str, default_model: str) -> None:
+    message = spec.with_default_model("default").message()
+    assert (message.model, message.default_model) == (model, default_model)
 
 
 def test_files_are_not_called_after_tags() -> None:

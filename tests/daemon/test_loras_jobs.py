@@ -163,6 +163,16 @@ async def test_the_model_that_a_lora_is_for_is_taken(two: Daemon) -> None:
     assert (await two.create("a <lora:sd1:1>")).generate.model == "one"
 
 
+async def test_the_callers_default_takes_the_place_of_the_daemons(two: Daemon) -> None:
+    """What was configured after the daemon's start, or where the caller is."""
+    chosen = {"sd2": "also-two", "unknown": "also-two", "sd1": "one"}
+    for lora, expected in chosen.items():
+        job = await two.create(loras=[use(lora)], default_model="also-two")
+        assert (job.generate.model, job.generate.default_model) == (expected, "")
+    assert (await two.create(model="two", loras=[use("sd2")], default_model="also-two")).generate.model == "two"
+    assert reason(await refused(two.create(loras=[use("unknown")], default_model="gone"))) == "UNKNOWN_MODEL"
+
+
 async def test_lists_by_model(two: Daemon) -> None:
     assert await listed(two) == ["sd1", "sd2", "unknown"]
     assert await listed(two, "one") == ["sd1"]

@@ -51,7 +51,8 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   prompt, negative_prompt, model, width, height, steps, guidance_scale, seed,
   count, indices (only these of the count, from 0), sampler, format,
   deterministic, loras ([{"lora": "it", "weight": 0.8}]), lora_missing,
-  trigger_words, request_id (the same one: the same job), expire_time (not drawn
+  trigger_words, default_model (for the configured one, where no model is named),
+  request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
   or "batch"), lease (false: drawn even where this command vanishes),
   public (true: over HTTP its pictures need no key).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import typer
+from craft_protos import config
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, output
@@ -115,6 +116,7 @@ def train(
     if resume:
         spec = _resumed(spec, folder)
     else:
+        spec.model = model or config.load(session.paths.config_file).generate.model
         spec.dataset = training.send(session, spec, _folder(folder, name), skip_bad=skip_bad, manner=manner)
     request = training.request(spec)
     if plan:

@@ -15,7 +15,7 @@ from craftd.jobs.training.spec import TrainSpec, TrainWish
 SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
 FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
 # Fields that joined later: where they say nothing, a request's hash is what it was before.
-_JOINED: dict[str, object] = {"loras": (), "lora_missing": FAIL, "trigger_words": False}
+_JOINED: dict[str, object] = {"loras": (), "lora_missing": FAIL, "trigger_words": False, "default_model": ""}
 
 
 class State(enum.StrEnum):
@@ -73,6 +73,7 @@ class GenerateRequest:
     loras: tuple[LoraWish, ...] = ()  # beside those in the prompt
     lora_missing: str = FAIL
     trigger_words: bool = False
+    default_model: str = ""  # the caller's own, where `model` says nothing
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from craftd.jobs.chosen import choose, obstacles
 from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Event, Finished, ImageMade, Snapshot, Trained
 from craftd.jobs.job import (
+    GenerateRequest,
     GenerateSpec,
     Job,
     JobRequest,
@@ -150,14 +151,14 @@ class JobService:
         """The spec, its model, and for each LoRA why it cannot be used, if it cannot."""
         wanted, settings = request.generate, self._settings
         chosen = choose(wanted, self._loras)
-        model = await self._models.usable(wanted.model or await self._default_model(chosen.base))
+        model = await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))
         spec = validate.resolve(wanted, chosen, model, settings.generate, settings.limits)
         base = await asyncio.to_thread(base_of, model) if chosen.loras else ""
         return spec, model, await obstacles(chosen, self._loras, wanted, model.name, base)
 
-    async def _default_model(self, base: str) -> str:
+    async def _default_model(self, wanted: GenerateRequest, base: str) -> str:
         """The configured one; where the LoRAs are for another architecture, the only model of that."""
-        configured = self._settings.generate.model or BUILT_IN
+        configured = wanted.default_model or self._settings.generate.model or BUILT_IN
         if not base:
             return configured
         views = [view for view in await self._models.list() if not view.model.refused]

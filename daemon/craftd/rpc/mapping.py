@@ -274,6 +274,7 @@ def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
         loras=tuple(LoraWish(use.lora, use.weight if use.HasField("weight") else None) for use in message.loras),
         lora_missing=_MISSING_BACK[message.lora_missing],
         trigger_words=message.trigger_words,
+        default_model=message.default_model,
     )
 
 
