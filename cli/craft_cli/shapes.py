@@ -215,6 +215,7 @@ def model(message: models_pb2.Model) -> dict[str, Any]:
         "aliases": list(message.aliases),
         "source": message.source,
         "loras": list(message.loras),
+        "architecture": message.architecture,
     }
 
 

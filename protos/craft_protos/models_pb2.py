@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/models.proto\x12\x08\x63raft.v1\"\xff\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08pipeline\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x10\n\x08\x62uilt_in\x18\x07 \x01(\x08\x12\x11\n\tloaded_on\x18\x08 \x03(\t\x12)\n\x08\x64\x65\x66\x61ults\x18\t \x01(\x0b\x32\x17.craft.v1.ModelDefaults\x12\x0f\n\x07refused\x18\n \x01(\t\x12\x0f\n\x07\x61liases\x18\x0b \x03(\t\x12\x0e\n\x06source\x18\x0c \x01(\t\x12\r\n\x05loras\x18\r \x03(\t\"f\n\rModelDefaults\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x04 \x01(\x01\x12\x0f\n\x07sampler\x18\x05 \x01(\t\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.craft.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0ckeep_alive_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_keep_alive_s\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\tHubSource\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\"s\n\x12ImportModelRequest\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\"\n\x03hub\x18\x02 \x01(\x0b\x32\x13.craft.v1.HubSourceH\x00\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tplan_only\x18\x04 \x01(\x08\x42\x08\n\x06source\"k\n\x10ImportModelEvent\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.craft.v1.ImportProgressH\x00\x12 \n\x05model\x18\x02 \x01(\x0b\x32\x0f.craft.v1.ModelH\x00\x42\x07\n\x05\x65vent\"H\n\x0eImportProgress\x12\r\n\x05\x64oing\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x04\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x13\x44\x65leteModelResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\"/\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"#\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse2\x9c\x04\n\x06Models\x12G\n\nListModels\x12\x1b.craft.v1.ListModelsRequest\x1a\x1c.craft.v1.ListModelsResponse\x12\x36\n\x08GetModel\x12\x19.craft.v1.GetModelRequest\x1a\x0f.craft.v1.Model\x12\x38\n\tLoadModel\x12\x1a.craft.v1.LoadModelRequest\x1a\x0f.craft.v1.Model\x12<\n\x0bUnloadModel\x12\x1c.craft.v1.UnloadModelRequest\x1a\x0f.craft.v1.Model\x12I\n\x0bImportModel\x12\x1c.craft.v1.ImportModelRequest\x1a\x1a.craft.v1.ImportModelEvent0\x01\x12J\n\x0b\x44\x65leteModel\x12\x1c.craft.v1.DeleteModelRequest\x1a\x1d.craft.v1.DeleteModelResponse\x12\x36\n\x08SetAlias\x12\x19.craft.v1.SetAliasRequest\x1a\x0f.craft.v1.Model\x12J\n\x0b\x44\x65leteAlias\x12\x1c.craft.v1.DeleteAliasRequest\x1a\x1d.craft.v1.DeleteAliasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/models.proto\x12\x08\x63raft.v1\"\x95\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08pipeline\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x10\n\x08\x62uilt_in\x18\x07 \x01(\x08\x12\x11\n\tloaded_on\x18\x08 \x03(\t\x12)\n\x08\x64\x65\x66\x61ults\x18\t \x01(\x0b\x32\x17.craft.v1.ModelDefaults\x12\x0f\n\x07refused\x18\n \x01(\t\x12\x0f\n\x07\x61liases\x18\x0b \x03(\t\x12\x0e\n\x06source\x18\x0c \x01(\t\x12\r\n\x05loras\x18\r \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x0e \x01(\t\"f\n\rModelDefaults\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x04 \x01(\x01\x12\x0f\n\x07sampler\x18\x05 \x01(\t\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.craft.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0ckeep_alive_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_keep_alive_s\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\tHubSource\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\"s\n\x12ImportModelRequest\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\"\n\x03hub\x18\x02 \x01(\x0b\x32\x13.craft.v1.HubSourceH\x00\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tplan_only\x18\x04 \x01(\x08\x42\x08\n\x06source\"k\n\x10ImportModelEvent\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.craft.v1.ImportProgressH\x00\x12 \n\x05model\x18\x02 \x01(\x0b\x32\x0f.craft.v1.ModelH\x00\x42\x07\n\x05\x65vent\"H\n\x0eImportProgress\x12\r\n\x05\x64oing\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x04\"\"\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x13\x44\x65leteModelResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\"/\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"#\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse2\x9c\x04\n\x06Models\x12G\n\nListModels\x12\x1b.craft.v1.ListModelsRequest\x1a\x1c.craft.v1.ListModelsResponse\x12\x36\n\x08GetModel\x12\x19.craft.v1.GetModelRequest\x1a\x0f.craft.v1.Model\x12\x38\n\tLoadModel\x12\x1a.craft.v1.LoadModelRequest\x1a\x0f.craft.v1.Model\x12<\n\x0bUnloadModel\x12\x1c.craft.v1.UnloadModelRequest\x1a\x0f.craft.v1.Model\x12I\n\x0bImportModel\x12\x1c.craft.v1.ImportModelRequest\x1a\x1a.craft.v1.ImportModelEvent0\x01\x12J\n\x0b\x44\x65leteModel\x12\x1c.craft.v1.DeleteModelRequest\x1a\x1d.craft.v1.DeleteModelResponse\x12\x36\n\x08SetAlias\x12\x19.craft.v1.SetAliasRequest\x1a\x0f.craft.v1.Model\x12J\n\x0b\x44\x65leteAlias\x12\x1c.craft.v1.DeleteAliasRequest\x1a\x1d.craft.v1.DeleteAliasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,37 +32,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'craft_protos.models_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL']._serialized_start=40
-  _globals['_MODEL']._serialized_end=295
-  _globals['_MODELDEFAULTS']._serialized_start=297
-  _globals['_MODELDEFAULTS']._serialized_end=399
-  _globals['_LISTMODELSREQUEST']._serialized_start=401
-  _globals['_LISTMODELSREQUEST']._serialized_end=420
-  _globals['_LISTMODELSRESPONSE']._serialized_start=422
-  _globals['_LISTMODELSRESPONSE']._serialized_end=475
-  _globals['_GETMODELREQUEST']._serialized_start=477
-  _globals['_GETMODELREQUEST']._serialized_end=508
-  _globals['_LOADMODELREQUEST']._serialized_start=510
-  _globals['_LOADMODELREQUEST']._serialized_end=586
-  _globals['_UNLOADMODELREQUEST']._serialized_start=588
-  _globals['_UNLOADMODELREQUEST']._serialized_end=622
-  _globals['_HUBSOURCE']._serialized_start=624
-  _globals['_HUBSOURCE']._serialized_end=687
-  _globals['_IMPORTMODELREQUEST']._serialized_start=689
-  _globals['_IMPORTMODELREQUEST']._serialized_end=804
-  _globals['_IMPORTMODELEVENT']._serialized_start=806
-  _globals['_IMPORTMODELEVENT']._serialized_end=913
-  _globals['_IMPORTPROGRESS']._serialized_start=915
-  _globals['_IMPORTPROGRESS']._serialized_end=987
-  _globals['_DELETEMODELREQUEST']._serialized_start=989
-  _globals['_DELETEMODELREQUEST']._serialized_end=1023
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1025
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1067
-  _globals['_SETALIASREQUEST']._serialized_start=1069
-  _globals['_SETALIASREQUEST']._serialized_end=1116
-  _globals['_DELETEALIASREQUEST']._serialized_start=1118
-  _globals['_DELETEALIASREQUEST']._serialized_end=1153
-  _globals['_DELETEALIASRESPONSE']._serialized_start=1155
-  _globals['_DELETEALIASRESPONSE']._serialized_end=1176
-  _globals['_MODELS']._serialized_start=1179
-  _globals['_MODELS']._serialized_end=1719
+  _globals['_MODEL']._serialized_end=317
+  _globals['_MODELDEFAULTS']._serialized_start=319
+  _globals['_MODELDEFAULTS']._serialized_end=421
+  _globals['_LISTMODELSREQUEST']._serialized_start=423
+  _globals['_LISTMODELSREQUEST']._serialized_end=442
+  _globals['_LISTMODELSRESPONSE']._serialized_start=444
+  _globals['_LISTMODELSRESPONSE']._serialized_end=497
+  _globals['_GETMODELREQUEST']._serialized_start=499
+  _globals['_GETMODELREQUEST']._serialized_end=530
+  _globals['_LOADMODELREQUEST']._serialized_start=532
+  _globals['_LOADMODELREQUEST']._serialized_end=608
+  _globals['_UNLOADMODELREQUEST']._serialized_start=610
+  _globals['_UNLOADMODELREQUEST']._serialized_end=644
+  _globals['_HUBSOURCE']._serialized_start=646
+  _globals['_HUBSOURCE']._serialized_end=709
+  _globals['_IMPORTMODELREQUEST']._serialized_start=711
+  _globals['_IMPORTMODELREQUEST']._serialized_end=826
+  _globals['_IMPORTMODELEVENT']._serialized_start=828
+  _globals['_IMPORTMODELEVENT']._serialized_end=935
+  _globals['_IMPORTPROGRESS']._serialized_start=937
+  _globals['_IMPORTPROGRESS']._serialized_end=1009
+  _globals['_DELETEMODELREQUEST']._serialized_start=1011
+  _globals['_DELETEMODELREQUEST']._serialized_end=1045
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1047
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1089
+  _globals['_SETALIASREQUEST']._serialized_start=1091
+  _globals['_SETALIASREQUEST']._serialized_end=1138
+  _globals['_DELETEALIASREQUEST']._serialized_start=1140
+  _globals['_DELETEALIASREQUEST']._serialized_end=1175
+  _globals['_DELETEALIASRESPONSE']._serialized_start=1177
+  _globals['_DELETEALIASRESPONSE']._serialized_end=1198
+  _globals['_MODELS']._serialized_start=1201
+  _globals['_MODELS']._serialized_end=1741
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class Model(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     LORAS_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     family: _builtins.str
     """"sd", "sdxl", "sd3", "flux", or "generic" """
@@ -50,6 +51,8 @@ class Model(_message.Message):
     """Why it cannot be drawn with, or empty."""
     source: _builtins.str
     """"built in", a path, or "ORG/NAME@sha" """
+    architecture: _builtins.str
+    """"sd1", "sd2", "sdxl", "sd3", "flux" or "pocket"; else the family."""
     @_builtins.property
     def loaded_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """devices"""
@@ -78,10 +81,11 @@ class Model(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         source: _builtins.str = ...,
         loras: _abc.Iterable[_builtins.str] | None = ...,
+        architecture: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "built_in", b"built_in", "defaults", b"defaults", "family", b"family", "loaded_on", b"loaded_on", "loras", b"loras", "name", b"name", "pipeline", b"pipeline", "precision", b"precision", "refused", b"refused", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "architecture", b"architecture", "built_in", b"built_in", "defaults", b"defaults", "family", b"family", "loaded_on", b"loaded_on", "loras", b"loras", "name", b"name", "pipeline", b"pipeline", "precision", b"precision", "refused", b"refused", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

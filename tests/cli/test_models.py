@@ -83,3 +83,17 @@ def test_a_checkpoint_is_added_where_it_lies(home: Home) -> None:
     write_checkpoint(home.work / "refiner.safetensors", "sdxl-refiner")
     refused = home.craft("models", "add", "refiner.safetensors")
     assert (refused.returncode, "the refiner of Stable Diffusion XL" in refused.stderr) == (65, True)
+
+
+def test_list_tells_the_architecture(home: Home) -> None:
+    """One pipeline draws SD 1 and SD 2; their LoRAs don't fit each other."""
+    expected = {"one": "sd1", "two": "sd2", "v2-base": "sd2", "xl": "sdxl", "three": "sd3", "bfl": "flux"}
+    kinds = ("sd1", "sd2", "sd2", "sdxl", "sd3.5-medium", "flux-schnell")
+    for name, kind in zip(expected, kinds, strict=True):
+        write_checkpoint(home.work / f"{name}.safetensors", kind)
+        assert home.craft("models", "add", f"{name}.safetensors").returncode == 0
+    expected |= {"pocket": "pocket", "flat": "sd"}  # of flat's text nothing is known
+    assert {model["name"]: model["architecture"] for model in home.json("models", "list")} == expected
+    rows = [line.split("\t")[:2] for line in home.craft("models", "list").stdout.splitlines()]
+    assert dict(rows) == expected
+    assert "architecture\tsd2\n" in home.craft("models", "show", "two").stdout

@@ -117,4 +117,4 @@ def test_without_a_prompt_at_a_terminal(home: Home) -> None:
 def test_tables_have_headers_at_a_terminal(home: Home) -> None:
     code, seen = at_terminal(home, "models", "list")
     assert code == 0
-    assert plain(seen).split()[:2] == ["name", "pipeline"]
+    assert plain(seen).split()[:2] == ["name", "architecture"]

@@ -43,11 +43,11 @@ def list_models(as_json: bool = _JSON) -> None:
         output.print_json([shapes.model(model) for model in models])
         return
     output.print_table(
-        ["name", "pipeline", "size", "precision", "default size", "loaded on", "LoRAs", "aliases"],
+        ["name", "architecture", "size", "precision", "default size", "loaded on", "LoRAs", "aliases"],
         [
             [
                 model.name,
-                model.refused or model.pipeline,
+                model.refused or _architecture(model),
                 units.size(model.size_bytes),
                 model.precision,
                 f"{model.defaults.width}x{model.defaults.height}",
@@ -58,6 +58,11 @@ def list_models(as_json: bool = _JSON) -> None:
             for model in models
         ],
     )
+
+
+def _architecture(model: models_pb2.Model) -> str:
+    """A generic one's is its pipeline."""
+    return model.pipeline if model.family == "generic" else model.architecture
 
 
 @app.command("show", **leaf("craft models show pocket"))

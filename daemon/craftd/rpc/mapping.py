@@ -179,8 +179,8 @@ def image(one: Image, *, is_brief: bool = False) -> images_pb2.Image:
     )
 
 
-def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
-    """`loras`: the names of those that fit."""
+def model(view: ModelView, base: str, loras: Sequence[str]) -> models_pb2.Model:
+    """`base`: what its LoRAs are sorted by; `loras`: the names of those that fit."""
     one = view.model
     return models_pb2.Model(
         name=one.name,
@@ -196,6 +196,7 @@ def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
         aliases=view.aliases,
         source=_text(one.source),
         loras=loras,
+        architecture=base or one.family,
     )
 
 

@@ -69,7 +69,7 @@ class Models:
 
     async def _message(self, view: ModelView) -> pb.Model:
         base = await asyncio.to_thread(base_of, view.model)
-        return mapping.model(view, self._loras.names_for(base) if base else ())
+        return mapping.model(view, base, self._loras.names_for(base) if base else ())
 
 
 def _remote(hub: pb.HubSource) -> Remote:
