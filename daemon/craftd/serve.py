@@ -29,6 +29,7 @@ from craftd.images.service import ImageService
 from craftd.jobs import table
 from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Hub
+from craftd.jobs.generating import Generating
 from craftd.jobs.parts import Parts
 from craftd.jobs.service import JobService
 from craftd.jobs.training.desk import Desk, Tools
@@ -111,7 +112,10 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     await loras.open()
     keys, tcp = KeyService(database, settings), configured(settings.daemon)
     await keys.open()
-    trainings = await _trainings(setting, models, loras, database=database, supervisor=supervisor, hub=hub)
+    generating = Generating(paths.config_file, settings.generate)
+    trainings = await _trainings(
+        setting, models, loras, database=database, supervisor=supervisor, hub=hub, generating=generating
+    )
     parts = Parts(database, images, models, loras, supervisor, hub, trainings.desk, settings.daemon)
     dispatcher = Dispatcher(parts)
     for view in await database.run(table.resume):
@@ -119,7 +123,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     stop = Stop(settings.daemon.grace_s)
     _obey_signals(stop)
     control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
-    jobs = JobService(parts, dispatcher, trainings, settings)
+    jobs = JobService(parts, dispatcher, trainings, settings, generating)
     server = RpcServer(Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log))
     if tcp is not None:
         control.note_listening(server.listen(tcp))
@@ -179,15 +183,21 @@ async def _models(setting: Setting, database: Database, residency: Residency) ->
 
 
 async def _trainings(
-    setting: Setting, models: ModelService, loras: LoraService, *, database: Database, supervisor: Supervisor, hub: Hub
+    setting: Setting,
+    models: ModelService,
+    loras: LoraService,
+    *,
+    database: Database,
+    supervisor: Supervisor,
+    hub: Hub,
+    generating: Generating,
 ) -> TrainingService:
     paths, limits = setting.paths, setting.settings.limits
     datasets = DatasetService(database, DatasetFiles(paths.datasets_dir), inspect_pictures, limits)
     files = TrainingFiles(paths.training_dir)
     desk = Desk(Tools(database, supervisor, hub, loras, datasets, files))
-    default_model = setting.settings.generate.model
     keep_samples_s = setting.settings.images.keep_days * 86400.0
-    trainings = TrainingService(database, models, loras, datasets, files, desk, limits, default_model, keep_samples_s)
+    trainings = TrainingService(database, models, loras, datasets, files, desk, limits, generating, keep_samples_s)
     await trainings.open()
     return trainings
 

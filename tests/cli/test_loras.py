@@ -119,10 +119,13 @@ def test_the_model_configured_now_is_drawn_with(home: Home) -> None:
     home.craft("lora", "add", "it.safetensors")
     for name in ("flat", "other"):
         assert home.craft("config", "set", "generate.model", name).stderr == ""
-        for args in (["a fig"], ["a fig", "-l", "it"], ["a fig <lora:it:1>"]):
+        for args in (["a fig"], ["a fig", "-l", "it"]):
             assert home.json("generate", *args, "--force", "--seed", "4")["model"] == name
         done = home.craft("generate", "--batch", "-", "-o", "{n}.png", "--force", stdin="a fig <lora:it:1>\n")
         assert json.loads(done.stdout)["model"] == name
+    home.craft("config", "unset", "generate.model")
+    for args in (["a fig"], ["a fig", "-l", "it"]):
+        assert home.json("generate", *args, "--force", "--seed", "4")["model"] == "pocket"
     asked = home.craft("generate", "a fig", "-l", "it", "--json", env={"CRAFT_GENERATE_MODEL": "flat"})
     assert json.loads(asked.stdout)["model"] == "flat"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 import pytest
-from craft_protos.config import DaemonSettings, Settings, WorkerSettings
+from craft_protos.config import DaemonSettings, GenerateSettings, Settings, WorkerSettings
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
 from craftd.images.files import ImageFiles
@@ -21,6 +21,7 @@ from craftd.images.service import ImageService
 from craftd.jobs import wire
 from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Hub
+from craftd.jobs.generating import Generating
 from craftd.jobs.job import GenerateRequest, JobRequest, State
 from craftd.jobs.ledger import Ledger
 from craftd.jobs.parts import Parts
@@ -191,7 +192,7 @@ def _jobs(database: Database, images: ImageService) -> JobService:
     hub = Hub()
     desk = Desk(Tools(database, supervisor, hub, nothing, nothing, nothing))
     parts = Parts(database, images, models, nothing, supervisor, hub, desk, DaemonSettings())
-    return JobService(parts, Dispatcher(parts), nothing, Settings())
+    return JobService(parts, Dispatcher(parts), nothing, Settings(), Generating(Path(), GenerateSettings()))
 
 
 async def _work_until_the_power_fails(disk: Disk, path: Path, folder: Folder) -> tuple[Acknowledged, bool]:

@@ -16,6 +16,7 @@ from craftd.jobs.bases import base_of
 from craftd.jobs.chosen import choose, obstacles
 from craftd.jobs.dispatcher import Dispatcher
 from craftd.jobs.events import Event, Finished, ImageMade, Snapshot, Trained
+from craftd.jobs.generating import Generating
 from craftd.jobs.job import (
     GenerateRequest,
     GenerateSpec,
@@ -36,12 +37,18 @@ from craftd.jobs.training.service import TrainingService
 from craftd.jobs.training.spec import TrainSpec
 from craftd.keys.caller import Caller
 from craftd.models.model import Model
-from craftd.models.registry import BUILT_IN
 from craftd.store import ids
 
 
 class JobService:
-    def __init__(self, parts: Parts, dispatcher: Dispatcher, trainings: TrainingService, settings: Settings) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        dispatcher: Dispatcher,
+        trainings: TrainingService,
+        settings: Settings,
+        generating: Generating,
+    ) -> None:
         self._database = parts.database
         self._models = parts.models
         self._loras = parts.loras
@@ -49,6 +56,7 @@ class JobService:
         self._dispatcher = dispatcher
         self._settings = settings
         self._trainings = trainings
+        self.generating = generating
         self._shares = Shares(dispatcher, settings)
 
     def check_room(self, caller: Caller) -> None:
@@ -149,16 +157,16 @@ class JobService:
 
     async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model, tuple[CraftError | None, ...]]:
         """The spec, its model, and for each LoRA why it cannot be used, if it cannot."""
-        wanted, settings = request.generate, self._settings
+        wanted = request.generate
         chosen = choose(wanted, self._loras)
         model = await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))
-        spec = validate.resolve(wanted, chosen, model, settings.generate, settings.limits)
+        spec = validate.resolve(wanted, chosen, model, self.generating.settings, self._settings.limits)
         base = await asyncio.to_thread(base_of, model) if chosen.loras else ""
         return spec, model, await obstacles(chosen, self._loras, wanted, model.name, base)
 
     async def _default_model(self, wanted: GenerateRequest, base: str) -> str:
         """The configured one; where the LoRAs are for another architecture, the only model of that."""
-        configured = wanted.default_model or self._settings.generate.model or BUILT_IN
+        configured = wanted.default_model or self.generating.model
         if not base:
             return configured
         views = [view for view in await self._models.list() if not view.model.refused]

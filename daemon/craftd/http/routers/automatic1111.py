@@ -44,7 +44,6 @@ from craftd.jobs.job import GenerateSpec, JobView
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora
 from craftd.models.model import ModelView
-from craftd.models.registry import BUILT_IN
 
 _PREFIX = "/sdapi/v1"
 PNG_INFO, IMG2IMG = f"{_PREFIX}/png-info", f"{_PREFIX}/img2img"
@@ -118,7 +117,7 @@ def _add_options(router: APIRouter, services: HttpServices, sessions: Sessions) 
     @router.get("/options")
     async def options(caller: Who) -> OptionsAnswer:
         """What this key's txt2img uses."""
-        name = sessions.of(caller).checkpoint or services.settings.generate.model or BUILT_IN
+        name = sessions.of(caller).checkpoint or services.jobs.generating.model
         view = await services.models.get(name)
         return OptionsAnswer(sd_model_checkpoint=_title(view), sd_checkpoint_hash=view.sha256, samples_format="png")
 

@@ -13,7 +13,6 @@ from craftd.http.errors import responses
 from craftd.http.services import HttpServices
 from craftd.jobs.bases import base_of
 from craftd.models.model import Model, ModelView
-from craftd.models.registry import BUILT_IN
 
 _FLOW_FAMILIES = ("sd3", "flux")
 
@@ -74,7 +73,7 @@ def make_router(services: HttpServices) -> APIRouter:
         return Choices(
             owner=caller.owner,
             role=caller.role,
-            default_model=services.settings.generate.model or BUILT_IN,
+            default_model=services.jobs.generating.model,
             models=[_model(services, view, base) for view, base in zip(views, bases, strict=True)],
             limits=limits,
         )
@@ -83,7 +82,7 @@ def make_router(services: HttpServices) -> APIRouter:
 
 
 def _model(services: HttpServices, view: ModelView, base: str) -> ModelOut:
-    one, usual = view.model, services.settings.generate.sampler
+    one, usual = view.model, services.jobs.generating.settings.sampler
     names = _samplers(one)
     defaults = DefaultsOut.model_validate(one.defaults, from_attributes=True)
     defaults.sampler = samplers.canonical(usual or one.defaults.sampler)

@@ -12,6 +12,7 @@ from craft_protos.reasons import CraftError, invalid
 
 from craftd.datasets.service import DatasetService
 from craftd.jobs import table as jobs
+from craftd.jobs.generating import Generating
 from craftd.jobs.job import JobView, State
 from craftd.jobs.training import resolve, table
 from craftd.jobs.training.course import Log
@@ -21,7 +22,6 @@ from craftd.jobs.training.spec import TrainSpec, TrainWish
 from craftd.keys.caller import Caller
 from craftd.loras.service import LoraService
 from craftd.models.model import Model
-from craftd.models.registry import BUILT_IN
 from craftd.models.service import ModelService
 from craftd.store.database import Database
 
@@ -47,7 +47,7 @@ class TrainingService:
     files: TrainingFiles
     desk: Desk
     limits: LimitSettings
-    default_model: str
+    generating: Generating
     keep_samples_s: float  # after the end; 0: for ever
 
     async def resolve(self, caller: Caller, wish: TrainWish) -> Resolved:
@@ -56,7 +56,7 @@ class TrainingService:
         if wish.resume:
             return await self._resumed(caller, wish)
         self.loras.check_free(wish.name)
-        model = await self.models.usable(wish.model or self.default_model or BUILT_IN)
+        model = await self.models.usable(wish.model or self.generating.model)
         resolve.defaults_for(model)
         if not wish.dataset:
             raise invalid("dataset", "is missing", "send the pictures first: UploadDataset")
