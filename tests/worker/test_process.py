@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -66,6 +67,16 @@ def test_load_reports_bytes_and_unload_gives_the_memory_back(files: Path, models
         started.send(ToWorker(unload=ToWorker.Unload(model="big")))
         started.until_kind("unloaded")
         assert process.memory_info().rss - before < loaded.resident_bytes
+
+
+def test_at_rest_it_gives_the_memory_of_large_pictures_back(files: Path) -> None:
+    big = client.put_model(tiny_models.cached("pocket-size"), files, "big")
+    with client.worker(files) as started:
+        sizes = itertools.product((320, 256, 384), repeat=2)
+        started.draw(*(submit(big, f"{w}x{h}", steps=1, width=w, height=h) for w, h in sizes))
+        drew, rested = (started.until(lambda frame: frame.stats.doing == "idle").stats for _ in range(2))
+        assert drew.predict_calls == rested.predict_calls
+        assert drew.rss_bytes - rested.rss_bytes > 20e6
 
 
 def test_cancel_takes_effect_within_a_step(worker: WorkerProcess, sd: ModelManifest) -> None:

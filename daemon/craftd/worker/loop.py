@@ -34,6 +34,7 @@ from craftd.worker.training.trainings import Trainings
 
 _STATS_EVERY_S = 1.0
 _GATHER_S = 0.02
+_REST_S = 5.0  # idle for so long, the worker gives memory back, which the next job then has to ask for again
 _LORAS_SHARE = 4  # of what models may hold, this part is for LoRAs' slots
 _GATHERED_SHARE = 16  # and this one for what a batch of many LoRAs gathers from them
 
@@ -44,10 +45,11 @@ def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
     movement = Movement()
     engine, reporter = _build(options, device, channel, inbox, movement)
     pulse = Pulse(engine, device, reporter, movement)
+    has_rested = True
     reporter.hello(_hello(options, device))
     while True:
-        waits = None if engine.doing == "idle" else _GATHER_S if engine.is_gathering else _STATS_EVERY_S
-        for mail in inbox.waiting() if engine.can_step else inbox.wait(waits):
+        was_idle = engine.doing == "idle"
+        for mail in inbox.waiting() if engine.can_step else inbox.wait(_waits_s(engine, has_rested)):
             engine.handle(mail)
         for _ in range(options.max_rows):
             if not engine.admit():
@@ -57,6 +59,18 @@ def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
         pulse.beat()
         engine.tick()
         pulse.beat()
+        if engine.doing != "idle":
+            has_rested = False
+        elif was_idle and not has_rested:
+            has_rested = True
+            memory.trim()
+            pulse.say()
+
+
+def _waits_s(engine: Engine, has_rested: bool) -> float | None:
+    if engine.doing == "idle":
+        return None if has_rested else _REST_S
+    return _GATHER_S if engine.is_gathering else _STATS_EVERY_S
 
 
 class Pulse:
@@ -85,9 +99,13 @@ class Pulse:
 
     def beat(self) -> None:
         doing, now = self._engine.doing, self._clock()
-        if doing == self._said and (doing == "idle" or now - self._said_at < _STATS_EVERY_S):
-            return
-        self._said, self._said_at = doing, now
+        if doing != self._said or (doing != "idle" and now - self._said_at >= _STATS_EVERY_S):
+            self.say()
+
+    def say(self) -> None:
+        """Send Stats now."""
+        doing = self._said = self._engine.doing
+        self._said_at = self._clock()
         self._reporter.stats(
             Stats(
                 predict_calls=self._engine.predict_calls,

@@ -143,10 +143,15 @@ def release() -> None:
     """Give memory that nobody uses back to the system."""
     gc.collect()
     release_cached()
+    trim()
+
+
+def trim() -> None:
+    """Give the system what is free in malloc's heap, which small blocks that stay keep from shrinking by itself."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if malloc_trim is not None:
+            malloc_trim(0)
 
 
 def release_cached() -> None:
