@@ -31,7 +31,7 @@ from craft_protos import frames, jobs_pb2
 from craft_protos.formats import FORMATS
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from craftd.faketraining import FakeTraining
 
@@ -257,7 +257,7 @@ class FakeWorker:
         notes = PngImagePlugin.PngInfo()
         notes.add_text("craft", provenance)
         exif = Image.Exif()
-        exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + provenance.encode("ascii")  # Exif's UserComment
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + provenance.encode("ascii")
         more = {"pnginfo": notes} if format_ == jobs_pb2.IMAGE_FORMAT_PNG else {"exif": exif}
         stream = io.BytesIO()
         Image.new("RGB", size, colour).save(stream, _MEDIA[format_][0], **more)

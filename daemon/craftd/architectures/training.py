@@ -13,8 +13,7 @@ class Defaults:
     """One architecture's. Nought means off where a TrainSpec's field says so."""
 
     architecture: str
-    rank: int
-    alpha: float
+    rank: int  # alpha is the same, so that the rank alone does not change how much a step does
     learning_rate: float
     steps: int  # optimizer steps
     batch_size: int
@@ -36,17 +35,17 @@ _ROWS = {
     row.architecture: row
     for row in (
         Defaults(
-            *("pocket", 16, 16, 4e-3, 250, 4, 256, 5, False),
+            *("pocket", 16, 4e-3, 250, 4, 256, 5, False),
             warmup_steps=10,
             checkpoint_every=50,
             sample_steps=12,
             guidance_scale=3.0,
         ),
-        Defaults("sd1", 16, 16, 1e-4, 1000, 4, 512, 5, False, warmup_steps=50, caption_dropout=0.05),
-        Defaults("sd2", 16, 16, 1e-4, 1000, 4, 768, 5, False, warmup_steps=50, caption_dropout=0.05),
-        Defaults("sdxl", 16, 16, 1e-4, 1000, 1, 1024, 5, True, warmup_steps=50, caption_dropout=0.05),
-        Defaults("sd3", 16, 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50, caption_dropout=0.05),
-        Defaults("flux", 16, 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50, guidance_scale=3.5),
+        Defaults("sd1", 16, 1e-4, 1000, 4, 512, 5, False, warmup_steps=50, caption_dropout=0.05),
+        Defaults("sd2", 16, 1e-4, 1000, 4, 768, 5, False, warmup_steps=50, caption_dropout=0.05),
+        Defaults("sdxl", 16, 1e-4, 1000, 1, 1024, 5, True, warmup_steps=50, caption_dropout=0.05),
+        Defaults("sd3", 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50, caption_dropout=0.05),
+        Defaults("flux", 16, 1e-4, 1000, 1, 1024, 0, True, warmup_steps=50, guidance_scale=3.5),
     )
 }
 

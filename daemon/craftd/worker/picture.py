@@ -11,12 +11,11 @@ import io
 import numpy as np
 from craft_protos.reasons import CraftError
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 Pixels = NDArray[np.uint8]  # height, width, 3
 
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _MOST_JPEG_EXIF_BYTES = 65_000  # one APP1 segment
 _PNG_LEVEL = 4  # a third of level 6's time for 2 % more bytes
 _PREVIEW_SIDE = 256
@@ -51,7 +50,7 @@ def _chunks(provenance: str, parameters: str) -> PngInfo:
 
 def _exif(provenance: str, limit: int | None = None) -> bytes:
     exif = Image.Exif()
-    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + provenance.encode("ascii")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + provenance.encode("ascii")
     data = exif.tobytes()
     if limit is not None and len(data) > limit:
         raise CraftError("BAD_DATA", "the prompt is too long for a JPEG's metadata", "use --format png or webp")
