@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.denoise import Denoiser
 from craftd.worker.device import Device
 from craftd.worker.loader import Loader
 from craftd.worker.lora.adapter import Adapter, Delta, Facts
+from craftd.worker.lora.layers import Stack
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.residents import Housing
 from craftd.worker.lora.slots import Limits, Slots, Use
@@ -98,6 +101,37 @@ def test_the_gathered_leaves_less_for_more_slots() -> None:
         slots._pins.clear()  # idle, and what was gathered is still there
         _placed(slots, "b")
         assert len(slots) == expected
+
+
+def test_short_of_memory_a_bucket_grows_by_what_is_asked_for_alone() -> None:
+    def held(limits: Limits) -> int:
+        slots = _slots(limits)
+        for name in "abcde":
+            _placed(slots, name)
+        return slots.size_bytes // (WIDE_BYTES + NARROW_BYTES)
+
+    assert held(Limits()) == 9  # twice as many each time, and the empty one
+    assert held(Limits(slots_bytes=4 * (WIDE_BYTES + NARROW_BYTES))) == 6
+
+
+@pytest.mark.parametrize("fails", ["grow", "put"])
+def test_a_slot_is_not_lost_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    slots = _slots(Limits())
+    _placed(slots, "a")
+    own, calls = getattr(Stack, fails), itertools.count()
+
+    def second_fails(*given: Any) -> None:
+        if next(calls) == 1:
+            raise torch.OutOfMemoryError("in a test")
+        own(*given)
+
+    monkeypatch.setattr(Stack, fails, second_fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        _placed(slots, "b")
+    before = slots.size_bytes
+    b = _placed(slots, "b")
+    assert (len(slots), b.slot) == (2, 2)
+    assert slots.size_bytes == before if fails == "put" else slots.size_bytes > before
 
 
 def test_rows_that_do_not_fit_take_turns() -> None:

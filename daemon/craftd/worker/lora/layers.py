@@ -190,6 +190,8 @@ def _weighted_ups(ups: torch.Tensor, column: Column) -> torch.Tensor:
 
 
 def _grown(tensor: torch.Tensor, slots: int) -> torch.Tensor:
+    if tensor.shape[0] >= slots:
+        return tensor  # by an attempt that ran out of memory elsewhere
     grown = tensor.new_zeros(slots, *tensor.shape[1:])
     grown[: tensor.shape[0]] = tensor
     return grown

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from craftd.worker import memory
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Stack
 from craftd.worker.lora.targets import Targets
@@ -95,13 +96,20 @@ class Slots:
         return len(self._where)
 
     def place(self, adapter: Adapter, kept: Set[str]) -> bool:
-        """Copy a LoRA into a slot; False where all are taken by rows, or by what is in `kept`."""
+        """Copy a LoRA into a slot; False where all are taken by rows, or by what is in `kept`.
+
+        Whoever runs out of memory here finds the slots as they were, but for an idle LoRA that may have left.
+        """
         facts = adapter.facts
         assert facts.bucket is not None
         slot = self._room(facts.bucket, kept)
         if slot is None:
             return False
-        self._fill(facts.bucket, slot, adapter)
+        try:
+            self._fill(facts.bucket, slot, adapter)
+        except memory.OUT_OF_MEMORY:
+            self._buckets[facts.bucket].free.append(slot)
+            raise
         self._buckets[facts.bucket].held[facts.sha256] = slot
         self._where[facts.sha256] = facts.bucket
         return True
@@ -227,8 +235,9 @@ class Slots:
         return 2 * self._stacks_bytes + self._gathered_bytes <= self._limits.slots_bytes
 
     def _grow(self, rank: int, bucket: Bucket) -> None:
-        """Twice as many, up to the limit: few copies, and no memory for slots that nobody asked for."""
-        slots = min(max(2, (bucket.slots - 1) * 2 + 1), self._limits.slots + 1)
+        """Twice as many, up to the limit: few copies. Where memory is short, one: none that nobody asked for."""
+        twice = max(2, (bucket.slots - 1) * 2 + 1)
+        slots = min(twice if self._may_double else bucket.slots + 1, self._limits.slots + 1)
         for layer in self._all_layers():
             if rank in layer.stacks:
                 layer.stacks[rank].grow(slots)
@@ -237,20 +246,24 @@ class Slots:
 
     def _fill(self, rank: int, slot: int, adapter: Adapter) -> None:
         self._fillings[rank, slot] = next(self._numbers)
+        for component, deltas in adapter.deltas.items():
+            for path in deltas:
+                self._have_stack(component, path, rank)
         touched = {component: frozenset(deltas) for component, deltas in adapter.deltas.items()}
         for component, paths in self._touched.get((rank, slot), {}).items():
             for path in paths - touched.get(component, frozenset()):
                 self._layers[component][path].stacks[rank].clear(slot)
-        for component, deltas in adapter.deltas.items():
-            layers = self._layers[component]
-            for path, delta in deltas.items():
-                layer = layers.setdefault(path, AdaptedLayer(self._targets.layers[component][path]))
-                if rank not in layer.stacks:
-                    own = self._targets.layers[component][path]
-                    layer.stacks[rank] = Stack(own, rank, self._buckets[rank].slots, self._device)
-                    self._slot_bytes.pop((component, rank), None)
-                layer.stacks[rank].put(slot, delta)
         self._touched[rank, slot] = touched
+        for component, deltas in adapter.deltas.items():
+            for path, delta in deltas.items():
+                self._layers[component][path].stacks[rank].put(slot, delta)
+
+    def _have_stack(self, component: str, path: str, rank: int) -> None:
+        own = self._targets.layers[component][path]
+        layer = self._layers[component].setdefault(path, AdaptedLayer(own))
+        if rank not in layer.stacks:
+            layer.stacks[rank] = Stack(own, rank, self._buckets[rank].slots, self._device)
+            self._slot_bytes.pop((component, rank), None)
 
 
 def _column(bucket: int, rows: Sequence[Sequence[Use]], device: torch.device) -> Column | None:
