@@ -46,7 +46,6 @@ def command() -> Any:
         cls=_Craft,
         help=_HELP,
         epilog=_EXAMPLES,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings=CONTEXT,

@@ -58,9 +58,12 @@ class QuickCommand(TyperCommand):
 
 
 class QuickGroup(TyperGroup):
-    """A group that parses without pydantic."""
+    """A group that parses without pydantic; without arguments it shows its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(2)
         _quicken(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
@@ -100,7 +103,6 @@ def new_app(help_text: str, *, examples: str = "") -> typer.Typer:
         cls=QuickGroup,
         help=help_text,
         epilog=f"\b\n{examples}" if examples else None,
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
