@@ -55,6 +55,17 @@ def test_start_status_wait_restart_stop(home: Home) -> None:
     assert home.craft("daemon", "stop").stderr == "craft: no daemon runs\n"
 
 
+def test_a_restart_with_a_wrong_configuration_leaves_the_daemon_running(home: Home) -> None:
+    home.craft("daemon", "start")
+    pid = home.daemon_pid()
+    assert home.craft("daemon", "restart", env={"CRAFT_DAEMON_QUEUE_LIMIT": "x"}).returncode == 78
+    home.paths.config_file.parent.mkdir(parents=True, exist_ok=True)
+    home.paths.config_file.write_text("[daemon\n")
+    done = home.craft("daemon", "restart", "--http")
+    assert done.returncode == 78 and "not valid TOML" in done.stderr
+    assert home.json("daemon", "status")["pid"] == pid
+
+
 def test_a_stopped_daemon_resumes_what_was_queued(home: Home) -> None:
     job = home.json("generate", "x [slow]", "-s", "100", "--detach")["job"]
     until(lambda: home.json("daemon", "status")["queue"]["running"] == 1, "it runs")

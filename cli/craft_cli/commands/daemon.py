@@ -80,6 +80,7 @@ def restart(now: bool = _NOW, http: str = _HTTP) -> None:
     """Stop the daemon and start a new one."""
     settings = _http_settings(http)
     session = _local()
+    config.load(session.paths.config_file, {**os.environ, **settings})  # a mistake must not cost the daemon that runs
     _stop(session, now)
     found = autostart.start(session.paths, settings)
     address = _http_address(session, settings)
