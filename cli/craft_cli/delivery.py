@@ -162,7 +162,7 @@ def _announce(delivery: Delivery, image: images_pb2.Image, data: bytes, manner: 
     path = delivery.paths[image.index]
     if manner.as_json or path is None:
         return
-    if manner.show is not False and sys.stdout.isatty():
+    if manner.show is not False and output.is_at_terminal():
         from craft_cli import terminal
 
         terminal.show(data, even_in_tmux=bool(manner.show))

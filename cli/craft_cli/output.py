@@ -179,6 +179,11 @@ def write_stdout(data: bytes) -> None:
         raise errors.output_failed("stdout", error) from error
 
 
+def is_at_terminal() -> bool:
+    """Whether somebody reads stdout, which may have been closed before craft began."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def refuse_terminal() -> None:
     """Image bytes at a terminal help nobody."""
     if sys.stdout is None or sys.stdout.isatty():
@@ -242,7 +247,7 @@ def _check_folder(path: Path) -> None:
 def line(text: object) -> None:
     """One line on stdout, at once."""
     if sys.stdout is None:
-        raise CraftError("OUTPUT_FAILED", "stdout is closed", "")
+        raise CraftError("OUTPUT_FAILED", "stdout is closed", "send it to a file: > FILE")
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -262,7 +267,7 @@ def print_json(value: Any) -> None:
 def print_table(headers: list[str], rows: list[list[str]]) -> None:
     """Columns: neat at a terminal, separated by tabs in a pipe."""
     rows = [[errors.one_line(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    if is_at_terminal():
         from craft_cli import render
 
         render.print_table(headers, rows)

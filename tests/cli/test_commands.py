@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from typing import get_type_hints
 
 import pytest
@@ -13,7 +14,7 @@ from craft_cli.commands.config import names
 from craft_cli.parsing import CONTEXT
 from craft_protos import config
 
-from tests.cli.home import Home
+from tests.cli.home import CRAFT, Home
 
 GROUPS = {
     "models": ["list", "show", "load", "unload"],
@@ -63,6 +64,24 @@ def test_the_nearest_match(home: Home, args: list[str], hint: str) -> None:
     assert done.stderr.splitlines()[1] == f"  {hint}"
     told = json.loads(home.craft(*args, "--json").stderr)["error"]
     assert told["reason"] == "USAGE"
+
+
+@pytest.mark.parametrize("args", [[], ["config"], ["lora"]])
+def test_a_group_alone_shows_its_help(home: Home, args: list[str]) -> None:
+    done = home.craft(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == home.craft(*args, "--help").stdout
+
+
+def test_stdout_closed_from_the_start_is_told(home: Home) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *CRAFT, "models", "list"],
+        stderr=subprocess.PIPE,
+        cwd=home.work,
+        env=home.env,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (74, b"craft: stdout is closed\n  send it to a file: > FILE\n")
 
 
 def test_no_option_takes_a_key() -> None:

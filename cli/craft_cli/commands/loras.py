@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -101,7 +100,7 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
     if as_json:
         output.print_json(known)
         return
-    if found.preview and sys.stdout.isatty():
+    if found.preview and output.is_at_terminal():
         from craft_cli import terminal
 
         terminal.show(found.preview, even_in_tmux=False)
