@@ -91,7 +91,7 @@ def read_source(name: str) -> bytes:
 
 def open_picture(data: bytes, name: str) -> Image.Image:
     """A decoded picture; its size is checked before its pixels are. Raises BAD_DATA."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -100,6 +100,8 @@ def open_picture(data: bytes, name: str) -> Image.Image:
             if picture.width * picture.height > _MAX_PIXELS:
                 raise CraftError("BAD_DATA", f"{name} is too large: {picture.width}x{picture.height}", "")
             picture.load()
+    except UnidentifiedImageError as error:  # whose text is an object's address
+        raise CraftError("BAD_DATA", f"{name} is no picture", "give a PNG, JPEG or WebP") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CraftError("BAD_DATA", f"{name} is not a readable picture: {error}", "PNG, JPEG and WebP are") from error
     return picture

@@ -89,6 +89,12 @@ def edit(path: Path, by: int) -> None:
     picture.save(path, pnginfo=notes)
 
 
+def test_verify_of_what_is_no_picture(home: Home) -> None:
+    (home.work / "a.png").write_bytes(b"hello")
+    done = home.craft("images", "verify", "a.png")
+    assert (done.returncode, done.stderr) == (65, "craft: a.png is no picture\n  give a PNG, JPEG or WebP\n")
+
+
 def test_verify_within_and_different(home: Home) -> None:
     draw(home, "-o", "a.png")
     edit(home.work / "a.png", 1)
