@@ -212,10 +212,13 @@ def test_damaged_and_unsafe_files(tmp_path: Path, kind: str) -> None:
     assert error.reason == reason and says in error.message
 
 
-def test_the_command_that_converts_a_pickle_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["it's old.pt", "it's old.safetensors"])
+def test_the_command_that_converts_a_pickle_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Run with stand-ins for torch, whose import takes longer than all else here."""
-    path = tmp_path / "it's old.pt"
-    kohya(path)
+    path = tmp_path / name
+    path.write_bytes(b"PK\x03\x04" + b"x" * 99)
     interpreter, flag, code = shlex.split(refusal(path).hint.removeprefix("convert it: "))
     assert (interpreter, flag) == ("python", "-c")
     loaded, saved = Mock(), Mock()
@@ -224,7 +227,7 @@ def test_the_command_that_converts_a_pickle_is_whole(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "safetensors.torch", Mock(save_file=saved))
     exec(code, {})
     loaded.assert_called_once_with(str(path), map_location="cpu", weights_only=True)
-    assert saved.call_args.args[1] == str(path.with_suffix(".safetensors"))
+    assert saved.call_args.args[1] == str(tmp_path / "it's old-converted.safetensors")
 
 
 HOSTILE = {

@@ -97,7 +97,9 @@ class Registry:
     def check_removable(self, place: Place) -> None:
         """Raises INVALID_FIELD."""
         if place.built_in:
-            raise invalid("name", f"{place.name} came with craft and stays", "unload it: craft models unload")
+            raise invalid(
+                "name", f"{place.name} came with craft and stays", f"unload it: craft models unload {place.name}"
+            )
         if not place.is_registered:
             raise invalid("name", f"{place.name} lies in the models folder", f"remove it yourself: rm -r {place.path}")
 

@@ -132,4 +132,10 @@ class TrainingService:
     async def _earlier(self, caller: Caller, text: str) -> JobView:
         """The last training of that name, or a job by its id. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
         named = await self.database.run(lambda connection: table.last_with_name(connection, text, caller.scope))
-        return await self.database.run(lambda connection: jobs.view(connection, named or text, caller.scope))
+        try:
+            return await self.database.run(lambda connection: jobs.view(connection, named or text, caller.scope))
+        except CraftError as error:
+            if error.reason != "UNKNOWN_JOB":
+                raise
+            message = f"resume: no training has the name or the id {text!r}"
+            raise CraftError("UNKNOWN_JOB", message, "see `craft jobs list`") from error

@@ -84,7 +84,7 @@ def _not_finite(file: File, tensor: Tensor) -> CraftError:
 
 
 def _pickle(name: str, path: Path) -> CraftError:
-    target = path.with_suffix(".safetensors")
+    target = path.with_name(f"{path.stem}-converted.safetensors")  # the pickle may be called .safetensors itself
     code = (
         "import torch; from safetensors.torch import save_file; "
         f"t = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
