@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from craft_protos.reasons import CraftError
+from craft_protos.worker_pb2 import FromWorker
 from craftd.architectures import buckets
 from craftd.worker import memory
 from craftd.worker.messages import Train
@@ -26,6 +27,7 @@ from craftd.worker.training.encoded import Encoded
 from craftd.worker.training.scene import Painting
 from craftd.worker.training.state import State
 from craftd.worker.training.trainer import Trainer
+from craftd.worker.training.writer import Writer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -169,6 +171,53 @@ def test_nothing_waits_for_a_checkpoint_to_be_written(
     assert [frame.step for frame in desk.of("checkpoint")] == [2, 4]
     assert [frame.WhichOneof("frame") for frame in desk.frames][-1] == "lora"
     session.close()
+
+
+@pytest.mark.parametrize("ends", ["goes on", "fails", "is cancelled"])
+def test_a_checkpoint_is_told_of_without_another_turn(
+    tmp_path: Path, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Drawing may take every turn for hours, or the model may never come back."""
+    is_told, is_free, is_written = threading.Event(), threading.Event(), threading.Event()
+
+    class Listening(Desk):
+        def send(self, frame: FromWorker) -> None:
+            super().send(frame)
+            if frame.WhichOneof("frame") == "checkpoint":
+                is_told.set()
+
+    desk, write, made = Listening(tmp_path, tmp_path), Writer._write, list[stored.Stored]()
+    put = stored.put
+
+    def put_slowly(folder: Path, data: bytes) -> stored.Stored:
+        assert is_free.wait(60)
+        made.append(put(folder, data))
+        return made[-1]
+
+    def write_and_say(*given: Any) -> None:
+        write(*given)
+        is_written.set()
+
+    monkeypatch.setattr(stored, "put", put_slowly)
+    monkeypatch.setattr(Writer, "_write", write_and_say)
+    session = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
+    while session.step < 3:
+        assert not session.turn()
+    session.put_aside()
+    assert not is_told.is_set()
+    if ends == "is cancelled":
+        session.close()
+        is_free.set()
+    else:
+        is_free.set()
+        if ends == "fails":
+            session.settle()
+            assert is_told.is_set()
+        assert is_told.wait(60)
+        session.close()
+    assert is_written.wait(60)
+    assert [frame.step for frame in desk.of("checkpoint")] == ([] if ends == "is cancelled" else [2])
+    assert (desk.files / made[0].sha256).exists() == (ends != "is cancelled")
 
 
 def test_a_checkpoint_holds_no_pickle_and_fits_its_own_training_alone(desk: Desk, pipelines: Pipelines) -> None:

@@ -41,6 +41,10 @@ class FakeSession:
     def put_aside(self) -> None:
         self.studio.happened.append("put aside")
 
+    def settle(self) -> None:
+        assert not self.is_closed
+        self.studio.happened.append("settle")
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -10,6 +10,7 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,9 @@ class Session:
     def turn(self) -> bool:
         """One piece of work; True once there is none left. Raises what went wrong."""
         assert self._life is not None
-        self._writer.poll()
-        try:
-            with memory.recognised():
-                return next(self._life, self) is self
-        except CraftError:
-            self._writer.settle()  # what ends badly is gone on with from there
-            raise
+        with memory.recognised():
+            self._writer.poll()
+            return next(self._life, self) is self
 
     def put_aside(self) -> None:
         """Let go of the model."""
@@ -109,6 +106,11 @@ class Session:
             self._state = self._trainer.state()
         self._life = self._trainer = None
         memory.release()
+
+    def settle(self) -> None:
+        """Before it fails: its last checkpoint is what can be gone on with."""
+        with suppress(CraftError, *memory.OUT_OF_MEMORY):
+            self._writer.settle()
 
     def close(self) -> None:
         """It is over, in whichever way."""

@@ -197,6 +197,7 @@ class Trainings:
             self._shelf.evict_idle()
 
     def _fail(self, session: Session, error: CraftError) -> None:
+        session.settle()
         self._remove(session)
         self._shop.reporter.failed(session.train, error)
 
