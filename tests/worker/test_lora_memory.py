@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest
+from craftd.worker import memory
 from craftd.worker.denoise import Denoiser
 from craftd.worker.device import Device
 from craftd.worker.loader import Loader
 from craftd.worker.lora.adapter import Adapter, Delta, Facts
-from craftd.worker.lora.layers import Stack
+from craftd.worker.lora.layers import AdaptedLayer, Gathered, Stack
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.residents import Housing
 from craftd.worker.lora.slots import Limits, Slots, Use
@@ -30,6 +32,7 @@ RANK = 16
 INPUTS, OUTPUTS, NARROW = 40, 24, 8
 WIDE_BYTES = RANK * (INPUTS + OUTPUTS) * 4  # one LoRA's matrices of a layer, in fp32
 NARROW_BYTES = RANK * (NARROW + OUTPUTS) * 4
+NO_ROOM = (torch.OutOfMemoryError("no room"), RuntimeError("DefaultCPUAllocator: no room"))
 
 
 def _slots(limits: Limits) -> Slots:
@@ -114,24 +117,63 @@ def test_short_of_memory_a_bucket_grows_by_what_is_asked_for_alone() -> None:
     assert held(Limits(slots_bytes=4 * (WIDE_BYTES + NARROW_BYTES))) == 6
 
 
+@pytest.mark.parametrize("error", NO_ROOM, ids=["cuda", "cpu"])
 @pytest.mark.parametrize("fails", ["grow", "put"])
-def test_a_slot_is_not_lost_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+def test_a_slot_is_not_lost_where_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch, fails: str, error: Exception
+) -> None:
     slots = _slots(Limits())
     _placed(slots, "a")
     own, calls = getattr(Stack, fails), itertools.count()
 
     def second_fails(*given: Any) -> None:
         if next(calls) == 1:
-            raise torch.OutOfMemoryError("in a test")
+            raise error
         own(*given)
 
     monkeypatch.setattr(Stack, fails, second_fails)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(memory.OUT_OF_MEMORY):
         _placed(slots, "b")
     before = slots.size_bytes
     b = _placed(slots, "b")
     assert (len(slots), b.slot) == (2, 2)
     assert slots.size_bytes == before if fails == "put" else slots.size_bytes > before
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_is_drawn_after_memory_ran_out_has_no_lora_of_before(
+    monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    slots = _slots(Limits())
+    a, b = _placed(slots, "a"), _placed(slots, "b")
+    layers: dict[str, nn.Linear] = slots._targets.layers["unet"]  # type: ignore[assignment]
+    given = {name: torch.ones(2, layer.in_features) for name, layer in layers.items()}
+    before = {name: layer(given[name]) for name, layer in layers.items()}
+    gathered, calls = AdaptedLayer.gathered, itertools.count()
+
+    def one_fails(*given: Any) -> Gathered:
+        if next(calls) == failing:
+            raise torch.OutOfMemoryError("no room")
+        return gathered(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AdaptedLayer, "gathered", one_fails)
+        with pytest.raises(torch.OutOfMemoryError), slots.applied("unet", [[a], [b]]):
+            pass
+    with slots.applied("unet", [[], []]):
+        assert all(torch.equal(layer(given[name]), before[name]) for name, layer in layers.items())
+    with slots.applied("unet", [[a], [b]]):
+        assert not any(torch.equal(layer(given[name]), before[name]) for name, layer in layers.items())
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=["cuda", "cpu"])
+def test_a_lora_is_not_called_corrupt_where_memory_runs_out(tmp_path: Path, error: Exception) -> None:
+    def work() -> None:
+        raise error
+
+    failed = Reader(tmp_path, lambda _: None).start("it", work).exception(timeout=60)
+    assert isinstance(failed, CraftError)
+    assert failed.reason == "OUT_OF_MEMORY"
 
 
 def test_rows_that_do_not_fit_take_turns() -> None:

@@ -54,7 +54,8 @@ class Reader:
 
 def _guarded(name: str, work: Callable[[], T]) -> T:
     try:
-        return work()
+        with memory.recognised():
+            return work()
     except CraftError:
         raise
     except memory.OUT_OF_MEMORY:

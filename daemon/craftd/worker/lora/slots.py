@@ -102,11 +102,13 @@ class Slots:
         """
         facts = adapter.facts
         assert facts.bucket is not None
-        slot = self._room(facts.bucket, kept)
+        with memory.recognised():
+            slot = self._room(facts.bucket, kept)
         if slot is None:
             return False
         try:
-            self._fill(facts.bucket, slot, adapter)
+            with memory.recognised():
+                self._fill(facts.bucket, slot, adapter)
         except memory.OUT_OF_MEMORY:
             self._buckets[facts.bucket].free.append(slot)
             raise
@@ -151,8 +153,9 @@ class Slots:
     @contextmanager
     def applied(self, component: str, rows: Sequence[Sequence[Use]]) -> Iterator[None]:
         """While it holds, calls of the component are of these rows, in this order."""
-        layers = self._attached(component, rows)
+        layers: list[AdaptedLayer] = []
         try:
+            self._attach(layers, component, rows)
             yield
         finally:
             for layer in layers:
@@ -182,16 +185,16 @@ class Slots:
             found = self._slot_bytes[component, bucket] = SlotBytes(sum(sizes), max(sizes, default=0))
         return found
 
-    def _attached(self, component: str, rows: Sequence[Sequence[Use]]) -> list[AdaptedLayer]:
+    def _attach(self, attached: list[AdaptedLayer], component: str, rows: Sequence[Sequence[Use]]) -> None:
+        """Those that it came to are in `attached`, also where memory runs out."""
         uses = {(use.bucket, use.slot) for row in rows for use in row}
         touched = set().union(*(self._touched[use].get(component, frozenset()) for use in uses))
         if not touched:
-            return []
+            return
         selection = self._select(component, rows, touched)
-        layers = [self._layers[component][path] for path in touched]
-        for layer in layers:
-            layer.attach(selection)
-        return layers
+        for path in touched:
+            attached.append(self._layers[component][path])
+            attached[-1].attach(selection)
 
     def _select(self, component: str, rows: Sequence[Sequence[Use]], touched: Set[str]) -> Selection:
         key = tuple(map(tuple, rows))
