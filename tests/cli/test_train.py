@@ -197,9 +197,9 @@ def _checkpoint(home: Home) -> int:
         (("a/b", "cats", "--trigger", "x"), 65, "is no name"),
         (("cat", "cats", "--trigger", "x", "--sample-every", "5"), 2, "what shall be drawn?"),
         (("cat", "torn", "--trigger", "x"), 65, "p9.png cannot be decoded"),
-        (("cat", "--resume"), 66, "no job"),
+        (("cat", "--resume"), 66, "no training has the name"),
         (("cat", "--resume", "--steps", "9", "--lr", "1e-3"), 2, "leave out steps, learning_rate"),
-        (("cat", "--resume", "--when-idle"), 66, "no job"),
+        (("cat", "--resume", "--when-idle"), 66, "no training has the name"),
     ],
 )
 def test_bad_calls(bad_home: Home, args: tuple[str, ...], code: int, said: str) -> None:

@@ -21,6 +21,7 @@ from craft_protos.keys_pb2_grpc import KeysStub
 from craft_protos.reasons import CraftError
 from craftd.keys import key as keys
 from craftd.keys.caller import LOCAL, Caller, Role
+from craftd.keys.rates import Rate
 from craftd.keys.service import KeyService
 from craftd.rpc import tcp
 from craftd.rpc.auth import MOST_STREAMS, Context, Gate
@@ -152,7 +153,8 @@ async def test_a_method_without_an_entry_is_refused(role: Role) -> None:
             assert peer == "2001:db8::1"
             return Caller("alice", role, "k1")
 
-        async def admit(self, _: Caller) -> None: ...
+        async def count(self, _: Caller) -> Rate:
+            return Rate()
 
     def context(peer: str) -> Context:
         return cast(Context, SimpleNamespace(peer=lambda: peer, invocation_metadata=tuple))
