@@ -32,7 +32,7 @@ NAMES = (
     "training",
 )
 ROOT = Path(__file__).parent.parent
-LIMIT_S = 600
+LIMIT_S = 1200
 
 
 def main() -> int:
