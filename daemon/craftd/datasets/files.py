@@ -14,7 +14,7 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
+from craftd.store.disk import Write, make_folder, sync_file, sync_folder, unwritable, write_whole
 
 _INCOMING = ".incoming-"
 _OWN = re.compile(r"[0-9a-f]{64}")
@@ -38,7 +38,8 @@ class Tray:
         self._digest = hashlib.sha256()
 
     def begin(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._folder.parent)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
         self._digest = hashlib.sha256()
         self._open = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from craft_protos.reasons import CraftError
 
 from craftd.images.image import EXTENSIONS
-from craftd.store.disk import Write, save, sync_folder, unwritable
+from craftd.store.disk import Write, make_folder, save, sync_folder, unwritable
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
@@ -38,7 +38,7 @@ class ImageFiles:
         """On return the file outlives a power failure. Raises DISK_FULL, STORAGE_FAILED, leaving nothing behind."""
         temporary = self._folder / (_TEMPORARY + name)
         try:
-            self._make_folder()
+            make_folder(self._folder)
             save(temporary, data, self._write)
             temporary.rename(self._folder / name)
             sync_folder(self._folder)
@@ -92,11 +92,6 @@ class ImageFiles:
         except OSError:
             return False
         return True
-
-    def _make_folder(self) -> None:
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # several may be the first
-            sync_folder(self._folder.parent)
 
 
 def sha256_of(data: bytes) -> str:

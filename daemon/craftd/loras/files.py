@@ -16,7 +16,7 @@ from pathlib import Path
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.loras.lora import Look, Upload
-from craftd.store.disk import Write, sync_file, sync_folder, unwritable, write_whole
+from craftd.store.disk import Write, make_folder, sync_file, sync_folder, unwritable, write_whole
 
 LARGEST_BYTES = 8 << 30  # the largest LoRAs have some 3 GB
 _INCOMING = ".incoming-"
@@ -177,7 +177,8 @@ def only_file(folder: Path) -> Path:
 
 
 def _create(path: Path) -> int:
-    path.parent.mkdir(parents=True, mode=0o700)
+    make_folder(path.parent.parent)
+    path.parent.mkdir(mode=0o700)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 

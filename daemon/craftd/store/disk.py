@@ -49,6 +49,13 @@ def sync_file(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """One that stays, and so does its name. Raises OSError."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # several may be the first
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """On return the names of its files outlive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.store.disk import Write, save, sync_file, sync_folder, unwritable
+from craftd.store.disk import Write, make_folder, save, sync_file, sync_folder, unwritable
 
 SHOWN = Path("training")  # a job's error is read by whoever asked for it: where the folder lies is not for them
 _AGAIN = "craft lora train NAME --resume goes on from the one before it"
@@ -30,7 +30,7 @@ class TrainingFiles:
     def incoming(self, sha256: str) -> Path:
         """Where a worker's file may be moved to, before `keep`. Raises DISK_FULL, STORAGE_FAILED."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._folder)
         except OSError as exc:
             raise self._unwritable(exc) from exc
         return self._folder / f"{_INCOMING}{sha256}"
@@ -58,7 +58,8 @@ class TrainingFiles:
         folder = self._folder / job_id
         temporary = folder / f"{_INCOMING}{name}"
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._folder)
+            make_folder(folder)
             save(temporary, data, self._write)
             temporary.rename(folder / name)
             sync_folder(folder)
