@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from craft_protos import jobs_pb2, training_pb2
 
 _SMOOTHING = 0.1
+_GAP = 2  # between columns
+_SHORTEST_HEADER = 4
 
 
 class _Bar:
@@ -132,13 +135,34 @@ def megabytes(count: int) -> str:
 
 
 def print_table(headers: list[str], rows: list[list[str]]) -> None:
-    """Columns on stdout; long cells are cut, not wrapped."""
+    """Columns on stdout; long cells are cut, those of two columns, a thing's details, wrapped."""
+    console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for header in headers:
-        table.add_column(header, no_wrap=True, overflow="ellipsis")
+    are_details = len(headers) == 2
+    for header, width in zip(headers, _widths([headers, *rows], console.width), strict=True):
+        if are_details:
+            table.add_column(header, overflow="fold")
+        else:
+            table.add_column(header, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
-    Console(highlight=False).print(table)
+    console.print(table)
+
+
+def _widths(rows: list[list[str]], room: int) -> list[int]:
+    """Of columns, the first row their headers: where there is no room, headers give way before what is below them,
+    the widest first; the first column stays whole, to be copied.
+    """
+    columns = [[cell_len(cell) for cell in column] for column in zip(*rows, strict=True)]
+    widths = [max(column) for column in columns]
+    needed = [max([_SHORTEST_HEADER, *column[1:]]) for column in columns]
+    excess = sum(widths) + _GAP * (len(widths) - 1) - room
+    for _ in range(excess):
+        widest = max(
+            range(1, len(widths)), default=0, key=lambda place: (widths[place] > needed[place], widths[place], place)
+        )
+        widths[widest] = max(1, widths[widest] - 1)
+    return widths
 
 
 def _plain(cell: str) -> str:

@@ -118,3 +118,12 @@ def test_tables_have_headers_at_a_terminal(home: Home) -> None:
     code, seen = at_terminal(home, "models", "list")
     assert code == 0
     assert plain(seen).split()[:2] == ["name", "architecture"]
+
+
+def test_in_a_narrow_terminal_ids_and_details_stay_whole(home: Home) -> None:
+    job = home.json("generate", "a red apple on a blue background", "--seed", "1")["job"]
+    _, seen = at_terminal(home, "jobs", "list", env={"COLUMNS": "50"})
+    _, row = plain(seen).strip().splitlines()
+    assert row.startswith(f"{job}  ") and "…" in row and len(row) <= 50
+    _, seen = at_terminal(home, "config", "path", env={"COLUMNS": "50"})
+    assert str(home.paths.config_file) in re.sub(r"\s+", "", plain(seen))
