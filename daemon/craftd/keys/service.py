@@ -221,8 +221,11 @@ def _banned(key: Key) -> CraftError:
     return CraftError("KEY_BANNED", f"the key's owner ({key.owner}) is banned", "a ban is for good")
 
 
+_WHERE = "send the key that `craft keys create` printed: craft has it from CRAFT_API_KEY, over HTTP it is X-API-Key"
+
+
 def _unauthenticated(why: str) -> CraftError:
-    return CraftError("UNAUTHENTICATED", why, "put the key that `craft keys create` printed into CRAFT_API_KEY")
+    return CraftError("UNAUTHENTICATED", why, _WHERE)
 
 
 def _checked_owner(owner: str) -> str:
