@@ -109,7 +109,7 @@ class Session:
             if client is not None and client.is_serving(timeout_s=2.0):
                 return client
             if time.monotonic() > deadline:
-                raise _unreachable(self.target.host)
+                raise self._unreachable()
             time.sleep(_LOOK_EVERY_S)
 
     def _find(self) -> Client | None:
@@ -118,7 +118,7 @@ class Session:
 
     def _start(self) -> autostart.Found:
         if not self._may_start:
-            raise _unreachable("")
+            raise self._unreachable()
         return autostart.start(self.paths)
 
     def _renew(self, old: autostart.Found) -> autostart.Found:
@@ -133,6 +133,13 @@ class Session:
         finally:
             client.close()
 
+    def _unreachable(self) -> CraftError:
+        if not self.target.host:
+            return CraftError("DAEMON_UNREACHABLE", "no daemon runs", f"start it: {START_COMMAND}")
+        from craft_cli import diagnosis
+
+        return diagnosis.unreachable(self.target.host, self.target.ca_file)
+
     def _open(self, address: str) -> Client:
         from craft_cli.client import Client
 
@@ -146,9 +153,3 @@ def _ask_to_stop(client: Client) -> None:
     except CraftError as error:
         if error.reason not in ("DAEMON_UNREACHABLE", "DRAINING"):
             raise
-
-
-def _unreachable(host: str) -> CraftError:
-    if host:
-        return CraftError("DAEMON_UNREACHABLE", f"no daemon answers at {host}", "check CRAFT_HOST")
-    return CraftError("DAEMON_UNREACHABLE", "no daemon runs", f"start it: {START_COMMAND}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from craft_cli import autostart, drawing, main
+from craft_cli import autostart, diagnosis, drawing, main
 from craft_cli.client import is_local
 from craft_cli.session import Session
 from craft_protos import config, images_pb2, jobs_pb2
@@ -187,6 +188,21 @@ def test_who_is_refused_hears_why(shared_home: Home, remote: dict[str, str]) -> 
     assert refusal(shared_home, "daemon", "status", env=plain)[:2] == (69, "DAEMON_UNREACHABLE")
     for bad in ("two words", "ä"):
         assert refusal(shared_home, "jobs", "list", env=remote | {"CRAFT_API_KEY": bad})[:2] == (78, "CONFIG_INVALID")
+
+
+def test_who_is_not_connected_hears_why(remote: dict[str, str], tmp_path: Path) -> None:
+    def said(address: str = remote["CRAFT_HOST"], ca_file: str = "") -> str:
+        return diagnosis.unreachable(address, ca_file).message
+
+    (tmp_path / "junk.pem").write_text("junk")
+    other = certificates.make(tmp_path).ca
+    assert said() == f"no daemon answers at {remote['CRAFT_HOST']}: it speaks TLS, and CRAFT_CA is not set"
+    assert "its certificate is not trusted" in said(ca_file=str(other))
+    assert "holds no certificate" in said(ca_file=str(tmp_path / "junk.pem"))
+    assert "that is no HOST:PORT" in said("studio")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    assert said(closed) == f"no daemon answers at {closed}: Connection refused"
 
 
 def test_an_admins_key_does_what_the_socket_does(shared_home: Home, remote: dict[str, str]) -> None:
