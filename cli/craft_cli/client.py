@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library's own log lines are not for users
@@ -216,6 +217,22 @@ class Client:
         request = daemon_pb2.WatchLogsRequest(tail=tail, follow=follow)
         for line in self._stream(self._daemon.WatchLogs, request):
             yield line.json
+
+    def connects(self, timeout_s: float) -> bool:
+        """Whether a connection comes about; told as soon as it does or does not."""
+        settled: SimpleQueue[bool] = SimpleQueue()
+
+        def note(state: grpc.ChannelConnectivity) -> None:
+            if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                settled.put(state is grpc.ChannelConnectivity.READY)
+
+        self._channel.subscribe(note, try_to_connect=True)
+        try:
+            return settled.get(timeout=timeout_s)
+        except Empty:
+            return False
+        finally:
+            self._channel.unsubscribe(note)
 
     def is_serving(self, timeout_s: float) -> bool:
         """Whether the health service says SERVING."""

@@ -21,6 +21,7 @@ _AWAIT_S = 30.0  # for a daemon that somebody else must bring back
 _AWAIT_RESTART_S = 10.0  # for one that was told to stop, by `craft daemon restart` perhaps
 _STOP_MARGIN_S = 30.0  # from the end of the running jobs, or of their grace, to the daemon's own
 _LOOK_EVERY_S = 0.1
+_CONNECT_S = 10.0
 
 
 class Session:
@@ -75,7 +76,7 @@ class Session:
 
     def _connect(self) -> Client:
         if self.target.host:
-            return self._open(self.target.host)
+            return self._reach(self.target.host)
         found = autostart.find(self.paths)
         if found is None:
             found = self._start()
@@ -139,6 +140,14 @@ class Session:
         from craft_cli import diagnosis
 
         return diagnosis.unreachable(self.target.host, self.target.ca_file)
+
+    def _reach(self, address: str) -> Client:
+        """From afar, and for the first time: one that is not there now is not awaited."""
+        client = self._open(address)
+        if client.connects(_CONNECT_S):
+            return client
+        client.close()
+        raise self._unreachable()
 
     def _open(self, address: str) -> Client:
         from craft_cli.client import Client

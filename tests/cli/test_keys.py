@@ -205,6 +205,16 @@ def test_who_is_not_connected_hears_why(remote: dict[str, str], tmp_path: Path) 
     assert said(closed) == f"no daemon answers at {closed}: Connection refused"
 
 
+def test_who_was_never_there_is_not_awaited(remote: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`client` raises: the first call, which would wait for a daemon to come back, is never made."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    for address in (closed, remote["CRAFT_HOST"], "studio"):  # the second speaks TLS
+        monkeypatch.setenv("CRAFT_HOST", address)
+        with pytest.raises(CraftError, match=f"no daemon answers at {address}"):
+            _ = Session().client
+
+
 def test_an_admins_key_does_what_the_socket_does(shared_home: Home, remote: dict[str, str]) -> None:
     env = remote | {"CRAFT_API_KEY": created(shared_home, "boss", "--admin")}
     assert "boss" in shared_home.craft("keys", "list", env=env).stdout
