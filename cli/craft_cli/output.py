@@ -264,6 +264,23 @@ def print_json(value: Any) -> None:
     line(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
+def cell(value: object) -> str:
+    """A value in a table of details, whatever JSON would make of it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case dict():
+            return ", ".join(f"{name} {cell(one)}" for name, one in value.items())
+        case list():
+            return ", ".join(map(cell, value))
+        case _:
+            return str(value)
+
+
 def print_table(headers: list[str], rows: list[list[str]]) -> None:
     """Columns: neat at a terminal, separated by tabs in a pipe."""
     rows = [[errors.one_line(cell) for cell in row] for row in rows]

@@ -30,6 +30,8 @@ def test_list_show_get_rm(home: Home) -> None:
     (listed,) = home.json("images", "list")
     shown = home.json("images", "show", image[:8])
     assert listed == shown
+    details = dict(line.split("\t") for line in home.craft("images", "show", image).stdout.splitlines())
+    assert (details["guidance scale"], details["deterministic"]) == ("7.5", "no") and "{" not in details["versions"]
     assert (shown["id"], shown["seed"], shown["prompt"], shown["media_type"]) == (image, 3, "x", "image/png")
     assert shown["provenance"]["model"]["name"] == "flat"
     assert home.craft("images", "get", image).returncode == 73  # x-3.png lies there

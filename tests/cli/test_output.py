@@ -129,3 +129,8 @@ def test_a_full_disk_leaves_no_half_file() -> None:
 def test_every_picture_of_a_job_has_its_own_seed_and_number() -> None:
     pictures = output.pictures(Spec(prompt="x", seed=5, count=3), first_n=10)
     assert [(p.seed, p.index, p.n) for p in pictures] == [(5, 0, 10), (6, 1, 11), (7, 2, 12)]
+
+
+def test_details_say_what_json_would() -> None:
+    values = [None, True, 0.1 + 0.2, 7, "x", ["a", "b"], {"torch": "2.13.0", "ok": False}]
+    assert [output.cell(value) for value in values] == ["", "yes", "0.3", "7", "x", "a, b", "torch 2.13.0, ok no"]

@@ -78,8 +78,8 @@ def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
         return
     origin = image.pop("provenance") or {}
     origin["loras"] = loras.shown(origin.get("loras") or [])
-    rows = [[name.replace("_", " "), str(value)] for name, value in image.items() if name != "id"]
-    rows += [[name.replace("_", " "), str(value)] for name, value in origin.items() if name not in image]
+    rows = [[name.replace("_", " "), output.cell(value)] for name, value in image.items() if name != "id"]
+    rows += [[name.replace("_", " "), output.cell(value)] for name, value in origin.items() if name not in image]
     output.print_table(["picture", str(image["id"])], rows)
 
 

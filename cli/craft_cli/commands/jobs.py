@@ -102,7 +102,7 @@ def show(
         ["created", shapes.moment(job.create_time) or ""],
         *([["owner", job.owner]] if job.owner != "local" else []),
         ["attempts", str(job.attempts)],
-        *[[name.replace("_", " "), str(value)] for name, value in asked.items() if value not in ("", None, [])],
+        *[[name.replace("_", " "), output.cell(value)] for name, value in asked.items() if value not in ("", None, [])],
         *([["LoRA", job.lora]] if job.lora else []),
         *[["picture", f"{image.id}  seed {image.seed}"] for image in job.images],
     ]

@@ -28,6 +28,7 @@ app = new_app(
 _LORA = typer.Argument(..., metavar="LORA", help="Id, name, sha256 or file name.", autocompletion=completing.loras)
 _LORAS = typer.Argument(..., metavar="LORA...", help="Ids, names or hashes.", autocompletion=completing.loras)
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
+_LONGEST_NOTE = 200
 
 
 @app.command(
@@ -105,8 +106,8 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
 
         terminal.show(found.preview, even_in_tmux=False)
     notes = known.pop("metadata")
-    rows = [[_NAMES.get(field, field.replace("_", " ")), _cell(value)] for field, value in known.items()]
-    output.print_table(["LoRA", known["id"]], rows + [[key, str(value)] for key, value in notes.items()])
+    rows = [[_NAMES.get(field, field.replace("_", " ")), output.cell(value)] for field, value in known.items()]
+    output.print_table(["LoRA", known["id"]], rows + [[key, _note(str(value))] for key, value in notes.items()])
 
 
 @app.command("edit", **leaf("craft lora edit watercolor --weight 0.6 --trigger 'wtrclr style'"))
@@ -156,10 +157,9 @@ _NAMES = {
 }
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _note(text: str) -> str:
+    """Of the file's metadata, which may hold whole pictures: `--json` has all of it."""
+    return text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE]}… ({len(text)} characters)"
 
 
 def _tell(lora: loras_pb2.Lora, *, asked_name: str, quiet: bool) -> None:

@@ -75,9 +75,9 @@ def show(name: str = _NAME, as_json: bool = _JSON) -> None:
         output.print_json(model)
         return
     defaults = model.pop("defaults")
-    rows = [[field, _cell(value)] for field, value in model.items()]
+    rows = [[field, output.cell(value)] for field, value in model.items()]
     output.print_table(
-        ["model", name], rows + [[f"default {field}", _cell(value)] for field, value in defaults.items()]
+        ["model", name], rows + [[f"default {field}", output.cell(value)] for field, value in defaults.items()]
     )
 
 
@@ -191,11 +191,3 @@ def _tell(event: models_pb2.ImportModelEvent, *, as_json: bool) -> None:
         output.print_json({"plan": planned.doing, "download_bytes": planned.bytes_total})
     else:
         output.line(f"{errors.one_line(planned.doing)}, {units.size(planned.bytes_total)} to download")
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)

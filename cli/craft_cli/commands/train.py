@@ -171,7 +171,11 @@ def _print_plan(message: jobs_pb2.JobPlan, *, as_json: bool) -> None:
     output.print_table(
         ["plan", ""],
         [
-            *[[field.replace("_", " "), str(value)] for field, value in spec.items() if value not in ("", None, [])],
+            *[
+                [field.replace("_", " "), output.cell(value)]
+                for field, value in spec.items()
+                if value not in ("", None, [])
+            ],
             ["device", f"{message.device or 'not known yet'} (model: {loading})"],
             ["trainings ahead", str(message.queue_position)],
             *[["", note] for note in message.notes],
