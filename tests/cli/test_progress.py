@@ -1,0 +1,15 @@
+"""The line that tells how far a job is."""
+
+from __future__ import annotations
+
+from craft_cli.render import JobProgress
+from craft_protos import jobs_pb2
+
+
+def test_who_waits_again_has_no_share_done() -> None:
+    """As after the daemon's death in the middle of a picture."""
+    progress = JobProgress()
+    progress.see(jobs_pb2.JobEvent(step=jobs_pb2.JobEvent.Step(step=3, of=12)))
+    assert progress.share == 0.25
+    progress.see(jobs_pb2.JobEvent(queued=jobs_pb2.JobEvent.Queued(why="starting the worker")))
+    assert progress.share is None
