@@ -15,7 +15,7 @@ from training.pocket.diffusion import Networks
 from training.pocket.model import default_sampler
 
 # What craft uses where a request says nothing; other programs ignore the file.
-DEFAULTS = {"width": 256, "height": 256, "steps": 12, "guidance_scale": 3.0, "sampler": "DPM++ 2M"}
+DEFAULTS = {"width": 256, "height": 256, "steps": 12, "guidance_scale": 2.0, "sampler": "DPM++ 2M"}
 
 
 def latent_scale(latents: Tensor) -> float:

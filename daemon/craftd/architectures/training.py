@@ -39,7 +39,7 @@ _ROWS = {
             warmup_steps=10,
             checkpoint_every=50,
             sample_steps=12,
-            guidance_scale=3.0,
+            guidance_scale=2.0,
         ),
         Defaults("sd1", 16, 1e-4, 1000, 4, 512, 5, False, warmup_steps=50, caption_dropout=0.05),
         Defaults("sd2", 16, 1e-4, 1000, 4, 768, 5, False, warmup_steps=50, caption_dropout=0.05),
