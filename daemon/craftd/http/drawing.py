@@ -37,6 +37,9 @@ DRAWING = (
 )
 
 
+OF_THE_HEADER = {"request_id": "Idempotency-Key"}  # what the services call it -> what the caller sent
+
+
 @dataclass(frozen=True)
 class Wish:
     """What the headers of a drawing call ask for."""
@@ -123,7 +126,7 @@ class Drawing:
 
     async def _create(self, order: Order, request_id: str) -> Job:
         asked = JobRequest(request_id, order.generate, lease=not order.wish.survives, public=order.public)
-        with said_as({"request_id": "Idempotency-Key", **order.names}):
+        with said_as({**OF_THE_HEADER, **order.names}):
             return (await self._jobs.create(order.caller, asked)).job
 
     async def _await_absence(self, wait: _Wait) -> None:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from craftd.http import fields, paging
 from craftd.http.callers import Who
-from craftd.http.drawing import said_as, wish_of
+from craftd.http.drawing import OF_THE_HEADER, said_as, wish_of
 from craftd.http.errors import responses
 from craftd.http.eventstream import EVENT_STREAM, EventStream, EventStreams
 from craftd.http.fields import Body
@@ -86,17 +86,13 @@ def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Jobs"])
     jobs, streams = services.jobs, EventStreams(services)
 
-    @router.post(
-        "/jobs",
-        status_code=201,
-        responses=responses(*_CREATING),
-    )
+    @router.post("/jobs", status_code=201, responses=responses(*_CREATING))
     async def create_job(
         body: JobIn, caller: Who, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> JobOut:
         """Stored when this answers. The same `request_id` or Idempotency-Key with the same body is the same job."""
         asked = _request(body, idempotency_key)
-        with said_as({} if idempotency_key is None else {"request_id": "Idempotency-Key"}):
+        with said_as({} if idempotency_key is None else OF_THE_HEADER):
             view = await jobs.create(caller, asked)
         response.headers["location"] = f"/jobs/{view.job.id}"
         return JobOut.of(view)
