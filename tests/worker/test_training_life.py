@@ -7,7 +7,6 @@ import copy
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from craft_protos.reasons import CraftError
-from craft_protos.worker_pb2 import FromWorker
 from craftd.architectures import buckets
 from craftd.worker import memory
 from craftd.worker.messages import Train
@@ -27,12 +25,11 @@ from craftd.worker.training.encoded import Encoded
 from craftd.worker.training.scene import Painting
 from craftd.worker.training.state import State
 from craftd.worker.training.trainer import Trainer
-from craftd.worker.training.writer import Writer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.worker.trained import SIDE, Desk, ask, photo, put, turns
+from tests.worker.trained import SIDE, Desk, ask, photo, put, refusal, turns
 
 pytestmark = pytest.mark.usefixtures("quick_samples")
 
@@ -151,96 +148,9 @@ def test_the_seed_matters_and_the_global_generator_does_not(desk: Desk, pipeline
     assert desk.train(other, pipe).sha256 != first.sha256
 
 
-def test_nothing_waits_for_a_checkpoint_to_be_written(
-    desk: Desk, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    is_free, write = threading.Event(), stored.put
-
-    def put_slowly(folder: Path, data: bytes) -> stored.Stored:
-        assert is_free.wait(60)
-        return write(folder, data)
-
-    monkeypatch.setattr(stored, "put", put_slowly)
-    session = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
-    while not any(step.step.step == 3 for step in desk.of("training")):
-        assert not session.turn()
-    assert not desk.of("checkpoint")  # of step 2
-    is_free.set()
-    while not session.turn():
-        pass
-    assert [frame.step for frame in desk.of("checkpoint")] == [2, 4]
-    assert [frame.WhichOneof("frame") for frame in desk.frames][-1] == "lora"
-    session.close()
-
-
-@pytest.mark.parametrize("ends", ["goes on", "fails", "is cancelled"])
-def test_a_checkpoint_is_told_of_without_another_turn(
-    tmp_path: Path, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch, ends: str
-) -> None:
-    """Drawing may take every turn for hours, or the model may never come back."""
-    is_told, is_free, is_written = threading.Event(), threading.Event(), threading.Event()
-
-    class Listening(Desk):
-        def send(self, frame: FromWorker) -> None:
-            super().send(frame)
-            if frame.WhichOneof("frame") == "checkpoint":
-                is_told.set()
-
-    desk, write, made = Listening(tmp_path, tmp_path), Writer._write, list[stored.Stored]()
-    put = stored.put
-
-    def put_slowly(folder: Path, data: bytes) -> stored.Stored:
-        assert is_free.wait(60)
-        made.append(put(folder, data))
-        return made[-1]
-
-    def write_and_say(*given: Any) -> None:
-        write(*given)
-        is_written.set()
-
-    monkeypatch.setattr(stored, "put", put_slowly)
-    monkeypatch.setattr(Writer, "_write", write_and_say)
-    session = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
-    while session.step < 3:
-        assert not session.turn()
-    session.put_aside()
-    assert not is_told.is_set()
-    if ends == "is cancelled":
-        session.close()
-        is_free.set()
-    else:
-        is_free.set()
-        if ends == "fails":
-            session.settle()
-            assert is_told.is_set()
-        assert is_told.wait(60)
-        session.close()
-    assert is_written.wait(60)
-    assert [frame.step for frame in desk.of("checkpoint")] == ([] if ends == "is cancelled" else [2])
-    assert (desk.files / made[0].sha256).exists() == (ends != "is cancelled")
-
-
-def test_a_checkpoint_holds_no_pickle_and_fits_its_own_training_alone(desk: Desk, pipelines: Pipelines) -> None:
-    train, pipe = ask(desk.files, steps=3, checkpoint_every=2), pipelines("sd")
-    desk.train(train, pipe)
-    (checkpoint,) = desk.of("checkpoint")
-    held = load_file(desk.files / checkpoint.sha256)
-    assert {name.partition("/")[0] for name in held} == {"generator", "weight", "mean", "square"}
-    again = replace(train, checkpoint_sha256=checkpoint.sha256, recipe=replace(train.recipe, learning_rate=1.0))
-    assert _refusal(desk, again, pipe).reason == "BAD_DATA"
-    (desk.files / checkpoint.sha256).write_bytes(b"\x80\x04not safetensors")
-    assert _refusal(desk, replace(train, checkpoint_sha256=checkpoint.sha256), pipe).reason == "CORRUPT_FILE"
-
-
-def _refusal(desk: Desk, train: Train, pipe: Any) -> CraftError:
-    with pytest.raises(CraftError) as raised:
-        desk.train(train, pipe)
-    return raised.value
-
-
 @pytest.mark.parametrize("kind", ["lcm", "pixart", "flux-schnell"])
 def test_a_model_that_cannot_be_trained_is_named(desk: Desk, pipelines: Pipelines, kind: str) -> None:
-    error = _refusal(desk, ask(desk.files, kind), pipelines(kind))
+    error = refusal(desk, ask(desk.files, kind), pipelines(kind))
     assert error.reason == "UNTRAINABLE_MODEL"
     assert kind in error.message
     assert error.hint
@@ -250,7 +160,7 @@ def test_a_model_that_cannot_be_trained_is_named(desk: Desk, pipelines: Pipeline
 def test_a_model_that_is_noised_without_betas_is_refused_at_once(desk: Desk, pipelines: Pipelines, name: str) -> None:
     pipe = copy.copy(pipelines("sd"))
     pipe.__dict__["scheduler"] = getattr(diffusers, name)()
-    error = _refusal(desk, ask(desk.files), pipe)
+    error = refusal(desk, ask(desk.files), pipe)
     assert error.reason == "UNTRAINABLE_MODEL"
     assert name in error.message
     assert not desk.of("preparing")
@@ -260,7 +170,7 @@ def test_a_model_too_big_for_the_device_is_named(desk: Desk, pipelines: Pipeline
     pipe = copy.copy(pipelines("sd"))
     pipe.__dict__["unet"] = copy.copy(pipe.unet)
     pipe.unet._hf_hook = "as accelerate offloads"
-    error = _refusal(desk, ask(desk.files), pipe)
+    error = refusal(desk, ask(desk.files), pipe)
     assert error.reason == "OUT_OF_MEMORY"
     assert "sd" in error.message
 
@@ -269,7 +179,7 @@ def test_a_picture_that_cannot_be_read_is_named(desk: Desk, pipelines: Pipelines
     train = ask(desk.files)
     broken = train.pictures[1]
     (desk.files / broken.sha256).write_bytes((desk.files / broken.sha256).read_bytes()[:100])
-    error = _refusal(desk, train, pipelines("sd"))
+    error = refusal(desk, train, pipelines("sd"))
     assert error.reason == "BAD_DATASET"
     assert broken.file_name in error.message
     assert str(desk.files) not in error.message
@@ -306,7 +216,7 @@ def test_samples_that_cannot_be_drawn_are_left_out(
 
 
 def test_a_training_that_diverges_names_the_learning_rate(desk: Desk, pipelines: Pipelines) -> None:
-    error = _refusal(desk, ask(desk.files, steps=50, learning_rate=1e30), pipelines("sd"))
+    error = refusal(desk, ask(desk.files, steps=50, learning_rate=1e30), pipelines("sd"))
     assert error.reason == "JOB_FAILED"
     assert "--lr 2.5e+29" in error.hint
 

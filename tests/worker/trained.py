@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
 from craftd.worker.device import Device
 from craftd.worker.loader import FAMILIES
@@ -107,3 +109,10 @@ def turns(session: Session) -> Iterator[int]:
     while not session.turn():
         count += 1
         yield count
+
+
+def refusal(desk: Desk, train: Train, pipe: Any) -> CraftError:
+    """Why it cannot be trained."""
+    with pytest.raises(CraftError) as raised:
+        desk.train(train, pipe)
+    return raised.value
