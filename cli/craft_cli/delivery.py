@@ -30,7 +30,7 @@ class Manner:
 
     @property
     def has_progress(self) -> bool:
-        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
+        return not self.quiet and errors.is_terminal(sys.stderr)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from craft_protos.reasons import CraftError
 
@@ -45,8 +45,13 @@ def say(line: str) -> None:
 
 def remark(line: str) -> None:
     """What a person may want to know meanwhile: said at a terminal alone."""
-    if sys.stderr is not None and sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         say(line)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """A stream is None where it was closed before craft began."""
+    return stream is not None and stream.isatty()
 
 
 def one_line(text: str) -> str:

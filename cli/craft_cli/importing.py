@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from craft_protos.reasons import CraftError
 
-from craft_cli import interrupts
+from craft_cli import errors, interrupts
 
 if TYPE_CHECKING:
     from craft_protos import loras_pb2
@@ -93,7 +93,7 @@ def _opened(source: str) -> BinaryIO:
 
 
 def _progress(quiet: bool) -> AbstractContextManager[TransferProgress | None]:
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if quiet or not errors.is_terminal(sys.stderr):
         return nullcontext()
     from craft_cli.render import TransferProgress
 

@@ -180,13 +180,15 @@ def write_stdout(data: bytes) -> None:
 
 
 def is_at_terminal() -> bool:
-    """Whether somebody reads stdout, which may have been closed before craft began."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    """Whether somebody reads stdout."""
+    return errors.is_terminal(sys.stdout)
 
 
 def refuse_terminal() -> None:
     """Image bytes at a terminal help nobody."""
-    if sys.stdout is None or sys.stdout.isatty():
+    if sys.stdout is None:
+        raise _closed()
+    if is_at_terminal():
         raise CraftError("USAGE", "-o - would write a picture's bytes to the terminal", "send it on: ... -o - | file -")
 
 
@@ -244,10 +246,14 @@ def _check_folder(path: Path) -> None:
         raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: it is a folder", "choose another with -o")
 
 
+def _closed() -> CraftError:
+    return CraftError("OUTPUT_FAILED", "stdout is closed", "send it to a file: > FILE")
+
+
 def line(text: object) -> None:
     """One line on stdout, at once."""
     if sys.stdout is None:
-        raise CraftError("OUTPUT_FAILED", "stdout is closed", "send it to a file: > FILE")
+        raise _closed()
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from craft_protos.reasons import CraftError
 
-from craft_cli import interrupts
+from craft_cli import errors, interrupts
 
 if TYPE_CHECKING:
     from craft_protos import models_pb2
@@ -71,7 +71,7 @@ def run(session: Session, request: models_pb2.ImportModelRequest, *, quiet: bool
 
 
 def _progress(quiet: bool) -> AbstractContextManager[TransferProgress | None]:
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if quiet or not errors.is_terminal(sys.stderr):
         return nullcontext()
     from craft_cli.render import TransferProgress
 

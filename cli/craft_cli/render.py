@@ -47,12 +47,6 @@ class _Bar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bars.stop()
 
-    @property
-    def share(self) -> float | None:
-        """Of what is to be done, the part that is; None where nobody knows."""
-        task = self._bars.tasks[0]
-        return None if task.total is None else task.completed / task.total
-
     def _show(self, what: str, done: int | None, total: int | None, amount: str) -> None:
         is_new = what != self._said  # shown at once: it may be over before the next of ten refreshes a second
         self._said = what

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from craft_protos.formats import FORMATS
 
+from craft_cli.errors import is_terminal
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -51,7 +53,7 @@ def is_multiplexed(env: Mapping[str, str]) -> bool:
 def show(data: bytes, *, even_in_tmux: bool) -> bool:
     """Draw a picture's file at the terminal on stdout; False where it cannot."""
     name = protocol(in_tmux=even_in_tmux)
-    if not name or sys.stdout is None or not sys.stdout.isatty():
+    if not name or not is_terminal(sys.stdout):
         return False
     drawn = ENCODERS[name](data)
     if is_multiplexed(os.environ):

@@ -73,9 +73,10 @@ def test_a_group_alone_shows_its_help(home: Home, args: list[str]) -> None:
     assert done.stderr == home.craft(*args, "--help").stdout
 
 
-def test_stdout_closed_from_the_start_is_told(home: Home) -> None:
+@pytest.mark.parametrize("args", [["models", "list"], ["generate", "x", "-o", "-"]], ids=["lines", "a picture"])
+def test_stdout_closed_from_the_start_is_told(home: Home, args: list[str]) -> None:
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *CRAFT, "models", "list"],
+        ["sh", "-c", 'exec "$@" >&-', "sh", *CRAFT, *args],
         stderr=subprocess.PIPE,
         cwd=home.work,
         env=home.env,
