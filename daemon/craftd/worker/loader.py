@@ -90,7 +90,7 @@ class Loader:
         self.movement.watch(pipe)
         resident = _resident_bytes(pipe)
         is_too_big = exceeds(device, resident)
-        if not is_too_big:
+        if not is_too_big and not device.is_cpu:
             pipe.to(device.place)
         bytes_done(manifest.size_bytes)
         runner = self._runner(pipe, device, resident, family)

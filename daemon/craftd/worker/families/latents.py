@@ -27,11 +27,9 @@ class Latents:
         self._sketch: LinearSketch | None = None
         if self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
             self._vae.to(torch.float32)  # it overflows
-        self._at_once: int | None = None
-        if device.type == "cpu":
-            # Its layers hold little and make much: with channels last, and one image at a time, twice as fast.
-            self._vae.to(memory_format=torch.channels_last)
-            self._at_once = 1
+        # On a CPU its layers hold little and make much: with channels last, and one image at a time, twice as fast.
+        self._at_once = 1 if device.type == "cpu" else None
+        self._wants_channels_last = device.type == "cpu"
 
     def noise(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         """1, channels, height, width, of unit deviation. Raises INVALID_FIELD for a size it cannot draw."""
@@ -45,6 +43,9 @@ class Latents:
         return noise
 
     def decode(self, latents: torch.Tensor) -> list[Pixels]:
+        if self._wants_channels_last:  # not before, so that the first step comes sooner
+            self._vae.decoder.to(memory_format=torch.channels_last)
+            self._wants_channels_last = False
         portions = torch.split(latents, self._at_once or len(latents))
         return [pixels for portion in portions for pixels in self._decode(portion)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -42,15 +43,20 @@ class Targets:
             name: {path: layer for path, layer in module.named_modules() if isinstance(layer, Layer)}
             for name, module in self.components.items()
         }
-        self._places: dict[str, tuple[Place, ...]] = {}
-        for component in self.layers:
-            for alias, places in self._aliases(component):
-                self._places.setdefault(alias, places)
 
     @property
     def denoiser(self) -> str:
         """The component that is called at each step."""
         return next(iter(self.components))
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Place, ...]]:
+        """By every name; made when the first LoRA comes, so that a model's first picture does not wait for it."""
+        found: dict[str, tuple[Place, ...]] = {}
+        for component in self.layers:
+            for alias, places in self._aliases(component):
+                found.setdefault(alias, places)
+        return found
 
     def find(self, path: str) -> tuple[Place, ...]:
         """The layers that a file means by `path`; none where the model has no such."""
