@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
@@ -18,7 +18,7 @@ from craftd.store.database import Database
 class _Look:
     """Equal looks, equal contents."""
 
-    path: str
+    path: Path
     size_bytes: int
     mtime_ns: int
     inode: int
@@ -58,7 +58,7 @@ class FileHashes:
 
     async def _find(self, look: _Look) -> str | None:
         if look not in self._known:
-            stored = await self._database.run(lambda connection: _select(connection, look))
+            stored = await self._database.run(lambda connection: _select(connection, _resolved(look)))
             if stored is None:
                 return None
             self._known[look] = stored
@@ -66,7 +66,7 @@ class FileHashes:
 
     async def _remember(self, look: _Look, sha256: str) -> None:
         self._known[look] = sha256
-        await self._database.run(lambda connection: _upsert(connection, look, sha256))
+        await self._database.run(lambda connection: _upsert(connection, _resolved(look), sha256))
 
 
 def _look(path: Path) -> _Look:
@@ -74,7 +74,12 @@ def _look(path: Path) -> _Look:
         status = path.stat()
     except OSError as exc:
         raise CraftError("CORRUPT_FILE", f"{path}: {exc.strerror}", "download the model again") from exc
-    return _Look(str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
+    return _Look(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _resolved(look: _Look) -> _Look:
+    """Stored by the file's own path: of a file that two models link to, the hash is taken once."""
+    return replace(look, path=look.path.resolve())
 
 
 def _sha256(path: Path) -> str:
@@ -88,7 +93,7 @@ def _sha256(path: Path) -> str:
 def _select(connection: apsw.Connection, look: _Look) -> str | None:
     found = connection.execute(
         "SELECT sha256 FROM file_hashes WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND inode = ?",
-        (look.path, look.size_bytes, look.mtime_ns, look.inode),
+        (str(look.path), look.size_bytes, look.mtime_ns, look.inode),
     ).get
     return None if found is None else str(found)
 
@@ -96,5 +101,5 @@ def _select(connection: apsw.Connection, look: _Look) -> str | None:
 def _upsert(connection: apsw.Connection, look: _Look, sha256: str) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO file_hashes VALUES (?, ?, ?, ?, ?)",
-        (look.path, look.size_bytes, look.mtime_ns, look.inode, sha256),
+        (str(look.path), look.size_bytes, look.mtime_ns, look.inode, sha256),
     )

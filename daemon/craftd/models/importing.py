@@ -57,6 +57,7 @@ class Importer:
         prefers_half: Callable[[], bool],
     ) -> None:
         self._registry = registry
+        self._built_in: Model | None = None
         self._verdicts = verdicts
         self._database = database
         self._connect = connect
@@ -126,12 +127,15 @@ class Importer:
         return place
 
     async def read(self, place: Place) -> Model:
-        """Strangers' files are checked before anything is read; what came with craft is trusted."""
-        if not place.built_in:
-            verdict = await self._verdicts.of(place.path)
-            if verdict.reason:
-                why = CraftError(verdict.reason, verdict.message, verdict.hint)
-                return folder.refused(place.path, why, name=place.name)
+        """Strangers' files are checked before anything is read; what came with craft is trusted, and read once."""
+        if place.built_in:
+            if self._built_in is None:
+                self._built_in = await asyncio.to_thread(_read, place)
+            return self._built_in
+        verdict = await self._verdicts.of(place.path)
+        if verdict.reason:
+            why = CraftError(verdict.reason, verdict.message, verdict.hint)
+            return folder.refused(place.path, why, name=place.name)
         return await asyncio.to_thread(_read, place)
 
     async def _note(self, missing: Missing) -> None:

@@ -24,6 +24,7 @@ class Registry:
         """`built_in_dir` holds the built-in model, if it is there."""
         self._models_dir = models_dir
         self._built_in_dir = built_in_dir
+        self._built_in = Place(BUILT_IN, built_in_dir, "built in", built_in=True)
         self._database = database
         self._registered: dict[str, Place] = {}
         self._aliases: dict[str, str] = {}
@@ -44,6 +45,10 @@ class Registry:
 
     async def find(self, name: str) -> Place:
         """By name or alias. Raises UNKNOWN_MODEL with the closest names."""
+        if (registered := self._registered.get(name)) is not None:
+            return registered
+        if name == BUILT_IN and folder.is_model(self._built_in_dir):
+            return self._built_in
         places = {place.name: place for place in await self.places()}
         found = places.get(name) or places.get(self._aliases.get(name, ""))
         if found is None:
@@ -81,7 +86,9 @@ class Registry:
         async with self._changing:
             place = await self.find(name)
             if any(alias == other.name for other in await self.places()):
-                raise names.taken(alias, "a model's own name")
+                raise CraftError(
+                    "NAME_TAKEN", f"alias: {alias!r} is a model's own name", "choose another", field="alias"
+                )
             await self._database.run(lambda connection: table.set_alias(connection, alias, place.name))
             self._aliases[alias] = place.name
         return place
@@ -107,7 +114,7 @@ class Registry:
         """On the disk."""
         found = []
         if folder.is_model(self._built_in_dir):
-            found.append(Place(BUILT_IN, self._built_in_dir, "built in", built_in=True))
+            found.append(self._built_in)
         if self._models_dir.is_dir():
             models = (path for path in self._models_dir.iterdir() if folder.is_model(path) and path.name != BUILT_IN)
             found += [Place(path.name, path, str(path)) for path in sorted(models)]

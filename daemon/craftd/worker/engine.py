@@ -23,7 +23,8 @@ from craftd.worker.training.trainings import Others, Trainings
 
 _log = logging.getLogger(__name__)
 
-_REPORT_EVERY_S = 0.05  # for each row
+_REPORT_EVERY_S = 0.1  # for each row; as often as a progress bar is redrawn
+_REPORTS_A_SECOND = 40  # of all rows together: each costs the front and a client time that drawing wants
 _READ_AHEAD = 4  # rows whose LoRAs are read before there is room for them
 _GATHER_S = 0.1  # the longest that a row waits for others' LoRAs, where nothing is being drawn
 
@@ -328,7 +329,8 @@ class Engine:
         if drawing.step == row.reported_step:
             return
         preview = b"" if drawing.is_done else drawing.preview()
-        if preview or drawing.is_done or now - row.reported_at >= _REPORT_EVERY_S:
+        pause_s = max(_REPORT_EVERY_S, len(self._active) / _REPORTS_A_SECOND)
+        if preview or drawing.is_done or now - row.reported_at >= pause_s:
             row.reported_at, row.reported_step = now, drawing.step
             self._reporter.step(row.job, row.index, drawing.step, drawing.of, preview)
 
