@@ -140,14 +140,18 @@ def _put(message: jobs_pb2.GenerateSpec | jobs_pb2.CreateJobRequest, name: str, 
     except UnicodeEncodeError as error:
         raise invalid(name, "not valid text (it is not UTF-8)") from error
     except ValueError as error:  # what a protobuf integer cannot hold
-        raise invalid(name, f"{_short(value)} is out of range") from error
+        raise _out_of_range(name, value) from error
 
 
 def _append(generate: jobs_pb2.GenerateSpec, index: int) -> None:
     try:
         generate.indices.append(index)
     except ValueError as error:
-        raise invalid("indices", f"{_short(index)} is out of range") from error
+        raise _out_of_range("indices", index) from error
+
+
+def _out_of_range(name: str, value: Any) -> CraftError:
+    return invalid(name, f"{_short(value)} is too {'small' if value < 0 else 'large'}")
 
 
 def _put_time(made: jobs_pb2.CreateJobRequest, text: str) -> None:
@@ -216,7 +220,7 @@ def _as_float(name: str, value: int) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise invalid(name, f"{_short(value)} is out of range") from error
+        raise _out_of_range(name, value) from error
 
 
 def _indices(value: Any) -> tuple[int, ...]:

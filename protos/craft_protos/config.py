@@ -248,11 +248,15 @@ def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as exc:
-        raise _bad(config_file, 1, f"cannot be read ({exc})") from exc
+        raise CraftError(
+            "CONFIG_INVALID", f"{config_file} cannot be read: {exc}", "see that it is a text file that you may read"
+        ) from exc
     import tomllib  # most have no file
 
     try:
         written = tomllib.loads(text)
+    except RecursionError as exc:
+        raise CraftError("CONFIG_INVALID", f"{config_file}: nested too deeply", "see `craft config path`") from exc
     except tomllib.TOMLDecodeError as exc:
         found = re.search(r"at line (\d+)", str(exc))
         line = int(found.group(1)) if found else text.count("\n") + 1

@@ -32,7 +32,11 @@ def _check_folder(path: Path) -> None:
     tree = Tree(path)
     root = {file.name: file for file in tree.part("") or []}
     if _INDEX not in root:
-        raise corrupt(_INDEX, "a diffusers model's index", "none")
+        raise CraftError(
+            "CORRUPT_FILE",
+            f"{_INDEX}: expected a diffusers model's index, found none",
+            f"give the folder that {_INDEX} lies in, or a checkpoint: one .safetensors file",
+        )
     kind, parts = configs.check_index(root[_INDEX])
     if _OVERRIDES in root:
         configs.check(root[_OVERRIDES])
