@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 
 COALESCE_S = 0.003  # jobs sent together arrive this close to each other
@@ -13,6 +14,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._mail: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._first_at = 0.0  # when the last wait was over
 
     def post(self, mail: object) -> None:
         """Put one in; from any thread."""
@@ -27,10 +29,22 @@ class Inbox:
                 return
 
     def wait(self, timeout_s: float | None) -> Iterator[object]:
-        """Wait for the first, then take what follows on its heels, so that jobs sent together start together."""
+        """Wait for the first, then take what is there with it."""
         try:
             yield self._mail.get(timeout=timeout_s)
-            while True:
-                yield self._mail.get(timeout=COALESCE_S)
         except queue.Empty:
             return
+        self._first_at = time.monotonic()
+        yield from self.waiting()
+
+    def following(self) -> Iterator[object]:
+        """What is there now, and what follows on the heels of the first that was waited for.
+
+        Jobs sent together so start together; what was done since that first one came is no time lost.
+        """
+        while (left_s := self._first_at + COALESCE_S - time.monotonic()) > 0:
+            try:
+                yield self._mail.get(timeout=left_s)
+            except queue.Empty:
+                break
+        yield from self.waiting()

@@ -54,7 +54,7 @@ def run(options: WorkerOptions, channel: Channel, inbox: Inbox) -> None:
         for _ in range(options.max_rows):
             if not engine.admit():
                 break
-            for mail in inbox.waiting():  # who came while prompts were encoded shares the first model call
+            for mail in inbox.following():  # who comes while prompts are encoded shares the first model call
                 engine.handle(mail)
         pulse.beat()
         engine.tick()
