@@ -1,12 +1,14 @@
 """Pixels -> the bytes of an image file that carries its provenance.
 
 PNG: text chunks `craft` (JSON) and `parameters` (AUTOMATIC1111's form). JPEG and WebP: the JSON as
-EXIF UserComment. JPEG is written at quality 95; WebP without loss, so that verifying it can be exact.
+EXIF UserComment. PNG is packed with runs alone, which for pictures takes two thirds of level 4's time and fewer bytes;
+JPEG is written at quality 95; WebP without loss, so that verifying it can be exact.
 """
 
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 from craft_protos.reasons import CraftError
@@ -17,7 +19,6 @@ from PIL.PngImagePlugin import PngInfo
 Pixels = NDArray[np.uint8]  # height, width, 3
 
 _MOST_JPEG_EXIF_BYTES = 65_000  # one APP1 segment
-_PNG_LEVEL = 4  # a third of level 6's time for 2 % more bytes
 _PREVIEW_SIDE = 256
 
 
@@ -25,7 +26,7 @@ def encode(pixels: Pixels, kind: str, provenance: str, parameters: str) -> bytes
     """A whole file of `kind` png, jpeg or webp."""
     image, out = Image.fromarray(pixels), io.BytesIO()
     if kind == "png":
-        image.save(out, "PNG", pnginfo=_chunks(provenance, parameters), compress_level=_PNG_LEVEL)
+        image.save(out, "PNG", pnginfo=_chunks(provenance, parameters), compress_type=zlib.Z_RLE)
     elif kind == "jpeg":
         image.save(out, "JPEG", quality=95, subsampling=0, exif=_exif(provenance, _MOST_JPEG_EXIF_BYTES))
     else:
