@@ -202,8 +202,9 @@ class Dispatcher:
         self._roster.queue.serve(waiting)
         entry.dispatch()
         job, indices = entry.job, entry.remaining
-        self._roster.flights.add(Flight(job.id, entry.epoch, job.is_suspect, set(indices)))
         preview_every = self._parts.hub.preview_every(job.id)
+        flight = Flight(job.id, entry.epoch, job.is_suspect, set(indices), preview_every=preview_every)
+        self._roster.flights.add(flight)
         self._parts.supervisor.send(wire.submit(job, entry.epoch, indices, message, loras, preview_every=preview_every))
         residency.expect(manifest)
         self._roster.ledger.save(job)
@@ -220,8 +221,10 @@ class Dispatcher:
     def _on_watchers_changed(self, job_id: str) -> None:
         if (entry := self._roster.entries.get(job_id)) is not None:
             entry.last_watched = time.monotonic()
-            if self._roster.flights.find(job_id, entry.epoch) is not None and not entry.job.is_training:
-                self._parts.supervisor.send(wire.preview(job_id, self._parts.hub.preview_every(job_id)))
+            flight, every = self._roster.flights.find(job_id, entry.epoch), self._parts.hub.preview_every(job_id)
+            if flight is not None and not flight.is_training and flight.preview_every != every:
+                flight.preview_every = every
+                self._parts.supervisor.send(wire.preview(job_id, every))
             self._roster.wake.set()
 
     def _tell_positions(self) -> None:

@@ -15,6 +15,7 @@ class Flight:
     is_suspect: bool
     indices: set[int] = field(default_factory=set)
     is_training: bool = False
+    preview_every: int = 0  # steps, as the worker was told last
     alone_until: float = math.inf  # a suspect's: from then on others may go beside it (monotonic)
 
 

@@ -24,7 +24,7 @@ from craftd.worker.training.trainings import Others, Trainings
 _log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 0.1  # for each row; as often as a progress bar is redrawn
-_REPORTS_A_SECOND = 40  # of all rows together: each costs the front and a client time that drawing wants
+_REPORTS_A_SECOND = 20  # of all rows together: each costs the front and a client time that drawing wants
 _READ_AHEAD = 4  # rows whose LoRAs are read before there is room for them
 _GATHER_S = 0.1  # the longest that a row waits for others' LoRAs, where nothing is being drawn
 
@@ -258,7 +258,7 @@ class Engine:
 
     def _begin(self, row: Row) -> None:
         shelved, job = self._shelved(row), self._jobs[row.job.job_id]
-        row.admitted_at = self._clock()
+        row.admitted_at = row.reported_at = self._clock()
         row.load_s = row.admitted_at - job.submitted_at if job.waited_for_load else 0.0
         if not job.is_started:
             job.is_started = True
