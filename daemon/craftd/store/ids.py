@@ -44,4 +44,4 @@ def resolve(connection: apsw.Connection, table: str, prefix: str, unknown: str, 
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    return "".join(ALPHABET[byte % len(ALPHABET)] for byte in secrets.token_bytes(length))  # 256 is 8 times 32
