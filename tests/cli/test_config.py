@@ -82,3 +82,14 @@ def test_the_defaults_keep_their_own_rules(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("\n".join(lines))
     assert config.load(file, {}) == defaults
+
+
+@pytest.mark.parametrize("contents", [b"\xff\xfe", b"a = " + b"[" * 100_000])
+def test_a_file_that_cannot_be_read_is_named_without_a_line(contents: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(contents)
+    with pytest.raises(CraftError) as refused:
+        config.load(file, {})
+    assert refused.value.reason == "CONFIG_INVALID"
+    assert refused.value.message.startswith((f"{file} ", f"{file}: "))
+    assert refused.value.hint

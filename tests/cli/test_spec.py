@@ -118,3 +118,9 @@ def test_seed_and_request_id_are_always_the_clients() -> None:
     assert one.request_id and one.request_id != two.request_id
     assert one.generate.HasField("seed")
     assert Spec(seed=0).with_seed().seed == 0
+
+
+@pytest.mark.parametrize(("width", "told"), [(-5, "width: -5 is too small"), (1 << 40, "is too large")])
+def test_a_size_that_no_message_carries_is_told_which_way(width: int, told: str) -> None:
+    with pytest.raises(CraftError, match=told):
+        request(Spec(prompt="x", width=width, seed=1), lease=False)
