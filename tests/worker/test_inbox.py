@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import threading
-import time
 
-from craftd.worker.inbox import COALESCE_S, Inbox
+import pytest
+from craftd.worker import inbox as inboxes
+from craftd.worker.inbox import Inbox
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def long_heels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long that a test which waits them out is seen to hang."""
+    monkeypatch.setattr(inboxes, "COALESCE_S", 3600.0)
 
 
 def test_what_is_there_is_taken_without_waiting_for_more() -> None:
-    inbox = Inbox()
+    inbox = Inbox(Clock())
     for mail in ("first", "second"):
         inbox.post(mail)
-    began = time.monotonic()
-    assert list(inbox.wait(10)) == ["first", "second"]
-    assert time.monotonic() - began < 5  # not the timeout
-    assert list(Inbox().wait(0.01)) == []
+    assert list(inbox.wait(3600.0)) == ["first", "second"]
+    assert list(Inbox(Clock()).wait(0.0)) == []
 
 
-def test_what_follows_on_the_heels_of_the_first_is_taken_with_it() -> None:
-    inbox = Inbox()
+def test_what_follows_on_the_heels_of_the_first_is_waited_for() -> None:
+    inbox = Inbox(Clock())
     inbox.post("first")
-    assert list(inbox.wait(10)) == ["first"]
-    began = time.monotonic()
-    follower = threading.Thread(target=inbox.post, args=("second",))
-    follower.start()
-    assert list(inbox.following()) == ["second"]
-    assert time.monotonic() - began >= COALESCE_S / 2  # it looked out for more
-    follower.join()
+    assert list(inbox.wait(None)) == ["first"]
+    following, taken = inbox.following(), list[object]()
+    taker = threading.Thread(target=lambda: taken.append(next(following)))
+    taker.start()
+    inbox.post("second")
+    taker.join()
+    assert taken == ["second"]
 
 
 def test_work_done_meanwhile_is_no_time_lost() -> None:
-    inbox = Inbox()
+    clock = Clock()
+    inbox = Inbox(clock)
     inbox.post("first")
-    list(inbox.wait(10))
-    time.sleep(COALESCE_S)
+    assert list(inbox.wait(None)) == ["first"]
+    clock.now += inboxes.COALESCE_S
     inbox.post("second")
-    following = inbox.following()
-    assert next(following) == "second"
-    assert list(following) == []
-    assert list(Inbox().following()) == []  # where nothing was waited for
+    assert list(inbox.following()) == ["second"]
+
+
+def test_where_nothing_was_waited_for_nothing_follows() -> None:
+    assert list(Inbox(Clock()).following()) == []

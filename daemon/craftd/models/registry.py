@@ -45,7 +45,7 @@ class Registry:
 
     async def find(self, name: str) -> Place:
         """By name or alias. Raises UNKNOWN_MODEL with the closest names."""
-        if (registered := self._registered.get(name)) is not None:
+        if (registered := self._registered.get(name)) is not None:  # every job asks: the folder is not read for these
             return registered
         if name == BUILT_IN and folder.is_model(self._built_in_dir):
             return self._built_in

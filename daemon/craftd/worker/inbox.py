@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 COALESCE_S = 0.003  # jobs sent together arrive this close to each other
 
@@ -12,9 +13,10 @@ COALESCE_S = 0.003  # jobs sent together arrive this close to each other
 class Inbox:
     """Frames from the front, finished loads, finished pictures: in order of arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._mail: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._first_at = 0.0  # when the last wait was over
+        self._clock = clock
+        self._first_at = -math.inf  # when the last wait was over
 
     def post(self, mail: object) -> None:
         """Put one in; from any thread."""
@@ -34,7 +36,7 @@ class Inbox:
             yield self._mail.get(timeout=timeout_s)
         except queue.Empty:
             return
-        self._first_at = time.monotonic()
+        self._first_at = self._clock()
         yield from self.waiting()
 
     def following(self) -> Iterator[object]:
@@ -42,7 +44,7 @@ class Inbox:
 
         Jobs sent together so start together; what was done since that first one came is no time lost.
         """
-        while (left_s := self._first_at + COALESCE_S - time.monotonic()) > 0:
+        while (left_s := self._first_at + COALESCE_S - self._clock()) > 0:
             try:
                 yield self._mail.get(timeout=left_s)
             except queue.Empty:
