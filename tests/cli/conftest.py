@@ -42,5 +42,6 @@ def _home() -> Iterator[Home]:
     made = Home(root, env)
     put_model(made.paths.models_dir)
     yield made
+    made.end_started()
     made.end_daemon()
     shutil.rmtree(root)

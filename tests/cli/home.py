@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class Home:
 
     root: Path
     env: dict[str, str]
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def work(self) -> Path:
@@ -60,7 +61,14 @@ class Home:
     def start(self, *args: str, **settings: Any) -> subprocess.Popen[str]:
         """Begin `craft` and let it run."""
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*CRAFT, *args], cwd=self.work, env=self.env, text=True, **(given | settings))
+        process = subprocess.Popen([*CRAFT, *args], cwd=self.work, env=self.env, text=True, **(given | settings))
+        self.started.append(process)
+        return process
+
+    def release(self) -> None:
+        """Let `[slow]` and `[held]` jobs go on."""
+        self.paths.files_dir.mkdir(parents=True, exist_ok=True)
+        (self.paths.files_dir / "release").touch()
 
     def json(self, *args: str) -> Any:
         """The JSON that a command prints; it must succeed."""
@@ -72,6 +80,13 @@ class Home:
         found = autostart.find(self.paths)
         assert found is not None
         return found.pid
+
+    def end_started(self) -> None:
+        """What a failed test left running ends with it, and is not blamed on the next one."""
+        for process in self.started:
+            process.kill()
+            with process:  # its pipes are closed, and it is waited for
+                pass
 
     def end_daemon(self) -> None:
         """Whatever holds the data folder ends, by the pid it wrote there."""

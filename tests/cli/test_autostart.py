@@ -67,9 +67,10 @@ def test_a_restart_with_a_wrong_configuration_leaves_the_daemon_running(home: Ho
 
 
 def test_a_stopped_daemon_resumes_what_was_queued(home: Home) -> None:
-    job = home.json("generate", "x [slow]", "-s", "100", "--detach")["job"]
+    job = home.json("generate", "x [slow]", "-s", "200", "--detach")["job"]
     until(lambda: home.json("daemon", "status")["queue"]["running"] == 1, "it runs")
     assert home.craft("daemon", "stop", "--now").returncode == 0
+    home.release()
     assert home.craft("daemon", "status").returncode == 69
     assert home.craft("jobs", "wait", job).returncode == 0  # started for it
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.cli.home import CRAFT, TIMEOUT_S, Home, until
 from tests.cli.test_images import GOOD, note
 
-SLOW = ["-s", "200"]  # ten seconds of [slow]
+SLOW = ["-s", "200"]  # ten seconds of [slow], or until released
 SLOW_RECORD = {
     "prompt": "x [slow]",
     "steps": 200,
@@ -137,10 +137,11 @@ def test_ctrl_c_while_watching_leaves_the_job_alone(home: Home) -> None:
 
 
 def test_the_daemon_dies_and_the_picture_comes(home: Home) -> None:
-    process = home.start("generate", "x [slow]", "-s", "40", "-o", "a.png")
+    process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
     job = running_job(home)
     first = home.daemon_pid()
     os.kill(first, signal.SIGKILL)
+    home.release()
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (0, "a.png\n", "")
     with Image.open(home.work / "a.png") as picture:
@@ -160,7 +161,7 @@ def test_a_daemon_that_is_told_to_stop_stays_stopped(home: Home) -> None:
 
 
 def test_what_begins_while_the_daemon_stops_is_drawn_by_the_next_one(home: Home) -> None:
-    home.json("generate", "x [slow]", "-s", "160", "--detach")
+    home.json("generate", "x [slow]", *SLOW, "--detach")
     running_job(home)
     first = home.daemon_pid()
     stopping = home.start("daemon", "stop")
@@ -173,20 +174,22 @@ def test_what_begins_while_the_daemon_stops_is_drawn_by_the_next_one(home: Home)
 
 
 def test_a_daemon_that_is_restarted_goes_on(home: Home) -> None:
-    process = home.start("generate", "x [slow]", "-s", "40", "-o", "a.png")
+    process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
     running_job(home)
     assert home.craft("daemon", "restart", "--now").returncode == 0
+    home.release()
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (0, "a.png\n", "")
 
 
 def test_a_batch_survives_the_daemon(home: Home) -> None:
-    process = home.start("generate", "--batch", "-", "-s", "20", stdin=subprocess.PIPE)
+    process = home.start("generate", "--batch", "-", *SLOW, stdin=subprocess.PIPE)
     assert process.stdin
     process.stdin.write("x [slow]\n" * 10)
     process.stdin.flush()
     until(lambda: home.json("jobs", "list", "--state", "running"), "some run")
     os.kill(home.daemon_pid(), signal.SIGKILL)
+    home.release()
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, err) == (0, "")
     assert len({json.loads(line)["path"] for line in out.splitlines()}) == 10
