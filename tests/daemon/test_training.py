@@ -160,6 +160,9 @@ async def test_cancelled_and_gone_on_with(daemon: Daemon) -> None:
     assert losses[0] == losses[1] and len(losses[0]) == 10
     assert await _refused(daemon, trains.request(resume=resumed.id)) == "JOB_FINISHED"
     assert await _refused(daemon, trains.request(resume="nothing-like-it")) == "UNKNOWN_JOB"
+    await daemon.loras.DeleteLora(loras_pb2.DeleteLoraRequest(lora="it"))
+    with pytest.raises(grpc.aio.AioRpcError, match="was removed"):
+        await daemon.jobs.CreateJob(trains.request(resume=resumed.id))
 
 
 async def test_want_of_memory_says_what_to_change(daemon: Daemon) -> None:

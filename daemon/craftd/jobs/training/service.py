@@ -13,7 +13,7 @@ from craft_protos.reasons import CraftError, invalid
 from craftd.datasets.service import DatasetService
 from craftd.jobs import table as jobs
 from craftd.jobs.generating import Generating
-from craftd.jobs.job import JobView, State
+from craftd.jobs.job import Job, JobView, State
 from craftd.jobs.training import resolve, table
 from craftd.jobs.training.course import Log
 from craftd.jobs.training.desk import Desk
@@ -116,9 +116,7 @@ class TrainingService:
                 "IN_USE", f"resume: job {job.id} is not finished, it goes on by itself", f"craft jobs watch {job.id}"
             )
         if job.state is State.SUCCEEDED:
-            raise CraftError(
-                "JOB_FINISHED", f"resume: job {job.id} has become LoRA {job.lora}", f"craft lora show {job.lora}"
-            )
+            raise self._finished(job)
         self.loras.check_free(job.training.name)
         model = await self.models.usable(job.training.model)
         dataset = await self.datasets.get(job.training.dataset, "", job.owner)
@@ -128,6 +126,14 @@ class TrainingService:
         if not record.checkpoint.step:
             begin = f"job {job.id} has no checkpoint: begins anew"
         return await self._checked(Resolved(spec, model, (begin, *resolve.notes(spec, model, dataset))))
+
+    def _finished(self, job: Job) -> CraftError:
+        message = f"resume: job {job.id} has become LoRA {job.lora}"
+        try:
+            self.loras.find(job.lora)
+        except CraftError:
+            return CraftError("JOB_FINISHED", f"{message}, which was removed", "train it anew: without --resume")
+        return CraftError("JOB_FINISHED", message, f"craft lora show {job.lora}")
 
     async def _earlier(self, caller: Caller, text: str) -> JobView:
         """The last training of that name, or a job by its id. Raises UNKNOWN_JOB, AMBIGUOUS_ID."""
