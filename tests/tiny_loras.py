@@ -7,6 +7,7 @@ An Adapter holds one random change for each layer; the writers put the same adap
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from craftd.worker.options import ENVIRONMENT
 from safetensors.torch import save_file
 from torch import nn
 
@@ -220,7 +222,15 @@ def _magnitude(weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     return magnitude if weight.ndim == 2 else magnitude.reshape(1, outputs, 1, 1)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    os.environ.update(ENVIRONMENT)  # before the libraries are imported: the file is made without a word
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
     forms = {"peft": peft, "kohya": kohya, "sgm": sgm}
     made = random(pipeline(sys.argv[1]), seed=1, alpha=2.0)
     save(forms[sys.argv[3] if len(sys.argv) > 3 else "kohya"](made), Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
