@@ -71,6 +71,17 @@ def test_a_port_that_is_taken(home: Home) -> None:
     assert refused.returncode == 78 and "in use" in refused.stderr
 
 
+def test_a_taken_port_does_not_cost_the_daemon_that_runs(home: Home) -> None:
+    assert craft(home, "daemon", "start", "--http=127.0.0.1:0").returncode == 0
+    before = json.loads(craft(home, "daemon", "status", "--json").stdout)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = craft(home, "daemon", "restart", f"--http=127.0.0.1:{taken.getsockname()[1]}")
+    assert refused.returncode == 78 and "in use; the daemon that runs goes on" in refused.stderr
+    assert json.loads(craft(home, "daemon", "status", "--json").stdout)["pid"] == before["pid"]
+    again = craft(home, "daemon", "restart", f"--http={urlsplit(before['http']).netloc}")
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.parametrize("name", ["public_url", "allowed_origins", "listen"])
 def test_bad_settings(tmp_path: Path, name: str) -> None:
     file = tmp_path / "config.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -80,7 +81,8 @@ def restart(now: bool = _NOW, http: str = _HTTP) -> None:
     """Stop the daemon and start a new one."""
     settings = _http_settings(http)
     session = _local()
-    config.load(session.paths.config_file, {**os.environ, **settings})  # a mistake must not cost the daemon that runs
+    wanted = config.load(session.paths.config_file, {**os.environ, **settings})
+    _check_addresses(session, wanted)  # a mistake must not cost the daemon that runs
     _stop(session, now)
     found = autostart.start(session.paths, settings)
     address = _http_address(session, settings)
@@ -193,6 +195,27 @@ def _http_address(session: Session, settings: dict[str, str]) -> str:
         return f"; HTTP at {address}"
     message = f"the daemon runs already, {f'with HTTP at {address}' if address else 'without HTTP'}"
     raise CraftError("ALREADY_RUNNING", message, f"craft daemon restart --http{'=' if wanted else ''}{wanted}")
+
+
+def _check_addresses(session: Session, wanted: config.Settings) -> None:
+    """Raises CONFIG_INVALID where a new daemon could not listen, though it may where the running one does."""
+    if not autostart.find(session.paths):
+        return
+    running = session.client.status()
+    own = {_port(address) for address in (running.http, running.listen) if address}
+    asked = {"http.listen": wanted.http.listen if wanted.http.enabled else "", "daemon.listen": wanted.daemon.listen}
+    for name, address in asked.items():
+        host, _, port = address.rpartition(":")
+        if not address or port in own:
+            continue
+        try:
+            family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as exc:
+            message = f"{name}: {address}: {exc.strerror or exc}; the daemon that runs goes on"
+            raise CraftError("CONFIG_INVALID", message, "choose another: HOST:PORT") from exc
 
 
 def _port(address: str) -> str:
