@@ -67,7 +67,25 @@ def test_out_of_memory_while_decoding_tiles_and_says_so() -> None:
     assert all(json.loads(frame.image.provenance)["vae_tiling"] for frame in studio.kinds("image"))
 
 
-@pytest.mark.parametrize("when", ["advance", "render"])
+@pytest.mark.parametrize("error", [lambda: torch.OutOfMemoryError("no room"), MemoryError, _of_the_cpu_allocator])
+def test_a_prompt_that_does_not_fit_beside_others_waits_for_their_end(error: Callable[[], Exception]) -> None:
+    runner = FakeRunner()
+    studio = Studio({"fake": runner})
+    runner.trouble = _trouble("begin", lambda jobs: jobs == ["big"] and studio.engine.rows > 0, error)
+    studio.run(draw("a"), draw("b"), draw("big"), draw("late"))
+    assert set(studio.ended().values()) == {"done"}
+    assert runner.batches[:3] == [["a", "b"]] * 3 and ["big", "late"] in runner.batches
+
+
+def test_a_prompt_that_does_not_fit_alone_offloads() -> None:
+    runner = FakeRunner(can_offload=True)
+    runner.trouble = _trouble("begin", lambda _jobs: not runner.is_offloaded, MemoryError)
+    studio = Studio({"fake": runner})
+    studio.run(draw())
+    assert studio.ended() == {"job": "done"} and runner.is_offloaded
+
+
+@pytest.mark.parametrize("when", ["begin", "advance", "render"])
 def test_out_of_memory_after_every_rung_fails_one_job(when: str) -> None:
     runner = FakeRunner(_trouble(when, lambda jobs: "big" in jobs, MemoryError), can_tile=False)
     studio = Studio({"fake": runner})

@@ -247,7 +247,9 @@ class Engine:
             if row is None:
                 break
             self._waiting.remove(row)
-            self._begin(row)
+            if not self._begin(row):
+                self._waiting.append(row)
+                break
         return len(self._active) > before
 
     def _is_open(self, row: Row) -> bool:
@@ -256,7 +258,8 @@ class Engine:
             return False
         return shelved.runner.is_ready(row.job)
 
-    def _begin(self, row: Row) -> None:
+    def _begin(self, row: Row) -> bool:
+        """False: not now, for want of memory that there may be later."""
         shelved, job = self._shelved(row), self._jobs[row.job.job_id]
         row.admitted_at = row.reported_at = self._clock()
         row.load_s = row.admitted_at - job.submitted_at if job.waited_for_load else 0.0
@@ -264,12 +267,16 @@ class Engine:
             job.is_started = True
             self._reporter.started(row.job, shelved.runner.notice)
         try:
-            row.drawing = shelved.runner.begin(row.job, row.seed)
+            with memory.recognised():
+                row.drawing = shelved.runner.begin(row.job, row.seed)
+        except memory.OUT_OF_MEMORY:
+            return not (self.rows or self._descend([row], shelved))  # who ends makes room
         except Exception as exc:  # one job's failure costs nobody else theirs
             self._fail(row.job, as_craft_error(exc))
-            return
+            return True
         self._shelf.acquire(shelved)
         self._active.append(row)
+        return True
 
     def _advance(self, rows: Sequence[Row]) -> None:
         shelved, began = self._shelved(rows[0]), self._clock()
@@ -289,10 +296,11 @@ class Engine:
             shelved.budget.measured(sum(row.cost for row in rows), self._clock() - began)
             self._stepped(rows, errors, shelved)
 
-    def _descend(self, rows: Sequence[Row], shelved: Shelved) -> None:
+    def _descend(self, rows: Sequence[Row], shelved: Shelved) -> bool:
+        """Whether it is worth trying again; else one job has failed."""
         if self._trainings.is_attached:
             self._trainings.yield_memory()
-            return
+            return True
         rung = shelved.ladder.descend(len(rows), is_decoding=False)
         _log.warning("out of memory with %d rows: %s", len(rows), rung.name)
         if rung is Rung.SMALLER_BATCH:
@@ -300,6 +308,8 @@ class Engine:
         elif rung is Rung.FAIL:
             draw = rows[0].job
             self._fail(draw, memory.too_little(f"{draw.width}x{draw.height} pixels"))
+            return False
+        return True
 
     def _blame(self, rows: Sequence[Row], exc: Exception) -> None:
         if len(rows) == 1:
