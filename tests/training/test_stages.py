@@ -117,6 +117,6 @@ def _code_error(folder: Path, tokens: CLIPTokenizer) -> float:
     ids = tokens([c.name for c in some], padding="max_length", max_length=24, return_tensors="pt").input_ids
     with torch.inference_mode():
         states = reader.text_encoder(ids).last_hidden_state[:, -1]
-        read = reader.codes(states)[:, : words.CODE_SIZE]
+        read = reader.codes(states)
     truth = words.codes(autoencoder.build(), CPU)[[c.index for c in some]]
     return float((read - truth).square().mean())

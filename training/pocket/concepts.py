@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 MIRRORED_GROUPS = {"animals", "vehicles and places"}
 HELD_OUT_EVERY = 10
+PAIR_SHARE = 0.5  # of what is drawn and read about: two things are harder than one
 
 
 @dataclass(frozen=True)

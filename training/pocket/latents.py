@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from training.pocket.concepts import caption, random_scene
+from training.pocket.concepts import PAIR_SHARE, caption, random_scene
 from training.pocket.render import render_on_grid
 
 SHARD_VIEWS = 2000
@@ -66,7 +66,7 @@ def _make_shard(vae: AutoencoderTiny, seed: int, device: torch.device) -> Views:
     rng = random.Random(seed)
     latents, captions = [], []
     for _ in range(SHARD_VIEWS // 16):
-        scenes = [random_scene(rng) for _ in range(16)]
+        scenes = [random_scene(rng, pair_share=PAIR_SHARE) for _ in range(16)]
         pixels = torch.stack([torch.from_numpy(render_on_grid(scene, rng)).permute(2, 0, 1) for scene in scenes])
         batch = pixels.to(device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
         latents.append(vae.encoder(batch).half().contiguous().cpu())

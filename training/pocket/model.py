@@ -22,13 +22,13 @@ SCHEDULE = {
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Two layers of CLIP's text transformer, 256 wide."""
+    """Three layers of CLIP's text transformer, 256 wide: letters and words, names, and who comes where."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
         intermediate_size=2 * TEXT_WIDTH,
         projection_dim=TEXT_WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=MAX_LENGTH,
         hidden_act="gelu",
@@ -40,11 +40,12 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """The denoiser. The text reaches it twice: by cross-attention at 4x4, and,
-    pooled, through the timestep embedding of every block (`addition_embed_type="text"`),
-    which is what lets so small a net tell five hundred things apart. That embedding is
-    wider than diffusers' default, about as wide as there are things: it costs next to
-    nothing, and each thing can then have channel scales of its own."""
+    """The denoiser. The text reaches it twice: pooled, through the timestep embedding of every
+    block (`addition_embed_type="text"`), which is what lets so small a net tell five hundred things
+    apart; and by cross-attention, at 4x4 and on the way up at 8x8, which sends the one of two
+    things to the left and the other to the right. The embedding is wider than diffusers' default,
+    about as wide as there are things: it costs next to nothing, and each thing can then have
+    channel scales of its own."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
         in_channels=LATENT_CHANNELS,
@@ -52,7 +53,7 @@ def build_unet() -> UNet2DConditionModel:
         block_out_channels=(32, 96, 192),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=8,  # heads, in spite of the name
         norm_num_groups=16,
         cross_attention_dim=TEXT_WIDTH,

@@ -2,9 +2,12 @@
 
 Each thing's picture, encoded, is written as a code: its scores on the principal
 components of all things' latents. The text encoder learns to have that code, linearly
-readable, in the hidden state where a name ends and in every state after the caption, along
-with the background, size and place. The denoiser then decodes codes, which all
-things share, instead of learning five hundred words one by one.
+readable, in the hidden state where a name ends, with whether it is the first thing's or the
+second's, so that attention can send each to its half. In every state after the caption it learns
+to have the sum of the things' codes, along with the background, size, place and how many things
+there are. The denoiser then decodes codes, which all things share, instead of learning five
+hundred words one by one; and since the sum is in the same numbers as one thing's code, what it
+learns from one thing serves both of two (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.pocket import checkpoint
-from training.pocket.concepts import COLORS, PLACES, SIZES, Concept, Scene, caption, concepts, random_scene
+from training.pocket.concepts import COLORS, PAIR_SHARE, PLACES, SIZES, Concept, Scene, caption, concepts, random_scene
 from training.pocket.model import TEXT_WIDTH, build_text_encoder
 from training.pocket.muon import Muon, split_parameters
 from training.pocket.render import render_on_grid
 
 CODE_SIZE = 256
 _BACKGROUNDS, _SIZES, _PLACES = list(COLORS), [None, *SIZES], [None, *PLACES]
+_LAYOUT_CHOICES = (len(_BACKGROUNDS), len(_SIZES), len(_PLACES), 2)  # 2: one thing or two
 _MOST_TOKENS = 24  # a caption's, nearly always; a causal encoder gives them the same states with or without the rest
 _SAVE_EVERY = 500
 
@@ -51,8 +55,9 @@ class Reader(nn.Module):
         super().__init__()
         self.text_encoder: CLIPTextModel = build_text_encoder(tokenizer)
         self.name_end = nn.Linear(TEXT_WIDTH, CODE_SIZE)
-        self.codes = nn.Linear(TEXT_WIDTH, 2 * CODE_SIZE)  # of the first thing, and of the second
-        self.layout = nn.Linear(TEXT_WIDTH, len(_BACKGROUNDS) + len(_SIZES) + len(_PLACES))
+        self.codes = nn.Linear(TEXT_WIDTH, CODE_SIZE)  # of what is drawn: one thing's, or the sum of both
+        self.order = nn.Linear(TEXT_WIDTH, 2)  # whose name ends here: the first thing's, or the second's
+        self.layout = nn.Linear(TEXT_WIDTH, sum(_LAYOUT_CHOICES))
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,10 @@ class Lesson:
     name_rows: Tensor  # captions' numbers, one a name
     name_ends: Tensor  # the name's last position
     name_things: Tensor
+    name_orders: Tensor  # 0: the caption's first thing, 1: its second
     ends: Tensor  # each caption's end, and a later position
     things: Tensor  # captions, 2; the second is -1 where there is one only
-    layout: Tensor  # captions, 3: background, size, place
+    layout: Tensor  # captions, 4: background, size, place, count of things
 
 
 def codes(vae: AutoencoderTiny, device: torch.device) -> Tensor:
@@ -134,26 +140,28 @@ def with_unknown_word(caption: str, share: float, rng: random.Random) -> str:
 
 
 def _errors(reader: Reader, lesson: Lesson, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean squared error of the codes, cross entropy of the layout)."""
+    """(mean squared error of the codes, cross entropy of the layout and of the names' order)."""
     device = truth.device
     states = reader.text_encoder(lesson.tokens.to(device)).last_hidden_state
-    named = reader.name_end(states[lesson.name_rows, lesson.name_ends])
+    name_states = states[lesson.name_rows, lesson.name_ends]
+    named = reader.name_end(name_states)
     rows = torch.arange(len(lesson.tokens))[:, None]
     last = states[rows, lesson.ends]  # captions, 2, width
-    read = reader.codes(last).unflatten(-1, (2, CODE_SIZE))
+    read = reader.codes(last)
     is_there = (lesson.things >= 0).to(device)
-    wanted = truth[lesson.things.clamp(min=0).to(device)] * is_there[..., None]
+    wanted = (truth[lesson.things.clamp(min=0).to(device)] * is_there[..., None]).sum(1)
+    wanted /= is_there.sum(1, keepdim=True).sqrt()  # of unit deviation, as one thing's
     code_error = F.mse_loss(named, truth[lesson.name_things.to(device)]) + F.mse_loss(
         read, wanted[:, None].expand_as(read)
     )
-    told = reader.layout(last).split((len(_BACKGROUNDS), len(_SIZES), len(_PLACES)), dim=-1)
+    told = reader.layout(last).split(_LAYOUT_CHOICES, dim=-1)
     layout = lesson.layout.to(device)
     layout_error = sum(
         (
             F.cross_entropy(one.flatten(0, 1), layout[:, i].repeat_interleave(last.shape[1]))
             for i, one in enumerate(told)
         ),
-        start=torch.zeros((), device=device),
+        start=F.cross_entropy(reader.order(name_states), lesson.name_orders.to(device)),
     )
     return code_error, layout_error
 
@@ -165,7 +173,7 @@ class _Teacher:
     rng: random.Random
 
     def lesson(self, length: int) -> Lesson:
-        scenes = [random_scene(self.rng) for _ in range(self.recipe.captions)]
+        scenes = [random_scene(self.rng, pair_share=PAIR_SHARE) for _ in range(self.recipe.captions)]
         texts = [
             with_unknown_word(caption(scene, self.rng), self.recipe.unknown_word_share, self.rng) for scene in scenes
         ]
@@ -173,15 +181,15 @@ class _Teacher:
             texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).input_ids
         names = [
-            (row, end, concept.index)
+            (row, end, concept.index, scene.concepts.index(concept))
             for row, scene in enumerate(scenes)
             for concept, end in self._name_ends(scene, tokens[row].tolist())
         ]
         ends = (tokens == self.tokenizer.eos_token_id).int().argmax(1)
         later = torch.tensor([self.rng.randint(int(end), length - 1) for end in ends])
-        name_rows, name_ends, name_things = torch.tensor(names, dtype=torch.long).reshape(-1, 3).unbind(1)
+        name_columns = torch.tensor(names, dtype=torch.long).reshape(-1, 4).unbind(1)
         things = torch.tensor([[scene.concepts[0].index, _second(scene)] for scene in scenes])
-        return Lesson(tokens, name_rows, name_ends, name_things, torch.stack([ends, later], 1), things, _layout(scenes))
+        return Lesson(tokens, *name_columns, torch.stack([ends, later], 1), things, _layout(scenes))
 
     def _name_ends(self, scene: Scene, tokens: list[int]) -> list[tuple[Concept, int]]:
         """Where each thing's name ends, for the names that are found in the tokens."""
@@ -208,5 +216,8 @@ def _second(scene: Scene) -> int:
 
 def _layout(scenes: list[Scene]) -> Tensor:
     return torch.tensor(
-        [[_BACKGROUNDS.index(s.background), _SIZES.index(s.size), _PLACES.index(s.place)] for s in scenes]
+        [
+            [_BACKGROUNDS.index(s.background), _SIZES.index(s.size), _PLACES.index(s.place), len(s.concepts) - 1]
+            for s in scenes
+        ]
     )
