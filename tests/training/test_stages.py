@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,21 @@ def test_words_learn_what_things_look_like(tokens: CLIPTokenizer, tmp_path: Path
     before = _code_error(tmp_path, tokens)
     words.train(tmp_path, tokens, vae, replace(recipe, steps=60), CPU)
     assert _code_error(tmp_path, tokens) < 0.9 * before
+
+
+def test_of_two_things_the_sum_is_read_and_which_name_comes_first(tokens: CLIPTokenizer) -> None:
+    teacher = words._Teacher(tokens, words.WordsRecipe(captions=32, unknown_word_share=0), random.Random(5))
+    lesson = teacher.lesson(24)
+    two = (lesson.things >= 0).all(1)
+    assert 8 < int(two.sum()) < 24
+    assert torch.equal(lesson.layout[:, 3] == 1, two)
+    for row, thing, order in zip(lesson.name_rows, lesson.name_things, lesson.name_orders, strict=True):
+        assert lesson.things[row, order] == thing
+    truth = words.codes(autoencoder.build(), CPU)
+    wanted = words.sums(truth, lesson.things)
+    one, both = lesson.things[~two][0], lesson.things[two][0]
+    assert torch.equal(wanted[~two][0], truth[one[0]])
+    assert torch.allclose(wanted[two][0], (truth[both[0]] + truth[both[1]]) / 2**0.5)
 
 
 def _code_error(folder: Path, tokens: CLIPTokenizer) -> float:

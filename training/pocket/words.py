@@ -139,6 +139,12 @@ def with_unknown_word(caption: str, share: float, rng: random.Random) -> str:
     return rng.choice([f"{word} {caption}", f"{caption}, {word}"])
 
 
+def sums(truth: Tensor, things: Tensor) -> Tensor:
+    """(captions, 256): one thing's code, or the sum of two over the square root of two, which deviates as much."""
+    is_there = things >= 0
+    return (truth[things.clamp(min=0)] * is_there[..., None]).sum(1) / is_there.sum(1, keepdim=True).sqrt()
+
+
 def _errors(reader: Reader, lesson: Lesson, truth: Tensor) -> tuple[Tensor, Tensor]:
     """(mean squared error of the codes, cross entropy of the layout and of the names' order)."""
     device = truth.device
@@ -148,9 +154,7 @@ def _errors(reader: Reader, lesson: Lesson, truth: Tensor) -> tuple[Tensor, Tens
     rows = torch.arange(len(lesson.tokens))[:, None]
     last = states[rows, lesson.ends]  # captions, 2, width
     read = reader.codes(last)
-    is_there = (lesson.things >= 0).to(device)
-    wanted = (truth[lesson.things.clamp(min=0).to(device)] * is_there[..., None]).sum(1)
-    wanted /= is_there.sum(1, keepdim=True).sqrt()  # of unit deviation, as one thing's
+    wanted = sums(truth, lesson.things.to(device))
     code_error = F.mse_loss(named, truth[lesson.name_things.to(device)]) + F.mse_loss(
         read, wanted[:, None].expand_as(read)
     )

@@ -199,23 +199,29 @@ def _http_address(session: Session, settings: dict[str, str]) -> str:
 
 def _check_addresses(session: Session, wanted: config.Settings) -> None:
     """Raises CONFIG_INVALID where a new daemon could not listen, though it may where the running one does."""
-    if not autostart.find(session.paths):
-        return
-    running = session.client.status()
-    own = {_port(address) for address in (running.http, running.listen) if address}
     asked = {"http.listen": wanted.http.listen if wanted.http.enabled else "", "daemon.listen": wanted.daemon.listen}
+    if not any(asked.values()) or not autostart.find(session.paths):
+        return
+    try:
+        running = session.client.status()
+    except CraftError:  # it hangs, or ends: nothing is lost with it
+        return
+    own = {_port(address) for address in (running.http, running.listen) if address}
     for name, address in asked.items():
-        host, _, port = address.rpartition(":")
-        if not address or port in own:
-            continue
-        try:
-            family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        except OSError as exc:
-            message = f"{name}: {address}: {exc.strerror or exc}; the daemon that runs goes on"
-            raise CraftError("CONFIG_INVALID", message, "choose another: HOST:PORT") from exc
+        if address and _port(address) not in own:
+            _check_free(name, address)
+
+
+def _check_free(name: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as exc:
+        message = f"{name}: {address}: {exc.strerror or exc}; the daemon that runs goes on"
+        raise CraftError("CONFIG_INVALID", message, "choose another: HOST:PORT") from exc
 
 
 def _port(address: str) -> str:
