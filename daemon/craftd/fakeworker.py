@@ -7,8 +7,8 @@ clients out. Words in the prompt make it misbehave:
     [crash once]   the same, but only the first time it sees the job
     [hang]         stops, and says nothing any more
     [fail]         fails the job
-    [slow]         takes 50 ms a step until the file `release` lies in its files folder
-    [held]         does not step until then
+    [slow]         takes 50 ms a step until the file `hurry` lies in its files folder
+    [held]         does not step until the file `release` lies there
 
 It trains, too: see craftd.faketraining.
 """
@@ -175,11 +175,10 @@ class FakeWorker:
         room = self._max_rows
         jobs = list(self._jobs.values())
         self._calls += bool(jobs)
-        is_released = (self._files / "release").exists()
-        if any(job.says("slow") for job in jobs) and not is_released:
+        if any(job.says("slow") for job in jobs) and not (self._files / "hurry").exists():
             time.sleep(_SLOW_S)
         for job in jobs:
-            if job.says("held") and not is_released:
+            if job.says("held") and not (self._files / "release").exists():
                 time.sleep(_IDLE_S)
                 continue
             for index in job.left[:room]:

@@ -65,10 +65,10 @@ class Home:
         self.started.append(process)
         return process
 
-    def release(self) -> None:
-        """Let `[slow]` and `[held]` jobs go on."""
+    def hurry(self) -> None:
+        """`[slow]` jobs are slow no longer."""
         self.paths.files_dir.mkdir(parents=True, exist_ok=True)
-        (self.paths.files_dir / "release").touch()
+        (self.paths.files_dir / "hurry").touch()
 
     def json(self, *args: str) -> Any:
         """The JSON that a command prints; it must succeed."""

@@ -70,7 +70,7 @@ def test_a_stopped_daemon_resumes_what_was_queued(home: Home) -> None:
     job = home.json("generate", "x [slow]", "-s", "200", "--detach")["job"]
     until(lambda: home.json("daemon", "status")["queue"]["running"] == 1, "it runs")
     assert home.craft("daemon", "stop", "--now").returncode == 0
-    home.release()
+    home.hurry()
     assert home.craft("daemon", "status").returncode == 69
     assert home.craft("jobs", "wait", job).returncode == 0  # started for it
 

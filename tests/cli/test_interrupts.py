@@ -14,7 +14,7 @@ from PIL import Image
 from tests.cli.home import CRAFT, TIMEOUT_S, Home, until
 from tests.cli.test_images import GOOD, note
 
-SLOW = ["-s", "200"]  # ten seconds of [slow], or until released
+SLOW = ["-s", "200"]  # ten seconds of [slow], or until told to hurry
 SLOW_RECORD = {
     "prompt": "x [slow]",
     "steps": 200,
@@ -141,7 +141,7 @@ def test_the_daemon_dies_and_the_picture_comes(home: Home) -> None:
     job = running_job(home)
     first = home.daemon_pid()
     os.kill(first, signal.SIGKILL)
-    home.release()
+    home.hurry()
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (0, "a.png\n", "")
     with Image.open(home.work / "a.png") as picture:
@@ -177,7 +177,7 @@ def test_a_daemon_that_is_restarted_goes_on(home: Home) -> None:
     process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
     running_job(home)
     assert home.craft("daemon", "restart", "--now").returncode == 0
-    home.release()
+    home.hurry()
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (0, "a.png\n", "")
 
@@ -189,7 +189,7 @@ def test_a_batch_survives_the_daemon(home: Home) -> None:
     process.stdin.flush()
     until(lambda: home.json("jobs", "list", "--state", "running"), "some run")
     os.kill(home.daemon_pid(), signal.SIGKILL)
-    home.release()
+    home.hurry()
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, err) == (0, "")
     assert len({json.loads(line)["path"] for line in out.splitlines()}) == 10
