@@ -27,7 +27,7 @@ _RELOAD_EVERY = 100
 class DiffusionRecipe:
     """How long and how; one step sees `captions * noises` rows."""
 
-    steps: int = 6500
+    steps: int = 10_200
     captions: int = 32
     noises: int = 2  # noise levels per caption
     learning_rate: float = 0.01
