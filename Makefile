@@ -3,22 +3,38 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PROTOS := $(wildcard protos/craft_protos/*.proto)
 
-.PHONY: env demo test check protos docs tutorial constraints bench pocket clean
+.PHONY: env dev demo test storms check protos docs tutorial constraints bench pocket clean
 
+# What a user needs: the command and the daemon.
 env: $(VENV)/.installed
+
+# And what the checks and tests need.
+dev: $(VENV)/.installed-dev
+
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[daemon,dev]'
+	$(INSTALL) -e '.[daemon]'
 	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(INSTALL) -e '.[daemon,dev]'
+	touch $(VENV)/.installed $@
 
 demo: env
 	$(VENV)/bin/craft generate "a red apple"
 
+# Bytecode is kept: it starts hundreds of processes.
 test: check
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: env
+# Hours of them: `make storms SHARE=0.1` makes a tenth. docs/reliability.md says what they prove.
+storms: dev
+	OMP_NUM_THREADS=1 $(PY) -m tests.storms --share $(or $(SHARE),1) $(if $(SEED),--seed $(SEED))
+
+check: dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy cli daemon protos
@@ -26,26 +42,26 @@ check: env
 	$(VENV)/bin/lint-imports
 	$(PY) tests/check_generated.py
 
-protos: env
+protos: dev
 	$(PY) -m grpc_tools.protoc -I protos --python_out=protos --grpc_python_out=protos \
 	  --mypy_out=protos --mypy_grpc_out=protos \
 	  --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc $(PROTOS)
 
-docs: env
+docs: dev
 	$(PY) -m docs.reasons
 
-tutorial: env
+tutorial: dev
 	$(PY) -m docs.tutorial
 
 constraints:
 	(echo "# Exact versions, so that every set-up is the same one. Made with: make constraints"; \
 	 $(PY) -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v -e '^-e' -e '^craftengine') > constraints.txt
 
-bench: env
+bench: dev
 	$(PY) -m benchmarks
 
-pocket: env
+pocket: dev
 	$(PY) -m training.pocket
 
 clean:

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 
-from craft_cli.client import Client
+from craft_cli.connection.client import Client
 from craft_protos import daemon_pb2
 
 from benchmarks import daemon, figures

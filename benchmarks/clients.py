@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from craft_cli.client import Client
+from craft_cli.connection.client import Client
 
 from benchmarks import daemon, figures, reference
 from benchmarks.reference import DEFAULTS, Reference

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from craft_cli.client import Client
+from craft_cli.connection.client import Client
 from craft_protos import jobs_pb2
 
 _numbers = itertools.count()
@@ -35,18 +35,25 @@ def running(config: str = "", **settings: str | int) -> Iterator[Daemon]:
     """`config`: its file; `settings`: CRAFT_ variables without the prefix; the folders go when it ends."""
     with tempfile.TemporaryDirectory(prefix="craft-b-") as folder:
         Path(folder, "config.toml").write_text(config)
-        reading, writing = os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],
-            env=environment(Path(folder), settings),
-            pass_fds=[writing],
-        )
-        os.close(writing)
-        try:
-            yield Daemon(process.pid, _address(reading))
-        finally:
-            process.terminate()
-            process.wait(60)
+        with running_in(Path(folder), **settings) as craftd:
+            yield craftd
+
+
+@contextmanager
+def running_in(folder: Path, **settings: str | int) -> Iterator[Daemon]:
+    """The same with folders that stay, below `folder`."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],
+        env=environment(folder, settings),
+        pass_fds=[writing],
+    )
+    os.close(writing)
+    try:
+        yield Daemon(process.pid, _address(reading))
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def environment(folder: Path, settings: dict[str, str | int]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import Dispatch, FromWorker, ModelManifest, ToWorker
 
 from benchmarks import figures, workers
 from benchmarks.figures import Figure
@@ -100,7 +100,7 @@ class Measurement:
             prompt=_prompt(i), steps=self._steps, guidance_scale=GUIDANCE, seed=i, **self._size
         )
         return ToWorker(
-            submit=ToWorker.Submit(job_id=f"job{i}", generate=spec, indices=[0], model=self._manifest, provenance="{}")
+            dispatch=Dispatch(job_id=f"job{i}", generate=spec, indices=[0], model=self._manifest, provenance="{}")
         )
 
     def _call(self, prompts: list[str], seeds: list[int]) -> None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import psutil
-from craft_cli.client import Client
+from craft_cli.connection.client import Client
 from craft_protos import keys_pb2
 from craft_protos.reasons import CraftError
 

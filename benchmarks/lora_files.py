@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, LoraFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import Dispatch, File, FromWorker, ModelManifest, ToWorker
 
 from benchmarks import random_models
 from benchmarks.workers import POCKET
@@ -60,11 +60,11 @@ def make(folder: Path, count: int, inside: Path, *, conv: bool) -> list[Path]:
     return made
 
 
-def stored(path: Path, files: Path, sha256: str = "") -> LoraFile:
+def stored(path: Path, files: Path, sha256: str = "") -> File:
     """A LoRA in the worker's store; under another name than its hash, it is another LoRA to the worker."""
     sha256 = sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
     (files / sha256).symlink_to(path)
-    return LoraFile(id=sha256[:8], name=sha256[:8], sha256=sha256, size_bytes=path.stat().st_size)
+    return File(name=sha256[:8], sha256=sha256, size_bytes=path.stat().st_size)
 
 
 class Clients:
@@ -76,7 +76,7 @@ class Clients:
         self._size = {"width": side, "height": side}
         self._steps = steps
 
-    def seconds(self, loras: Sequence[LoraFile | None], at_once: int) -> float:
+    def seconds(self, loras: Sequence[File | None], at_once: int) -> float:
         """How long one job for each takes, drawn by so many clients."""
         began = time.perf_counter()
         left = list(enumerate(loras))
@@ -91,15 +91,15 @@ class Clients:
             waiting -= frame.HasField("done")
         return time.perf_counter() - began
 
-    def _send(self, i: int, lora: LoraFile | None) -> None:
+    def _send(self, i: int, lora: File | None) -> None:
         spec = jobs_pb2.GenerateSpec(
             prompt="a red apple", steps=self._steps, guidance_scale=GUIDANCE, seed=i, **self._size
         )
-        sent = ToWorker.Submit(job_id=f"job{i}", generate=spec, indices=[0], model=self._model, provenance="{}")
+        sent = Dispatch(job_id=f"job{i}", generate=spec, indices=[0], model=self._model, provenance="{}")
         if lora is not None:
-            sent.loras.append(lora)
-            sent.generate.loras.append(jobs_pb2.LoraUse(lora=lora.id, weight=0.8))
-        self._sock.sendall(frames.encode(ToWorker(submit=sent)))
+            sent.files.append(lora)
+            sent.generate.loras.append(jobs_pb2.LoraUse(lora=lora.name, name=lora.name, sha256=lora.sha256, weight=0.8))
+        self._sock.sendall(frames.encode(ToWorker(dispatch=sent)))
 
 
 def _side(folder: Path) -> int:

@@ -48,47 +48,53 @@ def main() -> int:
 
 
 class Switching:
-    """A model's residents, driven as the engine drives them."""
+    """A model's adapters, driven as the engine drives them."""
 
     def __init__(self, pipe: Any, files: Path, paths: list[Path], device: str) -> None:
         import torch
+        from craftd.worker.lora.adapter_manager import AdapterManager
         from craftd.worker.lora.reader import Reader
-        from craftd.worker.lora.residents import Housing
         from craftd.worker.lora.slots import Limits
+        from craftd.worker.lora.targets import Targets
 
         self._notes: queue.SimpleQueue[object] = queue.SimpleQueue()
         reader = Reader(files, self._notes.put)
         self._stored = [lora_files.stored(path, files) for path in paths]
-        self._residents = Housing(reader, torch.device(device)).of(pipe)
-        self._crowded = Housing(reader, torch.device(device), Limits(slots=len(paths) // 2)).of(pipe)
-        for residents in (self._residents, self._crowded):
+        where, few = torch.device(device), Limits(slots=len(paths) // 2)
+        self._adapters = AdapterManager(Targets(pipe), reader, where)
+        self._crowded = AdapterManager(Targets(pipe), reader, where, few)
+        for adapters in (self._adapters, self._crowded):
             for i in range(len(paths)):
-                self._apply(residents, i)
+                self._apply(adapters, i)
 
     def resident(self, i: int) -> float:
-        return seconds(lambda: self._apply(self._residents, i))
+        return seconds(lambda: self._apply(self._adapters, i))
 
     def from_disk(self, i: int) -> float:
         """Of a LoRA that was pushed out of its slot by others."""
         return seconds(lambda: self._apply(self._crowded, i))
 
-    def _apply(self, residents: Any, i: int) -> None:
+    def _apply(self, adapters: Any, i: int) -> None:
         job = self._job(i)
-        while not residents.is_ready(job):
-            assert not residents.want([job])
-            if not residents.is_ready(job):
+        while not adapters.is_ready(job):
+            assert not adapters.want([job])
+            if not adapters.is_ready(job):
                 self._notes.get()
-        applied = residents.acquire(job)
-        with residents.denoising([applied, applied]):
+        applied = adapters.acquire(job)
+        with adapters.denoising([applied, applied]):
             pass
-        residents.release(applied)
+        adapters.release(applied)
 
     def _job(self, i: int) -> Any:
-        from craftd.worker.messages import Draw, LoraUse, Manifest
+        from craft_protos.dispatch import Dispatch, File, ModelManifest
+        from craft_protos.generate import GenerateSpec
+        from craft_protos.lora import LoraRef
 
         file = self._stored[i]
-        use = LoraUse(file.id, file.name, file.sha256, file.size_bytes, 0.8)
-        return Draw("job", 1, Manifest("it", "", "", "", ()), "", "", 8, 8, 1, 1.0, 0, "", "png", (0,), loras=(use,))
+        ref = LoraRef(file.name, 0.8, file.name, file.sha256)
+        spec = GenerateSpec("", "", "it", 8, 8, 1, 1.0, 0, 1, "", loras=(ref,))
+        files = (File(file.name, file.sha256, file.size_bytes),)
+        return Dispatch("job", 1, spec, ModelManifest("it"), (0,), files)
 
 
 def _diffusers(pipe: Any, path: Path) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from craft_protos.worker_pb2 import LoraFile
+from craft_protos.worker_pb2 import File
 
 from benchmarks import figures, lora_files, workers
 from benchmarks.figures import Figure
@@ -55,7 +55,7 @@ class Claim:
     at_least: float
 
 
-def _measure(clients: Clients, stored: list[LoraFile], loop: Loop, rounds: int, promised: Claim) -> Iterator[Figure]:
+def _measure(clients: Clients, stored: list[File], loop: Loop, rounds: int, promised: Claim) -> Iterator[Figure]:
     nothing = [None] * LORAS
     for warm_up in (stored, nothing):
         clients.seconds(warm_up, CLIENTS)

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psutil
-from craft_cli.client import Client
+from craft_cli.connection.client import Client
 from craft_protos import jobs_pb2
 
 from benchmarks import daemon, figures

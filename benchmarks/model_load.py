@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import Dispatch, FromWorker, ModelManifest, ToWorker, Unload
 
 from benchmarks import figures, random_models, workers
 
@@ -55,13 +55,13 @@ def _draw(sock: socket.socket, manifest: ModelManifest) -> float:
     spec = jobs_pb2.GenerateSpec(
         prompt="a red apple", width=SIDE, height=SIDE, steps=STEPS, guidance_scale=1.0, seed=1, sampler="Euler"
     )
-    submit = ToWorker.Submit(job_id="job", epoch=1, generate=spec, indices=[0], model=manifest, provenance="{}")
+    dispatch = Dispatch(job_id="job", epoch=1, generate=spec, indices=[0], model=manifest, provenance="{}")
     began = time.perf_counter()
-    sock.sendall(frames.encode(ToWorker(submit=submit)))
+    sock.sendall(frames.encode(ToWorker(dispatch=dispatch)))
     _until(sock, "step")
     taken = time.perf_counter() - began
     _until(sock, "done")
-    sock.sendall(frames.encode(ToWorker(unload=ToWorker.Unload(model=manifest.name))))
+    sock.sendall(frames.encode(ToWorker(unload=Unload(model=manifest.name))))
     _until(sock, "unloaded")
     return taken
 

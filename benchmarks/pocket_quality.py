@@ -21,14 +21,17 @@ from pathlib import Path
 
 import torch
 from craft_protos.samplers import SAMPLERS
-from craftd.worker import samplers
+from craftd.worker.families import samplers
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.pocket_measures import as_tensor, edge_sharpness, features, frechet_distance
 from training.pocket.classifier import Classifier, real_accuracy, shrink, trained
 from training.pocket.concepts import COLORS, Concept, Scene, caption, concepts, is_held_out
 from training.pocket.export import DEFAULTS
+from training.pocket.phrases import plural, synonyms, written
+from training.pocket.render import render_on_grid
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "daemon" / "craftd" / "pocket"
@@ -52,8 +55,10 @@ def main() -> None:
     print(f"judge: {real_accuracy(judge):.1%} of real renders named (needs 98 %)", flush=True)
     pipe = _load(options.model)
     _report_concepts(pipe, judge, options.concepts, options.seeds)
+    _report_reconstructions(pipe, options.scenes)
     _report_backgrounds(pipe, judge, options.scenes)
     _report_pairs(pipe, judge, options.scenes)
+    _report_phrases(pipe, judge, options.scenes)
     _report_guidance(pipe, judge, options.scenes)
     if options.samplers:
         _report_samplers(pipe, judge, options.samplers)
@@ -120,16 +125,57 @@ def _found(judge: Classifier, pictures: Tensor, wanted: Sequence[Concept], top: 
 
 def _report_concepts(pipe: StableDiffusionPipeline, judge: Classifier, count: int, seeds: int) -> None:
     chosen = _some(count)
-    shares = []
+    scenes = [Scene((c,)) for c in chosen]
+    shares, edges, drawn, real = [], [], [], []
     for seed in range(seeds):
         pictures = draw(pipe, [Ask(f"a {c.name}", 1000 + seed, Scene((c,))) for c in chosen])
         shares.append((_found(judge, pictures, chosen, 1), _found(judge, pictures, chosen, 5)))
+        edges.append(edge_sharpness(list(pictures), scenes))
+        drawn.append(features(judge, pictures))
+        real += [features(judge, _renders(scenes, 2 * seed + i)) for i in range(2)]
     first, five = zip(*shares, strict=True)
     print(
         f"{len(chosen)} concepts, {seeds} seeds: top-1 {statistics.fmean(first):.1%}"
         f" ({min(first):.1%} to {max(first):.1%}), top-5 {statistics.fmean(five):.1%}",
         flush=True,
     )
+    sharpness, apart = zip(*edges, strict=True)
+    print(
+        f"edge sharpness, the same: {statistics.fmean(sharpness):.3f} of real renders'"
+        f" ({min(sharpness):.3f} to {max(sharpness):.3f}); mean absolute difference from the nearest view"
+        f" {statistics.fmean(apart):.4f}",
+        flush=True,
+    )
+    some, others = torch.cat(real[::2]), torch.cat(real[1::2])
+    print(
+        f"Frechet distance in the judge's features, the same: {frechet_distance(torch.cat(drawn), some):.3f}"
+        f" (between two sets of real renders: {frechet_distance(others, some):.3f})",
+        flush=True,
+    )
+
+
+def _renders(scenes: Sequence[Scene], seed: int) -> Tensor:
+    """A real view of each scene, as the pictures that pocket learned from."""
+    rng = random.Random(6000 + seed)
+    return torch.stack([as_tensor(render_on_grid(scene, rng)) for scene in scenes])
+
+
+def _report_reconstructions(pipe: StableDiffusionPipeline, count: int) -> None:
+    """What the autoencoder alone costs: real views, encoded and decoded."""
+    scenes = [Scene((c,)) for c in _some(count)]
+    with torch.inference_mode():
+        drawn = [_reconstructed(pipe, part) for part in _renders(scenes, 99).split(BATCH)]
+    sharpness, apart = edge_sharpness(list(torch.cat(drawn)), scenes)
+    print(
+        f"{count} real renders through the autoencoder: edge sharpness {sharpness:.3f}, mean absolute difference"
+        f" {apart:.4f}",
+        flush=True,
+    )
+
+
+def _reconstructed(pipe: StableDiffusionPipeline, pictures: Tensor) -> Tensor:
+    decoded: Tensor = pipe.vae.decode(pipe.vae.encode(pictures).latents).sample
+    return decoded
 
 
 def _report_backgrounds(pipe: StableDiffusionPipeline, judge: Classifier, count: int) -> None:
@@ -191,6 +237,25 @@ def _both_found(judge: Classifier, picture: Tensor, scene: Scene) -> bool:
         halves.append(canvas)
     named = judge(shrink(torch.stack(halves))).argmax(1).tolist()
     return sorted(named) == sorted(c.index for c in scene.concepts)
+
+
+def _report_phrases(pipe: StableDiffusionPipeline, judge: Classifier, count: int) -> None:
+    """Single things on white, asked for as people write: plurals, other words for them, words around them."""
+    rng = random.Random(8)
+    chosen = _some(count)
+    for kind, texts in {
+        "plurals": [plural(c.name) for c in chosen],
+        "other words": [rng.choice(synonyms()[c.name]) for c in _with_synonyms(count)],
+        "whole phrases": [written(Scene((c,)), rng).text for c in chosen],
+    }.items():
+        things = _with_synonyms(count) if kind == "other words" else chosen
+        asks = [Ask(text, 7000 + i, Scene((c,))) for i, (text, c) in enumerate(zip(texts, things, strict=True))]
+        print(f"{len(asks)} {kind}: top-1 {_found(judge, draw(pipe, asks), things, 1):.1%}", flush=True)
+
+
+def _with_synonyms(count: int) -> list[Concept]:
+    known = [c for c in concepts() if c.name in synonyms()]
+    return known[:: max(1, len(known) // count)][:count]
 
 
 def _report_guidance(pipe: StableDiffusionPipeline, judge: Classifier, count: int) -> None:

@@ -54,7 +54,7 @@ def running(threads: int, steps: int) -> Iterator[Reference]:
 def main() -> None:
     threads, steps = map(int, sys.argv[1:])
     import torch
-    from craftd.worker import samplers
+    from craftd.worker.families import samplers
     from diffusers import StableDiffusionPipeline
 
     torch.set_num_threads(threads)

@@ -130,15 +130,15 @@ def _pipe(threads: int) -> Any:
 
 
 def _craft(asked: argparse.Namespace) -> dict[str, float]:
-    """The worker's own session, driven as its engine does."""
+    """The worker's own run, driven as its engine does."""
     import torch
-    from craftd.worker.device import Device
-    from craftd.worker.messages import Manifest, Train
-    from craftd.worker.movement import Movement
-    from craftd.worker.reporter import Reporter
+    from craft_protos.dispatch import Dispatch, ModelManifest
+    from craft_protos.train import Picture, TrainSpec
+    from craftd.worker.engine.progress_hooks import ProgressHooks
+    from craftd.worker.process.device import Device
+    from craftd.worker.process.reporter import Reporter
     from craftd.worker.training import trainable
-    from craftd.worker.training.recipe import Recipe, TrainPicture
-    from craftd.worker.training.session import Session, Workshop
+    from craftd.worker.training.run import TrainingContext, TrainingRun
 
     class Marks:
         """When each step was done."""
@@ -154,17 +154,17 @@ def _craft(asked: argparse.Namespace) -> dict[str, float]:
     device = Device(torch.device("cpu"), "cpu", 1 << 30, "fp32")
     trainable.family_of(pipe, device.place)
     steps = WARM + asked.steps
-    recipe = Recipe("mine", "", RANK, RANK, steps, RATE, BATCH, 1, SIDE, seed=1)
+    spec = TrainSpec("mine", "", "", "", RANK, RANK, steps, 1, RATE, BATCH, 1, SIDE, seed=1)
     with tempfile.TemporaryDirectory() as folder:
-        pictures = [TrainPicture(path.name, path.name, SIDE, SIDE, text) for path, text in _pictures(Path(folder))]
-        train = Train("job", 1, Manifest("pocket", "sd", "", "", ()), recipe, tuple(pictures))
+        pictures = [Picture(path.name, path.name, 0, SIDE, SIDE, text) for path, text in _pictures(Path(folder))]
+        train = Dispatch("job", 1, spec, ModelManifest("pocket", "sd"), pictures=tuple(pictures))
         reporter: Any = Reporter(marks)  # type: ignore[arg-type]
-        shop = Workshop(Path(folder), Path(folder), device, Movement(), reporter, time.monotonic)
-        session = Session(train, shop)
-        session.attach(pipe)
+        context = TrainingContext(Path(folder), Path(folder), device, ProgressHooks(), reporter, time.monotonic)
+        run = TrainingRun(train, context)
+        run.attach(pipe)
         while len(marks.at) < steps:
-            session.turn()
-        session.close()
+            run.turn()
+        run.close()
     return _told(marks.at)
 
 
@@ -219,7 +219,7 @@ def _batches(pictures: list[tuple[Path, str]]) -> Iterator[tuple[Any, list[str]]
 def _waits(threads: int) -> list[float]:
     """Seconds from the end of the step under way to a job's start, for jobs that come while a worker trains."""
     from craft_protos import training_pb2
-    from craft_protos.worker_pb2 import ToWorker, Train
+    from craft_protos.worker_pb2 import Dispatch, ToWorker
 
     from tests.worker import client
 
@@ -235,7 +235,8 @@ def _waits(threads: int) -> list[float]:
         )
         with client.worker(files, "--threads", str(threads)) as worker:
             worker.draw(client.submit(model, "warm", width=SIDE, height=SIDE))
-            worker.send(ToWorker(train=Train(job_id="train", epoch=1, spec=spec, model=model, pictures=pictures)))
+            dispatch = Dispatch(job_id="train", epoch=1, train=spec, model=model, pictures=pictures)
+            worker.send(ToWorker(dispatch=dispatch))
             steps = [_at(worker, "training") for _ in range(12)][2:]
             step_s = statistics.median(b - a for a, b in itertools.pairwise(steps))
             beyond = []

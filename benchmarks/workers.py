@@ -55,12 +55,12 @@ def pipeline(folder: Path, *, device: str, threads: int) -> Any:
     """diffusers' own, in this process, in the worker's precision and with as many threads."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
     if threads:
         torch.set_num_threads(threads)
     dtype = torch.float32 if device == "cpu" else torch.float16
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, safety_checker=None)
+    pipe: Any = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import craftd
 
+from tests.raw_safetensors import safetensors
+
 _POCKETS_TEXT = Path(craftd.__file__).parent / "pocket" / "text_encoder" / "config.json"
 POCKETS_WIDTH = int(json.loads(_POCKETS_TEXT.read_text(encoding="utf-8"))["hidden_size"])
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8}
@@ -23,8 +25,7 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = Non
     for name, (dtype, shape, data) in tensors.items():
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [reached, reached + len(data)]}
         reached += len(data)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values()))
+    path.write_bytes(safetensors(header, b"".join(data for _, _, data in tensors.values())))
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from craftd.worker.options import ENVIRONMENT
+from craftd.worker.process.options import ENVIRONMENT
 from safetensors.torch import save_file
 from torch import nn
 

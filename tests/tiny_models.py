@@ -15,15 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import tiny_networks
+from tests import tiny_flows, tiny_networks
 from tests.tiny_networks import FEATURES
 
 KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
     *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell"),
+    *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
 )
 
-_SOURCES = (Path(__file__), Path(tiny_networks.__file__))
+_SOURCES = tuple(Path(str(one)) for one in (__file__, tiny_networks.__file__, tiny_flows.__file__))
 
 
 def cached(kind: str) -> Path:
@@ -259,6 +260,13 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "sd3-no-t5": lambda: _sd3(has_t5=False),
     "flux": _flux,
     "flux-schnell": lambda: _flux(is_distilled_in_steps=True),
+    "z-image": tiny_flows.z_image,
+    "z-image-turbo": lambda: tiny_flows.z_image(is_turbo=True),
+    "flux2": tiny_flows.flux2,
+    "flux2-distilled": lambda: tiny_flows.flux2(is_distilled=True),
+    "qwen-image": tiny_flows.qwen_image,
+    "krea2": tiny_flows.krea2,
+    "krea2-distilled": lambda: tiny_flows.krea2(is_distilled=True),
     "pocket-size": _pocket_size,
     # As checkpoints of one file are: their text encoders are told apart by width.
     "sd2": _sd2,

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from craftd.architectures import detect
 
-from tests import tiny_models, tiny_networks
+from tests import tiny_flows, tiny_models, tiny_networks
 from tests.worker import client
 
 STEPS, SIDE, SEED = 3, 64, 7
@@ -53,12 +54,12 @@ def _row(kind: str, folder: Path, files: Path, worker: client.WorkerProcess) -> 
         drawn = next(client.pixels(frame.image) for frame in frames if frame.HasField("image"))
         notice = "".join(frame.started.notice for frame in frames if frame.HasField("started"))
         tells = any(frame.HasField("step") for frame in frames)
-        off = int(np.abs(drawn - _truth(pipe)).max())
+        off = int(np.abs(drawn - truth(pipe)).max())
     how = notice or ("steps told" if tells else "no step told")
     return f"| {name} | generic | {'the same picture' if off <= 1 else f'{off}/255 off'}; {how} |"
 
 
-def _truth(pipe: Any) -> np.ndarray:
+def truth(pipe: Any) -> np.ndarray:
     import inspect
 
     import torch
@@ -66,7 +67,8 @@ def _truth(pipe: Any) -> np.ndarray:
     pipe.set_progress_bar_config(disable=True)
     asked = {"width": SIDE, "height": SIDE, "num_inference_steps": STEPS, "guidance_scale": 5.0}
     takes = inspect.signature(pipe.__call__).parameters
-    call = {key: value for key, value in asked.items() if key in takes}
+    call: dict[str, Any] = {key: value for key, value in asked.items() if key in takes}
+    call |= detect.of_pipeline(type(pipe).__name__, None).call
     image = pipe("a red cat", generator=torch.Generator("cpu").manual_seed(SEED), **call).images[0]
     return np.asarray(image.convert("RGB")).astype(int)
 
@@ -243,6 +245,121 @@ def _sana() -> Any:
     )
 
 
+def _ending_tokenizer() -> Any:
+    """Of an empty text there is a mark left."""
+    from tokenizers.processors import TemplateProcessing
+
+    made = tiny_networks.t5_tokenizer()
+    made.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return made
+
+
+def _cogview4() -> Any:
+    from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEulerDiscreteScheduler
+    from transformers import GlmConfig, GlmModel
+
+    transformer = CogView4Transformer2DModel(
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        text_embed_dim=32,
+        time_embed_dim=8,
+        condition_dim=4,
+    )
+    text = GlmConfig(**tiny_flows.TEXT, num_hidden_layers=2, pad_token_id=0)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"
+    )
+    return CogView4Pipeline(
+        tokenizer=_ending_tokenizer(),
+        text_encoder=GlmModel(text).eval(),
+        vae=_vae(),
+        transformer=transformer.eval(),
+        scheduler=scheduler,
+    )
+
+
+def _ovis() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, OvisImagePipeline, OvisImageTransformer2DModel
+
+    transformer = OvisImageTransformer2DModel(
+        in_channels=16,
+        out_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return OvisImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_vae(shift_factor=0.1),
+        text_encoder=tiny_flows.qwen3(layers=2),
+        tokenizer=tiny_flows.tokenizer(),
+        transformer=transformer.eval(),
+    )
+
+
+def _ernie() -> Any:
+    from diffusers import ErnieImagePipeline, ErnieImageTransformer2DModel, FlowMatchEulerDiscreteScheduler
+    from torch import nn
+    from transformers import Mistral3Config, Mistral3Model
+
+    transformer = ErnieImageTransformer2DModel(
+        hidden_size=32,
+        num_attention_heads=2,
+        num_layers=2,
+        ffn_hidden_size=48,
+        in_channels=16,
+        out_channels=16,
+        text_in_dim=24,
+        rope_axes_dim=(8, 4, 4),
+    )
+    for name, parameter in transformer.named_parameters():
+        if "adaLN_modulation" in name or "final" in name:  # noughts when they are made
+            nn.init.normal_(parameter, std=0.2)
+    text = {**tiny_flows.TEXT, "hidden_size": 24, "num_hidden_layers": 2, "model_type": "mistral"}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"model_type": "pixtral", "head_dim": 8}
+    return ErnieImagePipeline(
+        transformer=transformer.eval(),
+        vae=tiny_flows.autoencoder_in_patches(),
+        text_encoder=Mistral3Model(Mistral3Config(text_config=text, vision_config=vision)).eval(),
+        tokenizer=tiny_networks.t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
+    )
+
+
+def _ideogram4() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Ideogram4Pipeline, Ideogram4Transformer2DModel
+
+    transformers = [
+        Ideogram4Transformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            intermediate_size=48,
+            adaln_dim=16,
+            llm_features_dim=13 * 32,
+            mrope_section=(4, 2, 2),
+        ).eval()
+        for _ in range(2)
+    ]
+    return Ideogram4Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=tiny_flows.autoencoder_in_patches(),
+        text_encoder=tiny_flows.qwen3_vl(layers=36),
+        tokenizer=tiny_flows.tokenizer(),
+        transformer=transformers[0],
+        unconditional_transformer=transformers[1],
+    )
+
+
 def _hunyuan() -> Any:
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
     from transformers import BertConfig, BertModel
@@ -316,14 +433,19 @@ def _sd_pag() -> Any:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "lcm": tiny_models._lcm,
-    "pixart-alpha": tiny_models._pixart,
+    "pixart": tiny_models._pixart,
     "pixart-sigma": _pixart_sigma,
     "auraflow": _auraflow,
     "chroma": _chroma,
     "cogview3": _cogview3,
     "lumina2": _lumina2,
     "sana": _sana,
-    "hunyuan": _hunyuan,
+    "z-image": tiny_flows.z_image,
+    "hunyuan-dit": _hunyuan,
+    "cogview4": _cogview4,
+    "ovis-image": _ovis,
+    "ernie-image": _ernie,
+    "ideogram4": _ideogram4,
     "deepfloyd-if": _deepfloyd,
     "sd-pag": _sd_pag,
 }

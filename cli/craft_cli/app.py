@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import typer
 from craft_protos.version import __version__
 
-from craft_cli.parsing import CONTEXT, LazyGroup
+from craft_cli.parsing import CONTEXT, LazyGroup, Member
 
 _HELP = """Draw pictures from words.
 
@@ -26,17 +27,42 @@ Examples:
 """
 
 
+_GROUPS = {
+    "models": Member("models", is_group=True),
+    "lora": Member("loras", is_group=True),
+    "jobs": Member("jobs", is_group=True),
+    "images": Member("images", is_group=True),
+    "keys": Member("keys", is_group=True),
+    "bot": Member("bot", is_group=True),
+    "daemon": Member("daemon", is_group=True),
+    "config": Member("config", is_group=True),
+}
+_OTHER_NUMBERS = {"model": "models", "loras": "lora", "job": "jobs", "image": "images", "key": "keys"}
+
+
 class _Craft(LazyGroup):
-    members: ClassVar[dict[str, tuple[str, bool]]] = {
-        "generate": ("craft_cli.commands.generate", False),
-        "list-models": ("craft_cli.commands.list_models", False),
-        "models": ("craft_cli.commands.models", True),
-        "lora": ("craft_cli.commands.loras", True),
-        "jobs": ("craft_cli.commands.jobs", True),
-        "images": ("craft_cli.commands.images", True),
-        "keys": ("craft_cli.commands.keys", True),
-        "daemon": ("craft_cli.commands.daemon", True),
-        "config": ("craft_cli.commands.config", True),
+    members: ClassVar[dict[str, Member]] = {
+        "run": Member("run"),
+        "generate": Member("generate"),
+        "pull": Member("models", "pull", "models pull"),
+        "ls": Member("models", "list", "models list"),
+        "show": Member("words", "show"),
+        "rm": Member("words", "rm"),
+        "train": Member("loras", "train", "lora train"),
+        "ps": Member("words", "ps"),
+        "stop": Member("words", "stop"),
+        "serve": Member("serve"),
+        "status": Member("daemon", "status", "daemon status"),
+        "logs": Member("daemon", "logs", "daemon logs"),
+        "df": Member("df"),
+        "prune": Member("prune"),
+        "samplers": Member("words", "samplers"),
+        "doctor": Member("doctor"),
+        "version": Member("words", "version"),
+        "help": Member("words", "help"),
+        **_GROUPS,
+        **{name: replace(_GROUPS[group], is_hidden=True) for name, group in _OTHER_NUMBERS.items()},
+        "list-models": Member("models", "list", "models list", is_hidden=True),
     }
 
 

@@ -9,7 +9,7 @@ _TIMEOUT_S = 1.0
 
 
 def models(incomplete: str) -> list[str]:
-    from craft_cli.session import Session
+    from craft_cli.connection.session import Session
 
     try:
         names = [model.name for model in Session(autostart=False).client.list_models(_TIMEOUT_S)]
@@ -19,7 +19,7 @@ def models(incomplete: str) -> list[str]:
 
 
 def loras(incomplete: str) -> list[str]:
-    from craft_cli.session import Session
+    from craft_cli.connection.session import Session
 
     try:
         names = [lora.name for lora in Session(autostart=False).client.list_loras(timeout_s=_TIMEOUT_S)]
@@ -29,7 +29,7 @@ def loras(incomplete: str) -> list[str]:
 
 
 def keys(incomplete: str) -> list[str]:
-    from craft_cli.session import Session
+    from craft_cli.connection.session import Session
 
     try:
         owners = [key.owner for key in Session(autostart=False).client.list_keys(_TIMEOUT_S)]

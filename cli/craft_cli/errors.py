@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from craft_protos.reasons import CraftError
 
@@ -64,27 +64,34 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def usage(error: typer.TyperException, argv: list[str]) -> CraftError:
+def usage(error: typer.TyperException) -> CraftError:
     """A wrong call: the nearest match, or where to read on."""
-    message = one_line(error.format_message()).rstrip(".")
-    near = getattr(error, "possibilities", None) or []
-    if near:
-        message = one_line(error.message).rstrip(".")
-        return CraftError("USAGE", message, f"did you mean {' or '.join(sorted(near))}?")
-    suggested = re.search(r"^(.*)\. (Did you mean .*\?)$", message)
-    if suggested:
-        return CraftError("USAGE", suggested[1], suggested[2].replace("Did", "did", 1))
+    message = one_line(error.message).rstrip(".")
     context = getattr(error, "ctx", None)
+    if near := _nearest(error, message, context):
+        return CraftError("USAGE", message.partition(". Did you mean")[0], f"did you mean {' or '.join(near)}?")
+    message = one_line(error.format_message()).rstrip(".")
     where = context.command_path if context is not None else "craft"
-    hint = f"see `{where} --help`"
-    if "unexpected extra argument" in message and "generate" in argv:
-        hint = "put the prompt in quotes: craft generate 'a red apple'"
-    return CraftError("USAGE", message, hint)
+    return CraftError("USAGE", message, f"see `{where} --help`")
 
 
-def output_failed(name: str | os.PathLike[str], error: OSError) -> CraftError:
-    """OUTPUT_FAILED for something that could not be written."""
-    return CraftError("OUTPUT_FAILED", f"{name} cannot be written: {error.strerror or error}", "choose another with -o")
+def _nearest(error: typer.TyperException, message: str, context: Any) -> list[str]:
+    """The options or commands that may have been meant."""
+    if context is None:
+        return []
+    from craft_protos import synonyms
+
+    from craft_cli.generate import flags
+
+    written = getattr(error, "option_name", "")
+    if written and "No such option" in message:
+        options = [name for one in context.command.get_params(context) for name in one.opts if name.startswith("--")]
+        return flags.nearest(written, options)
+    unknown = re.match(r"No such command '(.*?)'", message)
+    if unknown is None:
+        return []
+    known = context.command.list_commands(context)
+    return [repr(name) for name in synonyms.nearest(unknown[1], known, synonyms.COMMANDS)]
 
 
 def quit_quietly() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 
@@ -12,6 +13,8 @@ from craft_protos.version import __version__
 def main() -> None:
     """The console script. Ends without tearing down modules: grpc's take as long as a fifth of a short command."""
     gc.set_threshold(100_000, 50, 100)  # imports make many objects and no garbage
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # help and tables, where it cannot encode them
     os._exit(run(sys.argv[1:]))
 
 
@@ -32,6 +35,7 @@ def _print_version() -> int:
 
 def _guard(argv: list[str]) -> int:
     """The command's exit code, with every exception turned into one line."""
+    from craft_protos import files
     from craft_protos.reasons import CraftError
 
     from craft_cli import errors
@@ -39,6 +43,7 @@ def _guard(argv: list[str]) -> int:
 
     as_json = "--json" in argv
     try:
+        _tell_unknown_variables()
         return _run(argv)
     except CraftError as error:
         return errors.report(error, as_json)
@@ -46,15 +51,30 @@ def _guard(argv: list[str]) -> int:
         return errors.quit_quietly()
     except (KeyboardInterrupt, Interrupted):
         return errors.EXIT_INTERRUPTED
+    except OSError as error:  # what a system refuses is no bug
+        return errors.report(files.trouble(error), as_json)
     except Exception as error:  # the outermost loop: a bug, told in one line
         return errors.report_crash(error, as_json)
+
+
+def _tell_unknown_variables() -> None:
+    from craft_protos import config
+
+    from craft_cli import errors
+
+    if any(name.startswith("CRAFT_") for name in os.environ):
+        for complaint in config.complaints():
+            errors.say(f"craft: {complaint}")
 
 
 def _run(argv: list[str]) -> int:
     import typer
 
-    from craft_cli import app, errors
+    from craft_cli import app, errors, shells
 
+    if asked := shells.named(argv):
+        shells.complete(*asked)
+        return 0
     command = app.command()
     try:
         if "_CRAFT_COMPLETE" in os.environ:  # the shell asks for completions
@@ -66,12 +86,14 @@ def _run(argv: list[str]) -> int:
     except SystemExit as end:  # completion's scripts
         return int(end.code or 0)
     except typer.TyperException as error:
-        return errors.report(errors.usage(error, argv), "--json" in argv)
+        return errors.report(errors.usage(error), "--json" in argv)
     return 0
 
 
 def _end(code: int, as_json: bool) -> int:
     """Flush; what cannot be written is an error like any other."""
+    from craft_protos import files
+
     from craft_cli import errors
 
     try:
@@ -81,7 +103,7 @@ def _end(code: int, as_json: bool) -> int:
         return errors.quit_quietly()
     except OSError as error:
         errors.silence_stdout()
-        return errors.report(errors.output_failed("stdout", error), as_json)
+        return errors.report(files.unwritable("stdout", error), as_json)
     return code
 
 

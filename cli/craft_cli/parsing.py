@@ -7,7 +7,7 @@ flags, so these classes convert them on their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, get_args, get_origin
@@ -57,8 +57,20 @@ class QuickCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+class SpokenCommand(QuickCommand):
+    """One whose errors name its options, where they would name the contract's fields."""
+
+    flags: ClassVar[Mapping[str, str]] = {}
+
+    def invoke(self, ctx: Any) -> Any:
+        from craft_cli.generate import flags
+
+        with flags.spoken(self.flags):
+            return super().invoke(ctx)
+
+
 class QuickGroup(TyperGroup):
-    """A group that parses without pydantic; without arguments it shows its help."""
+    """A group that parses without pydantic; without arguments it shows its help. `ls` is `list` in each."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
@@ -67,12 +79,32 @@ class QuickGroup(TyperGroup):
         _quicken(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or (super().get_command(ctx, "list") if cmd_name == "ls" else None)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a command lives: a module with an `app`, of which it is the whole group, one command, or the only one."""
+
+    module: str
+    command: str = ""  # of a group: only this one
+    path: str = ""  # where else that one is: "models list"
+    is_group: bool = False
+    is_hidden: bool = False  # understood, and not listed
+
+    def load(self) -> Any:
+        app = import_module(f"craft_cli.commands.{self.module}").app
+        if not (self.is_group or self.command):
+            return typer.main.get_command(app)
+        group: Any = typer.main.get_group(app)
+        return group.commands[self.command] if self.command else group
+
 
 class LazyGroup(QuickGroup):
     """A group whose members are imported when they are asked for."""
 
-    # name -> (module, whether it is a group)
-    members: ClassVar[dict[str, tuple[str, bool]]] = {}
+    members: ClassVar[dict[str, Member]] = {}
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -80,7 +112,7 @@ class LazyGroup(QuickGroup):
         self.commands = dict.fromkeys(self.members)  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.members)
+        return [name for name, member in self.members.items() if not member.is_hidden]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.members:
@@ -90,10 +122,11 @@ class LazyGroup(QuickGroup):
         return self.commands[cmd_name]
 
     def _load(self, name: str) -> Any:
-        module, is_group = self.members[name]
-        loaded = import_module(module).app
-        command = typer.main.get_group(loaded) if is_group else typer.main.get_command(loaded)
+        member = self.members[name]
+        command = member.load()
         command.name = name
+        if member.path and command.epilog:
+            command.epilog = command.epilog.replace(f"craft {member.path}", f"craft {name}")
         return command
 
 

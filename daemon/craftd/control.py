@@ -12,9 +12,10 @@ from pathlib import Path
 
 from craft_protos.version import __version__
 
-from craftd.jobs.dispatcher import Dispatcher
-from craftd.models.residency import Residency
-from craftd.supervisor.supervisor import Supervisor
+from craftd.bot_process import BotProcess, BotStatus
+from craftd.scheduler.scheduler import Scheduler
+from craftd.workers.handle import Vitals, WorkerHandle
+from craftd.workers.pool import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class DaemonStatus:
     warnings: tuple[str, ...]
     listen: str = ""  # the TCP address
     http: str = ""  # its URL
+    faults: tuple[str, ...] = ()  # of the surroundings, that jobs wait out; among the warnings too
+    mended: int = 0  # jobs that were found out of step with the store
+    bot: BotStatus | None = None  # of the Telegram bot; none: off
 
 
 @dataclass
@@ -75,13 +79,19 @@ class Stop:
 
 class Control:
     def __init__(
-        self, address: str, supervisor: Supervisor, residency: Residency, dispatcher: Dispatcher, stop: Stop
+        self,
+        address: str,
+        pool: WorkerPool,
+        scheduler: Scheduler,
+        stop: Stop,
+        *,
+        bot: BotProcess | None = None,
     ) -> None:
         self._address = address
-        self._supervisor = supervisor
-        self._residency = residency
-        self._dispatcher = dispatcher
+        self._pool = pool
+        self._scheduler = scheduler
         self._stop = stop
+        self._bot = bot
         self._start_time = time.time()
         self._warnings: list[str] = []
         self._listen = ""
@@ -99,20 +109,28 @@ class Control:
         self._http = url
 
     def status(self) -> DaemonStatus:
-        vitals = self._supervisor.vitals
+        jobs = self._scheduler.jobs
+        alive = [(one, one.vitals) for one in self._pool.workers if one.vitals is not None]
         return DaemonStatus(
             pid=os.getpid(),
             version=__version__,
             address=self._address,
             start_time=self._start_time,
-            workers=self._workers(),
-            queued=self._dispatcher.queued,
-            running=self._dispatcher.running,
-            draining=self._dispatcher.is_draining,
+            workers=tuple(_status(*one) for one in alive),
+            queued=jobs.queued,
+            running=jobs.running,
+            draining=jobs.is_draining,
             rss_bytes=own_rss_bytes(),
-            warnings=(*self._warnings, *(vitals.hello.warnings if vitals is not None else ())),
+            warnings=(
+                *self._warnings,
+                *self._scheduler.warnings,
+                *(warning for _, vitals in alive for warning in vitals.hello.warnings),
+            ),
             listen=self._listen,
             http=self._http,
+            faults=self._scheduler.faults,
+            mended=self._scheduler.mended,
+            bot=self._bot.status if self._bot is not None else None,
         )
 
     def shutdown(self, *, now: bool, grace_s: float) -> None:
@@ -122,28 +140,18 @@ class Control:
         else:
             self._stop.request(grace_s or None)
 
-    def _workers(self) -> tuple[WorkerStatus, ...]:
-        vitals = self._supervisor.vitals
-        if vitals is None:
-            return ()
-        status = WorkerStatus(
-            pid=vitals.pid,
-            device=vitals.hello.device,
-            state=self._worker_state(),
-            models=self._residency.names,
-            rss_bytes=vitals.stats.rss_bytes,
-            device_bytes=vitals.stats.device_bytes,
-            restarts=self._supervisor.restarts,
-            predict_calls=vitals.stats.predict_calls,
-        )
-        return (status,)
 
-    def _worker_state(self) -> str:
-        if not self._supervisor.is_ready:
-            return "STARTING"
-        if self._supervisor.is_loading:
-            return "LOADING"
-        return "BUSY" if self._supervisor.is_busy else "IDLE"
+def _status(worker: WorkerHandle, vitals: Vitals) -> WorkerStatus:
+    return WorkerStatus(
+        pid=vitals.pid,
+        device=vitals.hello.device,
+        state=worker.state,
+        models=worker.residency.names,
+        rss_bytes=vitals.stats.rss_bytes,
+        device_bytes=vitals.stats.device_bytes,
+        restarts=worker.restarts,
+        predict_calls=vitals.stats.predict_calls,
+    )
 
 
 def own_rss_bytes() -> int:

@@ -51,8 +51,11 @@ class Endpoint:
 
 
 def _claim_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    status = folder.lstat()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.lstat()
+    except OSError as exc:
+        raise _bad(folder, f"cannot be made: {exc.strerror}") from exc
     if status.st_uid != os.getuid() or status.st_mode & stat.S_ISVTX:
         raise _bad(folder, "belongs to others too")
     if not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o077:

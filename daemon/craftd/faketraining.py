@@ -3,7 +3,7 @@
 Words in the trigger phrase make it misbehave. The place of the trouble is the second step
 after the first checkpoint:
 
-    [crash]        dies there, each time
+    [crash]        dies there of a segmentation fault, each time
     [crash once]   the same, but only the first time it sees the job
     [hang]         stops there, and says nothing any more
     [fail]         fails the job there
@@ -19,6 +19,7 @@ import io
 import json
 import os
 import random
+import resource
 import signal
 import struct
 import threading
@@ -27,8 +28,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from craft_protos import jobs_pb2, training_pb2
-from craft_protos.worker_pb2 import FromWorker, Train
+from craft_protos.dispatch import Dispatch
+from craft_protos.worker_pb2 import FromWorker
 from PIL import Image
+
+from craftd import safetensors
 
 _SLOW_S = 0.05
 _SIDE = 64
@@ -40,11 +44,11 @@ _KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 class FakeTraining:
     """One train job. `send` hands over a frame."""
 
-    def __init__(self, frame: Train, files: Path, send: Callable[[FromWorker], None]) -> None:
-        self.frame = frame
+    def __init__(self, asked: Dispatch, files: Path, send: Callable[[FromWorker], None]) -> None:
+        self.asked = asked
         self._files = files
         self._send = send
-        self._spec = frame.spec
+        self._spec = asked.training
         self._step = 0
         self._state = b""
         self._work = self._life()
@@ -61,7 +65,7 @@ class FakeTraining:
             self._fail("CORRUPT_FILE", problem)
             return
         for what in ("latents", "captions"):
-            preparing = FromWorker.Preparing(what=what, done=len(self.frame.pictures), of=len(self.frame.pictures))
+            preparing = FromWorker.Preparing(what=what, done=len(self.asked.pictures), of=len(self.asked.pictures))
             self._tell(preparing=preparing)
             yield True
         while self._step < self._spec.steps:
@@ -85,13 +89,13 @@ class FakeTraining:
 
     def _prepare(self) -> str:
         """What is missing."""
-        for picture in self.frame.pictures:
+        for picture in self.asked.pictures:
             path = self._files / picture.sha256
             if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != picture.sha256:
                 return f"picture {picture.file_name} is missing"
         self._state = hashlib.sha256(str(self._spec.seed).encode()).digest()
-        if self.frame.checkpoint_sha256:
-            kept = json.loads((self._files / self.frame.checkpoint_sha256).read_bytes())
+        for checkpoint in self.asked.files:
+            kept = json.loads((self._files / checkpoint.sha256).read_bytes())
             self._step, self._state = kept["step"], bytes.fromhex(kept["state"])
         return ""
 
@@ -137,12 +141,12 @@ class FakeTraining:
     def _misbehave(self) -> tuple[str, str] | None:
         if not self._is_at_the_place:
             return None
-        marker = self._files / f"crashed-{self.frame.job_id}"
+        marker = self._files / f"crashed-{self.asked.job_id}"
         if self.says("crash once") and not marker.exists():
             marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            die(signal.SIGSEGV)
         if self.says("crash"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            die(signal.SIGSEGV)
         if self.says("hang"):
             threading.Event().wait()
         if self.says("no memory"):
@@ -156,7 +160,7 @@ class FakeTraining:
     def _tell(self, **parts: object) -> None:
         frame = FromWorker(**parts)  # type: ignore[arg-type]
         told = getattr(frame, frame.WhichOneof("frame") or "")
-        told.job_id, told.epoch = self.frame.job_id, self.frame.epoch
+        told.job_id, told.epoch = self.asked.job_id, self.asked.epoch
         self._send(frame)
 
     def _write(self, data: bytes) -> str:
@@ -190,5 +194,11 @@ class FakeTraining:
             data = struct.pack(f"<{shape[0] * shape[1]}f", *(numbers.gauss(0, 0.1) for _ in range(shape[0] * shape[1])))
             header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(body), len(body) + len(data)]}
             body += data
-        text = json.dumps(header).encode()
-        return struct.pack("<Q", len(text)) + text + body
+        return safetensors.packed(header) + body
+
+
+def die(number: signal.Signals) -> None:
+    """By a signal, without the core file that some would leave; nothing more is done until it comes."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), number)
+    threading.Event().wait()

@@ -3,14 +3,20 @@
 `CRAFT_WORKER_MODULE=craftd.fakeworker` has the daemon use it, for tests and for trying
 clients out. Words in the prompt make it misbehave:
 
-    [crash]        dies at the job's second step, with all that it holds
-    [crash once]   the same, but only the first time it sees the job
-    [hang]         stops, and says nothing any more
-    [fail]         fails the job
-    [slow]         takes 50 ms a step until the file `hurry` lies in its files folder
-    [held]         does not step until the file `release` lies there
+    [crash], [abort]   dies at the job's second step, by a signal of its own making (SEGV, ABRT)
+    [killed]           the same by SIGKILL, as if from outside
+    [bad frame]        sends bytes that are no frame
+    [oversized frame]  announces a frame larger than any may be
+    [hang]             stops, and says nothing any more
+    [... once]         any of those, but only the first time it sees the job
+    [fail]             fails the job
+    [slow]             takes 50 ms a step until the file `hurry` lies in its files folder
+    [held]             does not step until the file `release` lies there
+    [held load]        does not finish loading until then
+    [part]             says that of each LoRA two tensors of three were applied
 
-It trains, too: see craftd.faketraining.
+While the file `refuse` lies in its files folder, it does not start; with `older` there, it says that it is of
+an older craft. It trains, too: see craftd.faketraining.
 """
 
 from __future__ import annotations
@@ -22,34 +28,40 @@ import os
 import queue
 import signal
 import socket
+import struct
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from craft_protos import frames, jobs_pb2
+from craft_protos.codec import from_message
+from craft_protos.dispatch import Cancel, Dispatch, Frame, Load, ModelManifest, Preview, Unload
 from craft_protos.formats import FORMATS
+from craft_protos.provenance import AppliedLora, record
+from craft_protos.train import TrainSpec
 from craft_protos.version import __version__
-from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import FromWorker, ToWorker
 from PIL import ExifTags, Image, PngImagePlugin
 
-from craftd.faketraining import FakeTraining
+from craftd.faketraining import FakeTraining, die
 
 _SLOW_S = 0.05
 _IDLE_S = 0.02
-_MEDIA = {one.number: (one.pillow, one.media_type) for one in FORMATS.values()}
 
 
 @dataclass
 class _Job:
-    frame: ToWorker.Submit
+    asked: Dispatch
     preview_every: int
     left: list[int]
     steps_done: dict[int, int] = field(default_factory=dict)
     has_started: bool = False
 
     def says(self, word: str) -> bool:
-        return f"[{word}]" in self.frame.generate.prompt
+        return f"[{word}]" in self.asked.drawing.prompt
 
 
 class FakeWorker:
@@ -60,7 +72,7 @@ class FakeWorker:
         self._files = files
         self._max_rows = max_rows
         self._device = device
-        self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._jobs: dict[str, _Job] = {}
         self._training: FakeTraining | None = None
         self._loaded: set[str] = set()
@@ -75,6 +87,7 @@ class FakeWorker:
             torch_version="",
             precision="fp32",
             capacity_rows=self._max_rows,
+            version="0.0.1" if (self._files / "older").exists() else __version__,
         )
         self._send(FromWorker(hello=hello))
         threading.Thread(target=self._listen, daemon=True).start()
@@ -86,12 +99,15 @@ class FakeWorker:
 
     def _listen(self) -> None:
         while (frame := frames.receive(self._sock, ToWorker)) is not None:
-            self._inbox.put(frame)
+            self._inbox.put(from_message(Frame, frame).frame)
         os._exit(0)
 
     def _send(self, frame: FromWorker) -> None:
+        self._send_bytes(frames.encode(frame))
+
+    def _send_bytes(self, data: bytes) -> None:
         try:
-            self._sock.sendall(frames.encode(frame))
+            self._sock.sendall(data)
         except OSError:
             os._exit(0)
 
@@ -103,48 +119,49 @@ class FakeWorker:
         except queue.Empty:
             return
 
-    def _handle(self, frame: ToWorker) -> None:
-        match frame.WhichOneof("frame"):
-            case "submit":
-                self._load(frame.submit.model)
-                if self._refuse_loras(frame.submit):
+    def _handle(self, asked: object) -> None:
+        match asked:
+            case Dispatch(spec=TrainSpec()):
+                self._load(asked.model)
+                self._training = FakeTraining(asked, self._files, self._send)
+            case Dispatch():
+                self._load(asked.model, is_held="[held load]" in asked.drawing.prompt)
+                if self._refuse_loras(asked):
                     return
-                job = _Job(frame.submit, frame.submit.preview_every, list(frame.submit.indices))
-                self._jobs[frame.submit.job_id] = job
-            case "train":
-                self._load(frame.train.model)
-                self._training = FakeTraining(frame.train, self._files, self._send)
-            case "cancel":
-                self._cancel(frame.cancel)
-            case "load":
-                self._load(frame.load.model)
-            case "unload":
-                self._loaded.discard(frame.unload.model)
-                self._send(FromWorker(unloaded=FromWorker.Unloaded(model=frame.unload.model, why="asked to")))
-            case "preview":
-                if frame.preview.job_id in self._jobs:
-                    self._jobs[frame.preview.job_id].preview_every = frame.preview.every
+                self._jobs[asked.job_id] = _Job(asked, asked.preview_every, list(asked.indices))
+            case Cancel():
+                self._cancel(asked)
+            case Load():
+                self._load(asked.model)
+            case Unload():
+                self._loaded.discard(asked.model)
+                self._send(FromWorker(unloaded=FromWorker.Unloaded(model=asked.model, why="asked to")))
+            case Preview():
+                if asked.job_id in self._jobs:
+                    self._jobs[asked.job_id].preview_every = asked.every
         self._tell_stats()
 
-    def _load(self, model: ModelManifest) -> None:
+    def _load(self, model: ModelManifest, *, is_held: bool = False) -> None:
         total = sum(file.size_bytes for file in model.files)
         missing = [file.path for file in model.files if not (self._files / file.sha256).exists()]
         if missing:
             error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"model {model.name}: {missing[0]} is missing")
             self._send(FromWorker(load_failed=FromWorker.LoadFailed(model=model.name, error=error)))
-        elif model.name not in self._loaded:
+        elif is_held or model.name not in self._loaded:
             self._loaded.add(model.name)
             self._send(FromWorker(loading=FromWorker.Loading(model=model.name, bytes_done=total, bytes_total=total)))
+            while is_held and not (self._files / "release").exists():
+                time.sleep(_IDLE_S)
             self._send(FromWorker(loaded=FromWorker.Loaded(model=model.name, resident_bytes=total)))
         else:
             self._send(FromWorker(loaded=FromWorker.Loaded(model=model.name, resident_bytes=total)))
 
-    def _refuse_loras(self, submit: ToWorker.Submit) -> bool:
+    def _refuse_loras(self, asked: Dispatch) -> bool:
         """Fail a job one of whose LoRAs' files was not put."""
-        for lora in submit.loras:
-            if not (self._files / lora.sha256).exists():
-                error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"LoRA {lora.name}: its file is missing")
-                failed = FromWorker.JobFailed(job_id=submit.job_id, epoch=submit.epoch, error=error)
+        for file in asked.files:
+            if not (self._files / file.sha256).exists():
+                error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"LoRA {file.name}: its file is missing")
+                failed = FromWorker.JobFailed(job_id=asked.job_id, epoch=asked.epoch, error=error)
                 self._send(FromWorker(failed=failed))
                 return True
         return False
@@ -152,22 +169,22 @@ class FakeWorker:
     def _train(self) -> None:
         """One step between those of what is drawn."""
         training = self._training
-        if training is None or (training.frame.spec.when_idle and self._jobs):
+        if training is None or (training.asked.training.when_idle and self._jobs):
             return
         self._progress += 1
         if not training.advance():
             self._training = None
 
-    def _cancel(self, frame: ToWorker.Cancel) -> None:
-        training = self._training and self._training.frame
-        if training and (training.job_id, training.epoch) == (frame.job_id, frame.epoch):
+    def _cancel(self, asked: Cancel) -> None:
+        training = self._training and self._training.asked
+        if training and (training.job_id, training.epoch) == (asked.job_id, asked.epoch):
             self._training = None
-            done = FromWorker.JobDone(job_id=frame.job_id, epoch=frame.epoch, cancelled=True)
+            done = FromWorker.JobDone(job_id=asked.job_id, epoch=asked.epoch, cancelled=True)
             self._send(FromWorker(done=done))
-        job = self._jobs.get(frame.job_id)
-        if job is not None and job.frame.epoch == frame.epoch:
-            del self._jobs[frame.job_id]
-            done = FromWorker.JobDone(job_id=frame.job_id, epoch=frame.epoch, cancelled=True)
+        job = self._jobs.get(asked.job_id)
+        if job is not None and job.asked.epoch == asked.epoch:
+            del self._jobs[asked.job_id]
+            done = FromWorker.JobDone(job_id=asked.job_id, epoch=asked.epoch, cancelled=True)
             self._send(FromWorker(done=done))
 
     def _step(self) -> None:
@@ -191,11 +208,11 @@ class FakeWorker:
         done = job.steps_done[index] = job.steps_done.get(index, 0) + 1
         self._progress += 1
         self._misbehave(job, done)
-        steps = job.frame.generate.steps
+        steps = job.asked.drawing.steps
         wants_preview = job.preview_every and done % job.preview_every == 0
-        preview = self._picture(job, index, jobs_pb2.IMAGE_FORMAT_JPEG, side=32) if wants_preview else b""
+        preview = self._picture(job, index, "jpeg", side=32) if wants_preview else b""
         step = FromWorker.Step(
-            job_id=job.frame.job_id, epoch=job.frame.epoch, index=index, step=done, of=steps, preview=preview
+            job_id=job.asked.job_id, epoch=job.asked.epoch, index=index, step=done, of=steps, preview=preview
         )
         self._send(FromWorker(step=step))
         if done >= steps:
@@ -204,22 +221,32 @@ class FakeWorker:
     def _start(self, job: _Job) -> None:
         if not job.has_started:
             job.has_started = True
-            self._send(FromWorker(started=FromWorker.Started(job_id=job.frame.job_id, epoch=job.frame.epoch)))
+            self._send(FromWorker(started=FromWorker.Started(job_id=job.asked.job_id, epoch=job.asked.epoch)))
 
     def _misbehave(self, job: _Job, done: int) -> None:
-        if done < min(2, job.frame.generate.steps):
+        if done < min(2, job.asked.drawing.steps):
             return
-        marker = self._files / f"crashed-{job.frame.job_id}"
-        if job.says("crash once") and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if job.says("crash"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if job.says("hang"):
-            threading.Event().wait()
+        marker = self._files / f"crashed-{job.asked.job_id}"
+        for word, trouble in self._troubles.items():
+            if job.says(f"{word} once") and not marker.exists():
+                marker.touch()
+                trouble()
+            elif job.says(word):
+                trouble()
+
+    @property
+    def _troubles(self) -> dict[str, Callable[[], object]]:
+        return {
+            "crash": lambda: die(signal.SIGSEGV),
+            "killed": lambda: die(signal.SIGKILL),
+            "abort": lambda: die(signal.SIGABRT),
+            "bad frame": lambda: self._send_bytes(struct.pack(">I", 3) + b"\xff\xff\xff"),
+            "oversized frame": lambda: self._send_bytes(struct.pack(">I", frames.MAX_FRAME_BYTES + 1)),
+            "hang": threading.Event().wait,
+        }
 
     def _finish_if_done(self, job: _Job) -> None:
-        message = job.frame
+        message = job.asked
         if job.says("fail"):
             error = jobs_pb2.JobError(reason="JOB_FAILED", message="failed on request", hint="leave [fail] out")
             failed = FromWorker.JobFailed(job_id=message.job_id, epoch=message.epoch, error=error)
@@ -231,15 +258,15 @@ class FakeWorker:
         del self._jobs[message.job_id]
 
     def _send_image(self, job: _Job, index: int) -> None:
-        spec = job.frame.generate
+        spec = job.asked.drawing
         provenance = _provenance(job, index)
         done = FromWorker.ImageDone(
-            job_id=job.frame.job_id,
-            epoch=job.frame.epoch,
+            job_id=job.asked.job_id,
+            epoch=job.asked.epoch,
             index=index,
             seed=spec.seed + index,
             data=self._picture(job, index, spec.format, provenance=provenance),
-            media_type=_MEDIA[spec.format][1],
+            media_type=FORMATS[spec.format].media_type,
             width=spec.width,
             height=spec.height,
             provenance=provenance,
@@ -248,19 +275,17 @@ class FakeWorker:
         job.left.remove(index)
         self._send(FromWorker(image=done))
 
-    def _picture(
-        self, job: _Job, index: int, format_: jobs_pb2.ImageFormat.ValueType, *, side: int = 0, provenance: str = ""
-    ) -> bytes:
-        spec, seed = job.frame.generate, job.frame.generate.seed + index
+    def _picture(self, job: _Job, index: int, kind: str, *, side: int = 0, provenance: str = "") -> bytes:
+        spec, seed = job.asked.drawing, job.asked.drawing.seed + index
         colour = (seed % 256, seed // 256 % 256, seed // 65536 % 256)
         size = (side, side) if side else (spec.width, spec.height)
         notes = PngImagePlugin.PngInfo()
         notes.add_text("craft", provenance)
         exif = Image.Exif()
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + provenance.encode("ascii")
-        more = {"pnginfo": notes} if format_ == jobs_pb2.IMAGE_FORMAT_PNG else {"exif": exif}
+        more = {"pnginfo": notes} if kind == "png" else {"exif": exif}
         stream = io.BytesIO()
-        Image.new("RGB", size, colour).save(stream, _MEDIA[format_][0], **more)
+        Image.new("RGB", size, colour).save(stream, FORMATS[kind].pillow, **more)
         return stream.getvalue()
 
     def _tell_stats(self) -> None:
@@ -274,40 +299,40 @@ class FakeWorker:
 
 
 def _provenance(job: _Job, index: int) -> str:
-    spec = job.frame.generate
-    known = json.loads(job.frame.provenance) if job.frame.provenance else {}
-    made = {
-        "prompt": spec.prompt,
-        "negative_prompt": spec.negative_prompt,
-        "model": {"name": job.frame.model.name, "sha256": job.frame.model.sha256},
-        "loras": [{"id": use.lora, "name": use.name, "sha256": use.sha256, "weight": use.weight} for use in spec.loras],
-        "width": spec.width,
-        "height": spec.height,
-        "steps": spec.steps,
-        "guidance_scale": spec.guidance_scale,
-        "seed": spec.seed + index,
-        "index": index,
-        "sampler": spec.sampler,
-        "format": _MEDIA[spec.format][0].lower(),
-        "deterministic": spec.deterministic,
-        "device": "fake",
-        "precision": "fp32",
-        "versions": {"craft": __version__},
-    }
-    return json.dumps(known | made)
+    matched, total = (2, 3) if job.says("part") else (0, 0)
+    loras = [AppliedLora(one.lora, one.name, one.sha256, one.scale, matched, total) for one in job.asked.drawing.loras]
+    versions = {"craft": __version__}
+    made = record(job.asked, index, loras, {"device": "fake", "precision": "fp32", "versions": versions})
+    return json.dumps(json.loads(job.asked.provenance or "{}") | made)
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--inspect", "--layouts"]:
+        _tell_layouts()
+        return
     parser = argparse.ArgumentParser(prog="python -m craftd.fakeworker", description="Pretends to draw.")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--files", type=Path, required=True)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--offload", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--max-rows", type=int, default=32)
     given = parser.parse_args()
+    if (given.files / "refuse").exists():
+        sys.exit(f"{given.files / 'refuse'}: told not to start")
     device = "cpu" if given.device == "auto" else given.device
     FakeWorker(socket.socket(fileno=given.fd), given.files, given.max_rows, device).run()
+
+
+def _tell_layouts() -> None:
+    """Nothing is built here: a UNet's layers are those that its configuration lists as `fake_layers`."""
+    for parts in json.load(sys.stdin)["models"]:
+        layers = json.loads(parts.get("unet/config.json", "{}")).get("fake_layers")
+        unet = {"kind": "UNet2DConditionModel", "layers": layers, "depth": 1}
+        layout = {"pipeline": "StableDiffusionPipeline", "components": {"unet": unet}, "has_converter": True}
+        unknown = {"reason": "UNSUPPORTED_MODEL", "message": "its layers are not known", "hint": "list them"}
+        print(json.dumps({"reason": "", "layout": json.dumps(layout)} if layers else unknown), flush=True)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class ReadableLines(logging.Formatter):
+    """`time level logger event key=value ...`, as `craft logs` shows it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
+        more = [f"{name}={value}" for name, value in vars(record).items() if name not in _STANDARD]
+        line = " ".join([time, record.levelname.lower(), record.name, record.getMessage(), *more])
+        line = "".join(c if c.isprintable() else " " for c in line)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
 class Log(logging.handlers.RotatingFileHandler):
     """The daemon's log file. Watchers are fed on the event loop that `open_log` was called in."""
 
@@ -48,6 +59,10 @@ class Log(logging.handlers.RotatingFileHandler):
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._watchers: list[asyncio.Queue[str | None]] = []
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether the file is full, which it may be by one line more; the library would format every line twice."""
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
@@ -97,6 +112,13 @@ def open_log(path: Path, level: str) -> Log:
     root.addHandler(log)
     root.setLevel(level.upper())
     return log
+
+
+def log_to_stderr() -> None:
+    """Besides the file, for whoever runs the daemon in a terminal or a container."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(ReadableLines())
+    logging.getLogger().addHandler(handler)
 
 
 def close_log(log: Log) -> None:

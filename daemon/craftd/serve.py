@@ -6,59 +6,75 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from craft_protos.config import Settings
+from craft_protos.config import Settings, WorkerSettings
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
 
 import craftd
-from craftd.control import Control, Stop
+from craftd.bot_process import BotProcess
+from craftd.control import Control, Stop, own_rss_bytes
 from craftd.datasets.files import DatasetFiles
 from craftd.datasets.service import DatasetService
+from craftd.descriptors import raise_descriptor_limit
 from craftd.endpoint import Endpoint
 from craftd.http.services import HttpServices
 from craftd.hub.client import connect
 from craftd.images.files import ImageFiles
 from craftd.images.retention import Retention
 from craftd.images.service import ImageService
-from craftd.jobs import table
-from craftd.jobs.dispatcher import Dispatcher
+from craftd.jobs import store
+from craftd.jobs.drawing import Drawing
 from craftd.jobs.events import Hub
-from craftd.jobs.generating import Generating
-from craftd.jobs.parts import Parts
+from craftd.jobs.fits.service import Fits
+from craftd.jobs.generate_defaults import GenerateDefaults
+from craftd.jobs.holdings import Holdings
+from craftd.jobs.job import Kind
 from craftd.jobs.service import JobService
-from craftd.jobs.training.desk import Desk, Tools
-from craftd.jobs.training.files import TrainingFiles
-from craftd.jobs.training.service import TrainingService
 from craftd.keys.service import KeyService
 from craftd.logs import Log, close_log, open_log
 from craftd.loras.files import LoraFiles
 from craftd.loras.service import LoraService
-from craftd.models.halves import Halves
+from craftd.memory import give_growth_back, give_large_blocks_back
+from craftd.models.finding import PartFinder
+from craftd.models.folders import FolderImporter
+from craftd.models.fp16_choice import Fp16Choice
 from craftd.models.hashes import FileHashes
 from craftd.models.importing import Importer
+from craftd.models.inspection_cache import InspectionCache
 from craftd.models.registry import BUILT_IN, Registry
-from craftd.models.residency import Residency
 from craftd.models.service import ModelService
-from craftd.models.verdicts import Verdicts
 from craftd.rpc.server import RpcServer, Services
 from craftd.rpc.tcp import configured
+from craftd.scheduler.active_jobs import ActiveJobs
+from craftd.scheduler.job_writer import JobWriter
+from craftd.scheduler.pauses import Pauses
+from craftd.scheduler.scheduler import Scheduler
 from craftd.store.database import Database
-from craftd.supervisor.inspector import inspect, inspect_lora
-from craftd.supervisor.local import LocalWorker
-from craftd.supervisor.pictures import inspect_pictures
-from craftd.supervisor.supervisor import Supervisor
+from craftd.store.room import Room
+from craftd.tasks import serve_for_ever
+from craftd.training.files import TrainingFiles
+from craftd.training.lifecycle import TrainingLifecycle
+from craftd.training.service import TrainingService
+from craftd.upkeep.service import Upkeep
+from craftd.workers.fitting import ask_fits, ask_layouts
+from craftd.workers.handle import WorkerHandle
+from craftd.workers.inspector import identify, inspect, inspect_lora
+from craftd.workers.local import LocalConnection
+from craftd.workers.pictures import inspect_pictures
+from craftd.workers.pool import WorkerPool
 
 _log = logging.getLogger("craft.daemon")
 _BACKUP_EVERY_S = 24 * 3600.0
 _LAST_WORDS_S = 1.0  # for calls that still run when everything has stopped
 
 Announce = Callable[[str], None]
+Run = Callable[[], Awaitable[None]]
 
 
 class Face(Protocol):
@@ -81,12 +97,14 @@ class Setting:
 
 async def serve(setting: Setting) -> None:
     """Until a signal or Shutdown; for the holder of the lock."""
+    give_large_blocks_back()
+    raise_descriptor_limit()
     log = open_log(setting.paths.log_file, setting.settings.daemon.log_level)
     try:
         database = Database(setting.paths.database)
         try:
             await _serve(setting, log, database)
-            await database.backup()
+            await database.backup_at_the_end()
         finally:
             await database.close()
     except CraftError as exc:
@@ -101,33 +119,48 @@ async def serve(setting: Setting) -> None:
 
 async def _serve(setting: Setting, log: Log, database: Database) -> None:
     paths, settings, endpoint = setting.paths, setting.settings, setting.endpoint
-    supervisor = Supervisor(partial(LocalWorker.start, settings.worker, paths.files_dir), settings.worker)
-    residency = Residency(supervisor, settings.daemon.keep_alive_s)
-    supervisor.listen(residency)
-    models = await _models(setting, database, residency)
+    connect = partial(LocalConnection.start, settings.worker, paths.files_dir)
+    pool = WorkerPool([WorkerHandle(connect, settings.worker, settings.daemon.keep_alive_s)])
+    models = await _models(setting, database, pool)
     image_files = ImageFiles(paths.images_dir)
-    images, hub = ImageService(database, image_files), Hub()
-    retention = Retention(database, image_files, settings.images)
+    room, hub = Room(paths.room_file), Hub()
+    images, retention = await _images(database, image_files, settings, room)
     loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
     await loras.open()
     keys, tcp = KeyService(database, settings), configured(settings.daemon)
     await keys.open()
-    generating = Generating(paths.config_file, settings.generate)
-    trainings = await _trainings(
-        setting, models, loras, database=database, supervisor=supervisor, hub=hub, generating=generating
+    generating = GenerateDefaults(paths.config_file, settings.generate)
+    trainings = await _trainings(setting, models, loras, database=database, hub=hub, generating=generating)
+    scheduler = _scheduler(settings, models, trainings.lifecycle, loras, images, database=database, pool=pool, hub=hub)
+    await _resume(database, scheduler.jobs)
+    stop, bot = _obeying(Stop(settings.daemon.grace_s)), _bot(setting, keys)
+    control = Control(endpoint.address, pool, scheduler, stop, bot=bot)
+    upkeep = Upkeep(
+        database=database,
+        retention=retention,
+        trainings=trainings,
+        room=room,
+        is_idle=scheduler.is_idle,
+        paths=paths,
+        settings=settings,
     )
-    parts = Parts(database, images, models, loras, supervisor, hub, trainings.desk, settings.daemon)
-    dispatcher = Dispatcher(parts)
-    for view in await database.run(table.resume):
-        dispatcher.accept(view.job, view.images)
-    stop = Stop(settings.daemon.grace_s)
-    _obey_signals(stop)
-    control = Control(endpoint.address, supervisor, residency, dispatcher, stop)
-    jobs = JobService(parts, dispatcher, trainings, settings, generating)
-    server = RpcServer(Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log))
+    jobs = JobService(
+        database=database,
+        models=models,
+        loras=loras,
+        hub=hub,
+        pool=pool,
+        active=scheduler.jobs,
+        trainings=trainings,
+        holdings=Holdings(database, images, trainings),
+        settings=settings,
+        generating=generating,
+        fits=await _fits(settings.worker, database),
+    )
+    server = RpcServer(Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log, upkeep))
     if tcp is not None:
         control.note_listening(server.listen(tcp))
-    http = HttpServices(jobs, images, models, loras, keys, control, supervisor, settings)
+    http = HttpServices(jobs, images, models, loras, keys, control, pool, settings)
     faces: list[Face] = [server, *_http_face(http)]
     if tcp is not None or settings.http.enabled:
         keys.expect_callers()
@@ -137,20 +170,26 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
             await face.start()
         gc.freeze()  # what was loaded stays: looking through it again held the loop for 0.15 s at times
         setting.announce("ready")
-        _log.info("ready", extra={"address": endpoint.address, "queued": dispatcher.queued})
+        _log.info("ready", extra={"address": endpoint.address, "queued": scheduler.jobs.queued})
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(_dispatch(images, dispatcher, control), name="dispatcher"),
-                tasks.create_task(supervisor.run(), name="supervisor"),
-                tasks.create_task(_back_up(database), name="backup"),
-                tasks.create_task(keys.run(), name="keys"),
-                tasks.create_task(retention.run(), name="retention"),
-                tasks.create_task(trainings.run(), name="trainings"),
-            ]
+            parts_running: dict[str, Run] = {
+                "scheduler": scheduler.run,
+                "sweep": lambda: _sweep(images, control),
+                "workers": pool.run,
+                "backup": lambda: _back_up(database),
+                "keys": keys.run,
+                "retention": retention.run,
+                "upkeep": upkeep.run,
+                "trainings": trainings.run,
+                "bot": bot.run,
+                "fits": jobs.fits.run,
+                "memory": lambda: give_growth_back(own_rss_bytes),
+            }
+            running = [tasks.create_task(serve_for_ever(name, run), name=name) for name, run in parts_running.items()]
             await stop.wanted.wait()
             setting.announce("stopping")
             await server.say_not_serving()
-            await _drain(dispatcher, stop)
+            await _drain(scheduler, stop)
             for task in running:
                 task.cancel()
     finally:
@@ -160,6 +199,44 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         await asyncio.gather(*(face.stop(_LAST_WORDS_S) for face in faces))
         await keys.flush()
         _log.info("stopped")
+
+
+async def _images(
+    database: Database, files: ImageFiles, settings: Settings, room: Room
+) -> tuple[ImageService, Retention]:
+    await asyncio.to_thread(room.keep)
+    return ImageService(database, files, room), Retention(database, files, settings.images, room=room)
+
+
+def _scheduler(
+    settings: Settings,
+    models: ModelService,
+    lifecycle: TrainingLifecycle,
+    loras: LoraService,
+    images: ImageService,
+    *,
+    database: Database,
+    pool: WorkerPool,
+    hub: Hub,
+) -> Scheduler:
+    pauses = Pauses()
+    writer = JobWriter(database, images, pauses)
+    return Scheduler(
+        database=database,
+        models=models,
+        pool=pool,
+        hub=hub,
+        writer=writer,
+        pauses=pauses,
+        works={Kind.GENERATE: Drawing(loras, writer, hub), Kind.TRAIN: lifecycle},
+        lease_s=settings.daemon.lease_s,
+    )
+
+
+async def _resume(database: Database, jobs: ActiveJobs) -> None:
+    """What an earlier daemon left unfinished waits again."""
+    for view in await database.run(store.resume):
+        jobs.accept(view.job, view.images, view.removed)
 
 
 def _http_face(services: HttpServices) -> list[Face]:
@@ -173,13 +250,33 @@ def _http_face(services: HttpServices) -> list[Face]:
     return [server]
 
 
-async def _models(setting: Setting, database: Database, residency: Residency) -> ModelService:
+def _bot(setting: Setting, keys: KeyService) -> BotProcess:
+    return BotProcess(setting.endpoint.address, keys.note_bot, is_enabled=setting.settings.telegram.enabled)
+
+
+async def _models(setting: Setting, database: Database, pool: WorkerPool) -> ModelService:
     registry = Registry(setting.paths.models_dir, Path(craftd.__file__).parent / BUILT_IN, database)
-    halves = Halves(setting.settings.worker, residency)
-    importer = Importer(registry, Verdicts(database, inspect), database, connect, halves)
-    models = ModelService(registry, importer, FileHashes(database), residency)
+    fp16_choice = Fp16Choice(setting.settings.worker, pool)
+    inspections = InspectionCache(database, inspect)
+    hashes = FileHashes(database)
+    importer = Importer(
+        registry,
+        inspections,
+        database,
+        connect,
+        fp16_choice,
+        finder=PartFinder(registry, identify, hashes),
+        schedulers_dir=setting.paths.schedulers_dir,
+    )
+    models = ModelService(registry, importer, FolderImporter(registry, importer, identify), hashes, pool)
     await models.open()
     return models
+
+
+async def _fits(settings: WorkerSettings, database: Database) -> Fits:
+    fits = Fits(database, partial(ask_layouts, module=settings.module), ask_fits)
+    await fits.open()
+    return fits
 
 
 async def _trainings(
@@ -188,24 +285,22 @@ async def _trainings(
     loras: LoraService,
     *,
     database: Database,
-    supervisor: Supervisor,
     hub: Hub,
-    generating: Generating,
+    generating: GenerateDefaults,
 ) -> TrainingService:
     paths, limits = setting.paths, setting.settings.limits
     datasets = DatasetService(database, DatasetFiles(paths.datasets_dir), inspect_pictures, limits)
     files = TrainingFiles(paths.training_dir)
-    desk = Desk(Tools(database, supervisor, hub, loras, datasets, files))
+    lifecycle = TrainingLifecycle(database, hub, loras, datasets, files)
     keep_samples_s = setting.settings.images.keep_days * 86400.0
-    trainings = TrainingService(database, models, loras, datasets, files, desk, limits, generating, keep_samples_s)
+    trainings = TrainingService(database, models, loras, datasets, files, lifecycle, limits, generating, keep_samples_s)
     await trainings.open()
     return trainings
 
 
-async def _dispatch(images: ImageService, dispatcher: Dispatcher, control: Control) -> None:
-    """Nothing is drawn before what a crash left behind is cleared up."""
+async def _sweep(images: ImageService, control: Control) -> None:
+    """Once, beside all else: what a crash left behind is cleared up."""
     control.warn(await images.sweep())
-    await dispatcher.run()
 
 
 async def _back_up(database: Database) -> None:
@@ -214,20 +309,21 @@ async def _back_up(database: Database) -> None:
         await database.backup()
 
 
-def _obey_signals(stop: Stop) -> None:
-    """Before anyone hears that the daemon is ready."""
+def _obeying(stop: Stop) -> Stop:
+    """To signals, before anyone hears that the daemon is ready."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.on_signal)
+    return stop
 
 
-async def _drain(dispatcher: Dispatcher, stop: Stop) -> None:
+async def _drain(scheduler: Scheduler, stop: Stop) -> None:
     """Give what runs its grace, until somebody is in a hurry."""
-    _log.info("draining", extra={"grace_s": stop.grace_s, "running": dispatcher.running})
-    draining = asyncio.create_task(dispatcher.drain(stop.grace_s))
+    _log.info("draining", extra={"grace_s": stop.grace_s, "running": scheduler.jobs.running})
+    draining = asyncio.create_task(scheduler.drain(stop.grace_s))
     hurry = asyncio.create_task(stop.now.wait())
     await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
         draining.cancel()
-        await dispatcher.drain(0)
+        await scheduler.drain(0)
     hurry.cancel()

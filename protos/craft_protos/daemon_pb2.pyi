@@ -44,6 +44,34 @@ WORKER_STATE_BUSY: WorkerState.ValueType  # 3
 WORKER_STATE_IDLE: WorkerState.ValueType  # 4
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
+class _BotState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BotStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BotState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BOT_STATE_UNSPECIFIED: _BotState.ValueType  # 0
+    """off"""
+    BOT_STATE_STARTING: _BotState.ValueType  # 1
+    BOT_STATE_RUNNING: _BotState.ValueType  # 2
+    BOT_STATE_TROUBLED: _BotState.ValueType  # 3
+    """it runs, and Telegram or the channel cannot be reached"""
+    BOT_STATE_ENDED: _BotState.ValueType  # 4
+    """it is started again after a while"""
+
+class BotState(_BotState, metaclass=_BotStateEnumTypeWrapper):
+    """The Telegram bot's process, as the daemon that keeps it running sees it."""
+
+BOT_STATE_UNSPECIFIED: BotState.ValueType  # 0
+"""off"""
+BOT_STATE_STARTING: BotState.ValueType  # 1
+BOT_STATE_RUNNING: BotState.ValueType  # 2
+BOT_STATE_TROUBLED: BotState.ValueType  # 3
+"""it runs, and Telegram or the channel cannot be reached"""
+BOT_STATE_ENDED: BotState.ValueType  # 4
+"""it is started again after a while"""
+Global___BotState: _TypeAlias = BotState  # noqa: Y015
+
 @_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -102,6 +130,52 @@ class WorkerStatus(_message.Message):
 Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
 
 @_typing.final
+class BotStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
+    API_ERRORS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    state: Global___BotState.ValueType
+    pid: _builtins.int
+    """0: no process"""
+    username: _builtins.str
+    """without the @; empty: not known yet"""
+    restarts: _builtins.int
+    problem: _builtins.str
+    """why it is troubled or has ended"""
+    updates: _builtins.int
+    """received since the process started"""
+    api_errors: _builtins.int
+    """of Telegram's"""
+    waiting: _builtins.int
+    """updates that are not answered yet"""
+    def __init__(
+        self,
+        *,
+        state: Global___BotState.ValueType = ...,
+        pid: _builtins.int = ...,
+        username: _builtins.str = ...,
+        restarts: _builtins.int = ...,
+        problem: _builtins.str = ...,
+        updates: _builtins.int = ...,
+        api_errors: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_errors", b"api_errors", "pid", b"pid", "problem", b"problem", "restarts", b"restarts", "state", b"state", "updates", b"updates", "username", b"username", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BotStatus: _TypeAlias = BotStatus  # noqa: Y015
+
+@_typing.final
 class DaemonStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -117,6 +191,7 @@ class DaemonStatus(_message.Message):
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     LISTEN_FIELD_NUMBER: _builtins.int
+    BOT_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     version: _builtins.str
     address: _builtins.str
@@ -136,6 +211,10 @@ class DaemonStatus(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A GPU that the driver sees and torch does not, and the like."""
 
+    @_builtins.property
+    def bot(self) -> Global___BotStatus:
+        """unset: off"""
+
     def __init__(
         self,
         *,
@@ -151,10 +230,11 @@ class DaemonStatus(_message.Message):
         rss_bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         listen: _builtins.str = ...,
+        bot: Global___BotStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bot", b"bot", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draining", b"draining", "http", b"http", "listen", b"listen", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "running", b"running", "start_time", b"start_time", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "draining", b"draining", "http", b"http", "listen", b"listen", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "running", b"running", "start_time", b"start_time", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,6 +278,157 @@ class ShutdownResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShutdownResponse: _TypeAlias = ShutdownResponse  # noqa: Y015
+
+@_typing.final
+class GetDiskUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDiskUsageRequest: _TypeAlias = GetDiskUsageRequest  # noqa: Y015
+
+@_typing.final
+class DiskUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    free_bytes: _builtins.int
+    """of the disk with the data folder"""
+    total_bytes: _builtins.int
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Held]: ...
+    def __init__(
+        self,
+        *,
+        held: _abc.Iterable[Global___Held] | None = ...,
+        free_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "held", b"held", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUsage: _TypeAlias = DiskUsage  # noqa: Y015
+
+@_typing.final
+class Held(_message.Message):
+    """One kind of thing that is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """"pictures", "jobs", "data", "checkpoints", "orphans", "loras", "logs" """
+    count: _builtins.int
+    bytes: _builtins.int
+    rule: _builtins.str
+    """how long"""
+    place: _builtins.str
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        count: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        rule: _builtins.str = ...,
+        place: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "place", b"place", "rule", b"rule", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Held: _TypeAlias = Held  # noqa: Y015
+
+@_typing.final
+class PruneRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    OLDER_THAN_S_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    older_than_s: _builtins.float
+    dry_run: _builtins.bool
+    """only say how much it is"""
+    @_builtins.property
+    def what(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"pictures", "jobs", "data", "checkpoints", "orphans" """
+
+    def __init__(
+        self,
+        *,
+        what: _abc.Iterable[_builtins.str] | None = ...,
+        older_than_s: _builtins.float = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "older_than_s", b"older_than_s", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneRequest: _TypeAlias = PruneRequest  # noqa: Y015
+
+@_typing.final
+class PruneResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRUNED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pruned(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pruned]: ...
+    def __init__(
+        self,
+        *,
+        pruned: _abc.Iterable[Global___Pruned] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pruned", b"pruned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneResponse: _TypeAlias = PruneResponse  # noqa: Y015
+
+@_typing.final
+class Pruned(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    count: _builtins.int
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        count: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pruned: _TypeAlias = Pruned  # noqa: Y015
 
 @_typing.final
 class WatchLogsRequest(_message.Message):

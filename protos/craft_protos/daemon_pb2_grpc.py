@@ -44,6 +44,16 @@ class DaemonStub:
                 request_serializer=craft__protos_dot_daemon__pb2.ShutdownRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_daemon__pb2.ShutdownResponse.FromString,
                 _registered_method=True)
+        self.GetDiskUsage = channel.unary_unary(
+                '/craft.v1.Daemon/GetDiskUsage',
+                request_serializer=craft__protos_dot_daemon__pb2.GetDiskUsageRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_daemon__pb2.DiskUsage.FromString,
+                _registered_method=True)
+        self.Prune = channel.unary_unary(
+                '/craft.v1.Daemon/Prune',
+                request_serializer=craft__protos_dot_daemon__pb2.PruneRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_daemon__pb2.PruneResponse.FromString,
+                _registered_method=True)
         self.WatchLogs = channel.unary_stream(
                 '/craft.v1.Daemon/WatchLogs',
                 request_serializer=craft__protos_dot_daemon__pb2.WatchLogsRequest.SerializeToString,
@@ -67,6 +77,20 @@ class DaemonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDiskUsage(self, request, context):
+        """How much is kept of what, and for how long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prune(self, request, context):
+        """Removes what is old of the kinds that are named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchLogs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -85,6 +109,16 @@ def add_DaemonServicer_to_server(servicer, server):
                     servicer.Shutdown,
                     request_deserializer=craft__protos_dot_daemon__pb2.ShutdownRequest.FromString,
                     response_serializer=craft__protos_dot_daemon__pb2.ShutdownResponse.SerializeToString,
+            ),
+            'GetDiskUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDiskUsage,
+                    request_deserializer=craft__protos_dot_daemon__pb2.GetDiskUsageRequest.FromString,
+                    response_serializer=craft__protos_dot_daemon__pb2.DiskUsage.SerializeToString,
+            ),
+            'Prune': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prune,
+                    request_deserializer=craft__protos_dot_daemon__pb2.PruneRequest.FromString,
+                    response_serializer=craft__protos_dot_daemon__pb2.PruneResponse.SerializeToString,
             ),
             'WatchLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchLogs,
@@ -146,6 +180,60 @@ class Daemon:
             '/craft.v1.Daemon/Shutdown',
             craft__protos_dot_daemon__pb2.ShutdownRequest.SerializeToString,
             craft__protos_dot_daemon__pb2.ShutdownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDiskUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Daemon/GetDiskUsage',
+            craft__protos_dot_daemon__pb2.GetDiskUsageRequest.SerializeToString,
+            craft__protos_dot_daemon__pb2.DiskUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prune(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Daemon/Prune',
+            craft__protos_dot_daemon__pb2.PruneRequest.SerializeToString,
+            craft__protos_dot_daemon__pb2.PruneResponse.FromString,
             options,
             channel_credentials,
             insecure,

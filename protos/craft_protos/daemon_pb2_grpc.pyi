@@ -34,6 +34,10 @@ class DaemonStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.GetStatusRequest, _daemon_pb2.DaemonStatus]
     Shutdown: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.ShutdownRequest, _daemon_pb2.ShutdownResponse]
     """Returns when the daemon has begun to stop; the connection's end says it has stopped."""
+    GetDiskUsage: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.GetDiskUsageRequest, _daemon_pb2.DiskUsage]
+    """How much is kept of what, and for how long."""
+    Prune: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.PruneRequest, _daemon_pb2.PruneResponse]
+    """Removes what is old of the kinds that are named."""
     WatchLogs: _grpc.UnaryStreamMultiCallable[_daemon_pb2.WatchLogsRequest, _daemon_pb2.LogLine]
 
 @_typing.type_check_only
@@ -42,6 +46,10 @@ class DaemonAsyncStub(DaemonStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_daemon_pb2.GetStatusRequest, _daemon_pb2.DaemonStatus]  # type: ignore[assignment]
     Shutdown: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ShutdownRequest, _daemon_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Returns when the daemon has begun to stop; the connection's end says it has stopped."""
+    GetDiskUsage: _aio.UnaryUnaryMultiCallable[_daemon_pb2.GetDiskUsageRequest, _daemon_pb2.DiskUsage]  # type: ignore[assignment]
+    """How much is kept of what, and for how long."""
+    Prune: _aio.UnaryUnaryMultiCallable[_daemon_pb2.PruneRequest, _daemon_pb2.PruneResponse]  # type: ignore[assignment]
+    """Removes what is old of the kinds that are named."""
     WatchLogs: _aio.UnaryStreamMultiCallable[_daemon_pb2.WatchLogsRequest, _daemon_pb2.LogLine]  # type: ignore[assignment]
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +67,22 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_daemon_pb2.ShutdownResponse, _abc.Awaitable[_daemon_pb2.ShutdownResponse]]:
         """Returns when the daemon has begun to stop; the connection's end says it has stopped."""
+
+    @_abc_1.abstractmethod
+    def GetDiskUsage(
+        self,
+        request: _daemon_pb2.GetDiskUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_daemon_pb2.DiskUsage, _abc.Awaitable[_daemon_pb2.DiskUsage]]:
+        """How much is kept of what, and for how long."""
+
+    @_abc_1.abstractmethod
+    def Prune(
+        self,
+        request: _daemon_pb2.PruneRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_daemon_pb2.PruneResponse, _abc.Awaitable[_daemon_pb2.PruneResponse]]:
+        """Removes what is old of the kinds that are named."""
 
     @_abc_1.abstractmethod
     def WatchLogs(

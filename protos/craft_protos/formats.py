@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Format:
         """Pillow's name of it."""
         return self.name.upper()
 
-    @property
+    @cached_property
     def number(self) -> jobs_pb2.ImageFormat.ValueType:
         """The contract's."""
         from craft_protos import jobs_pb2
@@ -39,11 +40,14 @@ FORMATS = {
     )
 }
 CHOICE = "png, jpeg or webp"
+JPEG_EXTENSIONS = ("jpg", "jpeg", "jfif", "jpe")  # by which the field calls one and the same thing
+OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico", ".tga")
 
 
 def find(text: str) -> Format | None:
     """By name or extension, as people write it."""
     wanted = text.lower().lstrip(".")
+    wanted = "jpeg" if wanted in JPEG_EXTENSIONS else wanted
     return next((one for one in FORMATS.values() if wanted in (one.name, one.extension)), None)
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/images.proto\x12\x08\x63raft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x12\n\nsize_bytes\x18\t \x01(\x04\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0b \x01(\t\x12\x0e\n\x06prompt\x18\x0c \x01(\t\x12\x12\n\nprovenance\x18\r \x01(\t\"4\n\x0fGetImageRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rmetadata_only\x18\x02 \x01(\x08\"M\n\x10GetImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x0f.craft.v1.ImageH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"J\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"N\n\x12ListImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.craft.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12\x44\x65leteImageRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse2\xe2\x01\n\x06Images\x12\x43\n\x08GetImage\x12\x19.craft.v1.GetImageRequest\x1a\x1a.craft.v1.GetImageResponse0\x01\x12G\n\nListImages\x12\x1b.craft.v1.ListImagesRequest\x1a\x1c.craft.v1.ListImagesResponse\x12J\n\x0b\x44\x65leteImage\x12\x1c.craft.v1.DeleteImageRequest\x1a\x1d.craft.v1.DeleteImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/images.proto\x12\x08\x63raft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x02\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x12\n\nsize_bytes\x18\t \x01(\x04\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0b \x01(\t\x12\x0e\n\x06prompt\x18\x0c \x01(\t\x12\x12\n\nprovenance\x18\r \x01(\t\x12$\n\x05loras\x18\x0e \x03(\x0b\x32\x15.craft.v1.AppliedLora\"i\n\x0b\x41ppliedLora\x12\x0c\n\x04lora\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x0f\n\x07matched\x18\x05 \x01(\r\x12\r\n\x05total\x18\x06 \x01(\r\"4\n\x0fGetImageRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rmetadata_only\x18\x02 \x01(\x08\"M\n\x10GetImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x0f.craft.v1.ImageH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"J\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"N\n\x12ListImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.craft.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12\x44\x65leteImageRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse2\xe2\x01\n\x06Images\x12\x43\n\x08GetImage\x12\x19.craft.v1.GetImageRequest\x1a\x1a.craft.v1.GetImageResponse0\x01\x12G\n\nListImages\x12\x1b.craft.v1.ListImagesRequest\x1a\x1c.craft.v1.ListImagesResponse\x12J\n\x0b\x44\x65leteImage\x12\x1c.craft.v1.DeleteImageRequest\x1a\x1d.craft.v1.DeleteImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'craft_protos.images_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_IMAGE']._serialized_start=73
-  _globals['_IMAGE']._serialized_end=324
-  _globals['_GETIMAGEREQUEST']._serialized_start=326
-  _globals['_GETIMAGEREQUEST']._serialized_end=378
-  _globals['_GETIMAGERESPONSE']._serialized_start=380
-  _globals['_GETIMAGERESPONSE']._serialized_end=457
-  _globals['_LISTIMAGESREQUEST']._serialized_start=459
-  _globals['_LISTIMAGESREQUEST']._serialized_end=533
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=535
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=613
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=615
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=647
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=649
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=670
-  _globals['_IMAGES']._serialized_start=673
-  _globals['_IMAGES']._serialized_end=899
+  _globals['_IMAGE']._serialized_end=362
+  _globals['_APPLIEDLORA']._serialized_start=364
+  _globals['_APPLIEDLORA']._serialized_end=469
+  _globals['_GETIMAGEREQUEST']._serialized_start=471
+  _globals['_GETIMAGEREQUEST']._serialized_end=523
+  _globals['_GETIMAGERESPONSE']._serialized_start=525
+  _globals['_GETIMAGERESPONSE']._serialized_end=602
+  _globals['_LISTIMAGESREQUEST']._serialized_start=604
+  _globals['_LISTIMAGESREQUEST']._serialized_end=678
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=680
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=758
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=760
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=792
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=794
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=815
+  _globals['_IMAGES']._serialized_start=818
+  _globals['_IMAGES']._serialized_end=1044
 # @@protoc_insertion_point(module_scope)

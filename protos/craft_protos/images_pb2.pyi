@@ -36,6 +36,7 @@ class Image(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """128 random bits or more"""
     job_id: _builtins.str
@@ -54,6 +55,8 @@ class Image(_message.Message):
     """JSON, the same text as in the file."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedLora]: ...
     def __init__(
         self,
         *,
@@ -70,14 +73,54 @@ class Image(_message.Message):
         model: _builtins.str = ...,
         prompt: _builtins.str = ...,
         provenance: _builtins.str = ...,
+        loras: _abc.Iterable[Global___AppliedLora] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "height", b"height", "id", b"id", "index", b"index", "job_id", b"job_id", "media_type", b"media_type", "model", b"model", "prompt", b"prompt", "provenance", b"provenance", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "height", b"height", "id", b"id", "index", b"index", "job_id", b"job_id", "loras", b"loras", "media_type", b"media_type", "model", b"model", "prompt", b"prompt", "provenance", b"provenance", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
+class AppliedLora(_message.Message):
+    """A LoRA that an image was drawn with, and how much of it was applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LORA_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    lora: _builtins.str
+    """id"""
+    name: _builtins.str
+    sha256: _builtins.str
+    weight: _builtins.float
+    matched: _builtins.int
+    """tensors of its file that were applied"""
+    total: _builtins.int
+    """0: not known"""
+    def __init__(
+        self,
+        *,
+        lora: _builtins.str = ...,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        matched: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "matched", b"matched", "name", b"name", "sha256", b"sha256", "total", b"total", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedLora: _TypeAlias = AppliedLora  # noqa: Y015
 
 @_typing.final
 class GetImageRequest(_message.Message):

@@ -132,6 +132,12 @@ class GenerateSpec(_message.Message):
     LORA_MISSING_FIELD_NUMBER: _builtins.int
     TRIGGER_WORDS_FIELD_NUMBER: _builtins.int
     DEFAULT_MODEL_FIELD_NUMBER: _builtins.int
+    CLIP_SKIP_FIELD_NUMBER: _builtins.int
+    GUIDANCE_RESCALE_FIELD_NUMBER: _builtins.int
+    ORIGINAL_WIDTH_FIELD_NUMBER: _builtins.int
+    ORIGINAL_HEIGHT_FIELD_NUMBER: _builtins.int
+    CROP_LEFT_FIELD_NUMBER: _builtins.int
+    CROP_TOP_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     model: _builtins.str
@@ -139,7 +145,7 @@ class GenerateSpec(_message.Message):
     is none for the LoRAs, the only one that is.
     """
     width: _builtins.int
-    """Pixels. Multiples of the model's own granularity (8 for SD 1.5)."""
+    """Pixels. Multiples of the model's own granularity (8 for SD 1.5, 16 for pocket, SD 3 and FLUX.1)."""
     height: _builtins.int
     steps: _builtins.int
     """Denoising steps as the user counts them."""
@@ -159,6 +165,19 @@ class GenerateSpec(_message.Message):
     """Add the LoRAs' trigger phrases to the prompt where it lacks them."""
     default_model: _builtins.str
     """In a request: the caller's configured default, which takes the daemon's place."""
+    clip_skip: _builtins.int
+    """The prompt is read before CLIP's last layers: at the one so far from the end, 1 being the last. A model is never
+    read after its own usual one, which is 1 for SD 1 and 2, and 2 for SDXL. INVALID_FIELD for others above 1.
+    """
+    guidance_rescale: _builtins.float
+    """Lin et al. 2023, section 3.4, as diffusers has it: from 0 (off) to 1. INVALID_FIELD for models but SD 1, 2 and XL."""
+    original_width: _builtins.int
+    """What an SDXL is told of the picture: its size before it was scaled (unset or 0: the size that is drawn), and how
+    much a crop took off. INVALID_FIELD for other models.
+    """
+    original_height: _builtins.int
+    crop_left: _builtins.int
+    crop_top: _builtins.int
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only these image indices are drawn (a replay of one image of many); empty: all."""
@@ -189,15 +208,33 @@ class GenerateSpec(_message.Message):
         lora_missing: Global___LoraMissing.ValueType = ...,
         trigger_words: _builtins.bool = ...,
         default_model: _builtins.str = ...,
+        clip_skip: _builtins.int | None = ...,
+        guidance_rescale: _builtins.float | None = ...,
+        original_width: _builtins.int | None = ...,
+        original_height: _builtins.int | None = ...,
+        crop_left: _builtins.int | None = ...,
+        crop_top: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "original_height", b"original_height", "original_width", b"original_width", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "count", b"count", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clip_skip: _TypeAlias = _typing.Literal["clip_skip"]  # noqa: Y015
+    _WhichOneofArgType__clip_skip: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip"]  # noqa: Y015
+    _WhichOneofReturnType__crop_left: _TypeAlias = _typing.Literal["crop_left"]  # noqa: Y015
+    _WhichOneofArgType__crop_left: _TypeAlias = _typing.Literal["_crop_left", b"_crop_left"]  # noqa: Y015
+    _WhichOneofReturnType__crop_top: _TypeAlias = _typing.Literal["crop_top"]  # noqa: Y015
+    _WhichOneofArgType__crop_top: _TypeAlias = _typing.Literal["_crop_top", b"_crop_top"]  # noqa: Y015
+    _WhichOneofReturnType__guidance_rescale: _TypeAlias = _typing.Literal["guidance_rescale"]  # noqa: Y015
+    _WhichOneofArgType__guidance_rescale: _TypeAlias = _typing.Literal["_guidance_rescale", b"_guidance_rescale"]  # noqa: Y015
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
     _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
     _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
+    _WhichOneofReturnType__original_height: _TypeAlias = _typing.Literal["original_height"]  # noqa: Y015
+    _WhichOneofArgType__original_height: _TypeAlias = _typing.Literal["_original_height", b"_original_height"]  # noqa: Y015
+    _WhichOneofReturnType__original_width: _TypeAlias = _typing.Literal["original_width"]  # noqa: Y015
+    _WhichOneofArgType__original_width: _TypeAlias = _typing.Literal["_original_width", b"_original_width"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
@@ -205,9 +242,21 @@ class GenerateSpec(_message.Message):
     _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
     _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clip_skip) -> _WhichOneofReturnType__clip_skip | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crop_left) -> _WhichOneofReturnType__crop_left | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crop_top) -> _WhichOneofReturnType__crop_top | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_rescale) -> _WhichOneofReturnType__guidance_rescale | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__original_height) -> _WhichOneofReturnType__original_height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__original_width) -> _WhichOneofReturnType__original_width | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
@@ -377,6 +426,7 @@ class Job(_message.Message):
     PUBLIC_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    WHY_WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     attempts: _builtins.int
@@ -391,6 +441,8 @@ class Job(_message.Message):
     """id of the LoRA that a train job became"""
     owner: _builtins.str
     """of a key, or "local": through the socket"""
+    why_waiting: _builtins.str
+    """what keeps it besides those ahead (a full disk, a worker that cannot start); empty: nothing"""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec: ...
     @_builtins.property
@@ -428,10 +480,11 @@ class Job(_message.Message):
         public: _builtins.bool = ...,
         lora: _builtins.str = ...,
         owner: _builtins.str = ...,
+        why_waiting: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "spec", b"spec", "start_time", b"start_time", "timings", b"timings", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "owner", b"owner", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "owner", b"owner", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train", "why_waiting", b"why_waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -452,12 +505,20 @@ class JobPlan(_message.Message):
     LORAS_FIELD_NUMBER: _builtins.int
     TRAIN_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    NEED_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_BYTES_FIELD_NUMBER: _builtins.int
+    OFFLOAD_FIELD_NUMBER: _builtins.int
     model_loaded: _builtins.bool
     load_bytes: _builtins.int
     """read from disk first"""
     queue_position: _builtins.int
     device: _builtins.str
     """empty while no worker has said"""
+    need_bytes: _builtins.int
+    """of the model's weights that are on the device at once; 0 while no worker has said"""
+    device_bytes: _builtins.int
+    offload: _builtins.str
+    """How much of the model is there at once: none (all of it), encoders, model or blocks; see worker.offload."""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec:
         """resolved"""
@@ -488,10 +549,13 @@ class JobPlan(_message.Message):
         loras: _abc.Iterable[Global___LoraPlan] | None = ...,
         train: _training_pb2.TrainSpec | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        need_bytes: _builtins.int = ...,
+        device_bytes: _builtins.int = ...,
+        offload: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "notes", b"notes", "queue_position", b"queue_position", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "queue_position", b"queue_position", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -504,9 +568,15 @@ class LoraPlan(_message.Message):
     USE_FIELD_NUMBER: _builtins.int
     FITS_FIELD_NUMBER: _builtins.int
     WHY_NOT_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     fits: _builtins.bool
-    """as far as can be told without the model in memory"""
+    """by its layers' names and shapes; in part is enough where lora_missing says skip"""
     why_not: _builtins.str
+    matched: _builtins.int
+    """tensors of its file that fit"""
+    total: _builtins.int
+    """0: the model's layers are not known"""
     @_builtins.property
     def use(self) -> Global___LoraUse:
         """resolved"""
@@ -517,10 +587,12 @@ class LoraPlan(_message.Message):
         use: Global___LoraUse | None = ...,
         fits: _builtins.bool = ...,
         why_not: _builtins.str = ...,
+        matched: _builtins.int = ...,
+        total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fits", b"fits", "use", b"use", "why_not", b"why_not"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fits", b"fits", "matched", b"matched", "total", b"total", "use", b"use", "why_not", b"why_not"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,37 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63raft_protos/keys.proto\x12\x08\x63raft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.craft.v1.KeyRole\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.craft.v1.KeyState\x12\x0c\n\x04tier\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x10\x43reateKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x1f\n\x04role\x18\x02 \x01(\x0e\x32\x11.craft.v1.KeyRole\x12\x0c\n\x04tier\x18\x03 \x01(\t\"?\n\x11\x43reateKeyResponse\x12\x1a\n\x03key\x18\x01 \x01(\x0b\x32\r.craft.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\"/\n\x10ListKeysResponse\x12\x1b\n\x04keys\x18\x01 \x03(\x0b\x32\r.craft.v1.Key\" \n\x11SuspendKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x1f\n\x10ResumeKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x1e\n\x0f\x42\x61nOwnerRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x1f\n\x10\x44\x65leteKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteKeyResponse*J\n\x07KeyRole\x12\x18\n\x14KEY_ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rKEY_ROLE_USER\x10\x01\x12\x12\n\x0eKEY_ROLE_ADMIN\x10\x02*j\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x17\n\x13KEY_STATE_SUSPENDED\x10\x02\x12\x14\n\x10KEY_STATE_BANNED\x10\x03\x32\xfd\x02\n\x04Keys\x12\x44\n\tCreateKey\x12\x1a.craft.v1.CreateKeyRequest\x1a\x1b.craft.v1.CreateKeyResponse\x12\x41\n\x08ListKeys\x12\x19.craft.v1.ListKeysRequest\x1a\x1a.craft.v1.ListKeysResponse\x12\x38\n\nSuspendKey\x12\x1b.craft.v1.SuspendKeyRequest\x1a\r.craft.v1.Key\x12\x36\n\tResumeKey\x12\x1a.craft.v1.ResumeKeyRequest\x1a\r.craft.v1.Key\x12\x34\n\x08\x42\x61nOwner\x12\x19.craft.v1.BanOwnerRequest\x1a\r.craft.v1.Key\x12\x44\n\tDeleteKey\x12\x1a.craft.v1.DeleteKeyRequest\x1a\x1b.craft.v1.DeleteKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63raft_protos/keys.proto\x12\x08\x63raft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.craft.v1.KeyRole\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.craft.v1.KeyState\x12\x0c\n\x04tier\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06lapsed\x18\x08 \x01(\x08\x12\x0c\n\x04held\x18\t \x01(\x08\"r\n\x10\x43reateKeyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x1f\n\x04role\x18\x02 \x01(\x0e\x32\x11.craft.v1.KeyRole\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0e\n\x06secret\x18\x04 \x01(\t\x12\x10\n\x08replaces\x18\x05 \x01(\t\"?\n\x11\x43reateKeyResponse\x12\x1a\n\x03key\x18\x01 \x01(\x0b\x32\r.craft.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\"/\n\x10ListKeysResponse\x12\x1b\n\x04keys\x18\x01 \x03(\x0b\x32\r.craft.v1.Key\"\x1c\n\rGetKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x1e\n\x0fGetUsageRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\xb4\x01\n\x05Usage\x12\x1a\n\x03key\x18\x01 \x01(\x0b\x32\r.craft.v1.Key\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\x1b\n\x13requests_per_minute\x18\x03 \x01(\r\x12\x18\n\x10images_in_flight\x18\x04 \x01(\r\x12\x1d\n\x15most_images_in_flight\x18\x05 \x01(\r\x12\x17\n\x0fimages_last_day\x18\x06 \x01(\r\x12\x0e\n\x06images\x18\x07 \x01(\r\"0\n\x11SuspendKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06lapsed\x18\x02 \x01(\x08\"/\n\x10ResumeKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06lapsed\x18\x02 \x01(\x08\"3\n\x0f\x42\x61nOwnerRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x13\n\x0bwithout_key\x18\x02 \x01(\x08\"\x1f\n\x10\x44\x65leteKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteKeyResponse\"#\n\x12\x46orgetOwnerRequest\x12\r\n\x05owner\x18\x01 \x01(\t\"W\n\x13\x46orgetOwnerResponse\x12\x0c\n\x04jobs\x18\x01 \x01(\r\x12\x0e\n\x06images\x18\x02 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\x03 \x01(\r\x12\x10\n\x08key_kept\x18\x04 \x01(\x08*J\n\x07KeyRole\x12\x18\n\x14KEY_ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rKEY_ROLE_USER\x10\x01\x12\x12\n\x0eKEY_ROLE_ADMIN\x10\x02*j\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x01\x12\x17\n\x13KEY_STATE_SUSPENDED\x10\x02\x12\x14\n\x10KEY_STATE_BANNED\x10\x03\x32\xb3\x04\n\x04Keys\x12\x44\n\tCreateKey\x12\x1a.craft.v1.CreateKeyRequest\x1a\x1b.craft.v1.CreateKeyResponse\x12\x41\n\x08ListKeys\x12\x19.craft.v1.ListKeysRequest\x1a\x1a.craft.v1.ListKeysResponse\x12\x30\n\x06GetKey\x12\x17.craft.v1.GetKeyRequest\x1a\r.craft.v1.Key\x12\x36\n\x08GetUsage\x12\x19.craft.v1.GetUsageRequest\x1a\x0f.craft.v1.Usage\x12\x38\n\nSuspendKey\x12\x1b.craft.v1.SuspendKeyRequest\x1a\r.craft.v1.Key\x12\x36\n\tResumeKey\x12\x1a.craft.v1.ResumeKeyRequest\x1a\r.craft.v1.Key\x12\x34\n\x08\x42\x61nOwner\x12\x19.craft.v1.BanOwnerRequest\x1a\r.craft.v1.Key\x12\x44\n\tDeleteKey\x12\x1a.craft.v1.DeleteKeyRequest\x1a\x1b.craft.v1.DeleteKeyResponse\x12J\n\x0b\x46orgetOwner\x12\x1c.craft.v1.ForgetOwnerRequest\x1a\x1d.craft.v1.ForgetOwnerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'craft_protos.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYROLE']._serialized_start=656
-  _globals['_KEYROLE']._serialized_end=730
-  _globals['_KEYSTATE']._serialized_start=732
-  _globals['_KEYSTATE']._serialized_end=838
+  _globals['_KEYROLE']._serialized_start=1144
+  _globals['_KEYROLE']._serialized_end=1218
+  _globals['_KEYSTATE']._serialized_start=1220
+  _globals['_KEYSTATE']._serialized_end=1326
   _globals['_KEY']._serialized_start=71
-  _globals['_KEY']._serialized_end=286
-  _globals['_CREATEKEYREQUEST']._serialized_start=288
-  _globals['_CREATEKEYREQUEST']._serialized_end=368
-  _globals['_CREATEKEYRESPONSE']._serialized_start=370
-  _globals['_CREATEKEYRESPONSE']._serialized_end=433
-  _globals['_LISTKEYSREQUEST']._serialized_start=435
-  _globals['_LISTKEYSREQUEST']._serialized_end=452
-  _globals['_LISTKEYSRESPONSE']._serialized_start=454
-  _globals['_LISTKEYSRESPONSE']._serialized_end=501
-  _globals['_SUSPENDKEYREQUEST']._serialized_start=503
-  _globals['_SUSPENDKEYREQUEST']._serialized_end=535
-  _globals['_RESUMEKEYREQUEST']._serialized_start=537
-  _globals['_RESUMEKEYREQUEST']._serialized_end=568
-  _globals['_BANOWNERREQUEST']._serialized_start=570
-  _globals['_BANOWNERREQUEST']._serialized_end=600
-  _globals['_DELETEKEYREQUEST']._serialized_start=602
-  _globals['_DELETEKEYREQUEST']._serialized_end=633
-  _globals['_DELETEKEYRESPONSE']._serialized_start=635
-  _globals['_DELETEKEYRESPONSE']._serialized_end=654
-  _globals['_KEYS']._serialized_start=841
-  _globals['_KEYS']._serialized_end=1222
+  _globals['_KEY']._serialized_end=316
+  _globals['_CREATEKEYREQUEST']._serialized_start=318
+  _globals['_CREATEKEYREQUEST']._serialized_end=432
+  _globals['_CREATEKEYRESPONSE']._serialized_start=434
+  _globals['_CREATEKEYRESPONSE']._serialized_end=497
+  _globals['_LISTKEYSREQUEST']._serialized_start=499
+  _globals['_LISTKEYSREQUEST']._serialized_end=516
+  _globals['_LISTKEYSRESPONSE']._serialized_start=518
+  _globals['_LISTKEYSRESPONSE']._serialized_end=565
+  _globals['_GETKEYREQUEST']._serialized_start=567
+  _globals['_GETKEYREQUEST']._serialized_end=595
+  _globals['_GETUSAGEREQUEST']._serialized_start=597
+  _globals['_GETUSAGEREQUEST']._serialized_end=627
+  _globals['_USAGE']._serialized_start=630
+  _globals['_USAGE']._serialized_end=810
+  _globals['_SUSPENDKEYREQUEST']._serialized_start=812
+  _globals['_SUSPENDKEYREQUEST']._serialized_end=860
+  _globals['_RESUMEKEYREQUEST']._serialized_start=862
+  _globals['_RESUMEKEYREQUEST']._serialized_end=909
+  _globals['_BANOWNERREQUEST']._serialized_start=911
+  _globals['_BANOWNERREQUEST']._serialized_end=962
+  _globals['_DELETEKEYREQUEST']._serialized_start=964
+  _globals['_DELETEKEYREQUEST']._serialized_end=995
+  _globals['_DELETEKEYRESPONSE']._serialized_start=997
+  _globals['_DELETEKEYRESPONSE']._serialized_end=1016
+  _globals['_FORGETOWNERREQUEST']._serialized_start=1018
+  _globals['_FORGETOWNERREQUEST']._serialized_end=1053
+  _globals['_FORGETOWNERRESPONSE']._serialized_start=1055
+  _globals['_FORGETOWNERRESPONSE']._serialized_end=1142
+  _globals['_KEYS']._serialized_start=1329
+  _globals['_KEYS']._serialized_end=1892
 # @@protoc_insertion_point(module_scope)

@@ -69,6 +69,8 @@ class Key(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
+    LAPSED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """public part"""
     owner: _builtins.str
@@ -76,6 +78,10 @@ class Key(_message.Message):
     state: Global___KeyState.ValueType
     tier: _builtins.str
     """of the configuration"""
+    lapsed: _builtins.bool
+    """suspended since its owner's subscription has lapsed"""
+    held: _builtins.bool
+    """suspended by an admin; both may hold at once"""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -92,10 +98,12 @@ class Key(_message.Message):
         tier: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
+        lapsed: _builtins.bool = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "last_used_time", b"last_used_time", "owner", b"owner", "role", b"role", "state", b"state", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "held", b"held", "id", b"id", "lapsed", b"lapsed", "last_used_time", b"last_used_time", "owner", b"owner", "role", b"role", "state", b"state", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,20 +116,32 @@ class CreateKeyRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     role: Global___KeyRole.ValueType
     tier: _builtins.str
     """empty: the default one"""
+    secret: _builtins.str
+    """The whole key, made by the caller, so that the call can be made again: where the owner has this very key
+    already, it is the answer. Empty: the daemon makes one.
+    """
+    replaces: _builtins.str
+    """The id of the key that the owner has and that ends with this one's creation; its role and tier go over.
+    KEY_SUSPENDED where an admin suspended it.
+    """
     def __init__(
         self,
         *,
         owner: _builtins.str = ...,
         role: Global___KeyRole.ValueType = ...,
         tier: _builtins.str = ...,
+        secret: _builtins.str = ...,
+        replaces: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "role", b"role", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "replaces", b"replaces", "role", b"role", "secret", b"secret", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,7 +209,7 @@ class ListKeysResponse(_message.Message):
 Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
 
 @_typing.final
-class SuspendKeyRequest(_message.Message):
+class GetKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
@@ -203,6 +223,93 @@ class SuspendKeyRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyRequest: _TypeAlias = GetKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """id or owner"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    IMAGES_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    MOST_IMAGES_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    IMAGES_LAST_DAY_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """counted within the last minute"""
+    requests_per_minute: _builtins.int
+    """at most"""
+    images_in_flight: _builtins.int
+    """asked for and not drawn yet"""
+    most_images_in_flight: _builtins.int
+    images_last_day: _builtins.int
+    """drawn within the last 24 hours, and kept"""
+    images: _builtins.int
+    """kept"""
+    @_builtins.property
+    def key(self) -> Global___Key: ...
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+        requests: _builtins.int = ...,
+        requests_per_minute: _builtins.int = ...,
+        images_in_flight: _builtins.int = ...,
+        most_images_in_flight: _builtins.int = ...,
+        images_last_day: _builtins.int = ...,
+        images: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "images_in_flight", b"images_in_flight", "images_last_day", b"images_last_day", "key", b"key", "most_images_in_flight", b"most_images_in_flight", "requests", b"requests", "requests_per_minute", b"requests_per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class SuspendKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LAPSED_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """id or owner"""
+    lapsed: _builtins.bool
+    """since the owner's subscription has lapsed, not by an admin's decision"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        lapsed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lapsed", b"lapsed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,16 +320,20 @@ class ResumeKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
+    LAPSED_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """id or owner"""
+    lapsed: _builtins.bool
+    """the subscription holds again: what an admin suspended stays so. Else all is lifted"""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
+        lapsed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lapsed", b"lapsed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,16 +344,20 @@ class BanOwnerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
+    WITHOUT_KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """id or owner"""
+    without_key: _builtins.bool
+    """`key` is an owner's whole name, and may be that of one who has no key"""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
+        without_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "without_key", b"without_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,3 +397,52 @@ class DeleteKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteKeyResponse: _TypeAlias = DeleteKeyResponse  # noqa: Y015
+
+@_typing.final
+class ForgetOwnerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetOwnerRequest: _TypeAlias = ForgetOwnerRequest  # noqa: Y015
+
+@_typing.final
+class ForgetOwnerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    KEY_KEPT_FIELD_NUMBER: _builtins.int
+    jobs: _builtins.int
+    """deleted"""
+    images: _builtins.int
+    datasets: _builtins.int
+    key_kept: _builtins.bool
+    """an admin suspended it"""
+    def __init__(
+        self,
+        *,
+        jobs: _builtins.int = ...,
+        images: _builtins.int = ...,
+        datasets: _builtins.int = ...,
+        key_kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "images", b"images", "jobs", b"jobs", "key_kept", b"key_kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetOwnerResponse: _TypeAlias = ForgetOwnerResponse  # noqa: Y015

@@ -45,6 +45,16 @@ class KeysStub:
                 request_serializer=craft__protos_dot_keys__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_keys__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/craft.v1.Keys/GetKey',
+                request_serializer=craft__protos_dot_keys__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_keys__pb2.Key.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/craft.v1.Keys/GetUsage',
+                request_serializer=craft__protos_dot_keys__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_keys__pb2.Usage.FromString,
+                _registered_method=True)
         self.SuspendKey = channel.unary_unary(
                 '/craft.v1.Keys/SuspendKey',
                 request_serializer=craft__protos_dot_keys__pb2.SuspendKeyRequest.SerializeToString,
@@ -65,6 +75,11 @@ class KeysStub:
                 request_serializer=craft__protos_dot_keys__pb2.DeleteKeyRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_keys__pb2.DeleteKeyResponse.FromString,
                 _registered_method=True)
+        self.ForgetOwner = channel.unary_unary(
+                '/craft.v1.Keys/ForgetOwner',
+                request_serializer=craft__protos_dot_keys__pb2.ForgetOwnerRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_keys__pb2.ForgetOwnerResponse.FromString,
+                _registered_method=True)
 
 
 class KeysServicer:
@@ -80,6 +95,20 @@ class KeysServicer:
 
     def ListKeys(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """One key, by its id or owner; also an owner who is banned and has none. UNKNOWN_KEY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """A key's limits, and how much of them is used now. UNKNOWN_KEY.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -109,6 +138,13 @@ class KeysServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetOwner(self, request, context):
+        """Deletes an owner's key, jobs, pictures and datasets. A ban stays, and so does a key that an admin suspended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeysServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +157,16 @@ def add_KeysServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=craft__protos_dot_keys__pb2.ListKeysRequest.FromString,
                     response_serializer=craft__protos_dot_keys__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=craft__protos_dot_keys__pb2.GetKeyRequest.FromString,
+                    response_serializer=craft__protos_dot_keys__pb2.Key.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=craft__protos_dot_keys__pb2.GetUsageRequest.FromString,
+                    response_serializer=craft__protos_dot_keys__pb2.Usage.SerializeToString,
             ),
             'SuspendKey': grpc.unary_unary_rpc_method_handler(
                     servicer.SuspendKey,
@@ -141,6 +187,11 @@ def add_KeysServicer_to_server(servicer, server):
                     servicer.DeleteKey,
                     request_deserializer=craft__protos_dot_keys__pb2.DeleteKeyRequest.FromString,
                     response_serializer=craft__protos_dot_keys__pb2.DeleteKeyResponse.SerializeToString,
+            ),
+            'ForgetOwner': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetOwner,
+                    request_deserializer=craft__protos_dot_keys__pb2.ForgetOwnerRequest.FromString,
+                    response_serializer=craft__protos_dot_keys__pb2.ForgetOwnerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -198,6 +249,60 @@ class Keys:
             '/craft.v1.Keys/ListKeys',
             craft__protos_dot_keys__pb2.ListKeysRequest.SerializeToString,
             craft__protos_dot_keys__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Keys/GetKey',
+            craft__protos_dot_keys__pb2.GetKeyRequest.SerializeToString,
+            craft__protos_dot_keys__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Keys/GetUsage',
+            craft__protos_dot_keys__pb2.GetUsageRequest.SerializeToString,
+            craft__protos_dot_keys__pb2.Usage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -306,6 +411,33 @@ class Keys:
             '/craft.v1.Keys/DeleteKey',
             craft__protos_dot_keys__pb2.DeleteKeyRequest.SerializeToString,
             craft__protos_dot_keys__pb2.DeleteKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetOwner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Keys/ForgetOwner',
+            craft__protos_dot_keys__pb2.ForgetOwnerRequest.SerializeToString,
+            craft__protos_dot_keys__pb2.ForgetOwnerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,11 +36,17 @@ class KeysStub:
     CreateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]
     """The only time that the key itself is shown. KEY_EXISTS, KEY_BANNED."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
+    GetKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.Key]
+    """One key, by its id or owner; also an owner who is banned and has none. UNKNOWN_KEY."""
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetUsageRequest, _keys_pb2.Usage]
+    """A key's limits, and how much of them is used now. UNKNOWN_KEY."""
     SuspendKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.SuspendKeyRequest, _keys_pb2.Key]
     ResumeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ResumeKeyRequest, _keys_pb2.Key]
     BanOwner: _grpc.UnaryUnaryMultiCallable[_keys_pb2.BanOwnerRequest, _keys_pb2.Key]
     """For good: the owner never gets another key."""
     DeleteKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]
+    ForgetOwner: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ForgetOwnerRequest, _keys_pb2.ForgetOwnerResponse]
+    """Deletes an owner's key, jobs, pictures and datasets. A ban stays, and so does a key that an admin suspended."""
 
 @_typing.type_check_only
 class KeysAsyncStub(KeysStub):
@@ -50,11 +56,17 @@ class KeysAsyncStub(KeysStub):
     CreateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """The only time that the key itself is shown. KEY_EXISTS, KEY_BANNED."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
+    GetKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.Key]  # type: ignore[assignment]
+    """One key, by its id or owner; also an owner who is banned and has none. UNKNOWN_KEY."""
+    GetUsage: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetUsageRequest, _keys_pb2.Usage]  # type: ignore[assignment]
+    """A key's limits, and how much of them is used now. UNKNOWN_KEY."""
     SuspendKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.SuspendKeyRequest, _keys_pb2.Key]  # type: ignore[assignment]
     ResumeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.ResumeKeyRequest, _keys_pb2.Key]  # type: ignore[assignment]
     BanOwner: _aio.UnaryUnaryMultiCallable[_keys_pb2.BanOwnerRequest, _keys_pb2.Key]  # type: ignore[assignment]
     """For good: the owner never gets another key."""
     DeleteKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]  # type: ignore[assignment]
+    ForgetOwner: _aio.UnaryUnaryMultiCallable[_keys_pb2.ForgetOwnerRequest, _keys_pb2.ForgetOwnerResponse]  # type: ignore[assignment]
+    """Deletes an owner's key, jobs, pictures and datasets. A ban stays, and so does a key that an admin suspended."""
 
 class KeysServicer(metaclass=_abc_1.ABCMeta):
     """For admins alone."""
@@ -73,6 +85,22 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _keys_pb2.GetKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.Key, _abc.Awaitable[_keys_pb2.Key]]:
+        """One key, by its id or owner; also an owner who is banned and has none. UNKNOWN_KEY."""
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _keys_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.Usage, _abc.Awaitable[_keys_pb2.Usage]]:
+        """A key's limits, and how much of them is used now. UNKNOWN_KEY."""
 
     @_abc_1.abstractmethod
     def SuspendKey(
@@ -102,5 +130,13 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.DeleteKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.DeleteKeyResponse, _abc.Awaitable[_keys_pb2.DeleteKeyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ForgetOwner(
+        self,
+        request: _keys_pb2.ForgetOwnerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ForgetOwnerResponse, _abc.Awaitable[_keys_pb2.ForgetOwnerResponse]]:
+        """Deletes an owner's key, jobs, pictures and datasets. A ban stays, and so does a key that an admin suspended."""
 
 def add_KeysServicer_to_server(servicer: KeysServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

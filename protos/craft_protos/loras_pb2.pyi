@@ -64,6 +64,8 @@ class Lora(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """short, stable, unique"""
     name: _builtins.str
@@ -99,6 +101,14 @@ class Lora(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """listed keys of the file's own, as text; GetLora only"""
 
+    @_builtins.property
+    def fits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraFit]:
+        """How it fits: each model that is here (GetLora, ImportLora), or the one that was asked for (ListLoras)."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what whoever uses it should know: what its file also holds, or does not say"""
+
     def __init__(
         self,
         *,
@@ -122,14 +132,77 @@ class Lora(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         preview: _builtins.bytes = ...,
+        fits: _abc.Iterable[Global___LoraFit] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapts_text_encoder", b"adapts_text_encoder", "autov2", b"autov2", "base", b"base", "create_time", b"create_time", "file_name", b"file_name", "format", b"format", "has_conv", b"has_conv", "id", b"id", "is_dora", b"is_dora", "layers", b"layers", "metadata", b"metadata", "name", b"name", "preview", b"preview", "rank", b"rank", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "ss_hash", b"ss_hash", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapts_text_encoder", b"adapts_text_encoder", "autov2", b"autov2", "base", b"base", "create_time", b"create_time", "file_name", b"file_name", "fits", b"fits", "format", b"format", "has_conv", b"has_conv", "id", b"id", "is_dora", b"is_dora", "layers", b"layers", "metadata", b"metadata", "name", b"name", "notes", b"notes", "preview", b"preview", "rank", b"rank", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "ss_hash", b"ss_hash", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lora: _TypeAlias = Lora  # noqa: Y015
+
+@_typing.final
+class LoraFit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LayersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    fits: _builtins.bool
+    """all of it"""
+    matched: _builtins.int
+    """of its file's tensors, those that the model has layers of that name and shape for"""
+    total: _builtins.int
+    """0: the model's layers are not known, so only the architectures were compared"""
+    why_not: _builtins.str
+    """where not all of it fits"""
+    @_builtins.property
+    def layers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """of each network, how many are changed"""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        fits: _builtins.bool = ...,
+        matched: _builtins.int = ...,
+        total: _builtins.int = ...,
+        layers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        why_not: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fits", b"fits", "layers", b"layers", "matched", b"matched", "model", b"model", "total", b"total", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoraFit: _TypeAlias = LoraFit  # noqa: Y015
 
 @_typing.final
 class ListLorasRequest(_message.Message):
@@ -137,7 +210,7 @@ class ListLorasRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """only those whose architecture is this model's"""
+    """only those that fit this model"""
     def __init__(
         self,
         *,
@@ -207,6 +280,7 @@ class ImportLoraRequest(_message.Message):
         NAME_FIELD_NUMBER: _builtins.int
         WEIGHT_FIELD_NUMBER: _builtins.int
         TRIGGER_FIELD_NUMBER: _builtins.int
+        ADAPTER_CONFIG_FIELD_NUMBER: _builtins.int
         path: _builtins.str
         """on the daemon's machine; linked in place"""
         name: _builtins.str
@@ -215,6 +289,8 @@ class ImportLoraRequest(_message.Message):
         """1 if unset"""
         trigger: _builtins.str
         """empty: from the file's metadata"""
+        adapter_config: _builtins.bytes
+        """With an upload of peft's adapter_model.safetensors: the adapter_config.json beside it, which says how strong it is."""
         @_builtins.property
         def upload(self) -> Global___ImportLoraRequest.Upload: ...
         @_builtins.property
@@ -228,10 +304,11 @@ class ImportLoraRequest(_message.Message):
             name: _builtins.str = ...,
             weight: _builtins.float | None = ...,
             trigger: _builtins.str = ...,
+            adapter_config: _builtins.bytes = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "hub", b"hub", "path", b"path", "source", b"source", "upload", b"upload", "weight", b"weight"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "hub", b"hub", "name", b"name", "path", b"path", "source", b"source", "trigger", b"trigger", "upload", b"upload", "weight", b"weight"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "adapter_config", b"adapter_config", "hub", b"hub", "name", b"name", "path", b"path", "source", b"source", "trigger", b"trigger", "upload", b"upload", "weight", b"weight"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
         _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015

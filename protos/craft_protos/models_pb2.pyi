@@ -36,6 +36,12 @@ class Model(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     LORAS_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    PREDICTION_EVIDENCE_FIELD_NUMBER: _builtins.int
+    GRANULARITY_FIELD_NUMBER: _builtins.int
+    LARGEST_SIDE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    MEMORY_PRECISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     family: _builtins.str
     """"sd", "sdxl", "sd3", "flux", or "generic" """
@@ -53,6 +59,15 @@ class Model(_message.Message):
     """"built in", a path, or "ORG/NAME@sha" """
     architecture: _builtins.str
     """"sd1", "sd2", "sdxl", "sd3", "flux" or "pocket"; else the family."""
+    prediction: _builtins.str
+    """"epsilon", "v_prediction" or "flow"; empty where it has no scheduler."""
+    prediction_evidence: _builtins.str
+    """Where that was found."""
+    granularity: _builtins.int
+    """Sides are multiples of this, in pixels, and no longer than that; 0: as long as the limits allow."""
+    largest_side: _builtins.int
+    memory_precision: _builtins.str
+    """How it is kept in memory while it is loaded: "fp8"; empty: as the worker computes."""
     @_builtins.property
     def loaded_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """devices"""
@@ -63,7 +78,11 @@ class Model(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def loras(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the registered LoRAs whose architecture is this model's."""
+        """Names of the registered LoRAs that fit it, as far as is known already."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedPart]:
+        """that lie in files of their own"""
 
     def __init__(
         self,
@@ -82,14 +101,124 @@ class Model(_message.Message):
         source: _builtins.str = ...,
         loras: _abc.Iterable[_builtins.str] | None = ...,
         architecture: _builtins.str = ...,
+        prediction: _builtins.str = ...,
+        prediction_evidence: _builtins.str = ...,
+        granularity: _builtins.int = ...,
+        largest_side: _builtins.int = ...,
+        parts: _abc.Iterable[Global___UsedPart] | None = ...,
+        memory_precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "architecture", b"architecture", "built_in", b"built_in", "defaults", b"defaults", "family", b"family", "loaded_on", b"loaded_on", "loras", b"loras", "name", b"name", "pipeline", b"pipeline", "precision", b"precision", "refused", b"refused", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "architecture", b"architecture", "built_in", b"built_in", "defaults", b"defaults", "family", b"family", "granularity", b"granularity", "largest_side", b"largest_side", "loaded_on", b"loaded_on", "loras", b"loras", "memory_precision", b"memory_precision", "name", b"name", "parts", b"parts", "pipeline", b"pipeline", "precision", b"precision", "prediction", b"prediction", "prediction_evidence", b"prediction_evidence", "refused", b"refused", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class UsedPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    """of the pipeline: "text_encoder_2", "vae" """
+    part: _builtins.str
+    """its name"""
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        part: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsedPart: _TypeAlias = UsedPart  # noqa: Y015
+
+@_typing.final
+class Part(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    USED_BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    kind: _builtins.str
+    """"clip-l", "t5-xxl", "qwen3-4b", "vae-16" """
+    description: _builtins.str
+    """"the text encoder CLIP-L" """
+    size_bytes: _builtins.int
+    """0: its files are gone"""
+    sha256: _builtins.str
+    """of its weights"""
+    source: _builtins.str
+    """a path, or "ORG/NAME@sha:FILE" """
+    @_builtins.property
+    def used_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """models' names"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        description: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        source: _builtins.str = ...,
+        used_by: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kind", b"kind", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "used_by", b"used_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class ListPartsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPartsRequest: _TypeAlias = ListPartsRequest  # noqa: Y015
+
+@_typing.final
+class ListPartsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]: ...
+    def __init__(
+        self,
+        *,
+        parts: _abc.Iterable[Global___Part] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPartsResponse: _TypeAlias = ListPartsResponse  # noqa: Y015
 
 @_typing.final
 class ModelDefaults(_message.Message):
@@ -258,14 +387,27 @@ class ImportModelRequest(_message.Message):
     HUB_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PLAN_ONLY_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    TEXT_ENCODERS_FIELD_NUMBER: _builtins.int
+    VAE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """on the daemon's machine: a diffusers folder or a .safetensors checkpoint"""
     name: _builtins.str
     """empty: from the source"""
     plan_only: _builtins.bool
     """Only say what would be downloaded, in one progress event."""
+    prediction: _builtins.str
+    """"epsilon", "v" or "v-zero-snr"; empty or "auto": as the evidence says."""
+    vae: _builtins.str
+    precision: _builtins.str
+    """How it is kept in memory: "fp32", "bf16", "fp16", "fp8" or "int8"; empty or "auto": as the worker computes."""
     @_builtins.property
     def hub(self) -> Global___HubSource: ...
+    @_builtins.property
+    def text_encoders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Registered parts' names, or paths on the daemon's machine."""
+
     def __init__(
         self,
         *,
@@ -273,10 +415,14 @@ class ImportModelRequest(_message.Message):
         hub: Global___HubSource | None = ...,
         name: _builtins.str = ...,
         plan_only: _builtins.bool = ...,
+        prediction: _builtins.str = ...,
+        text_encoders: _abc.Iterable[_builtins.str] | None = ...,
+        vae: _builtins.str = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hub", b"hub", "path", b"path", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hub", b"hub", "name", b"name", "path", b"path", "plan_only", b"plan_only", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hub", b"hub", "name", b"name", "path", b"path", "plan_only", b"plan_only", "precision", b"precision", "prediction", b"prediction", "source", b"source", "text_encoders", b"text_encoders", "vae", b"vae"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["path", "hub"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -290,27 +436,318 @@ class ImportModelEvent(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___ImportProgress: ...
     @_builtins.property
     def model(self) -> Global___Model:
         """the last one"""
 
+    @_builtins.property
+    def part(self) -> Global___Part:
+        """the last one, where it was a part"""
+
+    @_builtins.property
+    def plan(self) -> Global___PullPlan:
+        """the last one, where a pull was only planned"""
+
     def __init__(
         self,
         *,
         progress: Global___ImportProgress | None = ...,
         model: Global___Model | None = ...,
+        part: Global___Part | None = ...,
+        plan: Global___PullPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "part", b"part", "plan", b"plan", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "model", b"model", "part", b"part", "plan", b"plan", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "model"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "model", "part", "plan"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___ImportModelEvent: _TypeAlias = ImportModelEvent  # noqa: Y015
+
+@_typing.final
+class PullPlan(_message.Message):
+    """What a pull would do, and whether its model fits here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    DEVICE_BYTES_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    UNASKED_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """"ORG/NAME@sha" """
+    files: _builtins.int
+    download_bytes: _builtins.int
+    """that are not here yet"""
+    free_bytes: _builtins.int
+    """on the disk where they go"""
+    device_bytes: _builtins.int
+    """of memory; 0: no worker has told yet"""
+    precision: _builtins.str
+    """that the device computes in; empty: no worker has told yet"""
+    unasked: _builtins.str
+    """why the hub could not be asked: then the catalogue alone has told, and files is 0"""
+    @_builtins.property
+    def entry(self) -> Global___CatalogueEntry:
+        """where it was asked for by a short name"""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        files: _builtins.int = ...,
+        download_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        entry: Global___CatalogueEntry | None = ...,
+        device_bytes: _builtins.int = ...,
+        precision: _builtins.str = ...,
+        unasked: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_bytes", b"device_bytes", "download_bytes", b"download_bytes", "entry", b"entry", "files", b"files", "free_bytes", b"free_bytes", "precision", b"precision", "source", b"source", "unasked", b"unasked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullPlan: _TypeAlias = PullPlan  # noqa: Y015
+
+@_typing.final
+class CatalogueEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
+    TRANSFORMER_BILLIONS_FIELD_NUMBER: _builtins.int
+    REST_BILLIONS_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"z-image-turbo" """
+    title: _builtins.str
+    repository: _builtins.str
+    file: _builtins.str
+    """one file of it; empty: a diffusers folder"""
+    architecture: _builtins.str
+    """its name, "Z-Image" """
+    license: _builtins.str
+    gated: _builtins.str
+    """"yes"; "no"; empty: not known"""
+    transformer_billions: _builtins.float
+    """parameters of the network that is called at each step"""
+    rest_billions: _builtins.float
+    """of its text encoders and its VAE"""
+    download_bytes: _builtins.int
+    """about"""
+    steps: _builtins.int
+    guidance_scale: _builtins.float
+    note: _builtins.str
+    @_builtins.property
+    def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecisionMemory]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
+        repository: _builtins.str = ...,
+        file: _builtins.str = ...,
+        architecture: _builtins.str = ...,
+        license: _builtins.str = ...,
+        gated: _builtins.str = ...,
+        transformer_billions: _builtins.float = ...,
+        rest_billions: _builtins.float = ...,
+        download_bytes: _builtins.int = ...,
+        memory: _abc.Iterable[Global___PrecisionMemory] | None = ...,
+        steps: _builtins.int = ...,
+        guidance_scale: _builtins.float = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "download_bytes", b"download_bytes", "file", b"file", "gated", b"gated", "guidance_scale", b"guidance_scale", "license", b"license", "memory", b"memory", "name", b"name", "note", b"note", "repository", b"repository", "rest_billions", b"rest_billions", "steps", b"steps", "title", b"title", "transformer_billions", b"transformer_billions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CatalogueEntry: _TypeAlias = CatalogueEntry  # noqa: Y015
+
+@_typing.final
+class PrecisionMemory(_message.Message):
+    """What the weights take in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: _builtins.int
+    WHOLE_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_BYTES_FIELD_NUMBER: _builtins.int
+    precision: _builtins.str
+    """"bf16" """
+    whole_bytes: _builtins.int
+    """all of it"""
+    network_bytes: _builtins.int
+    """with its text encoders gone after their use"""
+    def __init__(
+        self,
+        *,
+        precision: _builtins.str = ...,
+        whole_bytes: _builtins.int = ...,
+        network_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network_bytes", b"network_bytes", "precision", b"precision", "whole_bytes", b"whole_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrecisionMemory: _TypeAlias = PrecisionMemory  # noqa: Y015
+
+@_typing.final
+class SearchCatalogueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORDS_FIELD_NUMBER: _builtins.int
+    words: _builtins.str
+    """all must be in an entry; empty: every entry"""
+    def __init__(
+        self,
+        *,
+        words: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchCatalogueRequest: _TypeAlias = SearchCatalogueRequest  # noqa: Y015
+
+@_typing.final
+class SearchCatalogueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogueEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___CatalogueEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchCatalogueResponse: _TypeAlias = SearchCatalogueResponse  # noqa: Y015
+
+@_typing.final
+class ImportFolderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PLAN_ONLY_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """on the daemon's machine"""
+    plan_only: _builtins.bool
+    """only say what is there"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        plan_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "plan_only", b"plan_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportFolderRequest: _TypeAlias = ImportFolderRequest  # noqa: Y015
+
+@_typing.final
+class ImportFolderEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___ImportProgress: ...
+    @_builtins.property
+    def entry(self) -> Global___FolderEntry: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___ImportProgress | None = ...,
+        entry: Global___FolderEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "entry"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ImportFolderEvent: _TypeAlias = ImportFolderEvent  # noqa: Y015
+
+@_typing.final
+class FolderEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """inside the folder; what cannot be printed is escaped"""
+    what: _builtins.str
+    """"checkpoint", "network", "part", "lora", "folder" (diffusers'), or empty: unknown"""
+    description: _builtins.str
+    """the architecture, or the part; of what is unknown, why"""
+    name: _builtins.str
+    """what it is registered as, or would be"""
+    state: _builtins.str
+    """"here", "new", "added", "refused", "unknown" """
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """parts of a network, by name"""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        what: _builtins.str = ...,
+        description: _builtins.str = ...,
+        name: _builtins.str = ...,
+        state: _builtins.str = ...,
+        uses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "path", b"path", "state", b"state", "uses", b"uses", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FolderEntry: _TypeAlias = FolderEntry  # noqa: Y015
 
 @_typing.final
 class ImportProgress(_message.Message):
@@ -376,6 +813,49 @@ class DeleteModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteModelResponse: _TypeAlias = DeleteModelResponse  # noqa: Y015
+
+@_typing.final
+class UpdateModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    TEXT_ENCODERS_FIELD_NUMBER: _builtins.int
+    VAE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    prediction: _builtins.str
+    """"epsilon", "v" or "v-zero-snr"; "auto": as the evidence says; unset: as it is."""
+    vae: _builtins.str
+    precision: _builtins.str
+    """"fp32", "bf16", "fp16", "fp8" or "int8"; "auto": as the worker computes; unset: as it is."""
+    @_builtins.property
+    def text_encoders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in ImportModelRequest; a vae "own": the model's own again."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        prediction: _builtins.str | None = ...,
+        text_encoders: _abc.Iterable[_builtins.str] | None = ...,
+        vae: _builtins.str = ...,
+        precision: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_prediction", b"_prediction", "precision", b"precision", "prediction", b"prediction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "_prediction", b"_prediction", "name", b"name", "precision", b"precision", "prediction", b"prediction", "text_encoders", b"text_encoders", "vae", b"vae"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
+    _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015
+    _WhichOneofReturnType__prediction: _TypeAlias = _typing.Literal["prediction"]  # noqa: Y015
+    _WhichOneofArgType__prediction: _TypeAlias = _typing.Literal["_prediction", b"_prediction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__precision) -> _WhichOneofReturnType__precision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prediction) -> _WhichOneofReturnType__prediction | None: ...
+
+Global___UpdateModelRequest: _TypeAlias = UpdateModelRequest  # noqa: Y015
 
 @_typing.final
 class SetAliasRequest(_message.Message):

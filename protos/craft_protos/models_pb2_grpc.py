@@ -64,6 +64,26 @@ class ModelsStub:
                 request_serializer=craft__protos_dot_models__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_models__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/craft.v1.Models/UpdateModel',
+                request_serializer=craft__protos_dot_models__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.Model.FromString,
+                _registered_method=True)
+        self.ListParts = channel.unary_unary(
+                '/craft.v1.Models/ListParts',
+                request_serializer=craft__protos_dot_models__pb2.ListPartsRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.ListPartsResponse.FromString,
+                _registered_method=True)
+        self.ImportFolder = channel.unary_stream(
+                '/craft.v1.Models/ImportFolder',
+                request_serializer=craft__protos_dot_models__pb2.ImportFolderRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.ImportFolderEvent.FromString,
+                _registered_method=True)
+        self.SearchCatalogue = channel.unary_unary(
+                '/craft.v1.Models/SearchCatalogue',
+                request_serializer=craft__protos_dot_models__pb2.SearchCatalogueRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_models__pb2.SearchCatalogueResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/craft.v1.Models/SetAlias',
                 request_serializer=craft__protos_dot_models__pb2.SetAliasRequest.SerializeToString,
@@ -115,6 +135,36 @@ class ModelsServicer:
 
     def DeleteModel(self, request, context):
         """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies.
+        A part that models use stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """What its user says that a model predicts, where nothing in it says so, how it is kept in memory, and the parts that it
+        draws with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListParts(self, request, context):
+        """Text encoders and VAEs in files of their own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportFolder(self, request, context):
+        """What a folder of ComfyUI's or A1111's holds; its models and parts are registered where they lie.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchCatalogue(self, request, context):
+        """Models that craft knows by a short name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +215,26 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=craft__protos_dot_models__pb2.DeleteModelRequest.FromString,
                     response_serializer=craft__protos_dot_models__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=craft__protos_dot_models__pb2.UpdateModelRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.Model.SerializeToString,
+            ),
+            'ListParts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListParts,
+                    request_deserializer=craft__protos_dot_models__pb2.ListPartsRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.ListPartsResponse.SerializeToString,
+            ),
+            'ImportFolder': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportFolder,
+                    request_deserializer=craft__protos_dot_models__pb2.ImportFolderRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.ImportFolderEvent.SerializeToString,
+            ),
+            'SearchCatalogue': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchCatalogue,
+                    request_deserializer=craft__protos_dot_models__pb2.SearchCatalogueRequest.FromString,
+                    response_serializer=craft__protos_dot_models__pb2.SearchCatalogueResponse.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -339,6 +409,114 @@ class Models:
             '/craft.v1.Models/DeleteModel',
             craft__protos_dot_models__pb2.DeleteModelRequest.SerializeToString,
             craft__protos_dot_models__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Models/UpdateModel',
+            craft__protos_dot_models__pb2.UpdateModelRequest.SerializeToString,
+            craft__protos_dot_models__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListParts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Models/ListParts',
+            craft__protos_dot_models__pb2.ListPartsRequest.SerializeToString,
+            craft__protos_dot_models__pb2.ListPartsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/craft.v1.Models/ImportFolder',
+            craft__protos_dot_models__pb2.ImportFolderRequest.SerializeToString,
+            craft__protos_dot_models__pb2.ImportFolderEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchCatalogue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Models/SearchCatalogue',
+            craft__protos_dot_models__pb2.SearchCatalogueRequest.SerializeToString,
+            craft__protos_dot_models__pb2.SearchCatalogueResponse.FromString,
             options,
             channel_credentials,
             insecure,

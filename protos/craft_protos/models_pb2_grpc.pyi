@@ -42,7 +42,19 @@ class ModelsStub:
     when the caller goes away; asked for again, a download goes on where it was.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
-    """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies."""
+    """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies.
+    A part that models use stays.
+    """
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.Model]
+    """What its user says that a model predicts, where nothing in it says so, how it is kept in memory, and the parts that it
+    draws with.
+    """
+    ListParts: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListPartsRequest, _models_pb2.ListPartsResponse]
+    """Text encoders and VAEs in files of their own."""
+    ImportFolder: _grpc.UnaryStreamMultiCallable[_models_pb2.ImportFolderRequest, _models_pb2.ImportFolderEvent]
+    """What a folder of ComfyUI's or A1111's holds; its models and parts are registered where they lie."""
+    SearchCatalogue: _grpc.UnaryUnaryMultiCallable[_models_pb2.SearchCatalogueRequest, _models_pb2.SearchCatalogueResponse]
+    """Models that craft knows by a short name."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.Model]
     """A second name for a model; an alias that exists is moved."""
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]
@@ -61,7 +73,19 @@ class ModelsAsyncStub(ModelsStub):
     when the caller goes away; asked for again, a download goes on where it was.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies."""
+    """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies.
+    A part that models use stays.
+    """
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UpdateModelRequest, _models_pb2.Model]  # type: ignore[assignment]
+    """What its user says that a model predicts, where nothing in it says so, how it is kept in memory, and the parts that it
+    draws with.
+    """
+    ListParts: _aio.UnaryUnaryMultiCallable[_models_pb2.ListPartsRequest, _models_pb2.ListPartsResponse]  # type: ignore[assignment]
+    """Text encoders and VAEs in files of their own."""
+    ImportFolder: _aio.UnaryStreamMultiCallable[_models_pb2.ImportFolderRequest, _models_pb2.ImportFolderEvent]  # type: ignore[assignment]
+    """What a folder of ComfyUI's or A1111's holds; its models and parts are registered where they lie."""
+    SearchCatalogue: _aio.UnaryUnaryMultiCallable[_models_pb2.SearchCatalogueRequest, _models_pb2.SearchCatalogueResponse]  # type: ignore[assignment]
+    """Models that craft knows by a short name."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.SetAliasRequest, _models_pb2.Model]  # type: ignore[assignment]
     """A second name for a model; an alias that exists is moved."""
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteAliasRequest, _models_pb2.DeleteAliasResponse]  # type: ignore[assignment]
@@ -113,7 +137,43 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
-        """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies."""
+        """Unloads and forgets it. What craft downloaded is deleted; what was linked stays where it lies.
+        A part that models use stays.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _models_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
+        """What its user says that a model predicts, where nothing in it says so, how it is kept in memory, and the parts that it
+        draws with.
+        """
+
+    @_abc_1.abstractmethod
+    def ListParts(
+        self,
+        request: _models_pb2.ListPartsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.ListPartsResponse, _abc.Awaitable[_models_pb2.ListPartsResponse]]:
+        """Text encoders and VAEs in files of their own."""
+
+    @_abc_1.abstractmethod
+    def ImportFolder(
+        self,
+        request: _models_pb2.ImportFolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_models_pb2.ImportFolderEvent], _abc.AsyncIterator[_models_pb2.ImportFolderEvent]]:
+        """What a folder of ComfyUI's or A1111's holds; its models and parts are registered where they lie."""
+
+    @_abc_1.abstractmethod
+    def SearchCatalogue(
+        self,
+        request: _models_pb2.SearchCatalogueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.SearchCatalogueResponse, _abc.Awaitable[_models_pb2.SearchCatalogueResponse]]:
+        """Models that craft knows by a short name."""
 
     @_abc_1.abstractmethod
     def SetAlias(

@@ -46,6 +46,16 @@ class Paths:
         return self.data_dir / "training"
 
     @property
+    def room_file(self) -> Path:
+        """Bytes that are given up when the disk is full."""
+        return self.data_dir / "room"
+
+    @property
+    def schedulers_dir(self) -> Path:
+        """Configurations made for models whose own says another prediction than all the evidence."""
+        return self.data_dir / "schedulers"
+
+    @property
     def files_dir(self) -> Path:
         """Every file a worker may be asked to open, by sha256 (links, not copies)."""
         return self.data_dir / "files"
@@ -59,6 +69,21 @@ class Paths:
     def start_lock_file(self) -> Path:
         """Held by a client while it starts the daemon."""
         return self.data_dir / "start.lock"
+
+    @property
+    def renewals_file(self) -> Path:
+        """Which versions of craft have replaced daemons of which: each pair once."""
+        return self.data_dir / "renewals.json"
+
+    @property
+    def bot_database(self) -> Path:
+        """What the Telegram bot must remember."""
+        return self.data_dir / "bot.db"
+
+    @property
+    def bot_lock_file(self) -> Path:
+        """Held with flock by the one bot of this data folder."""
+        return self.data_dir / "bot.lock"
 
     @property
     def log_file(self) -> Path:

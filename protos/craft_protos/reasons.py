@@ -40,6 +40,7 @@ REASONS: dict[str, Reason] = {
     "UNKNOWN_JOB": Reason("NOT_FOUND", 404, 66, "no job of that id"),
     "UNKNOWN_IMAGE": Reason("NOT_FOUND", 404, 66, "no image of that id"),
     "NO_INPUT": Reason("NOT_FOUND", 404, 66, "no such input file"),
+    "FILE_FORBIDDEN": Reason("PERMISSION_DENIED", 403, 77, "the system does not let craft read the file"),
     "AMBIGUOUS_ID": Reason("INVALID_ARGUMENT", 422, 65, "more than one thing begins with that id"),
     # Jobs
     "JOB_FINISHED": Reason("FAILED_PRECONDITION", 409, 65, "the job has finished already"),
@@ -73,7 +74,10 @@ REASONS: dict[str, Reason] = {
     "UNTRAINABLE_MODEL": Reason("FAILED_PRECONDITION", 422, 65, "craft cannot train LoRAs for this model"),
     # The daemon
     "DAEMON_UNREACHABLE": Reason("UNAVAILABLE", 503, 69, "no daemon answers"),
+    "DAEMON_SILENT": Reason("UNAVAILABLE", 503, 69, "the daemon runs, and does not answer"),
     "DAEMON_MISSING": Reason("UNAVAILABLE", 503, 69, "only craft's client is installed"),
+    "EXTRA_MISSING": Reason("FAILED_PRECONDITION", 501, 69, "an optional part of craft is not installed"),
+    "TELEGRAM_REFUSED": Reason("PERMISSION_DENIED", 502, 77, "Telegram does not take the bot's token"),
     "DRAINING": Reason("UNAVAILABLE", 503, 75, "the daemon is stopping"),
     "ALREADY_RUNNING": Reason("ALREADY_EXISTS", 409, 75, "another craftd has the data folder"),
     "UNAUTHENTICATED": Reason("UNAUTHENTICATED", 401, 77, "no key, or a wrong one"),
@@ -93,6 +97,8 @@ REASONS: dict[str, Reason] = {
     "INTERNAL": Reason("INTERNAL", 500, 70, "a bug in craft"),
     # The command's own output
     "OUTPUT_EXISTS": Reason("ALREADY_EXISTS", 409, 73, "the output file exists"),
+    "OUTPUT_IMPOSSIBLE": Reason("INTERNAL", 500, 73, "no output file of that name can be made"),
+    "OUTPUT_FORBIDDEN": Reason("INTERNAL", 500, 77, "the system does not let craft write the output"),
     "OUTPUT_FAILED": Reason("INTERNAL", 500, 74, "the output could not be written"),
 }
 

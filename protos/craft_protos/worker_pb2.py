@@ -26,7 +26,7 @@ from craft_protos import jobs_pb2 as craft__protos_dot_jobs__pb2
 from craft_protos import training_pb2 as craft__protos_dot_training__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/worker.proto\x12\x0f\x63raft.worker.v1\x1a\x17\x63raft_protos/jobs.proto\x1a\x1b\x63raft_protos/training.proto\"\xff\x05\n\x08ToWorker\x12\x32\n\x06submit\x18\x01 \x01(\x0b\x32 .craft.worker.v1.ToWorker.SubmitH\x00\x12\x32\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32 .craft.worker.v1.ToWorker.CancelH\x00\x12.\n\x04load\x18\x03 \x01(\x0b\x32\x1e.craft.worker.v1.ToWorker.LoadH\x00\x12\x32\n\x06unload\x18\x04 \x01(\x0b\x32 .craft.worker.v1.ToWorker.UnloadH\x00\x12\x34\n\x07preview\x18\x05 \x01(\x0b\x32!.craft.worker.v1.ToWorker.PreviewH\x00\x12\'\n\x05train\x18\x06 \x01(\x0b\x32\x16.craft.worker.v1.TrainH\x00\x1a\x9b\x02\n\x06Submit\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12(\n\x08generate\x18\x03 \x01(\x0b\x32\x16.craft.v1.GenerateSpec\x12\x0f\n\x07indices\x18\x04 \x03(\r\x12-\n\x05model\x18\x05 \x01(\x0b\x32\x1e.craft.worker.v1.ModelManifest\x12$\n\x08priority\x18\x06 \x01(\x0e\x32\x12.craft.v1.Priority\x12\r\n\x05owner\x18\x07 \x01(\t\x12\x12\n\nprovenance\x18\x08 \x01(\t\x12\x15\n\rpreview_every\x18\t \x01(\r\x12(\n\x05loras\x18\n \x03(\x0b\x32\x19.craft.worker.v1.LoraFile\x1a\'\n\x06\x43\x61ncel\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x1a\x35\n\x04Load\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.craft.worker.v1.ModelManifest\x1a\x17\n\x06Unload\x12\r\n\x05model\x18\x01 \x01(\t\x1a(\n\x07Preview\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65very\x18\x02 \x01(\rB\x07\n\x05\x66rame\"\x81\x02\n\x05Train\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.craft.v1.TrainSpec\x12-\n\x05model\x18\x04 \x01(\x0b\x32\x1e.craft.worker.v1.ModelManifest\x12*\n\x08pictures\x18\x05 \x03(\x0b\x32\x18.craft.v1.DatasetPicture\x12\x19\n\x11\x63heckpoint_sha256\x18\x06 \x01(\t\x12\x1d\n\x15\x63heckpoint_size_bytes\x18\x07 \x01(\x04\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x12\n\nprovenance\x18\t \x01(\t\"z\n\rModelManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08pipeline\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12)\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1a.craft.worker.v1.ModelFile\"=\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"H\n\x08LoraFile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\"\xcc\x12\n\nFromWorker\x12\x32\n\x05hello\x18\x01 \x01(\x0b\x32!.craft.worker.v1.FromWorker.HelloH\x00\x12\x36\n\x07loading\x18\x02 \x01(\x0b\x32#.craft.worker.v1.FromWorker.LoadingH\x00\x12\x34\n\x06loaded\x18\x03 \x01(\x0b\x32\".craft.worker.v1.FromWorker.LoadedH\x00\x12\x38\n\x08unloaded\x18\x04 \x01(\x0b\x32$.craft.worker.v1.FromWorker.UnloadedH\x00\x12=\n\x0bload_failed\x18\x05 \x01(\x0b\x32&.craft.worker.v1.FromWorker.LoadFailedH\x00\x12\x36\n\x07started\x18\x06 \x01(\x0b\x32#.craft.worker.v1.FromWorker.StartedH\x00\x12\x30\n\x04step\x18\x07 \x01(\x0b\x32 .craft.worker.v1.FromWorker.StepH\x00\x12\x36\n\x05image\x18\x08 \x01(\x0b\x32%.craft.worker.v1.FromWorker.ImageDoneH\x00\x12\x33\n\x04\x64one\x18\t \x01(\x0b\x32#.craft.worker.v1.FromWorker.JobDoneH\x00\x12\x37\n\x06\x66\x61iled\x18\n \x01(\x0b\x32%.craft.worker.v1.FromWorker.JobFailedH\x00\x12\x32\n\x05stats\x18\x0b \x01(\x0b\x32!.craft.worker.v1.FromWorker.StatsH\x00\x12:\n\tpreparing\x18\x0c \x01(\x0b\x32%.craft.worker.v1.FromWorker.PreparingH\x00\x12\x37\n\x08training\x18\r \x01(\x0b\x32#.craft.worker.v1.FromWorker.TrainedH\x00\x12\x34\n\x06sample\x18\x0e \x01(\x0b\x32\".craft.worker.v1.FromWorker.SampleH\x00\x12<\n\ncheckpoint\x18\x0f \x01(\x0b\x32&.craft.worker.v1.FromWorker.CheckpointH\x00\x12\x34\n\x04lora\x18\x10 \x01(\x0b\x32$.craft.worker.v1.FromWorker.LoraMadeH\x00\x1a\xa2\x01\n\x05Hello\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x65vice_bytes\x18\x04 \x01(\x04\x12\x15\n\rtorch_version\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x15\n\rcapacity_rows\x18\x07 \x01(\r\x12\x10\n\x08warnings\x18\x08 \x03(\t\x1a\x41\n\x07Loading\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x04\x1aP\n\x06Loaded\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x0e\n\x06notice\x18\x04 \x01(\t\x1a&\n\x08Unloaded\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x1a>\n\nLoadFailed\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.craft.v1.JobError\x1a\x38\n\x07Started\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06notice\x18\x03 \x01(\t\x1a_\n\x04Step\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\n\n\x02of\x18\x05 \x01(\r\x12\x0f\n\x07preview\x18\x06 \x01(\x0c\x1a\xbf\x01\n\tImageDone\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x12\n\nprovenance\x18\t \x01(\t\x12\x0e\n\x06load_s\x18\n \x01(\x01\x12\x11\n\tdenoise_s\x18\x0b \x01(\x01\x1a;\n\x07JobDone\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tcancelled\x18\x03 \x01(\x08\x1aM\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.craft.v1.JobError\x1av\n\x05Stats\x12\x15\n\rpredict_calls\x18\x01 \x01(\x04\x12\x11\n\trss_bytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\r\x12\x10\n\x08progress\x18\x05 \x01(\x04\x12\r\n\x05\x64oing\x18\x06 \x01(\t\x1aR\n\tPreparing\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\r\x12\n\n\x02of\x18\x05 \x01(\r\x1aN\n\x07Trained\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12$\n\x04step\x18\x03 \x01(\x0b\x32\x16.craft.v1.TrainingStep\x1aQ\n\x06Sample\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12(\n\x06sample\x18\x03 \x01(\x0b\x32\x18.craft.v1.TrainingSample\x1a]\n\nCheckpoint\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x1a^\n\x08LoraMade\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07preview\x18\x05 \x01(\x0c\x42\x07\n\x05\x66rameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/worker.proto\x12\x0f\x63raft.worker.v1\x1a\x17\x63raft_protos/jobs.proto\x1a\x1b\x63raft_protos/training.proto\"\xec\x01\n\x08ToWorker\x12-\n\x08\x64ispatch\x18\x01 \x01(\x0b\x32\x19.craft.worker.v1.DispatchH\x00\x12)\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x17.craft.worker.v1.CancelH\x00\x12%\n\x04load\x18\x03 \x01(\x0b\x32\x15.craft.worker.v1.LoadH\x00\x12)\n\x06unload\x18\x04 \x01(\x0b\x32\x17.craft.worker.v1.UnloadH\x00\x12+\n\x07preview\x18\x05 \x01(\x0b\x32\x18.craft.worker.v1.PreviewH\x00\x42\x07\n\x05\x66rame\"\xf5\x02\n\x08\x44ispatch\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12*\n\x08generate\x18\x03 \x01(\x0b\x32\x16.craft.v1.GenerateSpecH\x00\x12$\n\x05train\x18\x04 \x01(\x0b\x32\x13.craft.v1.TrainSpecH\x00\x12-\n\x05model\x18\x05 \x01(\x0b\x32\x1e.craft.worker.v1.ModelManifest\x12\x0f\n\x07indices\x18\x06 \x03(\r\x12$\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x15.craft.worker.v1.File\x12*\n\x08pictures\x18\x08 \x03(\x0b\x32\x18.craft.v1.DatasetPicture\x12$\n\x08priority\x18\t \x01(\x0e\x32\x12.craft.v1.Priority\x12\r\n\x05owner\x18\n \x01(\t\x12\x12\n\nprovenance\x18\x0b \x01(\t\x12\x15\n\rpreview_every\x18\x0c \x01(\rB\x06\n\x04spec\"\'\n\x06\x43\x61ncel\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"5\n\x04Load\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.craft.worker.v1.ModelManifest\"\x17\n\x06Unload\x12\r\n\x05model\x18\x01 \x01(\t\"(\n\x07Preview\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65very\x18\x02 \x01(\r\"\x8d\x01\n\rModelManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08pipeline\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12)\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1a.craft.worker.v1.ModelFile\x12\x11\n\tprecision\x18\x06 \x01(\t\"=\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"8\n\x04\x46ile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\xdd\x12\n\nFromWorker\x12\x32\n\x05hello\x18\x01 \x01(\x0b\x32!.craft.worker.v1.FromWorker.HelloH\x00\x12\x36\n\x07loading\x18\x02 \x01(\x0b\x32#.craft.worker.v1.FromWorker.LoadingH\x00\x12\x34\n\x06loaded\x18\x03 \x01(\x0b\x32\".craft.worker.v1.FromWorker.LoadedH\x00\x12\x38\n\x08unloaded\x18\x04 \x01(\x0b\x32$.craft.worker.v1.FromWorker.UnloadedH\x00\x12=\n\x0bload_failed\x18\x05 \x01(\x0b\x32&.craft.worker.v1.FromWorker.LoadFailedH\x00\x12\x36\n\x07started\x18\x06 \x01(\x0b\x32#.craft.worker.v1.FromWorker.StartedH\x00\x12\x30\n\x04step\x18\x07 \x01(\x0b\x32 .craft.worker.v1.FromWorker.StepH\x00\x12\x36\n\x05image\x18\x08 \x01(\x0b\x32%.craft.worker.v1.FromWorker.ImageDoneH\x00\x12\x33\n\x04\x64one\x18\t \x01(\x0b\x32#.craft.worker.v1.FromWorker.JobDoneH\x00\x12\x37\n\x06\x66\x61iled\x18\n \x01(\x0b\x32%.craft.worker.v1.FromWorker.JobFailedH\x00\x12\x32\n\x05stats\x18\x0b \x01(\x0b\x32!.craft.worker.v1.FromWorker.StatsH\x00\x12:\n\tpreparing\x18\x0c \x01(\x0b\x32%.craft.worker.v1.FromWorker.PreparingH\x00\x12\x37\n\x08training\x18\r \x01(\x0b\x32#.craft.worker.v1.FromWorker.TrainedH\x00\x12\x34\n\x06sample\x18\x0e \x01(\x0b\x32\".craft.worker.v1.FromWorker.SampleH\x00\x12<\n\ncheckpoint\x18\x0f \x01(\x0b\x32&.craft.worker.v1.FromWorker.CheckpointH\x00\x12\x34\n\x04lora\x18\x10 \x01(\x0b\x32$.craft.worker.v1.FromWorker.LoraMadeH\x00\x1a\xb3\x01\n\x05Hello\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x65vice_bytes\x18\x04 \x01(\x04\x12\x15\n\rtorch_version\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x15\n\rcapacity_rows\x18\x07 \x01(\r\x12\x10\n\x08warnings\x18\x08 \x03(\t\x12\x0f\n\x07version\x18\t \x01(\t\x1a\x41\n\x07Loading\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nbytes_done\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x03 \x01(\x04\x1aP\n\x06Loaded\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eresident_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x0e\n\x06notice\x18\x04 \x01(\t\x1a&\n\x08Unloaded\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x1a>\n\nLoadFailed\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.craft.v1.JobError\x1a\x38\n\x07Started\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06notice\x18\x03 \x01(\t\x1a_\n\x04Step\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\n\n\x02of\x18\x05 \x01(\r\x12\x0f\n\x07preview\x18\x06 \x01(\x0c\x1a\xbf\x01\n\tImageDone\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x12\n\nmedia_type\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x12\n\nprovenance\x18\t \x01(\t\x12\x0e\n\x06load_s\x18\n \x01(\x01\x12\x11\n\tdenoise_s\x18\x0b \x01(\x01\x1a;\n\x07JobDone\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tcancelled\x18\x03 \x01(\x08\x1aM\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.craft.v1.JobError\x1av\n\x05Stats\x12\x15\n\rpredict_calls\x18\x01 \x01(\x04\x12\x11\n\trss_bytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65vice_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04rows\x18\x04 \x01(\r\x12\x10\n\x08progress\x18\x05 \x01(\x04\x12\r\n\x05\x64oing\x18\x06 \x01(\t\x1aR\n\tPreparing\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04what\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\r\x12\n\n\x02of\x18\x05 \x01(\r\x1aN\n\x07Trained\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12$\n\x04step\x18\x03 \x01(\x0b\x32\x16.craft.v1.TrainingStep\x1aQ\n\x06Sample\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12(\n\x06sample\x18\x03 \x01(\x0b\x32\x18.craft.v1.TrainingSample\x1a]\n\nCheckpoint\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x1a^\n\x08LoraMade\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07preview\x18\x05 \x01(\x0c\x42\x07\n\x05\x66rameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,57 +34,55 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'craft_protos.worker_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOWORKER']._serialized_start=101
-  _globals['_TOWORKER']._serialized_end=868
-  _globals['_TOWORKER_SUBMIT']._serialized_start=413
-  _globals['_TOWORKER_SUBMIT']._serialized_end=696
-  _globals['_TOWORKER_CANCEL']._serialized_start=698
-  _globals['_TOWORKER_CANCEL']._serialized_end=737
-  _globals['_TOWORKER_LOAD']._serialized_start=739
-  _globals['_TOWORKER_LOAD']._serialized_end=792
-  _globals['_TOWORKER_UNLOAD']._serialized_start=794
-  _globals['_TOWORKER_UNLOAD']._serialized_end=817
-  _globals['_TOWORKER_PREVIEW']._serialized_start=819
-  _globals['_TOWORKER_PREVIEW']._serialized_end=859
-  _globals['_TRAIN']._serialized_start=871
-  _globals['_TRAIN']._serialized_end=1128
-  _globals['_MODELMANIFEST']._serialized_start=1130
-  _globals['_MODELMANIFEST']._serialized_end=1252
-  _globals['_MODELFILE']._serialized_start=1254
-  _globals['_MODELFILE']._serialized_end=1315
-  _globals['_LORAFILE']._serialized_start=1317
-  _globals['_LORAFILE']._serialized_end=1389
-  _globals['_FROMWORKER']._serialized_start=1392
-  _globals['_FROMWORKER']._serialized_end=3772
-  _globals['_FROMWORKER_HELLO']._serialized_start=2301
-  _globals['_FROMWORKER_HELLO']._serialized_end=2463
-  _globals['_FROMWORKER_LOADING']._serialized_start=2465
-  _globals['_FROMWORKER_LOADING']._serialized_end=2530
-  _globals['_FROMWORKER_LOADED']._serialized_start=2532
-  _globals['_FROMWORKER_LOADED']._serialized_end=2612
-  _globals['_FROMWORKER_UNLOADED']._serialized_start=2614
-  _globals['_FROMWORKER_UNLOADED']._serialized_end=2652
-  _globals['_FROMWORKER_LOADFAILED']._serialized_start=2654
-  _globals['_FROMWORKER_LOADFAILED']._serialized_end=2716
-  _globals['_FROMWORKER_STARTED']._serialized_start=2718
-  _globals['_FROMWORKER_STARTED']._serialized_end=2774
-  _globals['_FROMWORKER_STEP']._serialized_start=2776
-  _globals['_FROMWORKER_STEP']._serialized_end=2871
-  _globals['_FROMWORKER_IMAGEDONE']._serialized_start=2874
-  _globals['_FROMWORKER_IMAGEDONE']._serialized_end=3065
-  _globals['_FROMWORKER_JOBDONE']._serialized_start=3067
-  _globals['_FROMWORKER_JOBDONE']._serialized_end=3126
-  _globals['_FROMWORKER_JOBFAILED']._serialized_start=3128
-  _globals['_FROMWORKER_JOBFAILED']._serialized_end=3205
-  _globals['_FROMWORKER_STATS']._serialized_start=3207
-  _globals['_FROMWORKER_STATS']._serialized_end=3325
-  _globals['_FROMWORKER_PREPARING']._serialized_start=3327
-  _globals['_FROMWORKER_PREPARING']._serialized_end=3409
-  _globals['_FROMWORKER_TRAINED']._serialized_start=3411
-  _globals['_FROMWORKER_TRAINED']._serialized_end=3489
-  _globals['_FROMWORKER_SAMPLE']._serialized_start=3491
-  _globals['_FROMWORKER_SAMPLE']._serialized_end=3572
-  _globals['_FROMWORKER_CHECKPOINT']._serialized_start=3574
-  _globals['_FROMWORKER_CHECKPOINT']._serialized_end=3667
-  _globals['_FROMWORKER_LORAMADE']._serialized_start=3669
-  _globals['_FROMWORKER_LORAMADE']._serialized_end=3763
+  _globals['_TOWORKER']._serialized_end=337
+  _globals['_DISPATCH']._serialized_start=340
+  _globals['_DISPATCH']._serialized_end=713
+  _globals['_CANCEL']._serialized_start=715
+  _globals['_CANCEL']._serialized_end=754
+  _globals['_LOAD']._serialized_start=756
+  _globals['_LOAD']._serialized_end=809
+  _globals['_UNLOAD']._serialized_start=811
+  _globals['_UNLOAD']._serialized_end=834
+  _globals['_PREVIEW']._serialized_start=836
+  _globals['_PREVIEW']._serialized_end=876
+  _globals['_MODELMANIFEST']._serialized_start=879
+  _globals['_MODELMANIFEST']._serialized_end=1020
+  _globals['_MODELFILE']._serialized_start=1022
+  _globals['_MODELFILE']._serialized_end=1083
+  _globals['_FILE']._serialized_start=1085
+  _globals['_FILE']._serialized_end=1141
+  _globals['_FROMWORKER']._serialized_start=1144
+  _globals['_FROMWORKER']._serialized_end=3541
+  _globals['_FROMWORKER_HELLO']._serialized_start=2053
+  _globals['_FROMWORKER_HELLO']._serialized_end=2232
+  _globals['_FROMWORKER_LOADING']._serialized_start=2234
+  _globals['_FROMWORKER_LOADING']._serialized_end=2299
+  _globals['_FROMWORKER_LOADED']._serialized_start=2301
+  _globals['_FROMWORKER_LOADED']._serialized_end=2381
+  _globals['_FROMWORKER_UNLOADED']._serialized_start=2383
+  _globals['_FROMWORKER_UNLOADED']._serialized_end=2421
+  _globals['_FROMWORKER_LOADFAILED']._serialized_start=2423
+  _globals['_FROMWORKER_LOADFAILED']._serialized_end=2485
+  _globals['_FROMWORKER_STARTED']._serialized_start=2487
+  _globals['_FROMWORKER_STARTED']._serialized_end=2543
+  _globals['_FROMWORKER_STEP']._serialized_start=2545
+  _globals['_FROMWORKER_STEP']._serialized_end=2640
+  _globals['_FROMWORKER_IMAGEDONE']._serialized_start=2643
+  _globals['_FROMWORKER_IMAGEDONE']._serialized_end=2834
+  _globals['_FROMWORKER_JOBDONE']._serialized_start=2836
+  _globals['_FROMWORKER_JOBDONE']._serialized_end=2895
+  _globals['_FROMWORKER_JOBFAILED']._serialized_start=2897
+  _globals['_FROMWORKER_JOBFAILED']._serialized_end=2974
+  _globals['_FROMWORKER_STATS']._serialized_start=2976
+  _globals['_FROMWORKER_STATS']._serialized_end=3094
+  _globals['_FROMWORKER_PREPARING']._serialized_start=3096
+  _globals['_FROMWORKER_PREPARING']._serialized_end=3178
+  _globals['_FROMWORKER_TRAINED']._serialized_start=3180
+  _globals['_FROMWORKER_TRAINED']._serialized_end=3258
+  _globals['_FROMWORKER_SAMPLE']._serialized_start=3260
+  _globals['_FROMWORKER_SAMPLE']._serialized_end=3341
+  _globals['_FROMWORKER_CHECKPOINT']._serialized_start=3343
+  _globals['_FROMWORKER_CHECKPOINT']._serialized_end=3436
+  _globals['_FROMWORKER_LORAMADE']._serialized_start=3438
+  _globals['_FROMWORKER_LORAMADE']._serialized_end=3532
 # @@protoc_insertion_point(module_scope)

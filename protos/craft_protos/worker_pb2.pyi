@@ -28,234 +28,197 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class ToWorker(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class Submit(_message.Message):
-        """Draw the images of one job."""
-
-        DESCRIPTOR: _descriptor.Descriptor
-
-        JOB_ID_FIELD_NUMBER: _builtins.int
-        EPOCH_FIELD_NUMBER: _builtins.int
-        GENERATE_FIELD_NUMBER: _builtins.int
-        INDICES_FIELD_NUMBER: _builtins.int
-        MODEL_FIELD_NUMBER: _builtins.int
-        PRIORITY_FIELD_NUMBER: _builtins.int
-        OWNER_FIELD_NUMBER: _builtins.int
-        PROVENANCE_FIELD_NUMBER: _builtins.int
-        PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
-        LORAS_FIELD_NUMBER: _builtins.int
-        job_id: _builtins.str
-        epoch: _builtins.int
-        """echoed in every frame about it"""
-        priority: _jobs_pb2.Priority.ValueType
-        owner: _builtins.str
-        """for fair picks"""
-        provenance: _builtins.str
-        """JSON object: what the front knows of the provenance (craft version, model sha256)."""
-        preview_every: _builtins.int
-        @_builtins.property
-        def generate(self) -> _jobs_pb2.GenerateSpec:
-            """resolved"""
-
-        @_builtins.property
-        def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-            """still to be drawn"""
-
-        @_builtins.property
-        def model(self) -> Global___ModelManifest: ...
-        @_builtins.property
-        def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraFile]:
-            """In the order of generate.loras."""
-
-        def __init__(
-            self,
-            *,
-            job_id: _builtins.str = ...,
-            epoch: _builtins.int = ...,
-            generate: _jobs_pb2.GenerateSpec | None = ...,
-            indices: _abc.Iterable[_builtins.int] | None = ...,
-            model: Global___ModelManifest | None = ...,
-            priority: _jobs_pb2.Priority.ValueType = ...,
-            owner: _builtins.str = ...,
-            provenance: _builtins.str = ...,
-            preview_every: _builtins.int = ...,
-            loras: _abc.Iterable[Global___LoraFile] | None = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model"]  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "generate", b"generate", "indices", b"indices", "job_id", b"job_id", "loras", b"loras", "model", b"model", "owner", b"owner", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class Cancel(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        JOB_ID_FIELD_NUMBER: _builtins.int
-        EPOCH_FIELD_NUMBER: _builtins.int
-        job_id: _builtins.str
-        epoch: _builtins.int
-        def __init__(
-            self,
-            *,
-            job_id: _builtins.str = ...,
-            epoch: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class Load(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        MODEL_FIELD_NUMBER: _builtins.int
-        @_builtins.property
-        def model(self) -> Global___ModelManifest: ...
-        def __init__(
-            self,
-            *,
-            model: Global___ModelManifest | None = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class Unload(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        MODEL_FIELD_NUMBER: _builtins.int
-        model: _builtins.str
-        def __init__(
-            self,
-            *,
-            model: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class Preview(_message.Message):
-        """A watcher who wants previews came (or the last one left: 0)."""
-
-        DESCRIPTOR: _descriptor.Descriptor
-
-        JOB_ID_FIELD_NUMBER: _builtins.int
-        EVERY_FIELD_NUMBER: _builtins.int
-        job_id: _builtins.str
-        every: _builtins.int
-        def __init__(
-            self,
-            *,
-            job_id: _builtins.str = ...,
-            every: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "job_id", b"job_id"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    SUBMIT_FIELD_NUMBER: _builtins.int
+    DISPATCH_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     UNLOAD_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
-    TRAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def submit(self) -> Global___ToWorker.Submit: ...
+    def dispatch(self) -> Global___Dispatch: ...
     @_builtins.property
-    def cancel(self) -> Global___ToWorker.Cancel: ...
+    def cancel(self) -> Global___Cancel: ...
     @_builtins.property
-    def load(self) -> Global___ToWorker.Load: ...
+    def load(self) -> Global___Load: ...
     @_builtins.property
-    def unload(self) -> Global___ToWorker.Unload: ...
+    def unload(self) -> Global___Unload: ...
     @_builtins.property
-    def preview(self) -> Global___ToWorker.Preview: ...
-    @_builtins.property
-    def train(self) -> Global___Train: ...
+    def preview(self) -> Global___Preview: ...
     def __init__(
         self,
         *,
-        submit: Global___ToWorker.Submit | None = ...,
-        cancel: Global___ToWorker.Cancel | None = ...,
-        load: Global___ToWorker.Load | None = ...,
-        unload: Global___ToWorker.Unload | None = ...,
-        preview: Global___ToWorker.Preview | None = ...,
-        train: Global___Train | None = ...,
+        dispatch: Global___Dispatch | None = ...,
+        cancel: Global___Cancel | None = ...,
+        load: Global___Load | None = ...,
+        unload: Global___Unload | None = ...,
+        preview: Global___Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "load", b"load", "preview", b"preview", "submit", b"submit", "train", b"train", "unload", b"unload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "dispatch", b"dispatch", "frame", b"frame", "load", b"load", "preview", b"preview", "unload", b"unload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "load", b"load", "preview", b"preview", "submit", b"submit", "train", b"train", "unload", b"unload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "dispatch", b"dispatch", "frame", b"frame", "load", b"load", "preview", b"preview", "unload", b"unload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["submit", "cancel", "load", "unload", "preview", "train"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["dispatch", "cancel", "load", "unload", "preview"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___ToWorker: _TypeAlias = ToWorker  # noqa: Y015
 
 @_typing.final
-class Train(_message.Message):
-    """Train a LoRA. Generate jobs go on between its micro-batches. Cancel ends it too."""
+class Dispatch(_message.Message):
+    """Draw images of one job, or train its LoRA: then generate jobs go on between the micro-batches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
-    SPEC_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     PICTURES_FIELD_NUMBER: _builtins.int
-    CHECKPOINT_SHA256_FIELD_NUMBER: _builtins.int
-    CHECKPOINT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     epoch: _builtins.int
     """echoed in every frame about it"""
-    checkpoint_sha256: _builtins.str
-    """Go on from here; empty: from the start."""
-    checkpoint_size_bytes: _builtins.int
+    priority: _jobs_pb2.Priority.ValueType
     owner: _builtins.str
+    """for fair picks"""
     provenance: _builtins.str
-    """JSON object, as in Submit"""
+    """JSON object: what the front knows of the provenance (craft version, the job)."""
+    preview_every: _builtins.int
     @_builtins.property
-    def spec(self) -> _training_pb2.TrainSpec:
-        """resolved"""
-
+    def generate(self) -> _jobs_pb2.GenerateSpec: ...
+    @_builtins.property
+    def train(self) -> _training_pb2.TrainSpec: ...
     @_builtins.property
     def model(self) -> Global___ModelManifest: ...
     @_builtins.property
+    def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of the images still to be drawn"""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
+        """The LoRAs', in the order of the spec's; or the checkpoint that a training goes on from."""
+
+    @_builtins.property
     def pictures(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.DatasetPicture]:
-        """files by sha256"""
+        """to train on"""
 
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
-        spec: _training_pb2.TrainSpec | None = ...,
+        generate: _jobs_pb2.GenerateSpec | None = ...,
+        train: _training_pb2.TrainSpec | None = ...,
         model: Global___ModelManifest | None = ...,
+        indices: _abc.Iterable[_builtins.int] | None = ...,
+        files: _abc.Iterable[Global___File] | None = ...,
         pictures: _abc.Iterable[_training_pb2.DatasetPicture] | None = ...,
-        checkpoint_sha256: _builtins.str = ...,
-        checkpoint_size_bytes: _builtins.int = ...,
+        priority: _jobs_pb2.Priority.ValueType = ...,
         owner: _builtins.str = ...,
         provenance: _builtins.str = ...,
+        preview_every: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_sha256", b"checkpoint_sha256", "checkpoint_size_bytes", b"checkpoint_size_bytes", "epoch", b"epoch", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "provenance", b"provenance", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "spec", b"spec", "train", b"train"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
+    _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
+
+Global___Dispatch: _TypeAlias = Dispatch  # noqa: Y015
+
+@_typing.final
+class Cancel(_message.Message):
+    """Ends a training too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    epoch: _builtins.int
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Train: _TypeAlias = Train  # noqa: Y015
+Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ModelManifest: ...
+    def __init__(
+        self,
+        *,
+        model: Global___ModelManifest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class Unload(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unload: _TypeAlias = Unload  # noqa: Y015
+
+@_typing.final
+class Preview(_message.Message):
+    """A watcher who wants previews came (or the last one left: 0)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    every: _builtins.int
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        every: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
 
 @_typing.final
 class ModelManifest(_message.Message):
@@ -266,10 +229,13 @@ class ModelManifest(_message.Message):
     PIPELINE_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     family: _builtins.str
     pipeline: _builtins.str
     sha256: _builtins.str
+    precision: _builtins.str
+    """that it is kept in: "fp32", "bf16", "fp16", "fp8", "int8"; empty: as the worker computes"""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFile]: ...
     def __init__(
@@ -280,10 +246,11 @@ class ModelManifest(_message.Message):
         pipeline: _builtins.str = ...,
         sha256: _builtins.str = ...,
         files: _abc.Iterable[Global___ModelFile] | None = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "files", b"files", "name", b"name", "pipeline", b"pipeline", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "files", b"files", "name", b"name", "pipeline", b"pipeline", "precision", b"precision", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,34 +283,31 @@ class ModelFile(_message.Message):
 Global___ModelFile: _TypeAlias = ModelFile  # noqa: Y015
 
 @_typing.final
-class LoraFile(_message.Message):
-    """One LoRA of a job. Its weight is in generate.loras."""
+class File(_message.Message):
+    """A file of the store, and what it is called in messages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
     name: _builtins.str
     sha256: _builtins.str
     size_bytes: _builtins.int
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
         name: _builtins.str = ...,
         sha256: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LoraFile: _TypeAlias = LoraFile  # noqa: Y015
+Global___File: _TypeAlias = File  # noqa: Y015
 
 @_typing.final
 class FromWorker(_message.Message):
@@ -361,6 +325,7 @@ class FromWorker(_message.Message):
         PRECISION_FIELD_NUMBER: _builtins.int
         CAPACITY_ROWS_FIELD_NUMBER: _builtins.int
         WARNINGS_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
         pid: _builtins.int
         device: _builtins.str
         """"cpu", "cuda:0" """
@@ -371,6 +336,8 @@ class FromWorker(_message.Message):
         """computed in: "fp32" """
         capacity_rows: _builtins.int
         """rows it likes to hold at once"""
+        version: _builtins.str
+        """craft's; a worker of another version than the daemon's is replaced"""
         @_builtins.property
         def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
         def __init__(
@@ -384,10 +351,11 @@ class FromWorker(_message.Message):
             precision: _builtins.str = ...,
             capacity_rows: _builtins.int = ...,
             warnings: _abc.Iterable[_builtins.str] | None = ...,
+            version: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_rows", b"capacity_rows", "device", b"device", "device_bytes", b"device_bytes", "device_name", b"device_name", "pid", b"pid", "precision", b"precision", "torch_version", b"torch_version", "warnings", b"warnings"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_rows", b"capacity_rows", "device", b"device", "device_bytes", b"device_bytes", "device_name", b"device_name", "pid", b"pid", "precision", b"precision", "torch_version", b"torch_version", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,47 +1,38 @@
-"""Folders of their own for every test, and an end to every daemon it started."""
+"""A user's craft whose pictures take four steps."""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cli.home import Home, put_model
+from tests.home import MODEL, Home
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
-    yield from _home()
+def home(make_home: Callable[..., Home]) -> Home:
+    return _quick(make_home())
 
 
-@pytest.fixture(scope="module")
-def shared_home() -> Iterator[Home]:
-    """One for a whole module, where its tests leave nothing behind."""
-    yield from _home()
-
-
-def _home() -> Iterator[Home]:
-    # pytest's own folder makes a socket path that is too long
-    root = Path(tempfile.mkdtemp(prefix="craft-test-"))
-    (root / "work").mkdir()
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
-    env |= {
-        "HOME": str(root),
-        "CRAFT_CONFIG": str(root / "config.toml"),
-        "CRAFT_DATA_DIR": str(root / "data"),
-        "CRAFT_STATE_DIR": str(root / "state"),
-        "CRAFT_RUNTIME_DIR": str(root / "run"),
-        "CRAFT_WORKER_MODULE": "craftd.fakeworker",
-        "CRAFT_GENERATE_MODEL": "flat",
-        "TERM": "xterm-256color",
-    }
-    made = Home(root, env)
-    put_model(made.paths.models_dir)
+@pytest.fixture(scope="session")
+def daemons_home() -> Iterator[Home]:
+    made = _quick(Home())
     yield made
-    made.end_started()
-    made.end_daemon()
-    shutil.rmtree(root)
+    made.remove()
+
+
+@pytest.fixture
+def shared_home(daemons_home: Home) -> Iterator[Home]:
+    """With the daemon, models and settings of other tests; for those that leave nothing behind but jobs and files."""
+    yield daemons_home
+    for word in ("hurry", "release"):
+        (daemons_home.paths.files_dir / word).unlink(missing_ok=True)
+    shutil.rmtree(daemons_home.work)
+    daemons_home.work.mkdir()
+
+
+def _quick(home: Home) -> Home:
+    (home.paths.models_dir / MODEL / "craft.json").write_text(json.dumps({"steps": 4, "sampler": "Euler"}))
+    return home

@@ -104,6 +104,7 @@ def serving(daemon: FakeDaemon, paths: Paths) -> Iterator[str]:
         os.close(lock)
 
     record = {"pid": os.getpid(), "address": address, "version": daemon.version}
+    os.ftruncate(lock, 0)  # the record of a daemon that was killed may be longer, and is none with another before it
     os.pwrite(lock, json.dumps(record).encode(), 0)
     daemon.on_shutdown = end
     try:

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from craft_cli import autostart
+from craft_cli.connection import autostart
 from craft_protos.reasons import CraftError
 from craft_protos.version import __version__
 
 from tests.cli.fakes import FakeDaemon, serving
-from tests.cli.home import TIMEOUT_S, Home, until
+from tests.home import HANG_S, Home, until
 
 OFF = {"CRAFT_AUTOSTART": "0"}
 
@@ -63,14 +63,22 @@ def test_a_restart_with_a_wrong_configuration_leaves_the_daemon_running(home: Ho
     home.paths.config_file.write_text("[daemon\n")
     done = home.craft("daemon", "restart", "--http")
     assert done.returncode == 78 and "not valid TOML" in done.stderr
+    home.paths.config_file.unlink()
+    pems = {f"CRAFT_DAEMON_TLS_{name}": "/none.pem" for name in ("CERT", "KEY")}
+    pems["CRAFT_DAEMON_LISTEN"] = "127.0.0.1:0"
+    for settings in (pems, {"CRAFT_DAEMON_LISTEN": "0.0.0.0:7812"}, {"CRAFT_KEYS_ADMIN_KEY_FILE": str(home.work)}):
+        done = home.craft("daemon", "restart", env=settings)
+        assert done.returncode == 78, done.stderr
     assert home.json("daemon", "status")["pid"] == pid
+    assert home.craft("daemon", "restart").returncode == 0
+    assert home.json("daemon", "status")["pid"] != pid
 
 
 def test_a_stopped_daemon_resumes_what_was_queued(home: Home) -> None:
-    job = home.json("generate", "x [slow]", "-s", "200", "--detach")["job"]
+    job = home.json("generate", "x [held]", "--detach")["job"]
     until(lambda: home.json("daemon", "status")["queue"]["running"] == 1, "it runs")
     assert home.craft("daemon", "stop", "--now").returncode == 0
-    home.hurry()
+    home.release()
     assert home.craft("daemon", "status").returncode == 69
     assert home.craft("jobs", "wait", job).returncode == 0  # started for it
 
@@ -116,7 +124,7 @@ def test_the_end_of_one_daemon_is_not_missed_where_the_next_one_is_up(home: Home
 def test_a_stale_lock_and_socket_are_no_obstacle(home: Home) -> None:
     home.craft("daemon", "start")
     os.kill(home.daemon_pid(), signal.SIGKILL)
-    assert autostart.await_end(home.paths, 10)
+    assert autostart.await_end(home.paths, HANG_S)
     assert autostart.read_lock(home.paths) is not None
     assert home.craft("generate", "x").returncode == 0
 
@@ -152,7 +160,7 @@ def test_the_client_alone_says_what_to_install(home: Home, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_fifty_at_once_share_one_daemon(home: Home) -> None:
     processes = [home.start("generate", f"picture {n}", "-o", f"{n}.png") for n in range(50)]
-    done = [(process.communicate(timeout=170), process.returncode) for process in processes]
+    done = [(home.finish(process), process.returncode) for process in processes]
     assert [code for _, code in done] == [0] * 50, [err for (_, err), code in done if code]
     assert len(list(home.work.glob("*.png"))) == 50
     starts = [line for line in home.paths.log_file.read_text().splitlines() if json.loads(line).get("event") == "ready"]
@@ -175,7 +183,7 @@ def test_logs_follow(home: Home) -> None:
     home.craft("generate", "x [crash once]")  # a worker's death is logged
     assert json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=TIMEOUT_S)
+    home.finish(process)
     assert process.returncode == 130
 
 

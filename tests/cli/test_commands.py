@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import get_type_hints
 
 import pytest
@@ -14,7 +13,7 @@ from craft_cli.commands.config import names
 from craft_cli.parsing import CONTEXT
 from craft_protos import config
 
-from tests.cli.home import CRAFT, Home
+from tests.home import CRAFT, Home, until
 
 GROUPS = {
     "models": ["list", "show", "load", "unload"],
@@ -27,8 +26,8 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("args", [[], ["generate"], ["list-models"], *([group] for group in GROUPS)])
-def test_help_has_examples_and_fits(home: Home, args: list[str]) -> None:
-    done = home.craft(*args, "--help")
+def test_help_has_examples_and_fits(shared_home: Home, args: list[str]) -> None:
+    done = shared_home.craft(*args, "--help")
     assert done.returncode == 0
     assert "Usage: craft" in done.stdout
     assert "Examples:" in done.stdout
@@ -58,30 +57,24 @@ def test_every_commands_help_ends_with_examples_of_it() -> None:
         (["jobs", "show"], "see `craft jobs show --help`"),
     ],
 )
-def test_the_nearest_match(home: Home, args: list[str], hint: str) -> None:
-    done = home.craft(*args)
+def test_the_nearest_match(shared_home: Home, args: list[str], hint: str) -> None:
+    done = shared_home.craft(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[1] == f"  {hint}"
-    told = json.loads(home.craft(*args, "--json").stderr)["error"]
+    told = json.loads(shared_home.craft(*args, "--json").stderr)["error"]
     assert told["reason"] == "USAGE"
 
 
 @pytest.mark.parametrize("args", [[], ["config"], ["lora"]])
-def test_a_group_alone_shows_its_help(home: Home, args: list[str]) -> None:
-    done = home.craft(*args)
+def test_a_group_alone_shows_its_help(shared_home: Home, args: list[str]) -> None:
+    done = shared_home.craft(*args)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == home.craft(*args, "--help").stdout
+    assert done.stderr == shared_home.craft(*args, "--help").stdout
 
 
 @pytest.mark.parametrize("args", [["models", "list"], ["generate", "x", "-o", "-"]], ids=["lines", "a picture"])
-def test_stdout_closed_from_the_start_is_told(home: Home, args: list[str]) -> None:
-    done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *CRAFT, *args],
-        stderr=subprocess.PIPE,
-        cwd=home.work,
-        env=home.env,
-        check=False,
-    )
+def test_stdout_closed_from_the_start_is_told(shared_home: Home, args: list[str]) -> None:
+    done = shared_home.run(["sh", "-c", 'exec "$@" >&-', "sh", *CRAFT, *args])
     assert (done.returncode, done.stderr) == (74, b"craft: stdout is closed\n  send it to a file: > FILE\n")
 
 
@@ -184,23 +177,23 @@ def test_config_path(home: Home) -> None:
     assert home.json("config", "path")["data"] == str(home.paths.data_dir)
 
 
-def test_models(home: Home) -> None:
-    assert home.json("models", "list")[-1]["name"] == "flat"
-    assert home.json("list-models") == home.json("models", "list")
-    shown = home.json("models", "show", "flat")
+def test_models(shared_home: Home) -> None:
+    assert shared_home.json("models", "list")[-1]["name"] == "flat"
+    assert shared_home.json("list-models") == shared_home.json("models", "list")
+    shown = shared_home.json("models", "show", "flat")
     assert (shown["pipeline"], shown["defaults"]["steps"]) == ("StableDiffusionPipeline", 4)
-    assert home.craft("models", "load", "flat", "--keep-alive", "1h").returncode == 0
-    assert home.json("models", "show", "flat")["loaded_on"] == ["cpu"]
-    assert home.craft("models", "unload", "flat").stdout == "flat\n"
-    assert home.json("models", "show", "flat")["loaded_on"] == []
-    done = home.craft("models", "show", "flatt")
+    assert shared_home.craft("models", "load", "flat", "--keep-alive", "1h").returncode == 0
+    assert shared_home.json("models", "show", "flat")["loaded_on"] == ["cpu"]
+    assert shared_home.craft("models", "unload", "flat").stdout == "flat\n"
+    assert shared_home.json("models", "show", "flat")["loaded_on"] == []
+    done = shared_home.craft("models", "show", "flatt")
     assert (done.returncode, "did you mean 'flat'?" in done.stderr) == (66, True)
 
 
 def test_jobs(home: Home) -> None:
     done = home.json("generate", "x", "--detach")["job"]
     home.craft("jobs", "wait", done)
-    slow = home.json("generate", "y [slow]", "-s", "200", "--detach")["job"]
+    slow = home.json("generate", "y [held]", "--detach")["job"]
     assert [job["id"] for job in home.json("jobs", "list")] == [slow, done]
     assert [job["id"] for job in home.json("jobs", "list", "-n", "1")] == [slow]
     assert [job["id"] for job in home.json("jobs", "list", "--state", "succeeded")] == [done]
@@ -220,7 +213,7 @@ def test_completion_asks_a_running_daemon_and_starts_none(home: Home) -> None:
     assert home.craft(env=words).stdout.strip() == ""
     assert not home.paths.data_dir.joinpath("craft.db").exists()
     home.craft("daemon", "start")
-    assert "flat" in home.craft(env=words).stdout.split()
+    until(lambda: "flat" in home.craft(env=words).stdout.split(), "the names, which are waited for a second")
     words |= {"COMP_WORDS": "craft generate --sampler eul", "COMP_CWORD": "3"}
     assert "euler-a" in home.craft(env=words).stdout.splitlines()
     words |= {"COMP_WORDS": "craft jo", "COMP_CWORD": "1"}
@@ -228,8 +221,8 @@ def test_completion_asks_a_running_daemon_and_starts_none(home: Home) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(home: Home, shell: str) -> None:
-    done = home.craft("--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+def test_completion_scripts(shared_home: Home, shell: str) -> None:
+    done = shared_home.craft("--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
     assert done.returncode == 0, done.stderr
     assert "_CRAFT_COMPLETE" in done.stdout
 

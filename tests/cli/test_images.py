@@ -8,11 +8,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from craft_cli import provenance
+from craft_cli.generate import provenance
 from craft_protos.reasons import CraftError
 from PIL import Image, PngImagePlugin
 
-from tests.cli.home import Home
+from tests.home import Home
 
 
 def draw(home: Home, *args: str) -> dict[str, object]:
@@ -46,6 +46,10 @@ def test_prune(home: Home) -> None:
     images = [str(draw(home)["image"]) for _ in range(3)]
     assert home.craft("images", "prune").returncode == 2
     assert home.craft("images", "prune", "--older-than", "soon").returncode == 2
+    for number in ("3", "30", "0.5"):  # seconds, days?
+        done = home.craft("images", "prune", "--older-than", number, "--force")
+        assert done.returncode == 2 and f"{number} of what?" in done.stderr and f"{number}d" in done.stderr
+    assert home.craft("images", "prune", "--older-than", "-3d", "--force").returncode == 2
     assert home.craft("images", "prune", "--keep", "1").returncode == 2  # nobody to ask
     assert home.craft("images", "prune", "--keep", "1", "--dry-run").stdout.split() == images[1::-1]
     assert home.craft("images", "prune", "--older-than", "1h", "--force").stdout == ""
@@ -66,11 +70,11 @@ def test_replay_works_with_an_empty_database(home: Home) -> None:
     assert (spec["seed"], spec["count"], spec["negative_prompt"], spec["width"]) == (11, 1, "y", 128)
 
 
-def test_replay_from_stdin_into_another_format(home: Home) -> None:
-    draw(home, "-o", "a.png")
-    done = home.craft("images", "replay", "-", "-o", "b.webp", stdin=(home.work / "a.png").read_bytes())
+def test_replay_from_stdin_into_another_format(shared_home: Home) -> None:
+    draw(shared_home, "-o", "a.png")
+    done = shared_home.craft("images", "replay", "-", "-o", "b.webp", stdin=(shared_home.work / "a.png").read_bytes())
     assert done.stdout == "b.webp\n", done.stderr
-    with Image.open(home.work / "b.webp") as picture:
+    with Image.open(shared_home.work / "b.webp") as picture:
         assert picture.format == "WEBP"
 
 
@@ -78,6 +82,8 @@ def test_verify_identical_and_leaves_nothing(home: Home) -> None:
     draw(home, "-o", "a.png")
     assert home.craft("images", "verify", "a.png").stdout == "identical\n"
     assert len(home.json("images", "list")) == 1
+    pictures = [line.split("\t")[4] for line in home.craft("jobs", "list").stdout.splitlines()]
+    assert pictures == ["1/1, 0 kept", "1/1"], "a job that succeeded has drawn all of them"
 
 
 def edit(path: Path, by: int) -> None:
@@ -91,22 +97,22 @@ def edit(path: Path, by: int) -> None:
     picture.save(path, pnginfo=notes)
 
 
-def test_verify_of_what_is_no_picture(home: Home) -> None:
-    (home.work / "a.png").write_bytes(b"hello")
-    done = home.craft("images", "verify", "a.png")
+def test_verify_of_what_is_no_picture(shared_home: Home) -> None:
+    (shared_home.work / "a.png").write_bytes(b"hello")
+    done = shared_home.craft("images", "verify", "a.png")
     assert (done.returncode, done.stderr) == (65, "craft: a.png is no picture\n  give a PNG, JPEG or WebP\n")
 
 
-def test_verify_within_and_different(home: Home) -> None:
-    draw(home, "--seed", "1", "-o", "a.png")  # a red of 127 would be moved to one side first, then to the other
-    edit(home.work / "a.png", 1)
-    assert home.craft("images", "verify", "a.png").stdout == "within 1/255\n"
-    assert home.craft("images", "verify", "a.png", "--tolerance", "0").returncode == 1
-    edit(home.work / "a.png", 40)
-    done = home.craft("images", "verify", "a.png")
+def test_verify_within_and_different(shared_home: Home) -> None:
+    draw(shared_home, "--seed", "1", "-o", "a.png")  # a red of 127 would be moved to one side first, then to the other
+    edit(shared_home.work / "a.png", 1)
+    assert shared_home.craft("images", "verify", "a.png").stdout == "within 1/255\n"
+    assert shared_home.craft("images", "verify", "a.png", "--tolerance", "0").returncode == 1
+    edit(shared_home.work / "a.png", 40)
+    done = shared_home.craft("images", "verify", "a.png")
     assert done.returncode == 1
     assert "different, by up to 4" in done.stderr
-    told = home.craft("images", "verify", "a.png", "--json")
+    told = shared_home.craft("images", "verify", "a.png", "--json")
     assert json.loads(told.stdout)["result"] == "different"
     assert json.loads(told.stderr)["error"]["reason"] == "DIFFERENT"
 
@@ -129,13 +135,13 @@ def test_a_renamed_model_is_found_by_its_sha256(home: Home) -> None:
     assert home.craft("images", "verify", "a.png").stdout == "identical\n"
 
 
-def test_files_that_say_nothing(home: Home) -> None:
-    Image.new("RGB", (8, 8)).save(home.work / "bare.png")
-    (home.work / "text.png").write_text("hello")
-    (home.work / "empty.png").write_bytes(b"")
+def test_files_that_say_nothing(shared_home: Home) -> None:
+    Image.new("RGB", (8, 8)).save(shared_home.work / "bare.png")
+    (shared_home.work / "text.png").write_text("hello")
+    (shared_home.work / "empty.png").write_bytes(b"")
     cases = {"bare.png": "NO_PROVENANCE", "text.png": "BAD_DATA", "empty.png": "BAD_DATA", "none.png": "NO_INPUT"}
     for name, reason in cases.items():
-        done = home.craft("images", "replay", name, "--json")
+        done = shared_home.craft("images", "replay", name, "--json")
         assert json.loads(done.stderr)["error"]["reason"] == reason
 
 

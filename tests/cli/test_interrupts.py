@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.cli.home import CRAFT, TIMEOUT_S, Home, until
 from tests.cli.test_images import GOOD, note
+from tests.home import CRAFT, Home, until
 
-SLOW = ["-s", "200"]  # ten seconds of [slow], or until told to hurry
-SLOW_RECORD = {
-    "prompt": "x [slow]",
-    "steps": 200,
+HELD_RECORD = {
+    "prompt": "x [held]",
+    "steps": 4,
     "width": 64,
     "height": 64,
     "model": {"name": "flat"},
@@ -41,10 +40,10 @@ def state(home: Home, job: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_and_says_so(home: Home, number: signal.Signals) -> None:
-    process = home.start("generate", "x [slow]", *SLOW)
+    process = home.start("generate", "x [held]")
     job = running_job(home)
     process.send_signal(number)
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    out, err = home.finish(process)
     assert process.returncode == 130
     assert out == ""
     assert err == f"craft: stopped; job {job} was cancelled and runs no more\n"
@@ -53,11 +52,11 @@ def test_a_signal_cancels_and_says_so(home: Home, number: signal.Signals) -> Non
 
 
 def test_a_signal_cancels_what_is_verified(home: Home) -> None:
-    (home.work / "a.png").write_bytes(note("PNG", json.dumps(GOOD | SLOW_RECORD)))
+    (home.work / "a.png").write_bytes(note("PNG", json.dumps(GOOD | HELD_RECORD)))
     process = home.start("images", "verify", "a.png")
     job = running_job(home)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    out, err = home.finish(process)
     assert (process.returncode, out) == (130, "")
     assert err == f"craft: stopped; job {job} was cancelled and runs no more\n"
     until(lambda: state(home, job) == "CANCELLED", "cancelled")
@@ -66,11 +65,11 @@ def test_a_signal_cancels_what_is_verified(home: Home) -> None:
 def test_a_reader_that_went_away_cancels_quietly(home: Home) -> None:
     home.craft("daemon", "start")
     reading, writing = os.pipe()
-    process = home.start("generate", "x [slow]", *SLOW, stdout=writing)
+    process = home.start("generate", "x [held]", stdout=writing)
     os.close(writing)
     job = running_job(home)
     os.close(reading)
-    _, err = process.communicate(timeout=TIMEOUT_S)
+    _, err = home.finish(process)
     assert err == ""
     assert process.returncode == 130
     until(lambda: state(home, job) == "CANCELLED", "cancelled")
@@ -83,26 +82,18 @@ def test_a_reader_that_went_away_cancels_quietly(home: Home) -> None:
 def test_head_of_nothing_is_quiet(shared_home: Home, command: str) -> None:
     home = shared_home
     home.craft("daemon", "start")
-    craft = " ".join(CRAFT)
-    done = subprocess.run(
-        ["bash", "-c", f"{craft} {command} | head -c0"],
-        env=home.env,
-        cwd=home.work,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        check=True,
-    )
-    assert done.stderr == b""
+    done = home.run(["bash", "-c", f"{' '.join(CRAFT)} {command} | head -c0"])
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_ctrl_c_ends_a_whole_batch(home: Home) -> None:
-    process = home.start("generate", "--batch", "-", *SLOW, stdin=subprocess.PIPE)
+    process = home.start("generate", "--batch", "-", stdin=subprocess.PIPE)
     assert process.stdin
-    process.stdin.write("one [slow]\ntwo [slow]\n")
+    process.stdin.write("one [held]\ntwo [held]\n")
     process.stdin.flush()
     until(lambda: len(home.json("jobs", "list", "--state", "running")) == 2, "both run")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=TIMEOUT_S)
+    _, err = home.finish(process)
     assert process.returncode == 130
     assert err.count("was cancelled") == 2
     until(lambda: len(home.json("jobs", "list", "--state", "cancelled")) == 2, "both cancelled")
@@ -110,7 +101,7 @@ def test_ctrl_c_ends_a_whole_batch(home: Home) -> None:
 
 def test_a_second_ctrl_c_ends_at_once(home: Home) -> None:
     """The daemon hangs, so that the cancelling takes its time."""
-    process = home.start("generate", "x [slow]", *SLOW)
+    process = home.start("generate", "x [held]")
     running_job(home)
     daemon = home.daemon_pid()
     os.kill(daemon, signal.SIGSTOP)
@@ -122,27 +113,27 @@ def test_a_second_ctrl_c_ends_at_once(home: Home) -> None:
         assert process.wait(1) == 130
     finally:
         os.kill(daemon, signal.SIGCONT)
-        process.communicate(timeout=TIMEOUT_S)
+        home.finish(process)
 
 
 def test_ctrl_c_while_watching_leaves_the_job_alone(home: Home) -> None:
-    job = home.json("generate", "x [slow]", "--detach", *SLOW)["job"]
+    job = home.json("generate", "x [held]", "--detach")["job"]
     process = home.start("jobs", "watch", job, "--json")
     assert process.stdout
     assert json.loads(process.stdout.readline())["event"] == "snapshot"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=TIMEOUT_S)
+    home.finish(process)
     assert process.returncode == 130
     assert state(home, job) in ("QUEUED", "RUNNING")
 
 
 def test_the_daemon_dies_and_the_picture_comes(home: Home) -> None:
-    process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
+    process = home.start("generate", "x [held]", "-o", "a.png")
     job = running_job(home)
     first = home.daemon_pid()
     os.kill(first, signal.SIGKILL)
-    home.hurry()
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    home.release()
+    out, err = home.finish(process)
     assert (process.returncode, out, err) == (0, "a.png\n", "")
     with Image.open(home.work / "a.png") as picture:
         assert picture.size == (64, 64)
@@ -151,17 +142,17 @@ def test_the_daemon_dies_and_the_picture_comes(home: Home) -> None:
 
 
 def test_a_daemon_that_is_told_to_stop_stays_stopped(home: Home) -> None:
-    process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
+    process = home.start("generate", "x [held]", "-o", "a.png")
     job = running_job(home)
     assert home.craft("daemon", "stop", "--now").returncode == 0
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    out, err = home.finish(process)
     assert (process.returncode, out) == (75, "")
     assert err == f"craft: the daemon was stopped; job {job} is kept\n  craft jobs wait {job}\n"
     assert home.craft("daemon", "status").returncode == 69
 
 
 def test_what_begins_while_the_daemon_stops_is_drawn_by_the_next_one(home: Home) -> None:
-    home.json("generate", "x [slow]", *SLOW, "--detach")
+    home.json("generate", "x [held]", "--detach")
     running_job(home)
     first = home.daemon_pid()
     stopping = home.start("daemon", "stop")
@@ -169,28 +160,28 @@ def test_what_begins_while_the_daemon_stops_is_drawn_by_the_next_one(home: Home)
     done = home.craft("generate", "y", "-o", "y.png")
     assert (done.returncode, done.stdout, done.stderr) == (0, "y.png\n", "")
     assert home.daemon_pid() != first
-    stopping.communicate(timeout=TIMEOUT_S)
+    home.finish(stopping)
     assert stopping.returncode == 0
 
 
 def test_a_daemon_that_is_restarted_goes_on(home: Home) -> None:
-    process = home.start("generate", "x [slow]", *SLOW, "-o", "a.png")
+    process = home.start("generate", "x [held]", "-o", "a.png")
     running_job(home)
     assert home.craft("daemon", "restart", "--now").returncode == 0
-    home.hurry()
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    home.release()
+    out, err = home.finish(process)
     assert (process.returncode, out, err) == (0, "a.png\n", "")
 
 
 def test_a_batch_survives_the_daemon(home: Home) -> None:
-    process = home.start("generate", "--batch", "-", *SLOW, stdin=subprocess.PIPE)
+    process = home.start("generate", "--batch", "-", stdin=subprocess.PIPE)
     assert process.stdin
-    process.stdin.write("x [slow]\n" * 10)
+    process.stdin.write("x [held]\n" * 10)
     process.stdin.flush()
     until(lambda: home.json("jobs", "list", "--state", "running"), "some run")
     os.kill(home.daemon_pid(), signal.SIGKILL)
-    home.hurry()
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    home.release()
+    out, err = home.finish(process)
     assert (process.returncode, err) == (0, "")
     assert len({json.loads(line)["path"] for line in out.splitlines()}) == 10
     assert len(home.json("jobs", "list")) == 10

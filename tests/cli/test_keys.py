@@ -10,15 +10,17 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from craft_cli import autostart, diagnosis, drawing, main
-from craft_cli.client import is_local
-from craft_cli.session import Session
+from craft_cli import main
+from craft_cli.connection import autostart, diagnosis
+from craft_cli.connection.session import Session
+from craft_cli.generate import drawing
 from craft_protos import config, images_pb2, jobs_pb2
+from craft_protos.channels import is_local
 from craft_protos.reasons import CraftError
 from PIL import Image
 
-from tests.cli.home import Home
 from tests.daemon import certificates
+from tests.home import Home
 
 KEY = "craft_t9tvkjvyt1_g0c8b9p8hxvppq4662x1reg5aw09crkjt95f51t8v45bt0kkq6p62ea0jje"
 
@@ -40,6 +42,14 @@ def refusal(home: Home, *args: str, env: dict[str, str] | None = None) -> tuple[
 # craft keys
 
 
+@pytest.fixture(scope="module")
+def shared_home() -> Iterator[Home]:
+    """With keys, and for callers from afar with TLS and tiers."""
+    made = Home()
+    yield made
+    made.remove()
+
+
 def test_a_key_is_shown_once(shared_home: Home) -> None:
     made = shared_home.json("keys", "create", "--owner", "once")
     assert list(made) == ["key", "id", "owner"] and made["owner"] == "once"
@@ -53,7 +63,7 @@ def test_a_key_is_shown_once(shared_home: Home) -> None:
 def test_the_list_is_a_contract(shared_home: Home) -> None:
     created(shared_home, "listed", "--admin")
     (one,) = [one for one in shared_home.json("keys", "list") if one["owner"] == "listed"]
-    assert list(one) == ["id", "owner", "role", "state", "tier", "create_time", "last_used_time"]
+    assert list(one) == ["id", "owner", "role", "state", "tier", "create_time", "last_used_time", "lapsed"]
     assert (one["role"], one["state"], one["tier"], one["last_used_time"]) == ("admin", "active", "default", None)
 
 
@@ -64,9 +74,18 @@ def test_the_life_of_a_key(shared_home: Home) -> None:
         return [one["state"] for one in shared_home.json("keys", "list") if one["owner"] == "mortal"]
 
     for verb, expected in (("suspend", ["suspended"]), ("resume", ["active"]), ("ban", ["banned"]), ("rm", ["banned"])):
-        assert shared_home.craft("keys", verb, "mortal").stdout == "mortal\n"
+        force = ["--force"] if verb == "ban" else []
+        assert shared_home.craft("keys", verb, "mortal", *force).stdout == "mortal\n"
         assert state() == expected
     assert refusal(shared_home, "keys", "create", "--owner", "mortal")[:2] == (77, "KEY_BANNED")
+
+
+def test_a_ban_is_asked_for(shared_home: Home) -> None:
+    created(shared_home, "doubtful")
+    done = shared_home.craft("keys", "ban", "doubtful")
+    assert done.returncode == 2 and "ban doubtful for ever" in done.stderr and "--force" in done.stderr
+    (one,) = [one for one in shared_home.json("keys", "list") if one["owner"] == "doubtful"]
+    assert one["state"] == "active"
 
 
 def test_what_is_wrong_is_said(shared_home: Home) -> None:
@@ -182,7 +201,7 @@ def test_who_is_refused_hears_why(shared_home: Home, remote: dict[str, str]) -> 
     assert shared_home.craft("daemon", "stop", env=key).returncode == 77
     shared_home.craft("keys", "suspend", "refused")
     assert refusal(shared_home, "jobs", "list", env=key)[:2] == (77, "KEY_SUSPENDED")
-    shared_home.craft("keys", "ban", "refused")
+    shared_home.craft("keys", "ban", "refused", "--force")
     assert refusal(shared_home, "jobs", "list", env=key)[:2] == (77, "KEY_BANNED")
     plain = {name: value for name, value in key.items() if name != "CRAFT_CA"}
     assert refusal(shared_home, "daemon", "status", env=plain)[:2] == (69, "DAEMON_UNREACHABLE")

@@ -11,26 +11,29 @@ from typing import Any
 
 import grpc
 import pytest
-from craft_cli import loras, output, provenance
-from craft_cli.loras import LoraUse
-from craft_cli.spec import Spec, from_line
+from craft_cli.generate import loras, output, provenance
+from craft_cli.generate.spec import from_line, request, with_default_model
 from craft_protos import jobs_pb2, loras_pb2, loras_pb2_grpc
+from craft_protos.generate import GenerateRequest
+from craft_protos.lora import LoraRef
 from craft_protos.reasons import CraftError
 from PIL import Image
 
-from tests.cli.home import Home, put_model
 from tests.daemon import hub as hubs
+from tests.home import Home, write_model
 from tests.lora_files import kohya
 
 
 @pytest.fixture(scope="module")
-def with_lora(shared_home: Home) -> Home:
+def with_lora() -> Iterator[Home]:
     """A LoRA named `it`, of no architecture that is known."""
-    kohya(shared_home.work / "it.safetensors", width=99, metadata={"modelspec.trigger_phrase": "sks apple"})
-    done = shared_home.craft("lora", "add", "it.safetensors", "--weight", "0.7")
+    home = Home()
+    kohya(home.work / "it.safetensors", width=99, metadata={"modelspec.trigger_phrase": "sks apple"})
+    done = home.craft("lora", "add", "it.safetensors", "--weight", "0.7")
     assert (done.returncode, done.stdout) == (0, "it\n"), done.stderr
     assert "trigger words: sks apple" in done.stderr
-    return shared_home
+    yield home
+    home.remove()
 
 
 def test_list_is_a_contract(with_lora: Home) -> None:
@@ -77,6 +80,8 @@ def test_add_says_what_is_wrong(home: Home) -> None:
     assert done.stdout == "second\n" and "most often tagged apple" in done.stderr
     done = home.craft("lora", "add", "two.safetensors", "--name", "third")
     assert done.stdout == "second\n" and "it is here already, as second" in done.stderr
+    done = home.craft("lora", "add", "two.safetensors", "--weight", "0.25", "--trigger", "a word", "--json")
+    assert done.returncode == 0 and "--weight 0.25 --trigger 'a word'" in done.stderr
 
 
 def test_edit_and_rm(home: Home) -> None:
@@ -111,10 +116,55 @@ def test_generate_with_loras(with_lora: Home) -> None:
     assert with_lora.json("jobs", "show", answer["job"])["generate"]["prompt"] == "a fig, sks apple"
 
 
+def test_what_was_applied_in_part_is_said(with_lora: Home) -> None:
+    """On stderr, however quiet, and in the JSON; of a batch with the line's number."""
+    asked = ("[part] a fig", "-l", "it", "--lora-missing", "skip", "--force")
+    for more in ((), ("-q",), ("-n", "2")):
+        done = with_lora.craft("generate", *asked, *more)
+        assert done.stderr.count("craft: LoRA it was applied in part: 2 of 3 tensors") == 1, done.stderr
+    done = with_lora.craft("generate", *asked, "--json")
+    (use,) = json.loads(done.stdout)["loras"]
+    assert (use["matched"], use["total"]) == (2, 3) and "2 of 3 tensors" in done.stderr
+    line = json.dumps({"prompt": "[part] a fig", "loras": ["it"], "lora_missing": "skip"})
+    done = with_lora.craft("generate", "--batch", "-", "-o", "{n}.png", "--force", stdin=f"{line}\n")
+    assert json.loads(done.stdout)["loras"][0]["matched"] == 2
+    assert "craft: line 1: LoRA it was applied in part: 2 of 3 tensors" in done.stderr
+    assert "in part" not in with_lora.craft("generate", "a fig", "-l", "it", "--force").stderr
+
+
+def test_which_models_a_lora_fits_is_told(home: Home) -> None:
+    """By add, show, list --model and --plan alike, in whole, in part or not at all."""
+    layer = "down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_k"
+    for name, layers in (("fits", {layer: [64, 768]}), ("narrow", {layer: [64, 640]})):
+        write_model(home.paths.models_dir / name)
+        config = {"sample_size": 8, "fake_layers": layers}
+        (home.paths.models_dir / name / "unet" / "config.json").write_text(json.dumps(config))
+    kohya(home.work / "it.safetensors", width=768)
+    done = home.craft("lora", "add", "it.safetensors")
+    assert "craft: in fits: fits: all 3 tensors; layers changed: 1 of the unet" in done.stderr
+    assert "narrow" not in done.stderr and "flat" not in done.stderr
+    fits = {one["model"]: one for one in home.json("lora", "show", "it")["fits"]}
+    assert (fits["fits"]["fits"], fits["fits"]["matched"], fits["fits"]["total"]) == (True, 3, 3)
+    assert (fits["narrow"]["fits"], fits["narrow"]["matched"], fits["narrow"]["total"]) == (False, 0, 3)
+    assert "the model's layer has another shape: 64x640" in fits["narrow"]["why_not"]
+    assert (fits["flat"]["fits"], fits["flat"]["total"]) == (False, None)
+    assert "in narrow\tdoes not fit: 0 of 3 tensors\n" in home.craft("lora", "show", "it").stdout
+    for model, expected in (("fits", ["it"]), ("narrow", []), ("flat", [])):
+        assert [one["name"] for one in home.json("lora", "list", "--model", model)] == expected
+    (use,) = home.json("generate", "a fig", "-m", "narrow", "-l", "it", "--plan")["loras"]
+    assert (use["fits"], use["matched"], use["total"]) == (False, 0, 3)
+    done = home.craft("generate", "a fig", "-m", "narrow", "-l", "it")
+    assert done.returncode == 65 and "LoRA it does not fit model narrow: 0 of 3 tensors fit" in done.stderr
+    assert "craft lora list --model narrow" not in done.stderr  # both may be Stable Diffusion 1
+    kohya(home.work / "other.safetensors", width=99)
+    done = home.craft("lora", "add", "other.safetensors")
+    assert "in fits" not in done.stderr
+
+
 def test_the_model_configured_now_is_drawn_with(home: Home) -> None:
     """Not the one of the daemon's start: with LoRAs, without, and in a batch."""
     del home.env["CRAFT_GENERATE_MODEL"]
-    put_model(home.paths.models_dir, "other")
+    write_model(home.paths.models_dir / "other")
     kohya(home.work / "it.safetensors", width=99)
     home.craft("lora", "add", "it.safetensors")
     for name in ("flat", "other"):
@@ -159,7 +209,10 @@ def test_plan_says_whether_they_fit(with_lora: Home) -> None:
     plan = with_lora.json("generate", "x", "-l", "it:0.5", "--plan")
     (lora,) = plan["loras"]
     assert (lora["name"], lora["weight"], lora["fits"], lora["why_not"]) == ("it", 0.5, True, None)
-    assert "LoRA\tit:0.5 (fits)\n" in with_lora.craft("generate", "x", "-l", "it:0.5", "--plan").stdout
+    assert (
+        "LoRA\tit:0.5 (fits, as far as is known before it is drawn)\n"
+        in with_lora.craft("generate", "x", "-l", "it:0.5", "--plan").stdout
+    )
 
 
 def test_batch_lines_have_loras(with_lora: Home) -> None:
@@ -260,7 +313,7 @@ def test_add_from_the_hub(home: Home) -> None:
 
 def test_uses_as_they_are_typed() -> None:
     assert [loras.parse(text) for text in ("it", "it:0.8", "a b:-1", "it:1e-1")] == [
-        LoraUse("it"), LoraUse("it", 0.8), LoraUse("a b", -1.0), LoraUse("it", 0.1)
+        LoraRef("it"), LoraRef("it", 0.8), LoraRef("a b", -1.0), LoraRef("it", 0.1)
     ]  # fmt: skip
 
 
@@ -277,35 +330,36 @@ def test_uses_as_they_are_typed() -> None:
 )
 def test_bad_loras_of_a_line(value: str) -> None:
     with pytest.raises(CraftError) as caught:
-        from_line(f'{{"prompt": "x", "loras": {value}}}', Spec())
+        from_line(f'{{"prompt": "x", "loras": {value}}}', GenerateRequest())
     assert (caught.value.reason, caught.value.field) == ("INVALID_FIELD", "loras")
 
 
 def test_a_spec_with_loras_as_a_message() -> None:
-    spec = Spec(prompt="x", loras=(LoraUse("a"), LoraUse("b", 0.0)), lora_missing="skip", trigger_words=True)
-    message = spec.message()
+    spec = GenerateRequest(
+        prompt="x", loras=(LoraRef("a"), LoraRef("b", 0.0)), lora_missing="skip", trigger_words=True, seed=1
+    )
+    message = request(spec, lease=True).generate
     assert [(use.lora, use.HasField("weight"), use.weight) for use in message.loras] == [
         ("a", False, 0.0),
         ("b", True, 0.0),
     ]
     assert message.lora_missing == jobs_pb2.LORA_MISSING_SKIP and message.trigger_words
-    assert Spec(prompt="x").message().lora_missing == jobs_pb2.LORA_MISSING_UNSPECIFIED
 
 
 @pytest.mark.parametrize(
     ("spec", "model", "default_model"),
     [
-        (Spec(prompt="x"), "default", ""),
-        (Spec(prompt="x", model="m"), "m", ""),
-        (Spec(prompt="x", model="m", loras=(LoraUse("a"),)), "m", ""),
-        (Spec(prompt="x", loras=(LoraUse("a"),)), "", "default"),
-        (Spec(prompt="x <lora:a:1>"), "", "default"),
-        (Spec(prompt="x <lora:a:1>", default_model="mine"), "", "mine"),
+        (GenerateRequest(prompt="x"), "default", ""),
+        (GenerateRequest(prompt="x", model="m"), "m", ""),
+        (GenerateRequest(prompt="x", model="m", loras=(LoraRef("a"),)), "m", ""),
+        (GenerateRequest(prompt="x", loras=(LoraRef("a"),)), "", "default"),
+        (GenerateRequest(prompt="x <lora:a:1>"), "", "default"),
+        (GenerateRequest(prompt="x <lora:a:1>", default_model="mine"), "", "mine"),
     ],
 )
-def test_the_configured_model_gives_way_to_a_lora(spec: Spec, model: str, default_model: str) -> None:
-    message = spec.with_default_model("default").message()
-    assert (message.model, message.default_model) == (model, default_model)
+def test_the_configured_model_gives_way_to_a_lora(spec: GenerateRequest, model: str, default_model: str) -> None:
+    given = with_default_model(spec, "default")
+    assert (given.model, given.default_model) == (model, default_model)
 
 
 def test_files_are_not_called_after_tags() -> None:
@@ -319,7 +373,7 @@ def test_provenance_of_strangers(tmp_path: Path) -> None:
         "sampler": "Euler", "loras": [{"name": "it", "sha256": "ab", "weight": 0.5, "matched": 3, "total": 4}],
     }  # fmt: skip
     origin = provenance._parse(record)
-    assert origin.spec.loras == (LoraUse("ab", 0.5),) and origin.spec.lora_missing == "skip"
+    assert origin.spec.loras == (LoraRef("ab", 0.5),) and origin.spec.lora_missing == "skip"
     for wrong in ("it", [1], [{"name": "it"}], [{"sha256": 1, "weight": 1}], [{"sha256": "ab", "weight": "x"}]):
-        with pytest.raises((TypeError, KeyError, ValueError)):
+        with pytest.raises((TypeError, KeyError, CraftError)):
             provenance._parse({**record, "loras": wrong})

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.home import Home
 from tests.daemon import hub as hubs
-from tests.daemon.harness import write_model
 from tests.daemon.hub import COMMIT, Hub, Repository
 from tests.daemon.safetensors import write_checkpoint
+from tests.home import Home, write_model
 
 NAME = "some-org/tiny"
 
@@ -97,3 +96,16 @@ def test_list_tells_the_architecture(home: Home) -> None:
     rows = [line.split("\t")[:2] for line in home.craft("models", "list").stdout.splitlines()]
     assert dict(rows) == expected
     assert "architecture\tsd2\n" in home.craft("models", "show", "two").stdout
+
+
+def test_what_a_model_is_kept_in_is_said_shown_and_taken_back(home: Home, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "mine")
+    assert home.craft("models", "add", str(folder), "--name", "mine", "--precision", "fp8").stdout == "mine\n"
+    assert home.json("models", "show", "mine")["memory_precision"] == "fp8"
+    assert home.craft("models", "edit", "mine", "--precision", "int8").stdout == "mine\tprecision\tint8\n"
+    assert "as int8" in home.craft("models", "list").stdout
+    assert home.craft("models", "edit", "mine", "--precision", "auto").returncode == 0
+    assert home.json("models", "show", "mine")["memory_precision"] is None
+    refused = home.craft("models", "edit", "mine", "--precision", "int3")
+    assert refused.returncode != 0 and "fp8, int8" in refused.stderr
+    assert "--precision" in home.craft("models", "edit", "mine").stderr

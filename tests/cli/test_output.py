@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from craft_cli import output
-from craft_cli.output import Picture
-from craft_cli.spec import Spec
+from craft_cli.generate import output
+from craft_cli.generate.output import Picture
+from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError
 
 APPLE = Picture("a Red apple, please!", seed=7, index=0, n=1, id="i1", job="j1")
@@ -120,6 +120,18 @@ def test_what_cannot_be_written_is_found_before_drawing(tmp_path: Path, name: st
     assert caught.value.exit_code == 74
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
+def test_a_folder_that_lets_nothing_in_is_found_before_drawing() -> None:
+    """Whoever runs as root may write anywhere, as access() has it."""
+    with pytest.raises(CraftError, match=r"/proc/y\.png cannot be written"):
+        output.target("/proc/y.png", many=False, file_format="png", force=False).check([APPLE])
+
+
+def test_a_look_at_a_folder_leaves_nothing(tmp_path: Path) -> None:
+    output.target(str(tmp_path / "y.png"), many=False, file_format="png", force=False).check([APPLE])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_leaves_no_half_file() -> None:
     with pytest.raises(CraftError) as caught:
         output.write(Path("/dev/full"), b"x" * 100_000, force=False)
@@ -127,7 +139,7 @@ def test_a_full_disk_leaves_no_half_file() -> None:
 
 
 def test_every_picture_of_a_job_has_its_own_seed_and_number() -> None:
-    pictures = output.pictures(Spec(prompt="x", seed=5, count=3), first_n=10)
+    pictures = output.pictures(GenerateRequest(prompt="x", seed=5, count=3), first_n=10)
     assert [(p.seed, p.index, p.n) for p in pictures] == [(5, 0, 10), (6, 1, 11), (7, 2, 12)]
 
 

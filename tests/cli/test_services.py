@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from craft_cli import services
+from craft_cli.connection import services
 from craft_protos.paths import Paths
 
 STRANGE = """it's "50%Q" \\n $HOME é --> <&"""

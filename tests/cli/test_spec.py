@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from craft_cli.commands.generate import _EXAMPLES
-from craft_cli.output import pictures
-from craft_cli.spec import Spec, Terms, format_of, from_line, request
+from craft_cli.generate.output import pictures
+from craft_cli.generate.spec import Terms, from_line, request, with_seed
 from craft_protos import jobs_pb2
+from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError
 
-DEFAULTS = Spec(model="pocket", steps=20)
+DEFAULTS = GenerateRequest(model="pocket", steps=20)
 
 
 def test_a_plain_line_is_a_prompt() -> None:
-    assert from_line("a red apple", DEFAULTS) == (Spec(prompt="a red apple", model="pocket", steps=20), Terms())
+    assert from_line("a red apple", DEFAULTS) == (
+        GenerateRequest(prompt="a red apple", model="pocket", steps=20),
+        Terms(),
+    )
 
 
 def test_a_json_line_has_the_names_of_the_contract() -> None:
@@ -36,19 +41,19 @@ def test_a_json_line_has_the_names_of_the_contract() -> None:
     assert (generate.prompt, generate.negative_prompt, generate.model) == ("x", "y", "m")
     assert (generate.width, generate.height, generate.steps, generate.guidance_scale) == (64, 32, 4, 3.0)
     assert (generate.seed, generate.count, generate.sampler, generate.deterministic) == (9, 2, "DDIM", True)
-    assert format_of(generate.format) == "jpeg"
+    assert generate.format == jobs_pb2.IMAGE_FORMAT_JPEG
 
 
 def test_a_line_that_says_nothing_of_its_job_leaves_it_to_the_command() -> None:
     spec, terms = from_line('{"prompt": "x"}', DEFAULTS)
-    message = request(spec.with_seed(), lease=True, batch=True, terms=terms)
+    message = request(with_seed(spec), lease=True, batch=True, terms=terms)
     assert (message.priority, message.lease) == (jobs_pb2.PRIORITY_BATCH, True)
     assert message.request_id and not message.HasField("expire_time")
 
 
 def test_a_line_may_use_every_name_of_the_contract_and_help_tells_it() -> None:
     known = {field.name for field in jobs_pb2.GenerateSpec.DESCRIPTOR.fields}
-    assert set(vars(Spec())) == known
+    assert set(vars(GenerateRequest())) == known
     besides = {field.name for field in jobs_pb2.CreateJobRequest.DESCRIPTOR.fields} - {"generate", "train"}
     assert set(vars(Terms())) == besides
     words = set(re.findall(r"\w+", _EXAMPLES.partition("Batch:")[2]))
@@ -88,20 +93,20 @@ def test_a_bad_line_names_what_is_wrong(line: str, reason: str, told: str) -> No
 @pytest.mark.parametrize(
     ("spec", "name"),
     [
-        (Spec(width=-8), "width"),
-        (Spec(height=2**40), "height"),
-        (Spec(steps=-1), "steps"),
-        (Spec(seed=2**64), "seed"),
-        (Spec(count=0), "count"),
-        (Spec(count=-3), "count"),
-        (Spec(prompt="\udcff"), "prompt"),
-        (Spec(indices=(-1,)), "indices"),
-        (Spec(indices=(10**400,)), "indices"),
+        (GenerateRequest(width=-8), "width"),
+        (GenerateRequest(height=2**40), "height"),
+        (GenerateRequest(steps=-1), "steps"),
+        (GenerateRequest(seed=2**64), "seed"),
+        (GenerateRequest(count=0), "count"),
+        (GenerateRequest(count=-3), "count"),
+        (GenerateRequest(prompt="\udcff"), "prompt"),
+        (GenerateRequest(indices=(-1,)), "indices"),
+        (GenerateRequest(indices=(10**400,)), "indices"),
     ],
 )
-def test_what_the_contract_cannot_carry_names_the_field(spec: Spec, name: str) -> None:
+def test_what_the_contract_cannot_carry_names_the_field(spec: GenerateRequest, name: str) -> None:
     with pytest.raises(CraftError) as caught:
-        request(spec.with_seed(), lease=False)
+        request(with_seed(spec), lease=False)
     assert caught.value.message.startswith(f"{name}: ")
     assert caught.value.exit_code == 65
 
@@ -109,18 +114,19 @@ def test_what_the_contract_cannot_carry_names_the_field(spec: Spec, name: str) -
 @pytest.mark.parametrize("text", ["soon", "2030-01-31", "2030-01-31T18:00:00", "9" * 400])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(CraftError) as caught:
-        request(Spec(prompt="x", seed=1), lease=True, terms=Terms(expire_time=text))
+        from_line(json.dumps({"prompt": "x", "expire_time": text}), DEFAULTS)
     assert caught.value.message.startswith("expire_time: ") and len(caught.value.message) < 80
 
 
 def test_seed_and_request_id_are_always_the_clients() -> None:
-    one, two = (request(Spec(prompt="x").with_seed(), lease=True) for _ in range(2))
+    one, two = (request(with_seed(GenerateRequest("x")), lease=True) for _ in range(2))
     assert one.request_id and one.request_id != two.request_id
     assert one.generate.HasField("seed")
-    assert Spec(seed=0).with_seed().seed == 0
+    assert with_seed(GenerateRequest(seed=0)).seed == 0
 
 
 @pytest.mark.parametrize(("width", "told"), [(-5, "width: -5 is too small"), (1 << 40, "is too large")])
 def test_a_size_that_no_message_carries_is_told_which_way(width: int, told: str) -> None:
-    with pytest.raises(CraftError, match=told):
-        request(Spec(prompt="x", width=width, seed=1), lease=False)
+    with pytest.raises(CraftError, match=told) as refused:
+        request(GenerateRequest(prompt="x", width=width, seed=1), lease=False)
+    assert refused.value.hint

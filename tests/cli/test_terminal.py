@@ -7,7 +7,7 @@ import re
 from io import BytesIO
 
 import pytest
-from craft_cli import terminal
+from craft_cli.render import terminal
 from PIL import Image
 
 

@@ -6,46 +6,55 @@ import json
 import os
 import pty
 import re
-import select
-import subprocess
-import time
+import threading
 
 import pytest
 
-from tests.cli.home import CRAFT, TIMEOUT_S, Home
+from tests.home import Home
 
 
-def at_terminal(home: Home, *args: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run craft with a terminal for stdin, stdout and stderr; its exit code and all that it wrote there."""
+def at_terminal(home: Home, *args: str, env: dict[str, str] | None = None, until: str = "\0") -> tuple[int, str]:
+    """Run craft with a terminal for stdin, stdout and stderr; its exit code and all that it wrote there.
+
+    `[slow]` jobs are slow until these words stand there.
+    """
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*CRAFT, *args], stdin=theirs, stdout=theirs, stderr=theirs, cwd=home.work, env=home.env | (env or {})
-    )
+    process = home.start(*args, stdin=theirs, stdout=theirs, stderr=theirs, env=home.env | (env or {}))
     os.close(theirs)
-    seen, deadline = b"", time.monotonic() + TIMEOUT_S
+    seen = bytearray()
+
+    def read() -> None:
+        while part := _read(ours):
+            seen.extend(part)
+            if until.encode() in seen:
+                home.hurry()
+
+    reader = threading.Thread(target=read)
+    reader.start()
     try:
-        while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            part = os.read(ours, 65536)
-            if not part:
-                break
-            seen += part
-    except OSError:
-        pass  # Linux's way to say that the other end is closed
+        home.finish(process)
     finally:
+        reader.join()
         os.close(ours)
-    return process.wait(TIMEOUT_S), seen.decode().replace("\r\n", "\n")
+        print(written := seen.decode().replace("\r\n", "\n"))
+    return process.returncode, written
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux's way to say that the other end is closed
+        return b""
 
 
 def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def test_progress_then_the_path(home: Home) -> None:
-    code, seen = at_terminal(home, "generate", "x [slow]", "--seed", "1", "-s", "20")
+def test_progress_then_the_path(shared_home: Home) -> None:
+    code, seen = at_terminal(shared_home, "generate", "x [slow]", "--seed", "1", "-s", "900", until="of 900")
     assert code == 0
-    assert re.search(r"step \d+ of 20", plain(seen))
+    assert re.search(r"step \d+ of 900", plain(seen))
     assert plain(seen).strip().splitlines()[-1] == "x-slow-1.png"
 
 
@@ -55,14 +64,14 @@ def test_the_first_picture_says_what_it_waits_for(home: Home) -> None:
     assert "starting the worker" in plain(seen)
 
 
-def test_a_batch_says_how_far_it_is_and_leaves_only_its_lines(home: Home) -> None:
-    (home.work / "prompts.txt").write_text("one\ntwo\n\nthree\n")
-    code, seen = at_terminal(home, "generate", "--batch", "prompts.txt", "-o", "{n}.png")
+def test_a_batch_says_how_far_it_is_and_leaves_only_its_lines(shared_home: Home) -> None:
+    (shared_home.work / "prompts.txt").write_text("one\ntwo\n\nthree\n")
+    code, seen = at_terminal(shared_home, "generate", "--batch", "prompts.txt", "-o", "{n}.png")
     assert code == 0
-    assert "0 of 3 done" in seen and "2 of 3 done" in seen
+    assert "0 of 3 done" in seen and "3 of 3 done" in seen  # two may be done at once
     lines = [line.rpartition("\r")[2] for line in plain(seen).split("\n")]
     assert [json.loads(line)["path"] for line in lines if line.strip()] == ["1.png", "2.png", "3.png"]
-    _, seen = at_terminal(home, "generate", "--batch", "prompts.txt", "-o", "q{n}.png", "-q")
+    _, seen = at_terminal(shared_home, "generate", "--batch", "prompts.txt", "-o", "q{n}.png", "-q")
     assert "done" not in seen and "\x1b" not in seen
 
 
@@ -71,12 +80,12 @@ def test_what_takes_its_time_is_named(home: Home) -> None:
     assert "craft: waiting for the daemon's end; its jobs have 30 s\n" in at_terminal(home, "daemon", "stop")[1]
 
 
-def test_quiet_is_only_the_path(home: Home) -> None:
-    assert at_terminal(home, "generate", "x [slow]", "--seed", "1", "-q") == (0, "x-slow-1.png\n")
+def test_quiet_is_only_the_path(shared_home: Home) -> None:
+    assert at_terminal(shared_home, "generate", "x [slow]", "--seed", "1", "-q") == (0, "x-slow-1.png\n")
 
 
-def test_no_color(home: Home) -> None:
-    _, seen = at_terminal(home, "generate", "x [slow]", "-s", "20", env={"NO_COLOR": "1"})
+def test_no_color(shared_home: Home) -> None:
+    _, seen = at_terminal(shared_home, "generate", "x [slow]", "-s", "900", env={"NO_COLOR": "1"}, until="of 900")
     assert "step" in plain(seen)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", seen)
 
@@ -89,33 +98,33 @@ def test_no_color(home: Home) -> None:
         ({"TERM": "foot"}, "\x1bPq"),
     ],
 )
-def test_the_picture_comes_before_its_path(home: Home, env: dict[str, str], begins: str) -> None:
-    code, seen = at_terminal(home, "generate", "x", "-o", "a.png", env=env)
+def test_the_picture_comes_before_its_path(shared_home: Home, env: dict[str, str], begins: str) -> None:
+    code, seen = at_terminal(shared_home, "generate", "x", "-o", "a.png", env=env)
     assert code == 0
     assert begins in seen
     assert seen.rindex("a.png") > seen.index(begins)
-    assert begins not in at_terminal(home, "generate", "x", "-o", "b.png", "--no-show", env=env)[1]
+    assert begins not in at_terminal(shared_home, "generate", "x", "-o", "b.png", "--no-show", env=env)[1]
 
 
-def test_a_terminal_that_shows_no_pictures_gets_none(home: Home) -> None:
-    _, seen = at_terminal(home, "generate", "x", "-o", "a.png", "-q")
+def test_a_terminal_that_shows_no_pictures_gets_none(shared_home: Home) -> None:
+    _, seen = at_terminal(shared_home, "generate", "x", "-o", "a.png", "-q")
     assert seen == "a.png\n"
 
 
-def test_image_bytes_are_not_poured_into_a_terminal(home: Home) -> None:
-    code, seen = at_terminal(home, "generate", "x", "-o", "-")
+def test_image_bytes_are_not_poured_into_a_terminal(shared_home: Home) -> None:
+    code, seen = at_terminal(shared_home, "generate", "x", "-o", "-")
     assert code == 2
     assert "PNG" not in seen
 
 
-def test_without_a_prompt_at_a_terminal(home: Home) -> None:
-    code, seen = at_terminal(home, "generate")
+def test_without_a_prompt_at_a_terminal(shared_home: Home) -> None:
+    code, seen = at_terminal(shared_home, "generate")
     assert code == 2
     assert "craft generate 'a red apple'" in seen
 
 
-def test_tables_have_headers_at_a_terminal(home: Home) -> None:
-    code, seen = at_terminal(home, "models", "list")
+def test_tables_have_headers_at_a_terminal(shared_home: Home) -> None:
+    code, seen = at_terminal(shared_home, "models", "list")
     assert code == 0
     assert plain(seen).split()[:2] == ["name", "architecture"]
 

@@ -6,14 +6,15 @@ import io
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from craft_cli import pictures, plotting
+from craft_cli.training import pictures, plotting
 from craft_protos.reasons import CraftError
 from PIL import Image
 
-from tests.cli.home import Home, until
+from tests.home import Home, until
 from tests.pictures import picture
 
 
@@ -163,7 +164,7 @@ def test_interrupted_and_gone_on_with(home: Home) -> None:
     job = home.json("jobs", "list")[0]["id"]
     until(lambda: _checkpoint(home) == 4, "the checkpoint")
     going.send_signal(signal.SIGINT)
-    _, told = going.communicate(timeout=30)
+    _, told = home.finish(going)
     assert going.returncode == 130
     assert f"job {job} was cancelled" in told and "craft lora train cat --resume" in told
     home.paths.files_dir.joinpath("release").touch()
@@ -191,14 +192,14 @@ def _checkpoint(home: Home) -> int:
         (("cat", "cats"), 65, "have no caption, and there is no trigger"),
         (("cat", "cats", "--trigger", "x", "--steps", "5", "--epochs", "1"), 2, "does not go with"),
         (("cat", "cats", "--trigger", "x", "--rank", "0"), 65, "rank: must be from 1"),
-        (("cat", "cats", "--trigger", "x", "--lr", "nan"), 65, "learning_rate"),
+        (("cat", "cats", "--trigger", "x", "--lr", "nan"), 65, "--lr: "),
         (("cat", "cats", "--trigger", "x", "--format", "pt"), 65, "format: must be peft or kohya"),
         (("cat", "cats", "--trigger", "x", "-m", "nothing"), 66, "nothing"),
         (("a/b", "cats", "--trigger", "x"), 65, "is no name"),
         (("cat", "cats", "--trigger", "x", "--sample-every", "5"), 2, "what shall be drawn?"),
         (("cat", "torn", "--trigger", "x"), 65, "p9.png cannot be decoded"),
         (("cat", "--resume"), 66, "no training has the name"),
-        (("cat", "--resume", "--steps", "9", "--lr", "1e-3"), 2, "leave out steps, learning_rate"),
+        (("cat", "--resume", "--steps", "9", "--lr", "1e-3"), 2, "leave out --steps, --lr"),
         (("cat", "--resume", "--when-idle"), 66, "no training has the name"),
     ],
 )
@@ -208,13 +209,14 @@ def test_bad_calls(bad_home: Home, args: tuple[str, ...], code: int, said: str) 
 
 
 @pytest.fixture(scope="module")
-def bad_home(shared_home: Home) -> Home:
-    work = shared_home.work
-    folder(work / "cats")
-    folder(work / "two", 2)
-    (folder(work / "torn") / "p9.png").write_bytes(picture(9)[:-300])
-    (work / "empty").mkdir()
-    return shared_home
+def bad_home() -> Iterator[Home]:
+    home = Home()
+    folder(home.work / "cats")
+    folder(home.work / "two", 2)
+    (folder(home.work / "torn") / "p9.png").write_bytes(picture(9)[:-300])
+    (home.work / "empty").mkdir()
+    yield home
+    home.remove()
 
 
 def test_a_curve_has_its_ends_and_is_a_picture() -> None:

@@ -1,39 +1,40 @@
-"""Folders of their own for every test."""
+"""A daemon, a database and LoRAs of its own for every test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from craftd.store.database import Database
 
-from tests.daemon.harness import Daemon, Home, running
+from tests.daemon.harness import Daemon, Process, running, spawn_and_wait
+from tests.home import Home
 from tests.lora_files import kohya
-
-
-@pytest.fixture
-def make_home() -> Iterator[Callable[..., Home]]:
-    homes: list[Home] = []
-
-    def make(**settings: str) -> Home:
-        homes.append(Home(**settings))
-        return homes[-1]
-
-    yield make
-    for home in homes:
-        home.remove()
-
-
-@pytest.fixture
-def home(make_home: Callable[..., Home]) -> Home:
-    return make_home()
 
 
 @pytest.fixture
 async def daemon(home: Home) -> AsyncIterator[Daemon]:
     async with running(home) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def idle_process() -> Iterator[tuple[Home, Process, str]]:
+    home = Home()
+    process, said = spawn_and_wait(home)
+    yield home, process, str(said["address"])
+    process.kill()
+    process.communicate()
+    home.remove()
+
+
+@pytest.fixture
+async def idle_daemon(idle_process: tuple[Home, Process, str]) -> AsyncIterator[Daemon]:
+    """One for many tests: nothing is ever drawn or kept there."""
+    one = Daemon(*idle_process)
+    yield one
+    await one.channel.close()
 
 
 @pytest.fixture

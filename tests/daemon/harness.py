@@ -8,15 +8,11 @@ import io
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import apsw
 import grpc
 import grpc.aio
 from craft_protos import (
@@ -30,84 +26,21 @@ from craft_protos import (
     models_pb2_grpc,
     training_pb2_grpc,
 )
-from craft_protos.config import find_paths
-from craft_protos.paths import Paths
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
 
-MODEL = "flat"
+from tests.home import HANG_S, Home
+
 FINAL = {jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED}
+Process = asyncio.subprocess.Process | subprocess.Popen[bytes]
 _numbers = itertools.count()
-
-
-def write_model(folder: Path, *, weights: str = "diffusion_pytorch_model.safetensors") -> Path:
-    """A folder that looks like Stable Diffusion of 64 pixels; nothing can be drawn with it in earnest."""
-    parts = {
-        "unet": ("UNet2DConditionModel", {"sample_size": 8}),
-        "vae": ("AutoencoderKL", {"block_out_channels": [8, 8, 8, 8]}),
-    }
-    index: dict[str, object] = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
-    for part, (kind, config) in parts.items():
-        index[part] = ["diffusers", kind]
-        (folder / part).mkdir(parents=True)
-        (folder / part / "config.json").write_text(json.dumps(config))
-        header = json.dumps({"w": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]}}).encode()
-        (folder / part / weights).write_bytes(len(header).to_bytes(8, "little") + header)
-    index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
-    (folder / "scheduler").mkdir()
-    scheduler = {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
-class Home:
-    """The folders of one craft, and the environment that names them."""
-
-    def __init__(self, **settings: str) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="craft-d-"))
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
-        self.env |= {
-            "CRAFT_CONFIG": str(self.root / "config.toml"),
-            "CRAFT_DATA_DIR": str(self.root / "data"),
-            "CRAFT_STATE_DIR": str(self.root / "state"),
-            "CRAFT_RUNTIME_DIR": str(self.root / "run"),
-            "CRAFT_WORKER_MODULE": "craftd.fakeworker",
-            "CRAFT_GENERATE_MODEL": MODEL,
-            **settings,
-        }
-        write_model(self.paths.models_dir / MODEL)
-
-    @property
-    def paths(self) -> Paths:
-        return find_paths(self.env)
-
-    @property
-    def log(self) -> str:
-        return self.paths.log_file.read_text() if self.paths.log_file.exists() else ""
-
-    def release(self) -> None:
-        """Let `[held]` jobs go on."""
-        self.paths.files_dir.mkdir(parents=True, exist_ok=True)
-        (self.paths.files_dir / "release").touch()
-
-    def remove(self) -> None:
-        shutil.rmtree(self.root)
-
-    def rows(self, sql: str) -> list[tuple[object, ...]]:
-        """What the database says, while nobody has it open."""
-        connection = apsw.Connection(str(self.paths.database))
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
 
 
 class Daemon:
     """A craftd process that has said it is ready, and stubs to call it."""
 
-    def __init__(self, home: Home, process: asyncio.subprocess.Process, address: str) -> None:
+    def __init__(self, home: Home, process: Process, address: str) -> None:
         self.home = home
         self.process = process
         self.address = address
@@ -136,6 +69,13 @@ class Daemon:
                 return event
         raise AssertionError(f"no {kind} came")
 
+    async def waits_for(self, job_id: str, what: str) -> str:
+        """Until its watchers hear that it waits for that; all that they hear of it."""
+        async for event in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(id=job_id)):
+            if what in event.queued.why:
+                return event.queued.why
+        raise AssertionError(f"it did not wait for {what!r}")
+
     async def file(self, image_id: str) -> bytes:
         parts = self.images.GetImage(images_pb2.GetImageRequest(id=image_id))
         return b"".join([part.chunk async for part in parts])
@@ -156,7 +96,7 @@ class Daemon:
         await self.channel.close()
         if self.process.returncode is None:
             self.process.send_signal(number)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             return await self.process.wait()
 
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from tests.raw_safetensors import safetensors
 
 _LDM = "model.diffusion_model."
 Shapes = dict[str, tuple[int, ...]]
 
-_VAE: Shapes = {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3)}
-_CLIP_L: Shapes = {"cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,)}
+
+def _clip(layers: int, width: int) -> Shapes:
+    named: Shapes = {f"text_model.encoder.layers.{n}.mlp.fc1.bias": (0,) for n in range(layers)}
+    return named | {"text_model.embeddings.token_embedding.weight": (0, width)}
+
+
+def _vae(channels: int) -> Shapes:
+    return {
+        "encoder.down.0.block.0.conv1.weight": (0, 128, 3, 3),
+        "decoder.up.0.block.0.conv1.weight": (0, 128, 3, 3),
+        "decoder.conv_in.weight": (0, channels, 3, 3),
+    }
+
+
+def _t5() -> Shapes:
+    named: Shapes = {f"encoder.block.{n}.layer.0.SelfAttention.k.weight": (0,) for n in range(24)}
+    return named | {"shared.weight": (0, 4096)}
+
+
+def _behind(prefix: str, shapes: Shapes) -> Shapes:
+    """As parts lie in whole checkpoints."""
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+_VAE = _behind("first_stage_model.", _vae(4))
+_CLIP_L = _behind("cond_stage_model.transformer.", _clip(12, 768))
 _OPEN_CLIP: Shapes = {"cond_stage_model.model.ln_final.weight": (1024,)}
 _SD3_TEXT: Shapes = {
-    "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": (768,),
-    "text_encoders.clip_g.transformer.text_model.final_layer_norm.weight": (1280,),
+    **_behind("text_encoders.clip_l.transformer.", _clip(12, 768)),
+    **_behind("text_encoders.clip_g.transformer.", _clip(32, 1280)),
 }
-_T5: Shapes = {"text_encoders.t5xxl.transformer.shared.weight": (32128, 0)}
+_T5 = _behind("text_encoders.t5xxl.transformer.", _t5())
 _XL_TEXT: Shapes = {
-    "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (768,),
+    **_behind("conditioner.embedders.0.transformer.", _clip(12, 768)),
     "conditioner.embedders.1.model.ln_final.weight": (1280,),
 }
 
@@ -43,9 +68,37 @@ def _flux(channels: int, *, has_guidance: bool, prefix: str = _LDM) -> Shapes:
     return found | ({f"{prefix}guidance_in.in_layer.bias": (0,)} if has_guidance else {})
 
 
-_ALL_IN_ONE = {"vae.decoder.conv_in.weight": (0, 16, 3, 3), **_SD3_TEXT, **_T5}
+_ALL_IN_ONE = {**_behind("vae.", _vae(16)), **_SD3_TEXT, **_T5}
+
+
+def _z_image(prefix: str) -> Shapes:
+    return {
+        f"{prefix}cap_embedder.1.weight": (0, 2560),
+        f"{prefix}layers.0.adaLN_modulation.0.weight": (0, 256),
+        f"{prefix}noise_refiner.0.attention.qkv.weight": (0, 3840),
+        f"{prefix}x_embedder.weight": (0, 64),
+        f"{prefix}final_layer.linear.weight": (0, 3840),
+    }
+
+
+# Parts alone, as they lie in ComfyUI's folders.
+PARTS: dict[str, Shapes] = {
+    "clip-l": _clip(12, 768),
+    "clip-g": _clip(32, 1280),
+    "t5-xxl": _t5(),
+    "qwen3-4b": {f"model.layers.{n}.self_attn.q_norm.weight": (0,) for n in range(36)}
+    | {"model.embed_tokens.weight": (0, 2560)},
+    "vae-16": _vae(16),
+    "vae-4": _vae(4),
+}
 
 KINDS: dict[str, Shapes] = {
+    **PARTS,
+    "z-image": _z_image("model.diffusion_model."),
+    "z-image-bare": _z_image(""),
+    "z-image-prefixed": _z_image("diffusion_model."),
+    "sd3.5-medium-bare": _sd3(24, 147456, ""),
+    "sdxl-alone": _unet(4, 2048, is_xl=True),
     "sd1": _unet(4, 768) | _VAE | _CLIP_L,
     "sd1-inpainting": _unet(9, 768) | _VAE | _CLIP_L,
     "sd1-edit": _unet(8, 768) | _VAE | _CLIP_L,
@@ -103,6 +156,6 @@ def write_checkpoint(
             count *= side
         start, end = end, end + 2 * count
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(safetensors(header, bytes(end)))
     return path

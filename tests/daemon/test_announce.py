@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.daemon.harness import Home, running
+from tests.daemon.harness import running
+from tests.home import HANG_S, Home
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def manager(home: Home) -> Iterator[socket.socket]:
     home.env["NOTIFY_SOCKET"] = str(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
-        sock.settimeout(30)
+        sock.settimeout(HANG_S)
         yield sock
 
 

@@ -13,17 +13,19 @@ import pytest
 from craft_protos import jobs_pb2, training_pb2
 from craft_protos.config import LimitSettings
 from craft_protos.reasons import CraftError
+from craft_protos.train import Picture
 from craftd.datasets import table
-from craftd.datasets.dataset import Dataset, Incoming, Picture, Progress, Upload, id_of, in_order
+from craftd.datasets.dataset import Dataset, Incoming, Progress, Upload, id_of, in_order
 from craftd.datasets.files import DatasetFiles
 from craftd.datasets.service import DatasetService
 from craftd.store.database import Database
-from craftd.supervisor.pictures import PictureFindings
+from craftd.workers.pictures import PictureFindings
 from PIL import Image
 
 from tests.daemon import trains
-from tests.daemon.harness import Daemon, Home, reason, running
-from tests.pictures import picture, pictures
+from tests.daemon.harness import Daemon, reason, running
+from tests.home import HANG_S, Home
+from tests.pictures import deep, picture, pictures
 
 Kinds = training_pb2.UploadDatasetRequest
 
@@ -112,6 +114,14 @@ async def test_the_same_picture_twice_counts_once(daemon: Daemon) -> None:
     made = await trains.upload(daemon, files, {"meant.png": "something else"})
     assert [one.file_name for one in made.pictures] == ["0.png", "1.png", "2.png", "meant.png"]
     assert [(one.file_name, one.why) for one in made.left_out] == [("copy.png", "is the same picture as 0.png")]
+
+
+async def test_pictures_with_sixteen_bits_are_as_different_as_they_are(daemon: Daemon) -> None:
+    """They all were white, and so the same."""
+    files = {f"{number}.png": deep(number) for number in range(1, 5)}
+    made = await trains.upload(daemon, files)
+    assert [one.file_name for one in made.pictures] == list(files)
+    assert not made.left_out
 
 
 async def test_too_few(daemon: Daemon) -> None:
@@ -285,7 +295,7 @@ async def test_uploads_that_stand_still_end_and_stop_nobody_else(tmp_path: Path)
     begun = [asyncio.Event() for _ in range(4)]
     stuck = [asyncio.create_task(received(patient, "ann", 3, one)) for one in begun]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             await asyncio.gather(*(one.wait() for one in begun[:2]))
             assert isinstance(await received(patient, "bob", 6, asyncio.Event()), Dataset)
             assert not begun[2].is_set()  # hers wait for one another

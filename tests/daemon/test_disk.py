@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from craftd.datasets.files import DatasetFiles
 from craftd.images.files import ImageFiles
-from craftd.jobs.training.files import TrainingFiles
 from craftd.loras.files import LoraFiles
+from craftd.training.files import TrainingFiles
 
 DATA = b"some bytes"
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -7,32 +7,42 @@ import itertools
 import os
 import stat
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import apsw
 import pytest
 from craft_protos.config import DaemonSettings, GenerateSettings, Settings, WorkerSettings
+from craft_protos.generate import GenerateRequest
+from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
+from craftd.architectures.registry import SD1
+from craftd.architectures.sizes import Sizes
 from craftd.images.files import ImageFiles
 from craftd.images.service import ImageService
 from craftd.jobs import wire
-from craftd.jobs.dispatcher import Dispatcher
+from craftd.jobs.drawing import Drawing
 from craftd.jobs.events import Hub
-from craftd.jobs.generating import Generating
-from craftd.jobs.job import GenerateRequest, JobRequest, State
-from craftd.jobs.ledger import Ledger
-from craftd.jobs.parts import Parts
+from craftd.jobs.fits.service import Fits
+from craftd.jobs.generate_defaults import GenerateDefaults
+from craftd.jobs.job import Kind, State
 from craftd.jobs.service import JobService
-from craftd.jobs.training.desk import Desk, Tools
 from craftd.keys.caller import LOCAL
 from craftd.models.model import Defaults, Manifest, Model
-from craftd.models.residency import Residency
+from craftd.scheduler.active_job import Work
+from craftd.scheduler.job_writer import JobWriter
+from craftd.scheduler.pauses import Pauses
+from craftd.scheduler.scheduler import Scheduler
 from craftd.store.database import Database
-from craftd.supervisor.interface import Worker
-from craftd.supervisor.supervisor import Supervisor
+from craftd.workers.connection import Connection
+from craftd.workers.handle import WorkerHandle
+from craftd.workers.pool import WorkerPool
+
+T = TypeVar("T")
 
 _names = itertools.count()
 PICTURE = b"a picture " * 20
@@ -164,14 +174,18 @@ class Folder:
 class OneModel:
     """As much of ModelService as accepting a job takes."""
 
-    def __init__(self, residency: Residency) -> None:
-        self.residency = residency
-        self.model = Model("flat", Path(), "sd", "StableDiffusionPipeline", 8, Defaults(64, 64, 1, 1.0, "Euler"), ())
+    def __init__(self) -> None:
+        self.model = Model(
+            "flat", Path(), SD1, "StableDiffusionPipeline", Sizes(8), Defaults(64, 64, 1, 1.0, "Euler"), ()
+        )
 
     async def usable(self, _name: str) -> Model:
         return self.model
 
-    async def manifest(self, name: str) -> Manifest:
+    def known_manifest(self, name: str) -> Manifest | None:
+        raise AssertionError(f"{name}: nothing is drawn here")
+
+    async def manifest_now(self, name: str) -> Manifest:
         raise AssertionError(f"{name}: nothing is drawn here")
 
 
@@ -181,18 +195,48 @@ class Acknowledged:
     images: list[str] = field(default_factory=list)
 
 
-async def _nobody() -> Worker:
+class Giving(Pauses):
+    """Waits nothing out: the power does not come back."""
+
+    async def outlast(self, subject: str, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
+
+
+async def _nobody() -> Connection:
     raise OSError("no worker in this test")
 
 
 def _jobs(database: Database, images: ImageService) -> JobService:
-    supervisor = Supervisor(_nobody, WorkerSettings())
-    models: Any = OneModel(Residency(supervisor, 300.0))
-    nothing: Any = None  # LoRAs and trainings, of which there are none here
-    hub = Hub()
-    desk = Desk(Tools(database, supervisor, hub, nothing, nothing, nothing))
-    parts = Parts(database, images, models, nothing, supervisor, hub, desk, DaemonSettings())
-    return JobService(parts, Dispatcher(parts), nothing, Settings(), Generating(Path(), GenerateSettings()))
+    pool = WorkerPool([WorkerHandle(_nobody, WorkerSettings())])
+    models: Any = OneModel()
+    nothing: Any = None  # trainings and their like, of which there are none here
+    no_loras: Any = SimpleNamespace(embeddings=())
+    hub, pauses = Hub(), Pauses()
+    writer = JobWriter(database, images, pauses)
+    works: dict[Kind, Work] = {Kind.GENERATE: Drawing(nothing, writer, hub)}
+    scheduler = Scheduler(
+        database=database,
+        models=models,
+        pool=pool,
+        hub=hub,
+        writer=writer,
+        pauses=pauses,
+        works=works,
+        lease_s=DaemonSettings().lease_s,
+    )
+    return JobService(
+        database=database,
+        models=models,
+        loras=no_loras,
+        hub=hub,
+        pool=pool,
+        active=scheduler.jobs,
+        trainings=nothing,
+        holdings=nothing,
+        settings=Settings(),
+        generating=GenerateDefaults(Path(), GenerateSettings()),
+        fits=Fits(database, nothing, nothing),
+    )
 
 
 async def _work_until_the_power_fails(disk: Disk, path: Path, folder: Folder) -> tuple[Acknowledged, bool]:
@@ -203,24 +247,32 @@ async def _work_until_the_power_fails(disk: Disk, path: Path, folder: Folder) ->
     except CraftError:
         return acknowledged, False
     images = ImageService(database, ImageFiles(folder.path, folder.write))
-    jobs, ledger = _jobs(database, images), Ledger(database, images)
+    jobs, writer = _jobs(database, images), JobWriter(database, images, Giving())
     try:
         for first in (0, 3):
             requests = [JobRequest(f"r{first + n}", GenerateRequest("an apple", "", "flat", seed=n)) for n in range(3)]
             accepting = (jobs.create(LOCAL, request) for request in requests)
             accepted = [one for one in await asyncio.gather(*accepting, return_exceptions=True)]
+            _raise_bugs(accepted)
             views = [one for one in accepted if not isinstance(one, BaseException)]
             acknowledged.jobs += [view.job.id for view in views]
             for view in views[:2]:
                 image = wire.image(view.job, FromWorker.ImageDone(data=PICTURE, media_type="image/png"))
                 succeeded = replace(view.job, state=State.SUCCEEDED)
-                await ledger.add_image(image, PICTURE, replace(view.job, state=State.RUNNING), succeeded)
+                await writer.add_image(image, PICTURE, replace(view.job, state=State.RUNNING), succeeded)
                 acknowledged.images.append(image.file_name)
     except CraftError:
         return acknowledged, False
     finally:
         await database.close()
     return acknowledged, len(acknowledged.jobs) == 6
+
+
+def _raise_bugs(accepted: Sequence[object]) -> None:
+    """What is no refusal of the disk would be met at every write, for ever."""
+    for one in accepted:
+        if isinstance(one, BaseException) and not isinstance(one, CraftError):
+            raise one
 
 
 async def _found_again(place: Path) -> tuple[set[str], set[str]]:

@@ -19,13 +19,26 @@ from tests import tiny_models
         ("sd3", "sd3", 16, Defaults(64, 64, 28, 7.0, "Euler")),
         ("sd3-no-t5", "sd3", 16, Defaults(64, 64, 28, 7.0, "Euler")),
         ("flux", "flux", 16, Defaults(1024, 1024, 28, 3.5, "Euler")),
+        ("sd-tiny-vae", "sd", 8, Defaults(64, 64, 25, 7.5, "PNDM")),
         ("flux-schnell", "flux", 16, Defaults(1024, 1024, 4, 0.0, "Euler")),
-        ("pixart", "generic", 8, Defaults(256, 256, 25, 7.5, "DPM++ 2M")),
+        ("z-image", "z-image", 16, Defaults(512, 512, 50, 4.0, "Euler")),
+        ("z-image-turbo", "z-image", 16, Defaults(512, 512, 8, 0.0, "Euler")),
+        ("flux2", "flux2", 16, Defaults(1024, 1024, 50, 4.0, "Euler")),
+        ("flux2-distilled", "flux2", 16, Defaults(1024, 1024, 4, 1.0, "Euler")),
+        ("qwen-image", "qwen-image", 16, Defaults(1024, 1024, 50, 4.0, "Euler")),
+        ("krea2", "krea2", 16, Defaults(1024, 1024, 28, 4.5, "Euler")),
+        ("krea2-distilled", "krea2", 16, Defaults(1024, 1024, 8, 0.0, "Euler")),
+        ("pixart", "generic", 16, Defaults(256, 256, 20, 4.5, "DPM++ 2M")),
     ],
 )
 def test_family_and_defaults(kind: str, family: str, granularity: int, defaults: Defaults) -> None:
     model = folder.read(tiny_models.cached(kind), name=kind)
-    assert (model.family, model.granularity, model.defaults, model.refused) == (family, granularity, defaults, "")
+    assert (model.architecture.family, model.sizes.granularity, model.defaults, model.refused) == (
+        family,
+        granularity,
+        defaults,
+        "",
+    )
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "sd3", "sd3-no-t5", "flux"])

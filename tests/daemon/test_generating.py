@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from craft_protos.config import GenerateSettings
-from craftd.jobs.generating import Generating
+from craftd.jobs.generate_defaults import GenerateDefaults
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_file_is_followed(file: Path) -> None:
-    generating = Generating(file, GenerateSettings(model="at-start"))
+    generating = GenerateDefaults(file, GenerateSettings(model="at-start"))
     assert generating.model == "at-start"
     file.write_text('[generate]\nmodel = "sdxl"\nsampler = "Heun"\n')
     assert (generating.model, generating.settings.sampler, generating.settings.format) == ("sdxl", "Heun", "png")
@@ -29,7 +29,7 @@ def test_the_file_is_followed(file: Path) -> None:
 
 
 def test_the_environment_of_the_daemon_comes_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generating = Generating(file, GenerateSettings())
+    generating = GenerateDefaults(file, GenerateSettings())
     monkeypatch.setenv("CRAFT_GENERATE_MODEL", "mine")
     file.write_text('[generate]\nmodel = "sdxl"\n')
     assert generating.model == "mine"
@@ -37,7 +37,7 @@ def test_the_environment_of_the_daemon_comes_first(file: Path, monkeypatch: pyte
 
 def test_a_broken_file_changes_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     file.write_text('[generate]\nmodel = "sdxl"\n')
-    generating = Generating(file, GenerateSettings(model="sdxl"))
+    generating = GenerateDefaults(file, GenerateSettings(model="sdxl"))
     file.write_text("[generate\n")
     with caplog.at_level(logging.WARNING, "craft.jobs"):
         assert [generating.model, generating.model] == ["sdxl", "sdxl"]

@@ -97,6 +97,14 @@ async def test_a_damaged_cached_file_is_fetched_again(process: HubProcess, hub: 
     assert (await _fetch(process, "it.safetensors")).paths["it.safetensors"].read_bytes() == BIG
 
 
+async def test_nothing_is_asked_but_what_a_download_needs(process: HubProcess, hub: Hub) -> None:
+    """The library would fetch lists of its own from the hub, and tell it what is installed here."""
+    await _fetch(process)
+    asked = {path.split("?")[0].split("/resolve/")[0] for path in hub.paths()}
+    assert asked == {f"/api/models/{NAME}/revision/main", f"/{NAME}"}
+    assert not [agent for _, headers in hub.asked if "torch" in (agent := headers.get("user-agent", ""))]
+
+
 async def test_without_a_hub_the_cache_suffices(process: HubProcess, hub: Hub, repository: Repository) -> None:
     await _fetch(process)
     repository.answers[""] = Answer(503)

@@ -14,7 +14,8 @@ from craft_protos.jobs_pb2 import CancelJobRequest, GetJobRequest, ListJobsReque
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 
-from tests.daemon.harness import Daemon, Home, details, field, is_whole, reason, request, running
+from tests.daemon.harness import Daemon, details, field, is_whole, reason, request, running
+from tests.home import Home
 
 RpcError = grpc.aio.AioRpcError
 
@@ -91,25 +92,25 @@ async def test_the_same_request_makes_one_job(daemon: Daemon) -> None:
     ],
 )
 async def test_bad_fields_are_named_and_no_device_is_touched(
-    daemon: Daemon, fields: dict[str, object], at_fault: str
+    idle_daemon: Daemon, fields: dict[str, object], at_fault: str
 ) -> None:
     with pytest.raises(RpcError) as refused:
-        await daemon.create(**{"prompt": "an apple", **fields})  # type: ignore[arg-type]
+        await idle_daemon.create(**{"prompt": "an apple", **fields})  # type: ignore[arg-type]
     assert field(refused.value) == at_fault
     assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
-    status = await daemon.status()
+    status = await idle_daemon.status()
     assert not status.workers and not status.queued
 
 
-async def test_a_missing_spec_is_named(daemon: Daemon) -> None:
+async def test_a_missing_spec_is_named(idle_daemon: Daemon) -> None:
     with pytest.raises(RpcError) as refused:
-        await daemon.jobs.CreateJob(jobs_pb2.CreateJobRequest(request_id="r"))
+        await idle_daemon.jobs.CreateJob(jobs_pb2.CreateJobRequest(request_id="r"))
     assert field(refused.value) == "generate"
 
 
-async def test_an_unknown_model_gets_the_closest_names(daemon: Daemon) -> None:
+async def test_an_unknown_model_gets_the_closest_names(idle_daemon: Daemon) -> None:
     with pytest.raises(RpcError) as refused:
-        await daemon.create(model="flatt")
+        await idle_daemon.create(model="flatt")
     info = details(refused.value)["ErrorInfo"]
     assert isinstance(info, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == ("UNKNOWN_MODEL", "craft") and "'flat'" in info.metadata["hint"]
@@ -140,6 +141,20 @@ async def test_a_job_whose_time_has_passed_is_not_drawn(daemon: Daemon) -> None:
     job = await daemon.finish((await daemon.create(expire_time=past)).id)
     assert (job.state, job.error.reason) == (jobs_pb2.JOB_STATE_FAILED, "EXPIRED") and not job.images
     assert not (await daemon.status()).workers
+
+
+async def test_late_jobs_are_not_drawn_whatever_comes_with_them(daemon: Daemon) -> None:
+    """Their time is looked at when they are handed over: others' turns, in which they come, are long begun."""
+    await daemon.finish((await daemon.create()).id)  # a worker is there
+    past = Timestamp(seconds=int(time.time()) - 1)
+
+    async def ends(is_late: bool) -> tuple[int, str]:
+        job = await daemon.finish((await daemon.create(**({"expire_time": past} if is_late else {}))).id)
+        return job.state, job.error.reason
+
+    ended = await asyncio.gather(*(ends(number % 2 == 1) for number in range(60)))
+    assert set(ended[::2]) == {(jobs_pb2.JOB_STATE_SUCCEEDED, "")}
+    assert set(ended[1::2]) == {(jobs_pb2.JOB_STATE_FAILED, "EXPIRED")}
 
 
 async def test_cancelling_a_running_job_frees_the_worker(daemon: Daemon) -> None:
@@ -222,10 +237,10 @@ async def test_a_deleted_image_is_gone_with_its_file(daemon: Daemon) -> None:
     assert reason(refused.value) == "UNKNOWN_IMAGE"
 
 
-async def test_a_plan_changes_nothing(daemon: Daemon) -> None:
-    plan = await daemon.jobs.PlanJob(request(count=4, width=128))
+async def test_a_plan_changes_nothing(idle_daemon: Daemon) -> None:
+    plan = await idle_daemon.jobs.PlanJob(request(count=4, width=128))
     assert (plan.generate.width, plan.generate.count, plan.model_loaded) == (128, 4, False)
-    assert plan.load_bytes > 0 and not (await daemon.jobs.ListJobs(ListJobsRequest())).jobs
+    assert plan.load_bytes > 0 and not (await idle_daemon.jobs.ListJobs(ListJobsRequest())).jobs
 
 
 async def test_only_the_indices_asked_for_are_drawn(daemon: Daemon) -> None:

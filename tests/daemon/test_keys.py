@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from craft_protos import api_key as keys
 from craft_protos.config import DaemonSettings, KeySettings, Settings, TierSettings
 from craft_protos.reasons import CraftError
-from craftd.jobs.shares import Load, Shares
-from craftd.keys import key as keys
+from craftd.keys import adminfile
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.failures import Failures
 from craftd.keys.key import State
 from craftd.keys.service import KeyService
+from craftd.scheduler.quota import Load, Quota
 from craftd.store.database import Database
 from hypothesis import given
 from hypothesis import strategies as st
@@ -359,7 +360,7 @@ SHARED = Settings(
 
 
 def test_a_key_has_its_share_of_the_queue() -> None:
-    shares = Shares(FakeQueue(alice=Load(queued=1, images=1)), SHARED)
+    shares = Quota(FakeQueue(alice=Load(queued=1, images=1)), SHARED)
     shares.check(ALICE, 1)
     shares.reserve("alice", 1)
     error = refused(lambda: shares.check(ALICE, 1))
@@ -374,7 +375,7 @@ def test_a_key_has_its_share_of_the_queue() -> None:
 
 
 def test_a_key_has_so_many_images_in_flight() -> None:
-    shares = Shares(FakeQueue(alice=Load(queued=0, images=5)), SHARED)
+    shares = Quota(FakeQueue(alice=Load(queued=0, images=5)), SHARED)
     shares.check(ALICE, 3)
     error = refused(lambda: shares.check(ALICE, 4))
     assert (error.reason, error.retry_after_s > 0) == ("RATE_LIMITED", True)
@@ -387,4 +388,14 @@ def test_a_key_has_so_many_images_in_flight() -> None:
 def test_a_daemon_that_stops_takes_nothing() -> None:
     queue = FakeQueue()
     queue.is_draining = True
-    assert refused(lambda: Shares(queue, SHARED).check(LOCAL, 1)).reason == "DRAINING"
+    assert refused(lambda: Quota(queue, SHARED).check(LOCAL, 1)).reason == "DRAINING"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_key_file_of_windows_programs_is_read(tmp_path: Path, encoding: str) -> None:
+    """With the mark that they put before it."""
+    made = keys.new()
+    file = tmp_path / "admin.key"
+    file.touch(0o600)
+    file.write_bytes(f"{made.text}\r\n".encode(encoding))
+    assert adminfile.load(file).text == made.text

@@ -17,8 +17,8 @@ from typing import Any, cast
 import craft_protos
 import grpc
 import pytest
+from craft_protos import api_key as keys
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, keys_pb2_grpc, training_pb2
-from craftd.keys import key as keys
 from craftd.rpc.auth import POLICY, Access
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
@@ -26,10 +26,10 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.daemon.harness import Home, reason, request, spawn_and_wait
+from tests.daemon.harness import reason, request, spawn_and_wait
+from tests.home import HANG_S, Home
 from tests.pictures import pictures
 
-TIMEOUT_S = 30.0
 UNLIMITED = "[tiers.default]\nrequests_per_minute = 1000000\nqueue_share = 1.0\n"
 
 _MODULES = [
@@ -101,7 +101,7 @@ def _call(channel: grpc.Channel, name: str, message: Message, key: str) -> Answe
     metadata = [("authorization", f"Bearer {key}")] if key else []
     given = iter([message]) if method.client_streaming else message
     try:
-        answered = ask(given, metadata=metadata, timeout=TIMEOUT_S)
+        answered = ask(given, metadata=metadata, timeout=HANG_S)
         if not method.server_streaming:
             return Answer("OK", message=answered)
         with contextlib.closing(_Cancelled(answered)) as stream:
@@ -185,7 +185,7 @@ def _image_of(place: Place) -> str:
             request_serializer=jobs_pb2.WatchJobRequest.SerializeToString,
             response_deserializer=jobs_pb2.JobEvent.FromString,
         )
-        events = list(watch(jobs_pb2.WatchJobRequest(id=place.job), timeout=TIMEOUT_S))
+        events = list(watch(jobs_pb2.WatchJobRequest(id=place.job), timeout=HANG_S))
     return events[-1].finished.job.images[0].id
 
 
@@ -201,7 +201,7 @@ def _uploaded(place: Place) -> str:
             request_serializer=kinds.SerializeToString,
             response_deserializer=training_pb2.UploadDatasetEvent.FromString,
         )
-        events = list(upload(iter(parts), metadata=[("x-api-key", place.keys["user"])], timeout=TIMEOUT_S))
+        events = list(upload(iter(parts), metadata=[("x-api-key", place.keys["user"])], timeout=HANG_S))
     return events[-1].dataset.id
 
 
@@ -324,7 +324,7 @@ def test_where_a_key_is_looked_for(place: Place, given: list[tuple[str, str]], e
             response_deserializer=daemon_pb2.DaemonStatus.FromString,
         )
         try:
-            ask(daemon_pb2.GetStatusRequest(), metadata=metadata, timeout=TIMEOUT_S)
+            ask(daemon_pb2.GetStatusRequest(), metadata=metadata, timeout=HANG_S)
             found = "OK"
         except grpc.RpcError as error:
             found = _failure(error).reason

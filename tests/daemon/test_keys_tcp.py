@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import pytest
+from craft_protos import api_key as keys
 from craft_protos import daemon_pb2, daemon_pb2_grpc, images_pb2, images_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 from craft_protos.config import DaemonSettings
 from craft_protos.jobs_pb2 import JOB_STATE_QUEUED, JOB_STATE_SUCCEEDED
 from craft_protos.keys_pb2 import BanOwnerRequest, CreateKeyRequest, ListKeysRequest, SuspendKeyRequest
 from craft_protos.keys_pb2_grpc import KeysStub
 from craft_protos.reasons import CraftError
-from craftd.keys import key as keys
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.rates import Rate
 from craftd.keys.service import KeyService
@@ -28,7 +29,8 @@ from craftd.rpc.auth import MOST_STREAMS, Context, Gate
 
 from tests.daemon import certificates
 from tests.daemon.certificates import Certificates
-from tests.daemon.harness import Daemon, Home, details, is_whole, reason, request, running, spawn
+from tests.daemon.harness import Daemon, details, is_whole, reason, request, running, spawn
+from tests.home import HANG_S, Home
 
 LISTEN = {"CRAFT_DAEMON_LISTEN": "127.0.0.1:0"}
 
@@ -59,7 +61,7 @@ class Remote:
         return b"".join([part.chunk async for part in parts])
 
     async def status(self) -> daemon_pb2.DaemonStatus:
-        return await self.daemon.GetStatus(daemon_pb2.GetStatusRequest(), metadata=self.metadata, timeout=10)
+        return await self.daemon.GetStatus(daemon_pb2.GetStatusRequest(), metadata=self.metadata, timeout=HANG_S)
 
 
 @contextlib.asynccontextmanager
@@ -117,6 +119,21 @@ def test_a_certificate_that_will_not_do_is_named(pems: Certificates, tmp_path: P
     assert "no pair" in refused(listen=at, tls_cert=cert, tls_key=str(other.key)).message
     assert "no pair" in refused(listen=at, tls_cert=str(torn), tls_key=key).message
     assert "cannot be read" in refused(listen=at, tls_cert=cert, tls_key=str(tmp_path / "none")).message
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602])
+def test_a_tls_key_that_others_can_read_is_refused(pems: Certificates, tmp_path: Path, mode: int) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(pems.key.read_bytes())
+    key.chmod(mode)
+    settings = {"listen": "127.0.0.1:1", "tls_cert": str(pems.cert), "tls_key": str(key)}
+    if mode == 0o640 and os.getuid() == 0:  # root may share its key with a group
+        assert tcp.configured(DaemonSettings(**settings)) is not None
+        return
+    refusal = refused(**settings)
+    assert f"mode {mode:o}" in refusal.message and refusal.hint == f"chmod 600 {key}"
+    key.chmod(0o600)
+    assert tcp.configured(DaemonSettings(**settings)) is not None
 
 
 async def test_a_port_that_is_taken_stops_the_start(make_home: Callable[..., Home]) -> None:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from craft_protos.daemon_pb2 import WatchLogsRequest
 from craftd import logs
 
-from tests.daemon.harness import Daemon, Home, running
+from tests.daemon.harness import Daemon, running
+from tests.home import HANG_S, Home
 
 OLD = json.dumps({"event": "old", "filling": "x" * 150}) + "\n"
 
@@ -25,7 +26,7 @@ async def test_who_follows_misses_nothing_when_the_file_is_rotated(home: Home) -
     home.paths.log_file.write_text(OLD * ((logs.LARGEST_FILE_BYTES - 1000) // len(OLD)))
     async with running(home) as daemon:
         following = _records(daemon, WatchLogsRequest(tail=1000, follow=True))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             while (await anext(following))["event"] != "ready":
                 continue
             jobs = [(await daemon.finish((await daemon.create()).id)).id for _ in range(8)]

@@ -13,8 +13,9 @@ import grpc
 import grpc.aio
 from craft_protos import jobs_pb2, loras_pb2
 
-from tests.daemon.harness import Daemon, Home, field, reason, running
+from tests.daemon.harness import Daemon, field, reason, running
 from tests.daemon.loras import Part, add, find, hint, listed, refused, send, upload, upload_parts, use
+from tests.home import HANG_S, Home
 from tests.lora_files import kohya
 
 # Adding, finding, editing
@@ -192,7 +193,7 @@ async def test_a_daemon_killed_amid_an_upload_keeps_no_torn_file(home: Home, fil
 async def test_a_caller_who_leaves_amid_an_upload_leaves_nothing(daemon: Daemon, file: Path) -> None:
     call = await half_sent(daemon, file)
     call.cancel()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while list(daemon.home.paths.loras_dir.iterdir()):
             await daemon.status()
     assert await listed(daemon) == []

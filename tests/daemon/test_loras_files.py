@@ -16,8 +16,8 @@ from unittest.mock import Mock
 
 import pytest
 from craft_protos.reasons import CraftError
-from craftd.supervisor import inspector
 from craftd.worker.inspection import finite, lora
+from craftd.workers import inspector
 
 from tests import lora_files
 from tests.lora_files import POCKETS_WIDTH, kohya, layer, numbers, with_bits, write
@@ -154,13 +154,41 @@ def test_a_nan_far_into_a_large_tensor_is_found(tmp_path: Path) -> None:
         ("oft_R.weight", "OFT"),
         ("on_input", "IA3"),
         ("a1.weight", "GLoRA"),
-        ("lora_mid.weight", "Tucker"),
+        ("diff", "full differences"),
+        ("diff_b", "full differences"),
     ],
 )
 def test_other_kinds_are_refused_by_name(tmp_path: Path, suffix: str, kind: str) -> None:
     tensors = {**layer(ATTENTION), f"{ATTENTION}.{suffix}": ("F32", (2, 2), numbers(4))}
     error = refusal(write(tmp_path / "x.safetensors", tensors))
     assert error.reason == "UNSUPPORTED_LORA" and kind in error.message
+
+
+def test_what_the_matcher_applies_is_not_refused(tmp_path: Path) -> None:
+    """LoCon in Tucker form; names that a network's own begins with; an adapter that has a name."""
+    tucker = {
+        "lora_unet_mid_block_resnets_0_conv1.lora_down.weight": ("F32", (4, 8, 1, 1), numbers(32)),
+        "lora_unet_mid_block_resnets_0_conv1.lora_mid.weight": ("F32", (4, 4, 3, 3), numbers(144)),
+        "lora_unet_mid_block_resnets_0_conv1.lora_up.weight": ("F32", (8, 4, 1, 1), numbers(32)),
+        **_attn2("model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k", 2048),
+        **_attn2(PEFT, 2048, "lora_A.default_0.weight", "lora_B.default_0.weight"),
+        **_attn2("base_model.model.text_model.encoder.layers.0.self_attn.q_proj", 768),
+    }
+    found = lora.check(write(tmp_path / "x.safetensors", tucker)).adapter
+    assert (found.base, found.layers, found.has_conv, found.adapts_text_encoder) == ("sdxl", 4, True, True)
+
+
+def test_what_its_reader_should_know_is_noted(tmp_path: Path) -> None:
+    bundled = {**layer(ATTENTION), "bundle_emb.sks.string_to_param.*": ("F32", (2,), numbers(2))}
+    assert lora.check(write(tmp_path / "x.safetensors", bundled)).adapter.notes == [
+        "it also holds the bundled embedding 'sks', which craft does not apply"
+    ]
+    of_peft = write(tmp_path / "y.safetensors", _attn2(PEFT.replace("unet", "base_model.model"), 768))
+    (note,) = lora.check(of_peft).adapter.notes
+    assert "adapter_config.json" in note and "alpha is taken to be its rank" in note
+    wrong = write(tmp_path / "z.safetensors", _attn2(PEFT, 768), {"lora_adapter_metadata": '{"lora_alpha": "8"}'})
+    (note,) = lora.check(wrong).adapter.notes
+    assert "'8' as its lora_alpha" in note
 
 
 @pytest.mark.parametrize(

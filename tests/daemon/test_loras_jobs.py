@@ -15,10 +15,14 @@ import grpc
 import grpc.aio
 import pytest
 from craft_protos import images_pb2, jobs_pb2, loras_pb2
-from craftd.jobs.job import GenerateRequest, JobRequest, LoraWish
+from craft_protos.generate import GenerateRequest
+from craft_protos.job_request import JobRequest
+from craft_protos.lora import LoraRef
+from craftd.jobs.job import body_sha256
 
-from tests.daemon.harness import Daemon, Home, field, reason, request, running
+from tests.daemon.harness import Daemon, field, reason, request, running
 from tests.daemon.loras import add, hint, listed, refused, use
+from tests.home import Home
 from tests.lora_files import kohya
 
 
@@ -115,8 +119,8 @@ def test_a_body_without_loras_hashes_as_it_did_before_there_were_any() -> None:
         "expire_time": None, "priority": 0, "lease": False,
     }  # fmt: skip
     expected = hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
-    assert JobRequest("r", GenerateRequest("x")).body_sha256 == expected
-    assert JobRequest("r", GenerateRequest("x", loras=(LoraWish("it"),))).body_sha256 != expected
+    assert body_sha256(JobRequest("r", GenerateRequest("x", count=0))) == expected
+    assert body_sha256(JobRequest("r", GenerateRequest("x", count=0, loras=(LoraRef("it"),)))) != expected
 
 
 # Which model

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from craft_protos import loras_pb2
+from craft_protos.lora import LoraRef, parse_tags
 from craft_protos.reasons import CraftError
 from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
-from craftd.jobs import tags
-from craftd.jobs.job import LoraWish
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.loras import choosing, names
 from craftd.loras.files import LoraFiles
@@ -23,9 +24,9 @@ from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
 from craftd.rpc.loras import Loras
 from craftd.store.database import Database
-from craftd.supervisor.findings import LoraFindings
+from craftd.workers.inspector import LoraFindings
 
-from tests.lora_files import kohya
+from tests.lora_files import kohya, numbers, write
 
 
 async def inspect(path: Path) -> LoraFindings:
@@ -52,21 +53,21 @@ async def add(service: LoraService, source: Source, wish: Wish = Wish()) -> Lora
 
 
 @pytest.mark.parametrize(
-    ("prompt", "text", "wishes"),
+    ("prompt", "text", "refs"),
     [
         ("a cat", "a cat", []),
         (" a cat ", " a cat ", []),
-        ("a <lora:it:0.8> cat", "a cat", [LoraWish("it", 0.8)]),
-        ("a cat <lora:it>, red", "a cat, red", [LoraWish("it")]),
-        ("<lora:it:-1>a cat", "a cat", [LoraWish("it", -1.0)]),
-        ("a cat <LoRA: my it : .5 >", "a cat", [LoraWish("my it", 0.5)]),
-        ("<lyco:it:1><lora:b:2> x", "x", [LoraWish("it", 1.0), LoraWish("b", 2.0)]),
-        ("a<lora:it:1>b", "a b", [LoraWish("it", 1.0)]),
+        ("a <lora:it:0.8> cat", "a cat", [LoraRef("it", 0.8)]),
+        ("a cat <lora:it>, red", "a cat, red", [LoraRef("it")]),
+        ("<lora:it:-1>a cat", "a cat", [LoraRef("it", -1.0)]),
+        ("a cat <LoRA: my it : .5 >", "a cat", [LoraRef("my it", 0.5)]),
+        ("<lyco:it:1><lora:b:2> x", "x", [LoraRef("it", 1.0), LoraRef("b", 2.0)]),
+        ("a<lora:it:1>b", "a b", [LoraRef("it", 1.0)]),
         ("a < b, <loral> and lora:it", "a < b, <loral> and lora:it", []),
     ],
 )
-def test_tags(prompt: str, text: str, wishes: list[LoraWish]) -> None:
-    assert tags.parse(prompt) == tags.Parsed(text, tuple(wishes))
+def test_tags(prompt: str, text: str, refs: list[LoraRef]) -> None:
+    assert parse_tags(prompt) == (text, tuple(refs))
 
 
 @pytest.mark.parametrize(
@@ -84,15 +85,15 @@ def test_tags(prompt: str, text: str, wishes: list[LoraWish]) -> None:
 )
 def test_what_only_looks_like_a_tag(prompt: str) -> None:
     with pytest.raises(CraftError) as caught:
-        tags.parse(f"a cat {prompt}, red")
+        parse_tags(f"a cat {prompt}, red")
     assert (caught.value.reason, caught.value.field) == ("INVALID_FIELD", "prompt")
 
 
 def test_a_prompt_of_many_brackets_is_read_in_time() -> None:
     prompt = "<lora" * 2_000 + "<" * 10_000
     with pytest.raises(CraftError):
-        tags.parse(prompt)
-    assert tags.parse(" " * 20_000 + "x").wishes == ()
+        parse_tags(prompt)
+    assert parse_tags(" " * 20_000 + "x")[1] == ()
 
 
 # Names
@@ -200,6 +201,89 @@ async def test_a_caller_who_leaves_does_not_part_memory_from_the_store(
     assert [lora.id for lora in again.list()] == [lora.id for lora in service.list()]
 
 
+# What peft saves in two files
+
+CONFIG = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"to_q": 16}}'
+
+
+def of_peft(folder: Path, config: bytes | None = CONFIG, metadata: dict[str, str] | None = None) -> Path:
+    """As save_pretrained makes it."""
+    folder.mkdir()
+    if config is not None:
+        (folder / "adapter_config.json").write_bytes(config)
+    name = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
+    tensors = {
+        f"{name}.lora_A.weight": ("F32", (4, 8), numbers(32)),
+        f"{name}.lora_B.weight": ("F32", (8, 4), numbers(32, 1)),
+    }
+    return write(folder / "adapter_model.safetensors", tensors, metadata)
+
+
+def said_of_strength(path: Path) -> object:
+    """What the file itself says, for whoever opens it alone."""
+    from craftd import safetensors
+    from craftd.worker.inspection.tree import single
+
+    return json.loads(safetensors.read(single(path)).metadata.get("lora_adapter_metadata", "null"))
+
+
+async def test_the_strength_that_peft_keeps_beside_the_file_is_part_of_the_lora(
+    service: LoraService, tmp_path: Path
+) -> None:
+    """However it comes: its folder, its file, or its bytes."""
+    file = of_peft(tmp_path / "rex-lora", metadata={"format": "pt"})
+    linked = await add(service, Linked(file.parent))
+    assert (linked.name, linked.file_name, linked.place.source) == ("rex-lora", file.name, str(file))
+    assert linked.place.is_owned and said_of_strength(linked.place.path) == json.loads(CONFIG)
+    assert linked.findings.notes == []
+    data = file.read_bytes()
+    uploaded = await add(service, Upload(file.name, len(data), chunks(data), CONFIG))
+    assert {uploaded.id, (await add(service, Linked(file))).id} == {linked.id}
+    shutil.rmtree(file.parent)
+    assert (await service.verified("rex-lora")).sha256 == linked.sha256
+    assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == [f"{linked.sha256}.safetensors"]
+
+
+async def test_another_strength_is_another_lora(service: LoraService, tmp_path: Path) -> None:
+    one = await add(service, Linked(of_peft(tmp_path / "one")))
+    two = await add(service, Linked(of_peft(tmp_path / "two", CONFIG.replace(b"8", b"4", 1))))
+    assert one.sha256 != two.sha256 and one.ss_hash == two.ss_hash
+
+
+async def test_a_file_that_says_its_strength_itself_stays_as_it_is(service: LoraService, tmp_path: Path) -> None:
+    own = {"lora_adapter_metadata": '{"lora_alpha": 2}'}
+    file = of_peft(tmp_path / "own", metadata=own)
+    lora = await add(service, Linked(file))
+    assert (lora.place.path, lora.place.is_owned) == (file, False)
+
+
+async def test_a_strength_that_is_nowhere_is_noted(service: LoraService, tmp_path: Path) -> None:
+    lora = await add(service, Linked(of_peft(tmp_path / "bare", config=None)))
+    assert "adapter_config.json" in lora.findings.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "reason", "says"),
+    [
+        (b"[1]", "CORRUPT_FILE", "no JSON object"),
+        (b"{" * 5000, "CORRUPT_FILE", "no JSON object"),
+        (b'{"x": "' + b"x" * (1 << 20) + b'"}', "CORRUPT_FILE", "more than"),
+        (b'{"peft_type": "LOHA"}', "UNSUPPORTED_LORA", "LOHA"),
+        (b'{"init_lora_weights": "pissa"}', "UNSUPPORTED_LORA", "pissa"),
+    ],
+)
+async def test_configurations_that_cannot_be_followed(
+    service: LoraService, tmp_path: Path, config: bytes, reason: str, says: str
+) -> None:
+    file = of_peft(tmp_path / "it", config)
+    data = file.read_bytes()
+    for source in (Linked(file), Upload(file.name, len(data), chunks(data), config)):
+        with pytest.raises(CraftError, match=says) as caught:
+            await add(service, source)
+        assert caught.value.reason == reason
+    assert list((tmp_path / "loras").iterdir()) == []
+
+
 # The hub
 
 
@@ -211,6 +295,11 @@ def test_which_file_is_the_lora() -> None:
     assert choosing.choose(listing("README.md", "it.safetensors"), "") == "it.safetensors"
     assert choosing.choose(listing("a.safetensors", "pytorch_lora_weights.safetensors"), "").startswith("pytorch")
     assert choosing.choose(listing("a.safetensors", "b/c.safetensors"), "b/c.safetensors") == "b/c.safetensors"
+    peft = listing("adapter_config.json", "adapter_model.safetensors", "tokenizer.safetensors")
+    assert choosing.choose_all(peft, "") == ["adapter_model.safetensors", "adapter_config.json"]
+    nested = listing("x/adapter_config.json", "x/adapter_model.safetensors", "adapter_config.json")
+    assert choosing.choose_all(nested, "") == ["x/adapter_model.safetensors", "x/adapter_config.json"]
+    assert choosing.choose_all(listing("it.safetensors", "adapter_config.json"), "") == ["it.safetensors"]
     for wrong, file, reason in (
         (listing("a.safetensors", "b.safetensors"), "", "BAD_DATA"),
         (listing("a.bin"), "", "UNSAFE_FORMAT"),

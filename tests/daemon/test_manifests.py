@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from craft_protos.reasons import CraftError
 from craftd.jobs.job import Priority
-from craftd.jobs.manifests import Manifests
-from craftd.jobs.queue import FairQueue, Waiting
 from craftd.models.model import Manifest
+from craftd.scheduler.manifest_cache import ManifestCache
+from craftd.scheduler.queue import FairQueue, Waiting
+from craftd.tasks import Tasks
 
 
 class Hashing:
@@ -23,30 +24,29 @@ class Hashing:
             raise CraftError("CORRUPT_FILE", "it is broken")
         if name == "big":
             await self.done.wait()
-        return Manifest(name, "sd", "StableDiffusionPipeline", ())
+        return Manifest(name)
 
 
 async def test_a_late_manifest_is_told_of_and_others_do_not_wait() -> None:
-    hashing, ready = Hashing(), asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        manifests = Manifests(hashing.read, tasks, ready.set)
-        assert await manifests.get("big") is None
-        assert manifests.is_late("big")
-        small = await manifests.get("small")
-        assert small is not None and small.name == "small" and not manifests.is_late("small")
-        assert not ready.is_set()
-        hashing.done.set()
-        await ready.wait()
-        big = await manifests.get("big")
-        assert big is not None and big.name == "big"
+    hashing, ready, tasks = Hashing(), asyncio.Event(), Tasks()
+    manifests = ManifestCache(hashing.read, tasks, ready.set)
+    assert await manifests.get("big") is None
+    assert manifests.is_late("big")
+    small = await manifests.get("small")
+    assert small is not None and small.name == "small" and not manifests.is_late("small")
+    assert not ready.is_set()
+    hashing.done.set()
+    await ready.wait()
+    big = await manifests.get("big")
+    assert big is not None and big.name == "big"
+    await tasks.cancel()
 
 
 async def test_what_reading_raises_comes_to_who_asks() -> None:
-    async with asyncio.TaskGroup() as tasks:
-        manifests = Manifests(Hashing().read, tasks, lambda: None)
-        for _ in range(2):
-            with pytest.raises(CraftError, match="it is broken"):
-                await manifests.get("broken")
+    manifests = ManifestCache(Hashing().read, Tasks(), lambda: None)
+    for _ in range(2):
+        with pytest.raises(CraftError, match="it is broken"):
+            await manifests.get("broken")
 
 
 def test_the_queue_passes_over_what_is_not_open() -> None:

@@ -17,9 +17,11 @@ import pytest
 from craft_protos import models_pb2 as pb
 
 from tests.daemon import hub as hubs
-from tests.daemon.harness import MODEL, Daemon, Home, field, reason, running, write_model
+from tests.daemon.harness import Daemon, field, reason, running
 from tests.daemon.hub import COMMIT, Answer, Hub, Repository
 from tests.daemon.safetensors import write_checkpoint
+from tests.home import HANG_S, MODEL, Home, write_model
+from tests.raw_safetensors import safetensors, tensor
 
 NAME = "some-org/flat-diffusion"
 SOURCE = f"{NAME}@{COMMIT}"
@@ -28,8 +30,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def _weights(size: int) -> bytes:
     """safetensors of one tensor."""
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(size)
+    return safetensors({"w": tensor([size], 0, size, "U8")}, bytes(size))
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ async def test_a_pulled_model_draws_and_is_pinned(daemon: Daemon, hub: Hub) -> N
 
 async def test_a_plan_downloads_nothing_but_the_index(daemon: Daemon, hub: Hub) -> None:
     (*_, planned) = await _import(daemon, _pull(plan_only=True))
-    assert planned.progress.doing == f"{SOURCE}: 6 files"
-    assert planned.progress.bytes_total > 0
+    assert (planned.plan.source, planned.plan.files) == (SOURCE, 6)
+    assert 0 < planned.plan.download_bytes < planned.plan.free_bytes
     assert hub.downloads() == ["model_index.json"]
     assert "flat-diffusion" not in await _names(daemon)
 
@@ -240,7 +241,7 @@ async def test_a_killed_daemon_leaves_no_torn_model_and_the_next_goes_on(
     def hold_the_second(path: str) -> None:
         if hub.downloads().count(f"unet/{WEIGHTS}") == 2:
             loop.call_soon_threadsafe(asked_again.set)
-            killed.wait(30)
+            killed.wait(HANG_S)
 
     hub.on_request = hold_the_second
     async with running(home) as first:

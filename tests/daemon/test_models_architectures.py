@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from craft_protos.reasons import CraftError
-from craftd.models import architectures, checkpoint, choosing, header
+from craftd import safetensors
+from craftd.architectures import detect
+from craftd.architectures.registry import SDXL
+from craftd.models import checkpoint, choosing, prediction
 from craftd.models.choosing import INDEX
 
 from tests.daemon.safetensors import write_checkpoint
@@ -20,22 +23,24 @@ from tests.daemon.safetensors import write_checkpoint
         ("sd2", "512-base-ema.safetensors", {}, "sd2"),
         ("sd2", "x.safetensors", {"modelspec.prediction_type": "epsilon"}, "sd2"),
         ("sd2", "base.safetensors", {"modelspec.architecture": "stable-diffusion-v2-768-v"}, "sd2-v"),
+        ("sd2", "robot-12000steps.safetensors", {}, "sd2-v"),
         ("sdxl", "xl.safetensors", {}, "sdxl"),
-        ("sdxl-vpred", "xl.safetensors", {}, "sdxl-v"),
+        ("sdxl-vpred", "xl.safetensors", {}, "sdxl"),
         ("sdxl-diffusers", "xl.safetensors", {}, "sdxl"),
         ("sd3-medium", "sd3.safetensors", {}, "sd3-medium"),
         ("sd3.5-medium", "sd3.safetensors", {}, "sd3.5-medium"),
         ("sd3.5-large", "sd3.safetensors", {}, "sd3.5-large"),
         ("flux-dev", "flux.safetensors", {}, "flux-dev"),
         ("flux-schnell", "flux.safetensors", {}, "flux-schnell"),
+        ("fp8-scaled", "flux.safetensors", {}, "flux-dev"),
     ],
 )
 def test_what_it_is(tmp_path: Path, kind: str, name: str, notes: dict[str, str], key: str) -> None:
     path = write_checkpoint(tmp_path / name, kind, metadata=notes)
-    found = header.read(path)
-    architecture = architectures.recognise(found, name)
-    assert architecture.key == key
-    architectures.check_whole(architecture, found, name)
+    header = safetensors.read(path)
+    found = detect.of_checkpoint(header, name)
+    predicts = prediction.of_checkpoint(header, name, said="", architecture=found.architecture)
+    assert found.checkpoint.configurations_for(predicts.kind) == key
     assert checkpoint.read(path, name="it").refused == ""
 
 
@@ -52,7 +57,6 @@ def test_what_it_is(tmp_path: Path, kind: str, name: str, notes: dict[str, str],
         ("auraflow", "AuraFlow"),
         ("lora", "a LoRA, not a model"),
         ("vae", "a VAE, not a whole model"),
-        ("fp8-scaled", "quantized"),
         ("sd1-unet-alone", "sd1 without its vae and its text_encoder"),
         ("flux-dev-bare", "flux-dev without the VAE and the text encoder CLIP-L and the text encoder T5"),
         ("sd3.5-large-bare", "sd3.5-large without the VAE"),
@@ -74,7 +78,7 @@ def test_the_worker_gets_configurations_and_vocabularies_beside_the_weights(tmp_
         file.path
         for file in checkpoint.read(write_checkpoint(tmp_path / "t.safetensors", "sd3-medium"), name="t").files
     }
-    assert (model.granularity, model.defaults.width, model.defaults.steps) == (16, 1024, 28)
+    assert (model.sizes.granularity, model.defaults.width, model.defaults.steps) == (16, 1024, 28)
 
 
 def test_the_vocabularies_carried_inside_are_the_published_ones(tmp_path: Path) -> None:
@@ -100,7 +104,7 @@ _UNET = ["config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorc
 
 def _chosen(files: list[str], *, prefers_half: bool) -> set[str]:
     names = [INDEX, "tokenizer/vocab.json", "tokenizer/merges.txt", *(f"unet/{name}" for name in files)]
-    return set(choosing.of_repository(names, _INDEX, "sdxl", prefers_half=prefers_half)) - set(names[:3])
+    return set(choosing.of_repository(names, _INDEX, SDXL, prefers_half=prefers_half)) - set(names[:3])
 
 
 def test_one_precision_is_chosen() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 from craft_protos.config import WorkerSettings
-from craft_protos.worker_pb2 import FromWorker, ModelManifest, ToWorker
+from craft_protos.generate import GenerateSpec
+from craft_protos.worker_pb2 import Dispatch, FromWorker, ModelManifest, ToWorker
 from craftd.jobs.events import Finished, Hub, Step
-from craftd.jobs.flights import Flight, Flights
-from craftd.jobs.job import GenerateSpec, Job, JobView, Priority
-from craftd.jobs.queue import FairQueue, Waiting
-from craftd.supervisor.progress import Progress
+from craftd.jobs.job import Job, JobView, Priority
+from craftd.scheduler.queue import FairQueue, Waiting
+from craftd.workers.dispatches import ActiveDispatch, Dispatches
+from craftd.workers.progress import Progress
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 
@@ -17,7 +23,8 @@ def _order(*waiting: Waiting) -> list[str]:
     queue = FairQueue()
     for one in waiting:
         queue.push(one)
-    foretold = sorted(queue.positions(), key=queue.positions().__getitem__)
+    foretold = sorted((one.job_id for one in waiting), key=queue.position)
+    assert [queue.position(job_id) for job_id in foretold] == list(range(len(waiting)))
     served = []
     while (head := queue.head()) is not None:
         queue.serve(head)
@@ -42,6 +49,42 @@ def test_interactive_goes_before_batch_and_suspects_before_all() -> None:
     assert _order(batch, interactive, suspect) == ["suspect", "now", "batch"]
 
 
+@st.composite
+def _queues(draw: st.DrawFn) -> FairQueue:
+    """A queue that was pushed to, served and cancelled from, in any order."""
+    queue, orders = FairQueue(), itertools.count()
+    for _ in range(draw(st.integers(1, 40))):
+        match draw(st.sampled_from(["push", "push", "push", "serve", "cancel", "return"])):
+            case "push":
+                order = next(orders)
+                queue.push(_draw_waiting(draw, order))
+            case "serve" if (head := queue.head()) is not None:
+                queue.serve(head)
+                if draw(st.booleans()):  # its worker died: it returns to its place
+                    queue.push(replace(head, is_suspect=draw(st.booleans())))
+            case "cancel" if len(queue):
+                queue.remove(str(draw(st.integers(0, 40))))
+    return queue
+
+
+def _draw_waiting(draw: st.DrawFn, order: int) -> Waiting:
+    owner, priority = draw(st.sampled_from("abc")), draw(st.sampled_from([INTERACTIVE, BATCH]))
+    return Waiting(str(order), owner, priority, draw(st.integers(1, 4)), order, draw(st.booleans()))
+
+
+@settings(deadline=None)
+@given(_queues())
+def test_a_position_is_how_many_are_served_before(queue: FairQueue) -> None:
+    waiting = [str(number) for number in range(41) if str(number) in queue]
+    foretold = sorted(waiting, key=queue.position)
+    assert [queue.position(job_id) for job_id in foretold] == list(range(len(waiting)))
+    for job_id in foretold:
+        head = queue.head()
+        assert head is not None and head.job_id == job_id
+        queue.serve(head)
+    assert queue.position("nobody") == 0
+
+
 def test_who_comes_back_does_not_catch_up() -> None:
     queue = FairQueue()
     for number in range(10):
@@ -52,36 +95,36 @@ def test_who_comes_back_does_not_catch_up() -> None:
         queue.serve(head)
     for number in range(3):
         queue.push(Waiting(f"b{number}", "b", INTERACTIVE, 1, 20 + number))
-    assert queue.positions()["b2"] > 3
+    assert queue.position("b2") > 3
 
 
 def test_frames_of_an_earlier_dispatch_find_nothing() -> None:
-    flights = Flights()
-    flights.add(Flight("job", 1, False, {0, 1}))
-    assert [flight.epoch for flight in flights.crash()] == [1]
-    flights.add(Flight("job", 2, True, {1}))
-    assert flights.find("job", 1) is None and flights.remove("job", 1) is None
-    assert not flights.have_room(32, is_suspect=False)  # it holds a suspect, which goes alone
+    dispatches = Dispatches()
+    dispatches.add(ActiveDispatch("job", 1, False, {0, 1}))
+    assert [one.epoch for one in dispatches.remove_all()] == [1]
+    dispatches.add(ActiveDispatch("job", 2, True, {1}))
+    assert dispatches.find("job", 1) is None and dispatches.remove("job", 1) is None
+    assert not dispatches.have_room(32, is_suspect=False)  # it holds a suspect, which goes alone
 
 
 def test_a_suspect_training_is_alone_for_its_time() -> None:
     """Others wait no longer than that, however far its step of death is from its checkpoint."""
-    flights = Flights()
-    assert flights.alone_until is None
-    flights.add(Flight("train", 1, True, is_training=True, alone_until=60.0))
-    assert flights.alone_until == 60.0  # the dispatcher wakes up then
-    flights.let_join(59.0)
-    assert not flights.have_room(32, is_suspect=False)
-    flights.let_join(60.0)
-    assert flights.have_room(32, is_suspect=False) and flights.alone_until is None
-    assert flights.training is not None and not flights.have_room(32, is_suspect=True)
+    dispatches = Dispatches()
+    assert dispatches.alone_until is None
+    dispatches.add(ActiveDispatch("train", 1, True, is_training=True, alone_until=60.0))
+    assert dispatches.alone_until == 60.0  # the scheduler wakes up then
+    dispatches.let_join(59.0)
+    assert not dispatches.have_room(32, is_suspect=False)
+    dispatches.let_join(60.0)
+    assert dispatches.have_room(32, is_suspect=False) and dispatches.alone_until is None
+    assert dispatches.are_training and not dispatches.have_room(32, is_suspect=True)
 
 
 def test_a_suspect_that_draws_is_alone_to_its_end() -> None:
-    flights = Flights()
-    flights.add(Flight("draw", 1, True, {0}))
-    flights.let_join(1e9)
-    assert flights.alone_until is None and not flights.have_room(32, is_suspect=False)
+    dispatches = Dispatches()
+    dispatches.add(ActiveDispatch("draw", 1, True, {0}))
+    dispatches.let_join(1e9)
+    assert dispatches.alone_until is None and not dispatches.have_room(32, is_suspect=False)
 
 
 def test_only_progress_counts() -> None:
@@ -89,7 +132,7 @@ def test_only_progress_counts() -> None:
     assert progress.deadline == 100  # it is starting
     progress.saw(FromWorker(hello=FromWorker.Hello()), 1.0)
     assert progress.deadline is None
-    progress.gave(ToWorker(submit=ToWorker.Submit(job_id="j", epoch=1, model=ModelManifest(name="m"))), 50.0)
+    progress.gave(ToWorker(dispatch=Dispatch(job_id="j", epoch=1, model=ModelManifest(name="m"))), 50.0)
     assert progress.deadline == 150 and progress.is_loading
     progress.saw(FromWorker(loaded=FromWorker.Loaded(model="m")), 60.0)
     assert progress.deadline == 70

@@ -7,46 +7,49 @@ from collections.abc import Callable
 
 import pytest
 from craft_protos.config import WorkerSettings
+from craft_protos.dispatch import Cancel, Dispatch, Load, Preview, Unload
 from craft_protos.reasons import CraftError
-from craft_protos.worker_pb2 import FromWorker, ToWorker
+from craft_protos.worker_pb2 import FromWorker
 from craftd.models.model import Manifest
-from craftd.models.residency import Residency
-from craftd.supervisor.interface import Worker
-from craftd.supervisor.supervisor import Supervisor
+from craftd.workers.connection import Connection, Death
+from craftd.workers.handle import WorkerHandle
+from craftd.workers.residency import Residency
 
-FLAT = Manifest("flat", "sd", "StableDiffusionPipeline", ())
+from tests.home import HANG_S
+
+FLAT = Manifest("flat")
 NAME = FLAT.name
 
 
-class Told(Supervisor):
+class Told(WorkerHandle):
     """Starts nothing; keeps what the worker was told."""
 
     def __init__(self, *, is_ready: bool) -> None:
         super().__init__(_nobody, WorkerSettings())
         self._is_ready = is_ready
-        self.frames: list[tuple[str | None, str]] = []
+        self.frames: list[tuple[str, str]] = []
         self.news = asyncio.Event()
 
-    def send(self, frame: ToWorker) -> None:
-        kind = frame.WhichOneof("frame")
-        self.frames.append((kind, frame.load.model.name if kind == "load" else frame.unload.model))
+    def send(self, asked: Dispatch | Cancel | Load | Unload | Preview) -> None:
+        assert isinstance(asked, Load | Unload)
+        self.frames.append(("load", asked.model.name) if isinstance(asked, Load) else ("unload", asked.model))
         self.news.set()
 
     def want(self) -> None:
         self.news.set()
 
     async def hear(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             await self.news.wait()
         self.news.clear()
 
 
-async def _nobody() -> Worker:
+async def _nobody() -> Connection:
     raise OSError("no worker in this test")
 
 
 def _says(residency: Residency, **frame: object) -> None:
-    residency.on_frame(FromWorker(**frame))  # type: ignore[arg-type]
+    residency.on_frame(Told(is_ready=True), FromWorker(**frame))  # type: ignore[arg-type]
 
 
 def _loaded(residency: Residency) -> None:
@@ -69,7 +72,7 @@ async def residency(worker: Told) -> Residency:
 
 async def _until(condition: Callable[[], bool]) -> None:
     """Let the tasks have their turns."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - nothing tells of a task's first turn
             await asyncio.sleep(0)
 
@@ -140,7 +143,7 @@ async def test_a_load_that_fails_ends_the_unload_too(worker: Told, residency: Re
 async def test_a_worker_that_dies_ends_both(worker: Told, residency: Residency) -> None:
     loading = asyncio.create_task(residency.load(FLAT, None))
     await worker.hear()
-    residency.on_death("SIGKILL", is_planned=False)
+    residency.on_death(worker, Death("SIGKILL", is_planned=False))
     with pytest.raises(CraftError, match="SIGKILL"):
         await loading
     await residency.unload(NAME)

@@ -14,15 +14,17 @@ from pathlib import Path
 import apsw
 import pytest
 from craft_protos.config import ImageSettings
+from craft_protos.generate import GenerateSpec
 from craftd.images import table as images
 from craftd.images.files import ImageFiles
 from craftd.images.image import Image
 from craftd.images.retention import Retention
-from craftd.jobs import table as jobs
-from craftd.jobs.job import GenerateSpec, Job, State
+from craftd.jobs import store as jobs
+from craftd.jobs.job import Job, State
 from craftd.store.database import Database
 
-from tests.daemon.harness import Home, running
+from tests.daemon.harness import running
+from tests.home import HANG_S, Home
 
 DAY_S = 86400.0
 NOW = 2_000_000_000.0
@@ -121,7 +123,7 @@ async def test_one_that_may_still_be_fetched_stays(album: Album) -> None:
 async def test_nothing_goes_where_nothing_is_asked_for(album: Album) -> None:
     await album.picture(await album.job(), 9999)
     assert await album.sweep() == 0
-    await asyncio.wait_for(Retention(album.database, album.files, ImageSettings()).run(), 10)
+    await asyncio.wait_for(Retention(album.database, album.files, ImageSettings(max_gib=0)).run(), HANG_S)
 
 
 class Stubborn(ImageFiles):

@@ -12,7 +12,8 @@ from craft_protos import daemon_pb2, jobs_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.daemon.harness import Daemon, Home, reason, running, spawn
+from tests.daemon.harness import Daemon, reason, running, spawn
+from tests.home import Home
 
 
 async def _refusal(home: Home) -> tuple[int | None, str, str]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import apsw
 import pytest
+from craft_protos.generate import GenerateSpec
 from craft_protos.reasons import CraftError
 from craftd import serve
 from craftd.images.files import ImageFiles
+from craftd.jobs import store as jobs
+from craftd.store import schema
 from craftd.store.database import Database
+
+from tests.home import HANG_S
+
+SPEC = GenerateSpec("an apple", "", "flat", 64, 64, 1, 1.0, 0, 1, "Euler", "png", False, ())
 
 
 def _insert(number: int):  # type: ignore[no-untyped-def]
@@ -96,7 +105,7 @@ async def test_a_backup_is_made_again_and_again(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(serve, "_BACKUP_EVERY_S", 0.001)  # a day
     database = Observed(tmp_path / "craft.db")
     backing_up = asyncio.create_task(serve._back_up(database))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         await database.backups.acquire()
         await database.run(_insert(1))
         for _ in range(2):  # one may have begun before
@@ -117,6 +126,39 @@ async def test_a_backup_that_fails_costs_neither_the_daemon_nor_the_one_before(t
     await database.run(_insert(3))
     await database.close()
     assert _keys(tmp_path / "craft.db.bak") == ["n1"]
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.migrations())))
+async def test_an_earlier_crafts_database_is_brought_up_with_all_that_is_in_it(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "craft.db"
+    connection = apsw.Connection(str(path))
+    for migration in schema.migrations()[:version]:
+        connection.execute(migration.sql)
+    connection.pragma("user_version", version)
+    connection.pragma("application_id", schema._APPLICATION_ID)
+    for number, state in enumerate(("QUEUED", "RUNNING", "SUCCEEDED")):
+        connection.execute(
+            "INSERT INTO jobs (id, owner, request_id, body_sha256, state, kind, spec, priority, lease, create_time)"
+            " VALUES (?, 'local', ?, 'body', ?, 'generate', ?, 0, 0, 1.0)",
+            (f"j{number}", f"r{number}", state, json.dumps(asdict(SPEC))),
+        )
+    connection.close()
+    database = Database(path)
+    try:
+        views = await database.run(jobs.resume)
+        assert [(view.job.id, view.job.state, view.job.drawing) for view in views] == [
+            ("j0", jobs.State.QUEUED, SPEC),
+            ("j1", jobs.State.QUEUED, SPEC),
+        ]
+        assert (await database.look(lambda one: jobs.view(one, "j2"))).job.state is jobs.State.SUCCEEDED
+        assert await database.look(schema.user_version) == schema.migrations()[-1].number
+        assert await database.look(lambda one: one.pragma("integrity_check")) == "ok"
+    finally:
+        await database.close()
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    assert [one.number for one in schema.migrations()] == list(range(1, len(schema.migrations()) + 1))
 
 
 def _keys(path: Path) -> list[str]:

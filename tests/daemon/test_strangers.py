@@ -17,13 +17,13 @@ import grpc.aio
 import pytest
 from craft_protos import jobs_pb2, models_pb2
 from craft_protos.reasons import REASONS, CraftError
-from craftd.models.looks import look
-from craftd.models.verdicts import Verdicts
+from craftd.models.inspection_cache import InspectionCache, fingerprint
 from craftd.store.database import Database
-from craftd.supervisor import inspector
-from craftd.supervisor.inspector import Verdict
+from craftd.workers import inspector
+from craftd.workers.inspector import Verdict
 
-from tests.daemon.harness import MODEL, Daemon, Home, reason, running, write_model
+from tests.daemon.harness import Daemon, reason, running
+from tests.home import HANG_S, MODEL, Home, write_model
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -92,7 +92,7 @@ async def _checks(daemon: Daemon) -> int:
 
 
 async def test_the_reason_is_said_everywhere_and_the_next_request_served(strangers: Home) -> None:
-    async with running(strangers) as daemon, asyncio.timeout(90):
+    async with running(strangers) as daemon, asyncio.timeout(HANG_S):
         listed = await _listed(daemon)
         for name, (_, expected, code, says) in STRANGERS.items():
             assert says in listed[name].refused
@@ -137,7 +137,7 @@ async def test_a_model_is_checked_once_and_again_when_it_changes(home: Home) -> 
 async def test_a_file_that_goes_bad_while_its_job_waits_fails_the_job(make_home: Callable[..., Home]) -> None:
     home = make_home(CRAFT_WORKER_MAX_ROWS="1")
     write_model(home.paths.models_dir / "other")
-    async with running(home) as daemon, asyncio.timeout(60):
+    async with running(home) as daemon, asyncio.timeout(HANG_S):
         await daemon.create("[held]")
         await daemon.create("[held]")  # the one that the worker has in store
         waiting = await daemon.create(model="other")
@@ -195,12 +195,12 @@ async def test_a_failed_check_is_not_remembered(tmp_path: Path) -> None:
 
     database = Database(tmp_path / "craft.db")
     try:
-        kept = Verdicts(database, inspect)
+        kept = InspectionCache(database, inspect)
         folder = write_model(tmp_path / "model")
         assert (await kept.of(folder)).message == "took too long"
         assert (await kept.of(folder)).reason == ""
         assert (await kept.of(folder)).reason == ""  # from memory
-        assert (await Verdicts(database, inspect).of(folder)).reason == ""  # from the store
+        assert (await InspectionCache(database, inspect).of(folder)).reason == ""  # from the store
     finally:
         await database.close()
 
@@ -225,21 +225,21 @@ def _hidden(folder: Path) -> None:
 @pytest.mark.parametrize("change", [_page, _rewrite, _touch, _hidden, _link_out, _pipe])
 def test_every_change_shows(tmp_path: Path, change: Callable[[Path], None]) -> None:
     folder = write_model(tmp_path / "model")
-    before = look(folder)
-    assert look(folder) == before
+    before = fingerprint(folder)
+    assert fingerprint(folder) == before
     change(folder)
-    assert look(folder) != before
+    assert fingerprint(folder) != before
 
 
 def test_a_change_behind_a_link_shows(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     (folder / WEIGHTS).rename(tmp_path / "elsewhere")
     (folder / WEIGHTS).symlink_to(tmp_path / "elsewhere")
-    before = look(folder)
+    before = fingerprint(folder)
     os.truncate(tmp_path / "elsewhere", 3)
-    assert look(folder) != before
+    assert fingerprint(folder) != before
     (tmp_path / "elsewhere").unlink()
-    look(folder)  # what leads nowhere is no error here
+    fingerprint(folder)  # what leads nowhere is no error here
 
 
 async def test_the_built_in_model_is_not_checked(home: Home) -> None:

@@ -1,54 +1,48 @@
-"""A user's craft with the real worker; each test starts with no daemon."""
+"""A user's craft with the real worker."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests import tiny_models
-from tests.cli.home import Home
+from tests.home import Home
 
 TINY = "tiny"
-
-
-def make_home(root: Path, model: str) -> Home:
-    """Folders below `root`, the real worker, and a default model."""
-    (root / "work").mkdir()
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CRAFT_")}
-    env |= {
-        "HOME": str(root),
-        "CRAFT_CONFIG": str(root / "config.toml"),
-        "CRAFT_DATA_DIR": str(root / "data"),
-        "CRAFT_STATE_DIR": str(root / "state"),
-        "CRAFT_RUNTIME_DIR": str(root / "run"),
-        "CRAFT_GENERATE_MODEL": model,
-        "CRAFT_WORKER_THREADS": "1",
-    }
-    return Home(root, env)
+REAL = {"CRAFT_WORKER_MODULE": "craftd.worker", "CRAFT_WORKER_THREADS": "1"}
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
-    """With a tiny random model as the default."""
-    root = Path(tempfile.mkdtemp(prefix="craft-e2e-"))
-    made = make_home(root, TINY)
-    made.paths.models_dir.mkdir(parents=True)
-    (made.paths.models_dir / TINY).symlink_to(tiny_models.cached("sd-tiny-vae"), target_is_directory=True)
+def home(pocket_home: Home) -> Home:
+    """With a tiny random model as the default, and no daemon yet."""
+    return _with_tiny(pocket_home)
+
+
+@pytest.fixture(scope="session")
+def workers_home() -> Iterator[Home]:
+    made = _with_tiny(Home("", **REAL))
     yield made
-    made.end_daemon()
-    shutil.rmtree(root)
+    made.remove()
 
 
 @pytest.fixture
-def pocket_home() -> Iterator[Home]:
+def shared_home(workers_home: Home) -> Iterator[Home]:
+    """With the tiny model, and the daemon and worker of other tests; for those that leave nothing behind."""
+    yield workers_home
+    shutil.rmtree(workers_home.work)
+    workers_home.work.mkdir()
+
+
+@pytest.fixture
+def pocket_home(make_home: Callable[..., Home]) -> Home:
     """As a newcomer has it: only the built-in model."""
-    root = Path(tempfile.mkdtemp(prefix="craft-e2e-"))
-    made = make_home(root, "")
-    yield made
-    made.end_daemon()
-    shutil.rmtree(root)
+    return make_home("", **REAL)
+
+
+def _with_tiny(home: Home) -> Home:
+    home.env["CRAFT_GENERATE_MODEL"] = TINY
+    home.paths.models_dir.mkdir(parents=True)
+    (home.paths.models_dir / TINY).symlink_to(tiny_models.cached("sd-tiny-vae"), target_is_directory=True)
+    return home

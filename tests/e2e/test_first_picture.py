@@ -6,7 +6,7 @@ import json
 
 from PIL import Image
 
-from tests.cli.home import Home
+from tests.home import Home
 
 
 def test_the_first_picture_from_the_built_in_model(pocket_home: Home) -> None:
@@ -23,17 +23,17 @@ def test_the_first_picture_from_the_built_in_model(pocket_home: Home) -> None:
     assert provenance["seed"] == 3
 
 
-def test_two_prompts_in_a_batch_give_two_pictures(home: Home) -> None:
-    done = home.craft("generate", "--batch", "-", "--json", stdin="a red apple\na rocket\n")
+def test_two_prompts_in_a_batch_give_two_pictures(shared_home: Home) -> None:
+    done = shared_home.craft("generate", "--batch", "-", "--json", stdin="a red apple\na rocket\n")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 2
     for line in lines:
-        with Image.open(home.work / line["path"]) as image:
+        with Image.open(shared_home.work / line["path"]) as image:
             image.verify()
 
 
-def test_bytes_in_a_pipe_are_a_png(home: Home) -> None:
-    done = home.craft("generate", "a cat", "-o", "-")
+def test_bytes_in_a_pipe_are_a_png(shared_home: Home) -> None:
+    done = shared_home.craft("generate", "a cat", "-o", "-")
     assert done.returncode == 0, done.stderr
     assert done.stdout.encode("utf-8", "surrogateescape").startswith(b"\x89PNG\r\n\x1a\n")

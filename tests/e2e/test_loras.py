@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 from tests import lora_files, tiny_models
-from tests.cli.home import Home
+from tests.home import Home
 
 TO_K = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
 
@@ -51,42 +51,43 @@ def draw(home: Home, name: str, *args: str) -> dict[str, object]:
     return answer
 
 
-def test_a_kohya_file_changes_the_picture_and_the_picture_says_so(home: Home) -> None:
-    write_lora(home.work / "it.safetensors", strength=20)
-    added = home.craft("lora", "add", "it.safetensors")
+def test_a_kohya_file_changes_the_picture_and_the_picture_says_so(shared_home: Home) -> None:
+    write_lora(shared_home.work / "it.safetensors", strength=20)
+    added = shared_home.craft("lora", "add", "it.safetensors")
     assert (added.returncode, added.stdout) == (0, "it\n"), added.stderr
-    (lora,) = home.json("lora", "list")
-    draw(home, "plain.png")
-    answer = draw(home, "with.png", "-l", "it:0.8")
-    assert answer["loras"] == [{"id": lora["id"], "name": "it", "sha256": lora["sha256"], "weight": 0.8}]
-    assert differ(home, "plain.png", "with.png") > 2
-    draw(home, "none.png", "-l", "it:0")
-    assert differ(home, "plain.png", "none.png") == 0
-    with Image.open(home.work / "with.png") as picture:
+    (lora,) = [one for one in shared_home.json("lora", "list") if one["name"] == "it"]
+    draw(shared_home, "plain.png")
+    answer = draw(shared_home, "with.png", "-l", "it:0.8")
+    used = {"id": lora["id"], "name": "it", "sha256": lora["sha256"], "weight": 0.8, "matched": 6, "total": 6}
+    assert answer["loras"] == [used]
+    assert differ(shared_home, "plain.png", "with.png") > 2
+    draw(shared_home, "none.png", "-l", "it:0")
+    assert differ(shared_home, "plain.png", "none.png") == 0
+    with Image.open(shared_home.work / "with.png") as picture:
         (told,) = json.loads(picture.info["craft"])["loras"]
         assert "<lora:it:0.8>" in picture.info["parameters"]
     assert (told["name"], told["sha256"], told["weight"]) == ("it", lora["sha256"], 0.8)
     assert told["matched"] == told["total"] == 6
-    verified = home.craft("images", "verify", "with.png")
+    verified = shared_home.craft("images", "verify", "with.png")
     assert (verified.returncode, verified.stdout) == (0, "identical\n"), verified.stderr
-    home.craft("lora", "rm", "it")
-    verified = home.craft("images", "verify", "with.png")
+    shared_home.craft("lora", "rm", "it")
+    verified = shared_home.craft("images", "verify", "with.png")
     assert verified.returncode == 66
     assert lora["sha256"] in verified.stderr and "it.safetensors" in verified.stderr
 
 
-def test_what_does_not_fit_in_full_is_an_error(home: Home) -> None:
+def test_what_does_not_fit_in_full_is_an_error(shared_home: Home) -> None:
     """Row 28: matched/total and both names; skip allows part."""
-    write_lora(home.work / "part.safetensors", more=lora_files.layer("lora_unet_no_such_layer", width=8))
-    lora_files.kohya(home.work / "wide.safetensors", width=999)
+    write_lora(shared_home.work / "part.safetensors", more=lora_files.layer("lora_unet_no_such_layer", width=8))
+    lora_files.kohya(shared_home.work / "wide.safetensors", width=999)
     for name, matched in (("part", "6 of 9"), ("wide", "0 of 3")):
-        assert home.craft("lora", "add", f"{name}.safetensors").returncode == 0
-        failed = home.craft("generate", "a cat", "-l", name, "-s", "2", "--json", "-o", "x.png")
+        assert shared_home.craft("lora", "add", f"{name}.safetensors").returncode == 0
+        failed = shared_home.craft("generate", "a cat", "-l", name, "-s", "2", "--json", "-o", "x.png")
         error = json.loads(failed.stderr.splitlines()[-1])["error"]
         assert (failed.returncode, error["reason"]) == (65, "LORA_MISMATCH")
         assert name in error["message"] and "tiny" in error["message"] and matched in error["message"]
-    draw(home, "part.png", "-l", "part", "--lora-missing", "skip")
-    with Image.open(home.work / "part.png") as picture:
+    draw(shared_home, "part.png", "-l", "part", "--lora-missing", "skip")
+    with Image.open(shared_home.work / "part.png") as picture:
         (told,) = json.loads(picture.info["craft"])["loras"]
     assert (told["matched"], told["total"]) == (6, 9)
-    assert home.craft("images", "verify", "part.png").returncode == 0
+    assert shared_home.craft("images", "verify", "part.png").returncode == 0

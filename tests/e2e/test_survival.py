@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.cli.home import Home, until
+from tests.home import Home, until
 
 
 def _workers(home: Home) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def test_a_waiting_command_gets_its_picture(home: Home, victim: str) -> None:
     until(lambda: any(job["state"] == "RUNNING" for job in home.json("jobs", "list")), "the job runs")
     pid = home.daemon_pid() if victim == "daemon" else _workers(home)[0]["pid"]
     os.kill(pid, signal.SIGKILL)
-    _, errors = waiting.communicate(timeout=120)
+    _, errors = home.finish(waiting)
     assert waiting.returncode == 0, errors
     with Image.open(home.work / "cat.png") as image:
         image.load()

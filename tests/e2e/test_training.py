@@ -8,10 +8,13 @@ import signal
 import struct
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageChops
 
 from docs.tutorial.character import write
-from tests.cli.home import Home, until
+from tests.home import Home, until
+
+pytestmark = pytest.mark.slow
 
 
 def tensors(path: Path) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ from tests.http.shim import Shim
 
 
 def free_port() -> int:
-    """One that stays the same when the daemon starts again."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-    return port
+    """One that the system gives to nobody by itself: it is still free when the daemon starts, and starts again."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as held, contextlib.suppress(OSError):
+            held.bind(("127.0.0.1", port))
+            return port
 
 
 def kill(shim: Shim) -> None:

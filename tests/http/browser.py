@@ -12,6 +12,7 @@ from craft_protos import jobs_pb2, keys_pb2
 from craftd.http import page as page_folder
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.home import HANG_S
 from tests.http.shim import Shim, tool
 from tests.lora_files import kohya
 
@@ -19,7 +20,7 @@ _ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-_PATIENCE_MS = 20_000
+_PATIENCE_MS = HANG_S * 1000
 _EXPECTED = "Failed to load resource"  # how Chromium tells of a status that the page handles
 LORA, TRIGGER = "ink", "ink wash"
 

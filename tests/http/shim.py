@@ -25,10 +25,10 @@ from craft_protos import (
     loras_pb2_grpc,
 )
 
-from tests.daemon.harness import Home, spawn_and_wait
+from tests.daemon.harness import spawn_and_wait
+from tests.home import HANG_S, Home, until
 from tests.lora_files import kohya
 
-TIMEOUT_S = 60
 _ROOT = str(Path(__file__).parents[2])
 LORA, TRIGGER = "hero", "sks hero"
 # Nobody is slowed down unless a test is about that.
@@ -65,7 +65,7 @@ class Shim:
             method,
             self.url + path,
             headers=headers,
-            timeout=TIMEOUT_S,
+            timeout=HANG_S,
             **more,  # type: ignore[arg-type]
         )
 
@@ -80,8 +80,7 @@ class Shim:
 
     def await_running(self, count: int) -> None:
         """Until so many jobs run and none waits."""
-        while (status := self.status()).running != count or status.queued:
-            continue
+        until(lambda: (now := self.status()).running == count and not now.queued, f"{count} jobs run, and none waits")
 
     def fill(self, key: str, limit: int) -> None:
         """The queue, behind jobs that stay: a worker of one row takes one job, and one more to go on with."""
@@ -166,7 +165,7 @@ def told(answer: requests.Response) -> tuple[int, str, str]:
 
 def check_says_nothing(text: str) -> None:
     """No trace, path or address, in what is told of an error."""
-    for word in ("Traceback", 'File "', " object at ", "/tmp/", _ROOT, "/home/", "craft-d-", ".py", "site-packages"):
+    for word in ("Traceback", 'File "', " object at ", "/tmp/", _ROOT, "/home/", "craft-test-", ".py", "site-packages"):
         assert word not in text, text
 
 

@@ -19,7 +19,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.http.shim import LORA, TIMEOUT_S, Shim, check_says_nothing, give_lora, serving
+from tests.home import HANG_S
+from tests.http.shim import LORA, Shim, check_says_nothing, give_lora, serving
+
+pytestmark = pytest.mark.slow
 
 _CHECKS = [
     status_code_conformance,
@@ -103,7 +106,7 @@ class Fuzzer:
                 fields.pop("sampler", None)
 
     def call(self, case: Case) -> None:
-        answer = case.call(base_url=self.url, session=self.session, headers={"X-API-Key": self.key}, timeout=TIMEOUT_S)
+        answer = case.call(base_url=self.url, session=self.session, headers={"X-API-Key": self.key}, timeout=HANG_S)
         assert answer.status_code != 500, answer.text
         case.validate_response(answer, checks=_CHECKS)
         self.answers[answer.status_code] += 1

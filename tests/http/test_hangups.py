@@ -11,7 +11,8 @@ import pytest
 import requests
 from craft_protos import daemon_pb2, daemon_pb2_grpc, jobs_pb2
 
-from tests.http.shim import LORA, TIMEOUT_S, Keys, Shim, serving, told
+from tests.home import HANG_S, until
+from tests.http.shim import LORA, Keys, Shim, serving, told
 
 _LONG = {"prompt": "[slow] a red apple"}
 _CALLS: dict[str, dict[str, object]] = {
@@ -20,22 +21,26 @@ _CALLS: dict[str, dict[str, object]] = {
     "/v1/images/generations": {"num_inference_steps": 1000},
     "/sdapi/v1/txt2img": {"steps": 1000},
 }
-_STREAM = {"prompt": "[slow] x", "num_inference_steps": 80, "stream": True, "partial_images": 3}
+_STREAM = {"prompt": "[slow] x", "num_inference_steps": 160, "stream": True, "partial_images": 3}
 
 
 def begin(shim: Shim, path: str, key: str, body: dict[str, object], **headers: str) -> http.client.HTTPConnection:
     """A call that is under way: its job's first step was made."""
-    before = shim.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs
+    before = newest(shim)
     connection = ask(shim, path, key, body, **headers)
-    while (now := shim.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs) == before or now[0] in before:
-        continue
-    await_step(shim, now[0].id)
+    (job_id,) = until(lambda: (now := newest(shim)) != before and now, "the call has made a job")
+    await_step(shim, job_id)
     return connection
+
+
+def newest(shim: Shim) -> list[str]:
+    """The last job's id, where there is one."""
+    return [job.id for job in shim.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1)).jobs]
 
 
 def ask(shim: Shim, path: str, key: str, body: dict[str, object], **headers: str) -> http.client.HTTPConnection:
     """A call whose answer is not awaited."""
-    connection = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(urlsplit(shim.url).netloc, timeout=HANG_S)
     usual = {"X-API-Key": key, "content-type": "application/json"}
     connection.request("POST", path, json.dumps(body), {**usual, **headers})
     return connection
@@ -61,7 +66,7 @@ def test_hanging_up_cancels(shim: Shim, keys: Keys, path: str) -> None:
             reached = event.step.step
             connection.close()
         if event.WhichOneof("event") == "step":
-            assert event.step.step <= reached + 4  # what was under way between here and there
+            assert event.step.step <= reached + 100  # long before its end, also on a busy machine
         if event.WhichOneof("event") == "finished":
             assert event.finished.job.state == jobs_pb2.JOB_STATE_CANCELLED
 
@@ -98,13 +103,13 @@ def two_wait(
     one = begin(shim, "/generate", keys.user, body, **{"Idempotency-Key": word})
     job_id = shim.newest().id
     two = ask(shim, "/generate", keys.user, body, **{"Idempotency-Key": word})
-    await_step(shim, job_id, 6)  # by then the second call has come in
+    await_step(shim, job_id, 30)  # by then the second call has come in
     return one, two, job_id
 
 
 def test_the_last_who_waits_counts(shim: Shim, keys: Keys) -> None:
     """Two wait for one job: it goes on when one of them hangs up."""
-    one, two, job_id = two_wait(shim, keys, "shared", steps=40)
+    one, two, job_id = two_wait(shim, keys, "shared", steps=100)
     one.close()
     answer = two.getresponse()
     assert answer.status == 200 and len(json.loads(answer.read())) == 1
@@ -121,16 +126,17 @@ def test_all_who_wait_leave(shim: Shim, keys: Keys) -> None:
 
 def test_a_call_that_broke_off_may_be_repeated(shim: Shim, keys: Keys) -> None:
     """Under its key: what was cancelled since nobody waited is drawn; then it is the same job for ever."""
-    body, headers = {"model": "flat", "prompt": "[slow] again", "steps": 20}, {"Idempotency-Key": "again"}
+    body, headers = {"model": "flat", "prompt": "[slow] again", "steps": 400}, {"Idempotency-Key": "again"}
     for _ in range(2):
         connection = begin(shim, "/generate", keys.user, body, **headers)
         job_id = shim.newest().id
         connection.close()
         assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_CANCELLED
-    drawn = [shim.call("POST", "/generate", keys.user, json=body, headers=headers) for _ in range(2)]
+    with shim.home.hurried():
+        drawn = [shim.call("POST", "/generate", keys.user, json=body, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in drawn] == [200, 200] and drawn[0].json() == drawn[1].json()
     assert shim.newest().id != job_id
-    other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 21}, headers=headers)
+    other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 401}, headers=headers)
     assert told(other) == (409, "REQUEST_ID_CLASH", "Idempotency-Key")
 
 
@@ -143,8 +149,7 @@ def test_the_daemons_end_gives_no_job_up() -> None:
         answers: list[requests.Response] = []
         waiting = threading.Thread(target=lambda: answers.append(own.post("/generate", key, **body)))
         waiting.start()
-        while own.newest().generate.prompt != "kept":
-            continue
+        until(lambda: own.newest().generate.prompt == "kept", "the call has made a job")
         job_id = own.newest().id
         daemon_pb2_grpc.DaemonStub(own.channel).Shutdown(daemon_pb2.ShutdownRequest(now=True))
         waiting.join()

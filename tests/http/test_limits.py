@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
+from tests.home import HANG_S, until
 from tests.http.shim import Shim, serving, told
 
 _TIERS = "[tiers.default]\nqueue_share = 1.0\n[tiers.slow]\nrequests_per_minute = 3\n"
@@ -41,9 +42,8 @@ def alice(small: Shim) -> str:
 def test_a_worker_comes_when_it_is_asked_for(small: Shim) -> None:
     first = small.call("GET", "/readyz")
     assert (first.status_code, first.json()) == (503, {"status": "starting"}) and first.headers["retry-after"] == "1"
-    while (last := small.call("GET", "/readyz")).status_code != 200:
-        continue
-    assert last.json() == {"status": "ready"}
+    until(lambda: small.call("GET", "/readyz").status_code == 200, "a worker is there")
+    assert small.call("GET", "/readyz").json() == {"status": "ready"}
 
 
 def test_wrong_keys_are_throttled(small: Shim, alice: str) -> None:
@@ -92,13 +92,12 @@ def test_the_end(small: Shim, alice: str) -> None:
     waiting.start()
     small.await_running(1)
     small.process.send_signal(signal.SIGTERM)
-    while (ready := small.call("GET", "/readyz")).json() != {"status": "stopping"}:
-        continue
-    assert ready.status_code == 503
+    until(lambda: small.call("GET", "/readyz").json() == {"status": "stopping"}, "it drains")
+    assert small.call("GET", "/readyz").status_code == 503
     for path, fields in _DRAWING.items():
         answer = small.post(path, alice, prompt="y", **fields)
         assert told(answer)[:2] == (503, "DRAINING") and answer.headers["retry-after"]
     small.home.release()
     waiting.join()
     assert answers[0].status_code == 200 and len(answers[0].json()) == 1
-    assert small.process.wait(30) == 0
+    assert small.process.wait(HANG_S) == 0

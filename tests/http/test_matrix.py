@@ -20,6 +20,7 @@ from tests.http.shim import Keys, Shim, check_says_nothing
 # The contract's own list of what needs no key. /docs and the schema: because this daemon is on loopback.
 OPEN = {
     *("/healthz", "/readyz", "/models", "/samplers", "/image/{image_id}", "/", "/page/{name}", "/docs"),
+    "/page/bot.json",
     "/openapi.json",
 }
 ADMINS = {"/metrics"}

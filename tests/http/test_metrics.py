@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from craft_protos.config import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
 from craftd.http.lag import LoopLag
 from craftd.http.metrics import StepTimes
+from craftd.workers.connection import Connection, Death
+from craftd.workers.handle import WorkerHandle
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.http.again import free_port, kill, running_again
@@ -111,6 +114,13 @@ class Clock:
         return self.now
 
 
+async def _nobody() -> Connection:
+    raise OSError("no worker in this test")
+
+
+WORKER = WorkerHandle(_nobody, WorkerSettings())
+
+
 @pytest.mark.parametrize("kind", ["done", "failed"])
 def test_times_between_steps_of_the_same_image_and_nothing_kept_of_ended_jobs(kind: str) -> None:
     clock, seen = Clock(), list[float]()
@@ -118,7 +128,7 @@ def test_times_between_steps_of_the_same_image_and_nothing_kept_of_ended_jobs(ki
 
     def step(job: str, index: int, number: int, at: float) -> None:
         clock.now = at
-        times.on_frame(FromWorker(step=FromWorker.Step(job_id=job, index=index, step=number, of=9)))
+        times.on_frame(WORKER, FromWorker(step=FromWorker.Step(job_id=job, index=index, step=number, of=9)))
 
     step("a", 0, 1, 1.0)
     step("a", 1, 1, 1.5)
@@ -131,9 +141,9 @@ def test_times_between_steps_of_the_same_image_and_nothing_kept_of_ended_jobs(ki
     assert seen == [1.0, 0.75, 0.5, 0.5, 0.5], "three steps told at once"
     seen.clear()
     end = FromWorker.JobDone(job_id="a") if kind == "done" else FromWorker.JobFailed(job_id="a")
-    times.on_frame(FromWorker(**{kind: end}))  # type: ignore[arg-type]
+    times.on_frame(WORKER, FromWorker(**{kind: end}))  # type: ignore[arg-type]
     step("a", 0, 1, 9.0)
     assert seen == [], "drawn again, it begins anew"
-    times.on_death("killed", is_planned=False)
+    times.on_death(WORKER, Death("killed", is_planned=False))
     step("b", 0, 2, 20.0)
     assert seen == []

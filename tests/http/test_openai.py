@@ -11,6 +11,7 @@ import pytest
 from craft_protos import jobs_pb2
 from PIL import Image
 
+from tests.home import HANG_S
 from tests.http.shim import LORA, Keys, Shim
 
 
@@ -76,9 +77,9 @@ def test_quality_is_a_number_of_steps(shim: Shim, client: openai.OpenAI, quality
 def test_urls_are_public(shim: Shim, client: openai.OpenAI) -> None:
     made = client.images.generate(prompt="x", model="flat", response_format="url")
     assert made.data is not None and made.data[0].url is not None
-    answer = shim.session.get(made.data[0].url, timeout=30)
+    answer = shim.session.get(made.data[0].url, timeout=HANG_S)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    again = shim.session.get(made.data[0].url, timeout=30, headers={"if-none-match": answer.headers["etag"]})
+    again = shim.session.get(made.data[0].url, timeout=HANG_S, headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 

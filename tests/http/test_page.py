@@ -36,9 +36,10 @@ def test_the_first_paint_is_small_and_all_of_it_is_ours(studio: Studio) -> None:
     page.goto(studio.shim.url, wait_until="networkidle")
     expect(page.get_by_label("API key")).to_be_focused()
     assert all(one.url.startswith(studio.shim.url + "/") and one.status == 200 for one in answers)
-    assert {one.url.rpartition("/")[2] for one in answers} == {"", *(path.name for path in static_files())} - {
-        "index.html"
-    }
+    assert {one.url.rpartition("/")[2] for one in answers} == {
+        *("", "bot.json"),
+        *(path.name for path in static_files()),
+    } - {"index.html"}
     assert sum(len(one.body()) + len(str(one.headers)) for one in answers) < MOST_BYTES
     context.close()
 
@@ -77,30 +78,32 @@ def test_choose_a_model_and_a_lora_watch_the_steps_and_see_the_picture(studio: S
         weight.fill("0.45")
         page.get_by_role("button", name=f"Add “{TRIGGER}” to the prompt").click()
         expect(page.get_by_label("Prompt", exact=True)).to_have_value(TRIGGER)
-        page.get_by_label("Size", exact=True).select_option(label="Portrait 3:4, 224 × 296")
+        page.get_by_label("Size", exact=True).select_option(label="Portrait 3:4, 224 × 288")
         page.get_by_label("Sampler").select_option("Euler a")
         page.get_by_label("Negative prompt").fill("grey")
-        generate(page, "a [slow] apple", steps="40", guidance_scale="2.5", seed="7")
-        expect(page.locator("#doing")).to_have_text(re.compile(r"Step (9|1\d|2\d) of 40"))
-        assert float(page.get_by_role("progressbar").get_attribute("value") or 0) > 0.2
+        generate(page, "a [slow] apple", steps="200", guidance_scale="2.5", seed="7")
+        expect(page.locator("#doing")).to_have_text(re.compile(r"Step \d+ of 200"))
+        share, said = _shown_progress(page)
+        assert 0 < share < 1 and said == f"Step {round(share * 200)} of 200"
         assert (page.locator("#tiles img").get_attribute("src") or "").startswith("data:image/jpeg;base64,")
         expect(page.locator("#said")).to_have_text(re.compile("Drawing, (25|50|75) %"))
-        _drawn(page)
+        with studio.shim.home.hurried():
+            _drawn(page)
         expect(page.locator("#said")).to_have_text("The picture is done.")
-        assert natural_size(page, "#tiles img") == [224, 296]
+        assert natural_size(page, "#tiles img") == [224, 288]
         expect(page.locator("#caption")).to_have_text("a [slow] apple")
         expect(page.locator("#facts")).to_contain_text("Seed7")
         expect(page.locator("#thumbs .tile")).to_have_count(1)
         job = studio.newest()
         made = job.generate
-        assert (job.state, made.model, made.width, made.height, made.steps) == (SUCCEEDED, "pocket", 224, 296, 40)
+        assert (job.state, made.model, made.width, made.height, made.steps) == (SUCCEEDED, "pocket", 224, 288, 200)
         assert (made.guidance_scale, made.seed, made.sampler, made.negative_prompt) == (2.5, 7, "Euler a", "grey")
         assert [(use.name, use.weight) for use in made.loras] == [(LORA, 0.45)]
         page.get_by_role("button", name="Copy the command").click()
         expect(page.locator("#copy")).to_have_text("Copied")
         copied = str(page.evaluate("navigator.clipboard.readText()"))
         assert copied == (
-            f"craft generate 'a [slow] apple' -m pocket -l {LORA}:0.45 -W 224 -H 296 -s 40 -g 2.5"
+            f"craft generate 'a [slow] apple' -m pocket -l {LORA}:0.45 -W 224 -H 288 -s 200 -g 2.5"
             " --sampler 'Euler a' --seed 7 --negative=grey"
         )
         with page.expect_download() as saved:
@@ -212,10 +215,10 @@ def test_errors_name_the_field_and_the_next_step(studio: Studio) -> None:
         expect(page.get_by_label("Seed", exact=True)).to_be_focused()
         page.get_by_label("Size", exact=True).select_option(label="Another…")
         generate(page, "a hat", seed="", width="250")
-        expect(alert).to_contain_text("width: must be a multiple of 8, not 250")
-        expect(alert).to_contain_text("take 248")
+        expect(alert).to_contain_text("width: must be a multiple of 16 for the model pocket, not 250")
+        expect(alert).to_contain_text("take 256x256")
         expect(page.get_by_label("Width", exact=True)).to_be_focused()
-        generate(page, "a [fail] hat", width="248")
+        generate(page, "a [fail] hat", width="256")
         expect(alert).to_be_empty()
         expect(page.locator("#stage-error")).to_contain_text("failed on request")
         expect(page.locator("#stage-error")).to_contain_text("leave [fail] out")
@@ -264,6 +267,40 @@ def test_looking_at_another_picture_does_not_lose_the_job(studio: Studio) -> Non
         _drawn(page)
 
 
+def test_another_picture_is_not_the_jobs_progress(studio: Studio) -> None:
+    """What is told is the job's, whatever is looked at, and it goes on being told."""
+    with studio.page() as page:
+        generate(page, "a chair")
+        _drawn(page)
+        generate(page, "a [slow] sofa", steps="1000", count="2")
+        doing = page.locator("#doing")
+        expect(doing).to_contain_text("Step")
+        page.locator("#thumbs .tile").first.click()
+        expect(page.locator("#result")).to_be_visible()
+        first = _shown_progress(page)
+        expect(doing).not_to_have_text(first[1])
+        for share, said in (first, _shown_progress(page)):
+            assert 0 < share < 0.5 and f"Step {round(share * 1000)} of 1000, 0 of 2 done" == said
+        assert page.title().startswith(("1", "2", "3", "4", "5", "6", "7", "8", "9", "0"))
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+
+
+def _shown_progress(page: Page) -> tuple[float, str]:
+    """(the meter's share, what is said of it), of one moment."""
+    share, said = page.evaluate(
+        "() => [document.querySelector('#meter').value, document.querySelector('#doing').textContent]"
+    )
+    return float(share), str(said)
+
+
+def test_what_the_daemon_refuses_has_the_forms_words(studio: Studio) -> None:
+    with studio.page() as page:
+        generate(page, "x", guidance_scale="1001")
+        expect(page.locator("#wish-error")).to_contain_text("guidance: input should be")
+        assert "guidance_scale" not in page.locator("#wish-error").inner_text()
+
+
 def test_by_keyboard_alone(studio: Studio) -> None:
     with studio.page(is_in=False) as page:
         keyboard = page.keyboard
@@ -275,7 +312,7 @@ def test_by_keyboard_alone(studio: Studio) -> None:
         keyboard.press("Enter")
         keyboard.type("0.5")
         _tab_to(page, "#steps")
-        keyboard.type("60")
+        keyboard.type("900")
         _tab_to(page, "#generate")
         keyboard.press("Space")
         expect(page.get_by_role("progressbar")).to_be_visible()

@@ -6,27 +6,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.cli.home import CRAFT
-from tests.daemon.harness import Home
+from tests.home import Home
 from tests.http.again import free_port
 from tests.http.shim import tool
 
 _ROOT = Path(__file__).parents[2]
-_TIMEOUT_S = 150
-
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    made = Home(CRAFT_WORKER_MODULE="craftd.worker", CRAFT_GENERATE_MODEL="pocket", CRAFT_WORKER_THREADS="1")
-    yield made
-    subprocess.run([*CRAFT, "daemon", "stop", "--now"], env=made.env, capture_output=True, timeout=60, check=False)
-    made.remove()
 
 
 def lines() -> str:
@@ -36,11 +26,12 @@ def lines() -> str:
     return "\n".join(re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
 
 
-def test_the_lines_work_as_pasted(home: Home) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_lines_work_as_pasted(make_home: Callable[..., Home]) -> None:
     """But for the port, which somebody else may have here."""
     assert tool("jq") and tool("curl")
-    work = home.root / "work"
-    work.mkdir()
+    home = make_home("", CRAFT_WORKER_MODULE="craftd.worker", CRAFT_WORKER_THREADS="1")
     port = free_port()
     pasted = lines().replace("restart --http ", f"restart --http=127.0.0.1:{port} ").replace("7811", str(port))
     lora = home.root / "it.safetensors"
@@ -48,20 +39,12 @@ def test_the_lines_work_as_pasted(home: Home) -> None:
         [sys.executable, "-m", "tests.tiny_loras", "daemon/craftd/pocket", str(lora), "kohya"], cwd=_ROOT, check=True
     )
     script = f"craft lora add {lora}\n{pasted}"
-    env = home.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        env=env,
-        cwd=work,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    env = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = home.run(["bash", "-euo", "pipefail", "-c", script], env=env, hang_s=1000)
     assert done.returncode == 0, done.stderr
-    assert '"status":"success"' in done.stdout and f'"url":"http://127.0.0.1:{port}/image/' in done.stdout
-    assert sorted(path.name for path in work.iterdir()) == ["apple.png", "pets.png", "rocket.png"]
-    for path in work.iterdir():
+    assert b'"status":"success"' in done.stdout and f'"url":"http://127.0.0.1:{port}/image/'.encode() in done.stdout
+    assert sorted(path.name for path in home.work.iterdir()) == ["apple.png", "pets.png", "rocket.png"]
+    for path in home.work.iterdir():
         with Image.open(path, formats=["PNG"]) as picture:
             picture.load()
             assert picture.size == (256, 256)

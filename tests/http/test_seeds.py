@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.http.shim import LORA, TIMEOUT_S, TRIGGER, Keys, Shim, tool
+from tests.home import HANG_S
+from tests.http.shim import LORA, TRIGGER, Keys, Shim, tool
 
 _SEEDS = Path(__file__).parent / "seeds"
 _LORA_API = (_SEEDS / "lora-api.md").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def adapted(example: str, shim: Shim, key: str) -> str:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,7 +51,7 @@ def check_public(shim: Shim, answer: dict[str, str]) -> None:
     assert list(answer) == ["status", "url", "image_id", "processing_time"]
     assert answer["status"] == "success" and re.fullmatch(r"\d+\.\d", answer["processing_time"])
     assert answer["url"] == f"{shim.url}/image/{answer['image_id']}"
-    assert is_whole(shim.session.get(answer["url"], timeout=TIMEOUT_S).content)
+    assert is_whole(shim.session.get(answer["url"], timeout=HANG_S).content)
     assert shim.image(answer["image_id"]).prompt == f"{TRIGGER} chilling in the sun"
 
 
@@ -89,12 +90,12 @@ def test_visioncrafts_requests(shim: Shim, keys: Keys, heading: str) -> None:
     request, *examples = blocks(section, "")
     method, url = adapted(request, shim, "").split()
     if method == "GET":
-        answer = shim.session.get(url, timeout=TIMEOUT_S)
+        answer = shim.session.get(url, timeout=HANG_S)
         assert answer.json() == ["pocket", "flat"]
         return
     body = json.loads(examples[0])
     body |= {"token": keys.user, "model": "flat"}
-    answer = shim.session.request(method, url, json=body, timeout=TIMEOUT_S)
+    answer = shim.session.request(method, url, json=body, timeout=HANG_S)
     assert answer.status_code == 200, answer.text
     pictures = [base64.b64decode(one, validate=True) for one in answer.json()]
     assert len(pictures) == body["image_count"] and len(set(pictures)) == len(pictures)

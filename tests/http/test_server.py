@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import stat
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,69 +15,54 @@ from craft_protos import config
 from craft_protos.config import Settings
 from craft_protos.reasons import CraftError
 
-from tests.cli.home import CRAFT
-from tests.daemon.harness import Home
-from tests.http.shim import TIMEOUT_S, Shim, serving, told
+from tests.home import HANG_S, Home
+from tests.http.shim import Shim, serving, told
 
 _OUR_SITE, _PAGES = "https://craft.example.org/pictures", "https://pages.example.org"
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    made = Home()
-    yield made
-    craft(made, "daemon", "stop", "--now")
-    made.remove()
-
-
-def craft(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CRAFT, *words], env=home.env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
-
-
 def test_it_is_off_unless_it_is_asked_for(home: Home) -> None:
     assert not Settings().http.enabled and Settings().http.listen == "127.0.0.1:7811"
-    assert craft(home, "daemon", "start").returncode == 0
-    assert json.loads(craft(home, "daemon", "status", "--json").stdout)["http"] is None
-    assert "http\toff" in craft(home, "daemon", "status").stdout
-    refused = craft(home, "daemon", "start", "--http")
+    assert home.craft("daemon", "start").returncode == 0
+    assert json.loads(home.craft("daemon", "status", "--json").stdout)["http"] is None
+    assert "http\toff" in home.craft("daemon", "status").stdout
+    refused = home.craft("daemon", "start", "--http")
     assert refused.returncode == 75 and "without HTTP" in refused.stderr
     assert "craft daemon restart --http" in refused.stderr
-    again = craft(home, "daemon", "restart", "--http=127.0.0.1:0")
+    again = home.craft("daemon", "restart", "--http=127.0.0.1:0")
     assert again.returncode == 0, again.stderr
-    address = json.loads(craft(home, "daemon", "status", "--json").stdout)["http"]
+    address = json.loads(home.craft("daemon", "status", "--json").stdout)["http"]
     assert address.startswith("http://127.0.0.1:") and address in again.stderr
-    known = craft(home, "daemon", "start", "--http", "127.0.0.1:0")
+    known = home.craft("daemon", "start", "--http", "127.0.0.1:0")
     assert known.returncode == 0 and address in known.stderr
 
 
 @pytest.mark.parametrize("value", ["nonsense", "127.0.0.1", "127.0.0.1:abc", ":80"])
 def test_what_is_no_address(home: Home, value: str) -> None:
-    refused = craft(home, "daemon", "start", f"--http={value}")
+    refused = home.craft("daemon", "start", f"--http={value}")
     assert refused.returncode == 78 and "--http: must be HOST:PORT" in refused.stderr
 
 
 def test_without_a_key_nobody_else_may_come(home: Home) -> None:
-    refused = craft(home, "daemon", "start", "--http=0.0.0.0:0")
+    refused = home.craft("daemon", "start", "--http=0.0.0.0:0")
     assert refused.returncode == 78
     assert "there is no key" in refused.stderr and "craft keys create" in refused.stderr
 
 
 def test_a_port_that_is_taken(home: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        refused = craft(home, "daemon", "start", f"--http=127.0.0.1:{taken.getsockname()[1]}")
+        refused = home.craft("daemon", "start", f"--http=127.0.0.1:{taken.getsockname()[1]}")
     assert refused.returncode == 78 and "in use" in refused.stderr
 
 
 def test_a_taken_port_does_not_cost_the_daemon_that_runs(home: Home) -> None:
-    assert craft(home, "daemon", "start", "--http=127.0.0.1:0").returncode == 0
-    before = json.loads(craft(home, "daemon", "status", "--json").stdout)
+    assert home.craft("daemon", "start", "--http=127.0.0.1:0").returncode == 0
+    before = json.loads(home.craft("daemon", "status", "--json").stdout)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        refused = craft(home, "daemon", "restart", f"--http=127.0.0.1:{taken.getsockname()[1]}")
+        refused = home.craft("daemon", "restart", f"--http=127.0.0.1:{taken.getsockname()[1]}")
     assert refused.returncode == 78 and "in use; the daemon that runs goes on" in refused.stderr
-    assert json.loads(craft(home, "daemon", "status", "--json").stdout)["pid"] == before["pid"]
-    again = craft(home, "daemon", "restart", f"--http={urlsplit(before['http']).netloc}")
+    assert json.loads(home.craft("daemon", "status", "--json").stdout)["pid"] == before["pid"]
+    again = home.craft("daemon", "restart", f"--http={urlsplit(before['http']).netloc}")
     assert again.returncode == 0, again.stderr
 
 
@@ -134,6 +118,21 @@ def test_documentation_needs_a_key(wide: tuple[Shim, str]) -> None:
         assert shim.call("GET", path, key).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/v1/images/generations", "as Authorization: Bearer KEY, the api_key of OpenAI's packages"),
+        ("/sdapi/v1/txt2img", "as the password of Basic authentication"),
+        ("/generate", "as the body's token"),
+        ("/jobs", "as X-API-Key"),
+    ],
+)
+def test_who_has_no_key_hears_where_this_contract_has_it(wide: tuple[Shim, str], path: str, where: str) -> None:
+    answer = wide[0].call("POST", path, json={"prompt": "x"})
+    said = answer.json().get("hint") or answer.json()["error"]["message"]
+    assert answer.status_code == 401 and where in said and "CRAFT_API_KEY" not in said
+
+
 def test_pages_that_are_allowed_may_call(wide: tuple[Shim, str]) -> None:
     shim, key = wide
     asking = {"Origin": _PAGES, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
@@ -157,5 +156,5 @@ def test_who_says_nothing_keeps_nobody_out(shim: Shim) -> None:
     place = urlsplit(shim.url)
     with ExitStack() as silent:
         for _ in range(450):
-            silent.enter_context(socket.create_connection((place.hostname, place.port), TIMEOUT_S))
+            silent.enter_context(socket.create_connection((place.hostname, place.port), HANG_S))
         assert shim.call("GET", "/models").status_code == 200

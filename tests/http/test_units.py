@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+from craft_protos.config import LimitSettings
+from craft_protos.infotexts import parse
 from craft_protos.reasons import CraftError
+from craftd.architectures.registry import SD1
+from craftd.architectures.sizes import Sizes
 from craftd.http import infotexts
 from craftd.http.bodies import Bodies, Room
 from craftd.http.connection import Connection
@@ -26,6 +30,7 @@ from craftd.http.forms.automatic1111 import Txt2ImgRequest, generate_request, na
 from craftd.http.guards import Crowd, host_name, names_of
 from craftd.http.shape import Shape, check_shape
 from craftd.http.sizes import side_lengths
+from craftd.http.wording import in_fields
 from craftd.models.model import Defaults, Model
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +38,7 @@ from PIL import Image
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-MODEL = Model("m", Path("m"), "sd", "", 8, Defaults(512, 512, 20, 7.5, "Euler"), ())
+MODEL = Model("m", Path("m"), SD1, "", Sizes(8), Defaults(512, 512, 20, 7.5, "Euler"), ())
 
 
 @pytest.mark.parametrize(
@@ -148,9 +153,11 @@ def test_what_closes_too_much_is_left_at_once() -> None:
     ],
 )
 def test_shapes_have_the_models_pixels(shape: str, sides: tuple[int, int]) -> None:
-    assert side_lengths(shape, MODEL) == sides
-    width, height = side_lengths(shape, replace(MODEL, granularity=64))
+    assert side_lengths(shape, MODEL, LimitSettings()) == sides
+    width, height = side_lengths(shape, replace(MODEL, sizes=Sizes(64)), LimitSettings())
     assert width % 64 == height % 64 == 0
+    width, height = side_lengths(shape, MODEL, LimitSettings(max_side=300, max_pixels=40_000))
+    assert max(width, height) <= 300 and width * height <= 40_000 and width % 8 == height % 8 == 0
 
 
 def test_names_of_servers() -> None:
@@ -167,14 +174,51 @@ def test_what_automatic1111s_requests_mean() -> None:
     meant = generate_request(body, "m")
     assert (meant.sampler, meant.seed, meant.count, meant.model) == ("DPM++ 2M Karras", None, 6, "m")
     assert generate_request(Txt2ImgRequest(prompt="x", scheduler="Automatic"), "").sampler == ""
+    settings = {"CLIP_stop_at_last_layers": 2, "eta": 1}
+    body = Txt2ImgRequest.model_validate({"prompt": "x", "override_settings": settings})
+    assert (generate_request(body, "m").clip_skip, generate_request(body, "m").model) == (2, "m")
     assert name_of("dream v1 [abcdef1234]") == "dream v1" and name_of("a [draft]") == "a [draft]"
 
 
 def test_infotexts() -> None:
-    made = {"prompt": "x", "steps": 5, "loras": [{"name": "it", "weight": 0.5}], "model": {"name": "m", "sha256": "ab"}}
+    numbers = {"width": 8, "height": 8, "steps": 5, "guidance_scale": 1.5, "seed": 3, "sampler": "Euler"}
+    made = {
+        "prompt": "x",
+        "loras": [{"name": "it", "sha256": "cd", "weight": 0.5}],
+        "versions": {"craft": "1"},
+        **numbers,
+    }
+    made["model"] = {"name": "m", "sha256": "ab"}
     text = infotexts.of_provenance(json.dumps(made))
-    assert text.startswith("x <lora:it:0.5>\nSteps: 5,") and infotexts.parse(text)["Model"] == "m"
+    assert text.startswith("x <lora:it:0.5>\nSteps: 5,") and parse(text)["Model"] == "m"
     assert infotexts.of_provenance("[]") == infotexts.of_provenance("?") == infotexts.of_provenance("{}") == ""
+
+
+@pytest.mark.parametrize(
+    ("hint", "own"),
+    [
+        ("use --format png or webp", "use output_format png or webp"),
+        ("use a LoRA for it, or --lora-missing=skip to apply", "use a LoRA for it, or lora_missing=skip to apply"),
+        (
+            "`craft lora list --model m -m x`; -m chooses another",
+            "`craft lora list --model m -m x`; model chooses another",
+        ),
+        ("try --precision fp32", "try the configuration's worker.precision fp32"),
+        ("a - b, x--y, A-m, well-known", "a - b, x--y, A-m, well-known"),
+    ],
+)
+def test_hints_in_a_requests_words(hint: str, own: str) -> None:
+    assert in_fields(hint, {"format": "output_format"}) == own
+
+
+def test_values_in_quotes() -> None:
+    """As AUTOMATIC1111 writes what has commas or colons in it; keys with spaces, dashes and strokes."""
+    line = 'Steps: 20, Lora hashes: "a: 1b, c: 2d", Size: 8x8, TI: "say \\"x, y\\"", '
+    line += 'Hires up-scale/x: 2, Empty: , Open: "a'
+    read = parse(f"a: b, c\n{line}")
+    quoted = {"Lora hashes": "a: 1b, c: 2d", "TI": 'say "x, y"', "Open": '"a'}
+    assert read == {"Steps": "20", "Size": "8x8", "Hires up-scale/x": "2", "Empty": "", **quoted}
+    assert parse("a" * 100_000) == parse('"' * 100_000) == {}
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
@@ -195,11 +239,17 @@ def test_nobody_else_pays_for_it() -> None:
 class Asked:
     """A request to `Bodies`, whose caller sends what it is told to; the app reads it and then draws until `drawn`."""
 
-    def __init__(self, bodies: Callable[[ASGIApp], Bodies], path: str = "/x", length: int | None = None) -> None:
+    def __init__(
+        self,
+        bodies: Callable[[ASGIApp], Bodies],
+        path: str = "/x",
+        length: int | None = None,
+        client: str = "192.0.2.1",
+    ) -> None:
         self._said: asyncio.Queue[Message] = asyncio.Queue()
         self.has_read, self.drawn = asyncio.Event(), asyncio.Event()
         headers = [(b"transfer-encoding", b"chunked")] if length is None else [(b"content-length", b"%d" % length)]
-        scope = {"type": "http", "path": path, "headers": headers}
+        scope = {"type": "http", "path": path, "headers": headers, "client": (client, 1)}
         self.done = asyncio.create_task(bodies(self._app)(scope, self._receive, self._send))
 
     async def say(self, body: bytes, *, is_last: bool = False) -> None:
@@ -225,13 +275,14 @@ class Asked:
         raise AssertionError(message)
 
 
-def _bodies(known: Room, others: Room, *, is_known: bool) -> Callable[[ASGIApp], Bodies]:
-    return lambda app: Bodies(app, 60, {"/picture": 100}, shows_key=lambda _: is_known, known=known, others=others)
+def _bodies(known: Room, others: Room, *, owner: str) -> Callable[[ASGIApp], Bodies]:
+    """`owner`: of the key that the headers have; "" where they have none."""
+    return lambda app: Bodies(app, 60, {"/picture": 100}, shows_key=lambda _: owner, known=known, others=others)
 
 
 async def test_bodies_count_while_they_arrive() -> None:
     known, others = Room(200), Room(100, 2)
-    bodies = _bodies(known, others, is_known=False)
+    bodies = _bodies(known, others, owner="")
     first, second = Asked(bodies), Asked(bodies)
     await first.say(b" " * 55)
     await second.say(b" " * 55)
@@ -239,7 +290,7 @@ async def test_bodies_count_while_they_arrive() -> None:
     third = Asked(bodies)
     await third.say(b" ")
     assert await Asked(bodies).refusal() == "RATE_LIMITED"  # two at once
-    keyed = Asked(_bodies(known, others, is_known=True))
+    keyed = Asked(_bodies(known, others, owner="alice"))
     await keyed.say(b" " * 55)
     assert known.held_bytes == 55
     for one in (first, third, keyed):
@@ -251,7 +302,7 @@ async def test_bodies_count_while_they_arrive() -> None:
 async def test_what_was_read_takes_no_room_while_it_is_drawn() -> None:
     """But for pictures: they are larger, and done with soon."""
     room = Room(100)
-    bodies = _bodies(room, room, is_known=True)
+    bodies = _bodies(room, room, owner="alice")
     drawing = [Asked(bodies) for _ in range(5)]
     for one in drawing:
         await one.say(b" " * 50, is_last=True)
@@ -267,9 +318,31 @@ async def test_what_was_read_takes_no_room_while_it_is_drawn() -> None:
     assert (room.held_bytes, room.bodies) == (0, 0)
 
 
+async def test_one_caller_has_a_share_of_the_room() -> None:
+    """An owner with a key, and an address without."""
+    known, others = Room(200, share=0.5), Room(200, 4, share=0.5)
+    for room, owner in ((known, "alice"), (others, "")):
+        bodies = _bodies(known, others, owner=owner)
+        first, second = Asked(bodies), Asked(bodies)
+        await first.say(b" " * 60)
+        await second.say(b" " * 41)
+        assert await second.refusal() == "RATE_LIMITED" and room.held_bytes == 60
+        other = Asked(_bodies(known, others, owner="bob")) if owner else Asked(bodies, client="192.0.2.2")
+        await other.say(b" " * 60)
+        assert room.held_bytes == 120
+        third = Asked(bodies)
+        await third.say(b"")
+        if not owner:
+            assert await Asked(bodies).refusal() == "RATE_LIMITED"  # two of the four at once
+        for one in (first, third, other):
+            one.done.cancel()
+        await asyncio.wait([first.done, third.done, other.done])
+        assert (room.held_bytes, room.bodies, room._bytes_of, room._bodies_of) == (0, 0, {}, {})
+
+
 async def test_large_bodies_need_a_key_in_the_headers() -> None:
     room = Room(1000)
-    stranger, friend = (_bodies(room, room, is_known=is_known) for is_known in (False, True))
+    stranger, friend = (_bodies(room, room, owner=owner) for owner in ("", "alice"))
     assert await Asked(stranger, "/picture", 61).refusal() == "UNAUTHENTICATED"
     assert await Asked(stranger, "/picture", 101).refusal() == "MESSAGE_TOO_BIG"
     assert await Asked(stranger, "/x", 61).refusal() == "MESSAGE_TOO_BIG"
@@ -310,6 +383,30 @@ async def test_a_crowd_is_refused_and_looked_after() -> None:
     await ask("/x")
 
 
+async def test_one_address_is_no_crowd() -> None:
+    ended = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await ended.wait()
+
+    crowd = Crowd(app, 3, frozenset(), most_of_one=2)
+
+    async def nobody(*_: Message) -> Any:
+        raise AssertionError
+
+    def ask(client: str) -> asyncio.Task[None]:
+        scope = {"type": "http", "path": "/x", "headers": [], "client": (client, 1)}
+        return asyncio.create_task(crowd(scope, nobody, nobody))
+
+    inside = [ask("2001:db8::1"), ask("2001:db8::2"), ask("192.0.2.1")]
+    for client in ("2001:db8::3", "192.0.2.2"):  # one subscriber's network; all of them together
+        with pytest.raises(CraftError, match="too many requests at once"):
+            await ask(client)
+    ended.set()
+    await asyncio.gather(*inside)
+    assert not crowd._now
+
+
 class Quick(Connection):
     wait_s = 0.2
 
@@ -318,15 +415,23 @@ class Small(Connection):
     most = 3
 
 
+class Fair(Connection):
+    most, most_of_one = 4, 2
+
+
+class Impatient(Connection):
+    unread_s = 0.1
+
+
 async def _greet(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"hi"})
 
 
 @asynccontextmanager
-async def greeting(kind: type[Connection]) -> AsyncIterator[int]:
+async def greeting(kind: type[Connection], app: ASGIApp = _greet) -> AsyncIterator[int]:
     """The port of a server without a daemon."""
-    config, state = uvicorn.Config(_greet, ws="none", log_config=None), ServerState()
+    config, state = uvicorn.Config(app, ws="none", log_config=None), ServerState()
     server = await asyncio.get_running_loop().create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -337,7 +442,7 @@ _GET, _HI = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"hi"
 
 @pytest.mark.parametrize("asked", [b"", b"GET", _GET[:-2], _GET + _GET[:9], _GET[:-2] + b"content-length: 9\r\n\r\n1"])
 async def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
-    async with greeting(Quick) as port, asyncio.timeout(10):
+    async with greeting(Quick) as port, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(asked)
         if asked.startswith(_GET[:-2]) and len(asked) > len(_GET):
@@ -348,7 +453,7 @@ async def test_who_asks_nothing_is_not_waited_for(asked: bytes) -> None:
 
 
 async def test_who_has_waited_longest_makes_way() -> None:
-    async with greeting(Small) as port, asyncio.timeout(10):
+    async with greeting(Small) as port, asyncio.timeout(30):
         old = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         new = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(3)))
         for reader, _ in old:
@@ -358,3 +463,76 @@ async def test_who_has_waited_longest_makes_way() -> None:
             assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
         for _, writer in (*old, *new):
             writer.close()
+
+
+async def test_an_address_with_too_many_makes_way_for_itself() -> None:
+    """Whoever comes from elsewhere loses nothing by it."""
+    async with greeting(Fair) as port, asyncio.timeout(30):
+        other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        first = await asyncio.open_connection("127.0.0.1", port)
+        rest = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        assert await first[0].read() == b""
+        for reader, writer in (other, *rest):
+            writer.write(_GET)
+            assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+        for _, writer in (first, other, *rest):
+            writer.close()
+
+
+async def test_of_all_the_address_with_most_makes_way() -> None:
+    async with greeting(Fair) as port, asyncio.timeout(30):
+        lone = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        pair = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.3", 0)) for _ in range(2)]
+        new = [await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.0.{n}", 0)) for n in (4, 5)]
+        assert await pair[0][0].read() == b""
+        for reader, writer in (lone, pair[1], *new):
+            writer.write(_GET)
+            assert (await reader.readuntil(_HI)).startswith(b"HTTP/1.1 200")
+        for _, writer in (lone, *pair, *new):
+            writer.close()
+
+
+_LARGE, _PIECE = 32 << 20, 64 << 10  # more than two sockets hold
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["a stream", "at once"])
+async def test_who_takes_nothing_is_cut_off(is_last: bool) -> None:
+    """The app's call ends, and with it what it held."""
+    ended, lost = asyncio.Event(), asyncio.Event()
+
+    class Told(Impatient):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * _LARGE, "more_body": not is_last})
+        if not is_last:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        ended.set()
+
+    async with greeting(Told, app) as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 10)
+        writer.write(_GET)
+        await ended.wait()
+        await lost.wait()
+        left = await reader.read()  # what the sockets held
+        assert 0 < len(left) < _LARGE // 2
+        writer.close()
+
+
+async def test_large_answers_arrive_whole() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % _LARGE)]})
+        for start in range(0, _LARGE, 1 << 16):
+            await send(
+                {"type": "http.response.body", "body": b"x" * (1 << 16), "more_body": start + (1 << 16) < _LARGE}
+            )
+
+    async with greeting(Connection, app) as port, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 10)
+        writer.write(_GET)
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(await reader.readexactly(_LARGE)) == _LARGE
+        writer.close()

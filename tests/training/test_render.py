@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.pocket.concepts import COLORS, Scene, concepts
-from training.pocket.render import SIDE, Pixels, render, render_on_grid
+from training.pocket.render import SIDE, Pixels, grid_views, render, render_on_grid
 
 View = Callable[[Scene, random.Random], Pixels]
 BOTH = pytest.mark.parametrize("view", [render, render_on_grid])
@@ -68,3 +68,19 @@ def test_on_the_grid_an_icon_is_the_same_pattern_moved_by_whole_cells() -> None:
         assert (ink - ink.min(axis=0) == first).all()
     assert corners == {(0, 0)}
     assert len({picture.tobytes() for picture in views}) == 9
+
+
+@pytest.mark.parametrize(
+    ("scene", "count"),
+    [
+        (Scene((CIRCLE,)), 9),
+        (Scene((CIRCLE,), size="large"), 4),
+        (Scene((CIRCLE,), place="left"), 3),
+        (Scene((CIRCLE,), place="center"), 1),
+        (Scene((CIRCLE, CIRCLE)), 9),
+    ],
+)
+def test_all_views_that_the_grid_has(scene: Scene, count: int) -> None:
+    all_of_them = {view.tobytes() for view in grid_views(scene)}
+    assert len(all_of_them) == count
+    assert all(render_on_grid(scene, random.Random(seed)).tobytes() in all_of_them for seed in range(5))

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
-from training.pocket import autoencoder, checkpoint, diffusion, export, latents, shipped, tokenizer, words
-from training.pocket.__main__ import trained_pipeline
+from training.pocket import (
+    autoencoder,
+    checkpoint,
+    decoder,
+    diffusion,
+    export,
+    latents,
+    reading,
+    shipped,
+    tokenizer,
+    words,
+)
+from training.pocket.__main__ import _drawer, trained_pipeline
 from training.pocket.concepts import COLORS, concepts
+from training.pocket.model import build_text_encoder, build_unet
 from training.pocket.muon import Muon, orthogonalised, split_parameters
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 
@@ -64,11 +79,22 @@ def few_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "codes", lambda vae, device: some)
 
 
+@pytest.fixture(autouse=True)
+def small_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's own computes longer than all the rest here."""
+    known = {key: value for key, value in build_unet().config.items() if not key.startswith("_")}
+    small = known | {"block_out_channels": (32, 32, 32), "time_embedding_dim": 64}
+    for module in (diffusion, shipped):
+        monkeypatch.setattr(module, "build_unet", lambda: UNet2DConditionModel(**small))
+
+
 def _small_stages(folder: Path, steps: int) -> diffusion.Networks:
     vae = autoencoder.train(folder, autoencoder.AutoencoderRecipe(steps=2, pictures=4, batch=2, crop=64), CPU)
     latents.make_shards(folder / "latents", vae, range(1), seed=1, device=CPU)
     tokens = tokenizer.write(folder / "tokenizer")
     words.train(folder, tokens, vae, words.WordsRecipe(steps=2, captions=4), CPU)
+    reading_recipe = reading.ReadingRecipe(steps=2, phrases=4)
+    reading.train(folder, words.trained(folder, tokens), tokens, reading_recipe, CPU)
     scale = export.latent_scale(latents.load_shard(folder / "latents", 0).latents)
     recipe = replace(diffusion.DiffusionRecipe(), steps=steps, captions=2)
     return diffusion.train(folder, tokens, scale, recipe, CPU)
@@ -100,6 +126,50 @@ def test_training_goes_on_from_an_exported_folder(tmp_path: Path, monkeypatch: p
     after = diffusion.trained(tmp_path / "second", CLIPTokenizer.from_pretrained(tmp_path / "second" / "tokenizer"))
     for name, weight in before.unet.state_dict().items():
         assert torch.allclose(weight, after.unet.state_dict()[name], atol=1e-2), name
+
+
+def test_the_decoder_alone_learns_and_goes_on_and_is_what_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "SHARD_VIEWS", 16)
+    _small_stages(tmp_path, 1)
+    before = trained_pipeline(tmp_path).vae.state_dict()
+    recipe = decoder.DecoderRecipe(steps=2, pictures=2, crop=2, warm=1)
+    for steps in (2, 3):
+        vae = checkpointed_vae(tmp_path)
+        decoder.train(tmp_path, vae, _drawer(tmp_path, CPU), replace(recipe, steps=steps), CPU)
+    assert checkpoint.resume(tmp_path / "decoder.pt").step == 3
+    after = trained_pipeline(tmp_path).vae.state_dict()
+    moved = {name.split(".")[0] for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert moved == {"decoder"}
+
+
+def checkpointed_vae(folder: Path) -> AutoencoderTiny:
+    vae = autoencoder.build()
+    checkpoint.resume(folder / "autoencoder.pt", vae=vae)
+    return vae
+
+
+def test_other_words_come_to_be_read_as_the_taught_ones_are(tokens: CLIPTokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    taught = build_text_encoder(tokens)
+    recipe = reading.ReadingRecipe(steps=1, phrases=16, whole_every=100)
+    one = reading._pair(tokens, recipe, 32, random.Random(9))
+    student = reading.train(tmp_path, copy.deepcopy(taught), tokens, recipe, CPU)
+    before = sum(reading._errors(student, taught, one, CPU))
+    student = reading.train(tmp_path, copy.deepcopy(taught), tokens, replace(recipe, steps=40), CPU)
+    assert sum(reading._errors(student, taught, one, CPU)) < 0.8 * before
+
+
+def test_a_phrase_and_its_caption_agree_where_names_end_and_after_both(tokens: CLIPTokenizer) -> None:
+    pair = reading._pair(tokens, reading.ReadingRecipe(phrases=8), 32, random.Random(1))
+    assert len(pair.name_rows) >= 8
+    names = {name for c in concepts() for name in (c.name, *c.aliases)}
+    for row, end in zip(pair.name_rows, pair.plain_ends, strict=True):
+        assert tokens.decode(pair.plain[row, 1 : end + 1]).endswith(tuple(names))
+    for row in range(8):
+        after = pair.is_after[row]
+        assert set(pair.written[row, after].tolist()) == {tokens.eos_token_id} == set(pair.plain[row, after].tolist())
 
 
 def test_words_learn_what_things_look_like(tokens: CLIPTokenizer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import FromWorker, ModelFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import Dispatch, FromWorker, ModelFile, ModelManifest, ToWorker
 from PIL import Image
 
-TIMEOUT_S = 120
+from tests.home import HANG_S
 
 
 def put_model(folder: Path, files: Path, name: str, **more: Any) -> ModelManifest:
@@ -52,7 +53,7 @@ def submit(
     given: dict[str, Any] = {"prompt": "a red cat", "width": 64, "height": 64, "steps": 4, "guidance_scale": 5.0}
     given |= {"seed": 7, "sampler": "Euler"} | spec
     return ToWorker(
-        submit=ToWorker.Submit(
+        dispatch=Dispatch(
             job_id=job_id,
             epoch=epoch,
             generate=jobs_pb2.GenerateSpec(**given),
@@ -85,7 +86,9 @@ class WorkerProcess:
 
     def receive(self) -> FromWorker:
         frame = frames.receive(self.sock, FromWorker)
-        assert frame is not None, "the worker has ended"
+        if frame is None:
+            self.process.send_signal(signal.SIGABRT)  # one that hangs prints its stacks
+            raise AssertionError(f"the worker hung or has ended, {self.process.wait(HANG_S)}")
         self.seen.append(frame)
         return frame
 
@@ -110,7 +113,7 @@ class WorkerProcess:
     def draw(self, *sent: ToWorker) -> list[FromWorker.ImageDone]:
         """Submit, wait for all, and give the images by job and index. Fails where a job did."""
         self.send(*sent)
-        got = self.until_ended(*(frame.submit.job_id for frame in sent))
+        got = self.until_ended(*(frame.dispatch.job_id for frame in sent))
         failed = [frame.failed for frame in got if frame.WhichOneof("frame") == "failed"]
         assert not failed, failed
         images = [frame.image for frame in got if frame.WhichOneof("frame") == "image"]
@@ -119,7 +122,7 @@ class WorkerProcess:
     def fail(self, sent: ToWorker) -> FromWorker.JobFailed:
         """Submit a job that must fail."""
         self.send(sent)
-        got = self.until_ended(sent.submit.job_id)
+        got = self.until_ended(sent.dispatch.job_id)
         assert got[-1].WhichOneof("frame") == "failed", got[-1]
         return got[-1].failed
 
@@ -129,14 +132,14 @@ class WorkerProcess:
 
     def close(self) -> None:
         self.sock.close()
-        self.process.wait(TIMEOUT_S)
+        self.process.wait(HANG_S)
 
 
 @contextmanager
 def worker(files: Path, *options: str) -> Iterator[WorkerProcess]:
     """A worker that has said hello; ended by the end of its socket."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(TIMEOUT_S)
+    ours.settimeout(HANG_S)
     with theirs:
         process = subprocess.Popen(
             [
@@ -144,7 +147,7 @@ def worker(files: Path, *options: str) -> Iterator[WorkerProcess]:
                 *("--device", "cpu", "--threads", "1", *options),
             ],
             pass_fds=[theirs.fileno()],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
         )
     running = WorkerProcess(process, ours)
     try:

@@ -14,6 +14,9 @@ from craft_protos.worker_pb2 import ModelManifest
 
 from tests import tiny_loras, tiny_models
 from tests.worker import client, loras
+from tests.worker.flows import flow_truth
+
+__all__ = ["flow_truth"]
 
 
 @pytest.fixture(scope="session")
@@ -73,15 +76,25 @@ def truth(pipelines: Callable[[str], Any]) -> Callable[..., np.ndarray]:
     """The pixels that diffusers' pipeline gives, in the terms of a job."""
     import diffusers
     import torch
-    from craftd.worker.samplers import FLOW_RECIPES, RECIPES, is_flow_matching
+    from craftd.worker.families.samplers import FLOW_RECIPES, RECIPES, is_flow_matching
 
-    def draw(kind: str = "sd", sampler: str = "Euler", seed: int = 7, steps: int = 4, **call: Any) -> np.ndarray:
+    def draw(
+        kind: str = "sd",
+        sampler: str = "Euler",
+        seed: int = 7,
+        steps: int = 4,
+        scheduled: Callable[[Any], Any] | None = None,
+        **call: Any,
+    ) -> np.ndarray:
+        """`scheduled`: the scheduler to take, made from the model's own, in place of a sampler's."""
         pipe = pipelines(kind)
         own = pipe.scheduler
         arguments: dict[str, Any] = {"prompt": "a red cat", "width": 64, "height": 64, "guidance_scale": 5.0} | call
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if sampler:
+            if scheduled is not None:
+                pipe.scheduler = scheduled(own)
+            elif sampler:
                 name, overrides = (FLOW_RECIPES if is_flow_matching(own) else RECIPES)[sampler]
                 if is_flow_matching(own):
                     overrides = {**overrides, "flow_shift": own.config.shift}  # diffusers names it in two ways
@@ -112,7 +125,7 @@ def make(tmp_path_factory: pytest.TempPathFactory, files: Path, pipelines: Calla
 @pytest.fixture
 def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings in this process draw their samples in three steps."""
-    from craftd.architectures import training
+    from craftd.architectures import registry
 
-    quick = {name: replace(row, sample_steps=3) for name, row in training._ROWS.items()}
-    monkeypatch.setattr(training, "_ROWS", quick)
+    rows = [replace(row, training=row.training and replace(row.training, sample_steps=3)) for row in registry.ROWS]
+    monkeypatch.setattr(registry, "ROWS", tuple(rows))

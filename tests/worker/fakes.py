@@ -10,54 +10,43 @@ from typing import Any
 
 import numpy as np
 import torch
+from craft_protos.dispatch import Dispatch, ModelManifest
+from craft_protos.generate import GenerateSpec
+from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
-from craftd.worker.device import Device
-from craftd.worker.engine import Engine
-from craftd.worker.finisher import Finisher
-from craftd.worker.inbox import Inbox
-from craftd.worker.lora.residents import AppliedLora
-from craftd.worker.messages import Draw, Manifest, Train
-from craftd.worker.movement import Movement
-from craftd.worker.picture import Pixels
-from craftd.worker.reporter import Reporter
-from craftd.worker.row import Drawing
-from craftd.worker.shelf import Shelf, Sources
-from craftd.worker.training.session import Session, Workshop
+from craftd.worker.engine.engine import Engine
+from craftd.worker.engine.progress_hooks import ProgressHooks
+from craftd.worker.engine.row import Drawing
+from craftd.worker.models.memory import Need
+from craftd.worker.models.model_cache import ModelCache
+from craftd.worker.output.finisher import Finisher
+from craftd.worker.output.picture import Pixels
+from craftd.worker.process.device import Device
+from craftd.worker.process.inbox import Inbox
+from craftd.worker.process.reporter import Reporter
+from craftd.worker.training.run import TrainingContext, TrainingRun
 from craftd.worker.training.trainings import Trainings
 
 CPU = Device(torch.device("cpu"), "fake", 1 << 30, "fp32")
 
 
-def manifest(name: str = "fake") -> Manifest:
-    return Manifest(name, "sd", "StableDiffusionPipeline", f"{name}-sha", ())
+def manifest(name: str = "fake") -> ModelManifest:
+    return ModelManifest(name, "sd", "StableDiffusionPipeline", f"{name}-sha")
 
 
-def draw(job_id: str = "job", **changes: object) -> Draw:
+def draw(job_id: str = "job", *, epoch: int = 1, model: ModelManifest | None = None, **changes: Any) -> Dispatch:
     """A job of one image and three steps."""
-    plain = Draw(
-        job_id=job_id,
-        epoch=1,
-        model=manifest(),
-        prompt="",
-        negative_prompt="",
-        width=8,
-        height=8,
-        steps=3,
-        guidance_scale=1.0,
-        seed=0,
-        sampler="",
-        format="png",
-        indices=(0,),
-    )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    spec = GenerateSpec("", "", "", width=8, height=8, steps=3, guidance_scale=1.0, seed=0, count=1, sampler="")
+    of_dispatch = {name: changes.pop(name) for name in ("indices", "priority", "owner") if name in changes}
+    return Dispatch(job_id, epoch, replace(spec, **changes), model or manifest(), **{"indices": (0,), **of_dispatch})
 
 
 @dataclass(eq=False)
 class FakeDrawing:
     """Counts its steps."""
 
-    job: Draw
+    job: Dispatch
     step: int = 0
     is_closed: bool = False
     scheduler_name: str = "FakeScheduler"
@@ -65,15 +54,15 @@ class FakeDrawing:
 
     @property
     def group(self) -> Hashable:
-        return (self.job.width, self.job.height)
+        return (self.job.drawing.width, self.job.drawing.height)
 
     @property
     def cost(self) -> int:
-        return self.job.width * self.job.height
+        return self.job.drawing.width * self.job.drawing.height
 
     @property
     def of(self) -> int:
-        return self.job.steps
+        return self.job.drawing.steps
 
     @property
     def is_done(self) -> bool:
@@ -95,6 +84,7 @@ class FakeRunner:
     can_tile: bool = True
     resident_bytes: int = 100
     precision: str = "fp32"
+    weights: str = ""
     notice: str = ""
     is_tiled: bool = False
     is_offloaded: bool = False
@@ -102,13 +92,16 @@ class FakeRunner:
     pipe: object = None
     batches: list[list[str]] = field(default_factory=list)
 
-    def want(self, jobs: Sequence[Draw]) -> dict[str, CraftError]:
+    def remarks(self, job: Dispatch) -> Sequence[str]:
+        return ()
+
+    def want(self, jobs: Sequence[Dispatch]) -> dict[str, CraftError]:
         return {}
 
-    def is_ready(self, job: Draw) -> bool:
+    def is_ready(self, job: Dispatch) -> bool:
         return True
 
-    def begin(self, job: Draw, seed: int) -> FakeDrawing:
+    def begin(self, job: Dispatch, seed: int) -> FakeDrawing:
         self.trouble("begin", [job.job_id])
         return FakeDrawing(job)
 
@@ -129,8 +122,9 @@ class FakeRunner:
         return [np.zeros((8, 8, 3), np.uint8) for _ in drawings]
 
     def offload(self) -> bool:
+        has_come_down = self.can_offload and not self.is_offloaded
         self.is_offloaded = self.can_offload
-        return self.can_offload
+        return has_come_down
 
     def tile(self) -> bool:
         self.is_tiled = self.can_tile
@@ -150,22 +144,24 @@ class Studio:
         max_rows: int = 8,
         budget_bytes: int = 1000,
         warnings: tuple[str, ...] = (),
-        workplace: Path = Path(),
-        begin: Callable[[Train, Workshop], Any] = Session,
+        work_folder: Path = Path(),
+        begin: Callable[[Dispatch, TrainingContext], Any] = TrainingRun,
     ) -> None:
         self.frames: list[FromWorker] = []
         self.inbox = Inbox()
         self.now = 0.0
         reporter = Reporter(self, warnings)
-        sources = Sources(
-            load=lambda wanted, _done: runners[wanted.name],
-            need_bytes=lambda wanted: runners[wanted.name].resident_bytes,
+        self.cache = ModelCache(
+            lambda wanted, _done: runners[wanted.name],
+            lambda wanted: Need(runners[wanted.name].resident_bytes),
+            budget_bytes,
+            reporter,
+            self.inbox.post,
         )
-        self.shelf = Shelf(sources, budget_bytes, reporter, self.inbox.post)
         finisher = Finisher(CPU, self.inbox.post)
-        shop = Workshop(workplace, workplace, CPU, Movement(), reporter, lambda: self.now)
-        self.trainings = Trainings(shop, self.shelf, begin)
-        self.engine = Engine(self.shelf, finisher, reporter, self.trainings, max_rows=max_rows, clock=lambda: self.now)
+        context = TrainingContext(work_folder, work_folder, CPU, ProgressHooks(), reporter, lambda: self.now)
+        self.trainings = Trainings(context, self.cache, begin)
+        self.engine = Engine(self.cache, finisher, reporter, self.trainings, max_rows=max_rows, clock=lambda: self.now)
 
     def send(self, frame: FromWorker) -> None:
         """As a channel does."""
@@ -178,7 +174,7 @@ class Studio:
             self.engine.handle(mail)
         self.engine.tick()
 
-    def run(self, *jobs: Draw, seconds_per_turn: float = 0.0) -> None:
+    def run(self, *jobs: Dispatch, seconds_per_turn: float = 0.0) -> None:
         """Until nothing is left to do."""
         for job in jobs:
             self.engine.handle(job)

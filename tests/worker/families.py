@@ -36,7 +36,7 @@ def assert_mixed_batch_is_close(
     worker: WorkerProcess, model: ModelManifest, truth: Truth, kind: str, asked: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Jobs of different samplers, steps and guidance share their model calls; each is within 2/255 of its own truth."""
-    worker.draw(submit(model, "warm", steps=1))  # so that all are admitted at once
+    worker.draw(submit(model, "warm", steps=2))  # so that all are admitted at once
     before = worker.predict_calls()
     images = worker.draw(*(submit(model, job, **spec) for job, spec in asked.items()))
     assert [provenance(image)["batch"] for image in images] == [len(asked)] * len(asked)

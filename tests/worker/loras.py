@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from craft_protos import jobs_pb2
-from craft_protos.worker_pb2 import LoraFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import File, ModelManifest, ToWorker
 
 from tests.worker.client import submit
 
@@ -23,7 +23,7 @@ class Stored:
     """A LoRA in the store, and where it lies."""
 
     path: Path
-    file: LoraFile
+    file: File
 
 
 def put_lora(path: Path, files: Path) -> Stored:
@@ -31,7 +31,7 @@ def put_lora(path: Path, files: Path) -> Stored:
     link = files / sha256
     if not link.is_symlink():
         link.symlink_to(path)
-    return Stored(path, LoraFile(id=sha256[:8], name=path.stem, sha256=sha256, size_bytes=path.stat().st_size))
+    return Stored(path, File(name=path.stem, sha256=sha256, size_bytes=path.stat().st_size))
 
 
 def submit_with(
@@ -40,11 +40,11 @@ def submit_with(
     """A job with LoRAs, each with its weight."""
     sent = submit(model, job_id, **spec)
     for stored, weight in loras:
-        sent.submit.loras.append(stored.file)
-        named = {"lora": stored.file.id, "name": stored.file.name, "sha256": stored.file.sha256}
-        sent.submit.generate.loras.append(jobs_pb2.LoraUse(weight=weight, **named))
+        sent.dispatch.files.append(stored.file)
+        named = {"lora": stored.file.sha256[:8], "name": stored.file.name, "sha256": stored.file.sha256}
+        sent.dispatch.generate.loras.append(jobs_pb2.LoraUse(weight=weight, **named))
     if skip:
-        sent.submit.generate.lora_missing = jobs_pb2.LORA_MISSING_SKIP
+        sent.dispatch.generate.lora_missing = jobs_pb2.LORA_MISSING_SKIP
     return sent
 
 

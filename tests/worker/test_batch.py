@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from craftd.worker import batch
-from craftd.worker.memory import Ladder, Resident, Rung, TickBudget, to_evict
-from craftd.worker.row import Row
+from craftd.eviction import Resident, to_evict
+from craftd.worker.engine import batch
+from craftd.worker.engine.row import Row
+from craftd.worker.models.memory import Ladder, Rung, TickBudget
 
 from tests.worker.fakes import FakeDrawing, draw
 
@@ -56,13 +57,13 @@ def test_one_row_always_fits() -> None:
 
 
 def test_batch_work_gets_a_tick_of_eight() -> None:
-    rows = [_row("now"), _row("later", width=16, is_interactive=False)]
+    rows = [_row("now"), _row("later", width=16, priority="batch")]
     assert _serve(rows, 16).count(["later"]) == 2
     assert _serve(rows[1:], 3) == [["later"]] * 3
 
 
 def test_batch_work_rides_along_in_the_same_group() -> None:
-    assert _serve([_row("now"), _row("later", is_interactive=False)], 1) == [["now", "later"]]
+    assert _serve([_row("now"), _row("later", priority="batch")], 1) == [["now", "later"]]
 
 
 def test_admission_is_fair_between_owners_and_by_age_within() -> None:
@@ -72,7 +73,7 @@ def test_admission_is_fair_between_owners_and_by_age_within() -> None:
     assert first is not None
     assert first.job.job_id == "b1"
     assert batch.pick_to_admit(waiting, active, lambda _row: False) is None
-    late = [_row("patient", is_interactive=False), _row("a3", owner="ada")]
+    late = [_row("patient", priority="batch"), _row("a3", owner="ada")]
     first = batch.pick_to_admit(late, active, lambda _row: True)
     assert first is not None
     assert first.job.job_id == "a3"
@@ -96,10 +97,13 @@ def test_the_least_recently_used_idle_model_goes_first() -> None:
 
 
 def test_the_ladder_has_each_rung_once() -> None:
-    ladder = Ladder(offload=lambda: True, tile=lambda: True)
+    rungs = iter([True, True, False, False])
+    ladder = Ladder(offload=lambda: next(rungs), tile=lambda: True)
     assert ladder.descend(4, is_decoding=False) is Rung.SMALLER_BATCH
     assert ladder.descend(1, is_decoding=False) is Rung.OFFLOAD
+    assert ladder.descend(1, is_decoding=False) is Rung.OFFLOAD
     assert ladder.descend(1, is_decoding=False) is Rung.FAIL
+    assert ladder.is_offloaded
     assert ladder.descend(1, is_decoding=True) is Rung.TILE
     assert ladder.descend(1, is_decoding=True) is Rung.FAIL
     helpless = Ladder(offload=lambda: False, tile=lambda: False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from craftd.worker.messages import Cancel, Load, Preview, Unload
+from craft_protos.dispatch import Cancel, Load, Preview, Unload
 
 from tests.worker.fakes import FakeRunner, Studio, draw, manifest
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from craft_protos.worker_pb2 import ModelManifest
 
+from tests.matrix import covers
 from tests.worker.client import WorkerProcess, pixels, submit
 from tests.worker.families import (
     Truth,
@@ -28,6 +29,7 @@ def flux(models: dict[str, ModelManifest]) -> ModelManifest:
     return models["flux"]
 
 
+@covers("draw", form="folder", kind="flux")
 @pytest.mark.parametrize("sampler", ["", "Euler", "DPM++ 2M", "DPM++ 2S", "UniPC"])
 def test_samplers(worker: WorkerProcess, flux: ModelManifest, truth: Truth, sampler: str) -> None:
     assert_same(draw(worker, flux, sampler=sampler), truth("flux", sampler))
@@ -97,13 +99,14 @@ def test_samplers_that_do_not_match_flows_are_refused(worker: WorkerProcess, flu
 
 def test_sides_are_multiples_of_a_token(worker: WorkerProcess, flux: ModelManifest) -> None:
     failed = worker.fail(submit(flux, width=72))
-    assert (failed.error.reason, failed.error.hint) == ("INVALID_FIELD", "use 64")
+    assert (failed.error.reason, failed.error.hint) == ("INVALID_FIELD", "take 64x64")
 
 
 def test_third_image_of_four_alone_is_the_same(worker: WorkerProcess, flux: ModelManifest) -> None:
     assert_third_of_four_is_the_same_alone(worker, flux)
 
 
+@covers("batch", form="folder", kind="flux")
 def test_mixed_batch_is_close(worker: WorkerProcess, flux: ModelManifest, truth: Truth) -> None:
     asked: dict[str, dict[str, Any]] = {
         "a": {"sampler": "Euler", "steps": 5},

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from craft_protos.generate import TextSpec
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.families.sd3 import StableDiffusion3
 
+from tests.matrix import covers
 from tests.worker.client import WorkerProcess, submit
 from tests.worker.families import (
     Truth,
@@ -26,6 +28,7 @@ def sd3(models: dict[str, ModelManifest]) -> ModelManifest:
     return models["sd3"]
 
 
+@covers("draw", form="folder", kind="sd3")
 @pytest.mark.parametrize("sampler", ["", "Euler", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC"])
 def test_samplers(worker: WorkerProcess, sd3: ModelManifest, truth: Truth, sampler: str) -> None:
     assert_same(draw(worker, sd3, sampler=sampler), truth("sd3", sampler))
@@ -69,6 +72,7 @@ def test_third_image_of_four_alone_is_the_same(worker: WorkerProcess, sd3: Model
     assert_third_of_four_is_the_same_alone(worker, sd3)
 
 
+@covers("batch", form="folder", kind="sd3")
 def test_mixed_batch_is_close(worker: WorkerProcess, sd3: ModelManifest, truth: Truth) -> None:
     asked: dict[str, dict[str, Any]] = {
         "a": {"sampler": "Euler", "steps": 5},
@@ -82,7 +86,7 @@ def test_mixed_batch_is_close(worker: WorkerProcess, sd3: ModelManifest, truth: 
 def test_weights_reach_clip_and_not_t5(pipelines: Callable[[str], Any]) -> None:
     family = StableDiffusion3(pipelines("sd3"), torch.device("cpu"))
     with torch.inference_mode():
-        plain, weighted = (family.encode(text, "", 1.0).positive for text in ("a red cat", "a (red:1.5) cat"))
+        plain, weighted = (family.encode(TextSpec(text)).positive for text in ("a red cat", "a (red:1.5) cat"))
     assert not torch.equal(plain[:, :77], weighted[:, :77])
     assert torch.equal(plain[:, 77:], weighted[:, 77:])
 
@@ -90,7 +94,7 @@ def test_weights_reach_clip_and_not_t5(pipelines: Callable[[str], Any]) -> None:
 def test_long_prompts_and_negatives_take_as_many_tokens(pipelines: Callable[[str], Any]) -> None:
     family = StableDiffusion3(pipelines("sd3"), torch.device("cpu"))
     with torch.inference_mode():
-        encoded = family.encode("a red cat " * 30, "a dog", 7.0)
+        encoded = family.encode(TextSpec("a red cat " * 30, "a dog", 7.0))
     assert encoded.negative is not None
     assert encoded.positive.shape == encoded.negative.shape == (1, 2 * 77 + 256, 96)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from craft_protos.worker_pb2 import ModelManifest
 
+from tests.matrix import covers
 from tests.worker.client import WorkerProcess, submit
 from tests.worker.families import (
     Truth,
@@ -23,6 +24,7 @@ def sdxl(models: dict[str, ModelManifest]) -> ModelManifest:
     return models["sdxl"]
 
 
+@covers("draw", form="folder", kind="sdxl")
 @pytest.mark.parametrize("sampler", ["", "Euler", "Euler a", "DPM++ 2M Karras", "DPM2", "DDIM", "Heun", "LCM"])
 def test_samplers(worker: WorkerProcess, sdxl: ModelManifest, truth: Truth, sampler: str) -> None:
     assert_same(draw(worker, sdxl, sampler=sampler), truth("sdxl", sampler))
@@ -61,6 +63,7 @@ def test_third_image_of_four_alone_is_the_same(worker: WorkerProcess, sdxl: Mode
     assert_third_of_four_is_the_same_alone(worker, sdxl, sampler="Euler a")
 
 
+@covers("batch", form="folder", kind="sdxl")
 def test_mixed_batch_is_close(worker: WorkerProcess, sdxl: ModelManifest, truth: Truth) -> None:
     asked: dict[str, dict[str, Any]] = {
         "a": {"sampler": "Euler", "steps": 5},

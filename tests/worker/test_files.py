@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from craft_protos import jobs_pb2
-from craft_protos.worker_pb2 import ModelManifest, ToWorker
-from craftd.worker import picture
-from craftd.worker.families.sketch import LinearSketch
+from craft_protos.worker_pb2 import ModelManifest, Preview, ToWorker
+from craftd.worker.families.autoencoders import Autoencoder
+from craftd.worker.families.latents import LinearSketch
+from craftd.worker.output import picture
+from diffusers.configuration_utils import FrozenDict
 from PIL import Image
 
 from tests.worker.client import WorkerProcess, pixels, provenance, submit
@@ -52,6 +53,7 @@ def test_png_carries_both_forms(worker: WorkerProcess, sd: ModelManifest) -> Non
             "deterministic": False,
             "device": "cpu",
             "precision": "fp32",
+            "weights": "",
             "batch": 1,
             "vae_tiling": False,
             "front": 1,
@@ -115,8 +117,7 @@ def test_a_sketch_is_exact_where_the_autoencoder_is_linear() -> None:
     colours = torch.tensor([[0.2, 0.1, -0.1], [0.0, 0.3, 0.1], [-0.2, 0.0, 0.1], [0.1, -0.1, 0.2]])
 
     class Linear:
-        config = SimpleNamespace(latent_channels=4, scaling_factor=0.5)
-        device, dtype = torch.device("cpu"), torch.float32
+        config = FrozenDict(latent_channels=4, scaling_factor=0.5)
 
         def decode(self, latents: torch.Tensor, **_options: bool) -> list[torch.Tensor]:
             image = torch.einsum("bchw,cr->brhw", latents, colours) + 0.1
@@ -124,7 +125,8 @@ def test_a_sketch_is_exact_where_the_autoencoder_is_linear() -> None:
 
     latents = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(3)) * 0.5
     expected = torch.einsum("chw,cr->hwr", latents[0] / 0.5, colours) + 0.1
-    shown = LinearSketch.fit(Linear(), lambda given: given / 0.5).draw(latents)
+    autoencoder = Autoencoder(Linear())
+    shown = LinearSketch.fit(autoencoder, like=latents).draw(autoencoder.own(latents))
     assert shown.shape == (6, 5, 3)
     assert np.abs(shown - ((expected / 2 + 0.5).clamp(0, 1) * 255).numpy()).max() <= 1
 
@@ -132,9 +134,9 @@ def test_a_sketch_is_exact_where_the_autoencoder_is_linear() -> None:
 def test_previews_can_be_turned_on_and_off_on_the_way(worker: WorkerProcess, sd: ModelManifest) -> None:
     worker.send(submit(sd, steps=200))
     worker.until_kind("step")
-    worker.send(ToWorker(preview=ToWorker.Preview(job_id="job", every=1)))
+    worker.send(ToWorker(preview=Preview(job_id="job", every=1)))
     shown = worker.until(lambda frame: bool(frame.step.preview)).step.step
-    worker.send(ToWorker(preview=ToWorker.Preview(job_id="job", every=0)))
+    worker.send(ToWorker(preview=Preview(job_id="job", every=0)))
     worker.until_ended("job")
     assert any(frame.HasField("step") and frame.step.step > shown and not frame.step.preview for frame in worker.seen)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from craft_protos import samplers
-from craftd.worker.samplers import FLOW_RECIPES, RECIPES
+from craftd.worker.families.samplers import FLOW_RECIPES, RECIPES
 
 
 def test_both_sides_know_the_same_samplers() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from craftd.worker import inbox as inboxes
-from craftd.worker.inbox import Inbox
+from craftd.worker.process import inbox as inboxes
+from craftd.worker.process.inbox import Inbox
 
 
 class Clock:

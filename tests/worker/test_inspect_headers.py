@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from craft_protos.reasons import CraftError
-from craftd.worker.inspection import model, weights
+from craftd import safetensors as headers
+from craftd.worker.inspection import model
 from craftd.worker.inspection.tree import single
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,32 @@ def test_headers(name: str, tmp_path: Path) -> None:
         model.check(path)
     assert refused.value.reason == "CORRUPT_FILE"
     assert "'x.safetensors': expected" in refused.value.message
+
+
+ONE = '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+AS_THE_LIBRARY_HAS_IT = {
+    "metadata that is null": (ONE.replace("{", '{"__metadata__":null,', 1), {}),
+    "metadata without a key": (ONE.replace("{", '{"__metadata__":{},', 1), {}),
+    "white space before": (f" \t\r\n{ONE}", {}),
+    "much of it": (" " * 500 + ONE, {}),
+    "white space behind": (f"{ONE}\n   ", {}),
+    "an empty tensor": (ONE.replace("{", '{"b":{"dtype":"F32","shape":[0,4],"data_offsets":[0,0]},', 1), {}),
+}
+
+
+@pytest.mark.parametrize("name", AS_THE_LIBRARY_HAS_IT)
+def test_what_the_formats_own_reader_takes_is_taken(name: str, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    text, metadata = AS_THE_LIBRARY_HAS_IT[name]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode() + bytes(4))
+    model.check(path)
+    layout = headers.read(single(path))
+    with safe_open(path, "np") as opened:
+        assert set(layout.shapes) == set(opened.keys())
+    assert layout.metadata == metadata
+    assert headers.read(path).shapes == layout.shapes
 
 
 _json = st.recursive(
@@ -109,7 +136,7 @@ def test_well_formed_headers_pass(
     order.shuffle(header)
     path = tmp_path_factory.getbasetemp() / "good.safetensors"
     path.write_bytes(safetensors(dict(header), bytes(reached)))
-    assert weights.check(single(path)) == {f"t{number}" for number in range(len(shapes))}
+    assert set(headers.read(single(path)).shapes) == {f"t{number}" for number in range(len(shapes))}
 
 
 def _refused_or_read_by_the_library(path: Path) -> None:
@@ -117,7 +144,7 @@ def _refused_or_read_by_the_library(path: Path) -> None:
     from safetensors import safe_open
 
     try:
-        names = weights.check(single(path))
+        names = set(headers.read(single(path)).shapes)
     except CraftError as exc:
         assert exc.reason == "CORRUPT_FILE"
         assert exc.message.isprintable()

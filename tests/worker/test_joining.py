@@ -14,7 +14,7 @@ LONG_PROMPT = "a red cat and a dog, " * 12  # two chunks of 75 tokens
 
 def _calls_during(worker: WorkerProcess, *sent: ToWorker) -> int:
     """UNet calls made for these jobs, from an idle worker to an idle worker."""
-    worker.draw(submit(sent[0].submit.model, "before", steps=1))
+    worker.draw(submit(sent[0].dispatch.model, "before", steps=1))
     before = worker.predict_calls()
     worker.draw(*sent)
     return worker.predict_calls() - before

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from craft_protos.worker_pb2 import ModelManifest, ToWorker
+from craft_protos.worker_pb2 import ModelManifest, ToWorker, Unload
 
 from tests import tiny_loras
+from tests.worker import flows
 from tests.worker.client import WorkerProcess, pixels, provenance, submit
 from tests.worker.client import worker as started
 from tests.worker.loras import Make, Stored, submit_with
@@ -23,7 +24,7 @@ def _alone(worker: WorkerProcess, model: ModelManifest, loras: Loras, **spec: An
     return pixels(image)
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "flux", *flows.KINDS])
 def test_rows_with_a_b_both_and_none_get_what_they_get_alone(
     worker: WorkerProcess, models: dict[str, ModelManifest], pipelines: Callable[[str], Any], make: Make, kind: str
 ) -> None:
@@ -32,12 +33,32 @@ def test_rows_with_a_b_both_and_none_get_what_they_get_alone(
     a = make(kind, "a", tiny_loras.text_model_peft, seed=101, components=texts)
     b = make(kind, "b", seed=102, conv=kind in ("sd", "sdxl"), rank=20)
     asked: dict[str, Loras] = {"a": [(a, 0.8)], "ab": [(a, 0.5), (b, -0.6)], "b": [(b, 1.0)], "none": []}
-    worker.draw(submit_with(models[kind], [(a, 1.0), (b, 1.0)], "warm", steps=1))
+    worker.draw(submit_with(models[kind], [(a, 1.0), (b, 1.0)], "warm", steps=2))
     images = worker.draw(*(submit_with(models[kind], loras, job) for job, loras in asked.items()))
     assert [provenance(image)["batch"] for image in images] == [4] * 4
     for image, loras in zip(images, asked.values(), strict=True):
         assert np.abs(pixels(image) - _alone(worker, models[kind], loras)).max() <= 2
     assert np.abs(pixels(images[0]) - pixels(images[3])).max() > 4
+
+
+@pytest.mark.parametrize("kind", flows.KINDS)
+def test_rows_of_other_lengths_get_what_they_get_alone(
+    worker: WorkerProcess, models: dict[str, ModelManifest], make: Make, kind: str
+) -> None:
+    """Their LoRAs change every layer: also those that read the words, wherever the rows' words stand."""
+    a = make(kind, "all-a", seed=103, wanted=lambda _: True, strength=0.2)
+    b = make(kind, "all-b", seed=104, wanted=lambda _: True, rank=20, strength=0.2)
+    asked: dict[str, tuple[Loras, dict[str, Any]]] = {
+        "a": ([(a, 0.8)], {"prompt": "a cat", "negative_prompt": "a dog that is blue, " * 3}),
+        "ab": ([(a, 0.5), (b, -0.6)], {"prompt": "a red cat in the snow, " * 5}),
+        "b": ([(b, 1.0)], {"guidance_scale": flows.NEVER_GUIDED[kind]}),
+        "none": ([], {"prompt": "a dog, a dog, and another dog"}),
+    }
+    worker.draw(submit_with(models[kind], [(a, 1.0), (b, 1.0)], "warm", steps=2))
+    images = worker.draw(*(submit_with(models[kind], loras, job, **spec) for job, (loras, spec) in asked.items()))
+    assert [provenance(image)["batch"] for image in images] == [4] * 4
+    for image, (loras, spec) in zip(images, asked.values(), strict=True):
+        assert np.abs(pixels(image) - _alone(worker, models[kind], loras, **spec)).max() <= 2
 
 
 def test_eight_rows_of_eight_sets_share_their_calls(worker: WorkerProcess, sd: ModelManifest, make: Make) -> None:
@@ -116,7 +137,7 @@ def _rss_bytes(worker: WorkerProcess) -> int:
 def test_unloading_the_model_gives_its_loras_back(small: WorkerProcess, sd: ModelManifest, make: Make) -> None:
     lora = make("sd", "unloaded", seed=180)
     before = _alone(small, sd, [(lora, 1.0)])
-    small.send(ToWorker(unload=ToWorker.Unload(model="sd")))
+    small.send(ToWorker(unload=Unload(model="sd")))
     small.until_kind("unloaded")
     assert np.array_equal(_alone(small, sd, [(lora, 1.0)]), before)
 

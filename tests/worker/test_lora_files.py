@@ -41,7 +41,7 @@ def plain(pipelines: Callable[[str], Any]) -> Tensors:
 
 def test_every_tensor_of_a_good_file_is_used(read: Callable[..., Adapter], plain: Tensors) -> None:
     facts = read("sd", plain).facts
-    assert (facts.matched, facts.total, facts.unmatched, facts.bucket) == (len(plain), len(plain), (), 16)
+    assert (facts.matched, facts.total, facts.unmatched, facts.bucket) == (len(plain), len(plain), {}, 16)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,14 @@ def test_numbers_that_are_not_finite_are_refused(read: Callable[..., Adapter], p
 
 @pytest.mark.parametrize(
     ("key", "kind"),
-    [("x.lokr_w1", "LoKr"), ("x.hada_w1_a", "LoHa"), ("x.oft_blocks", "OFT"), ("x.diff", "full differences")],
+    [
+        ("x.lokr_w1", "LoKr"),
+        ("x.hada_w1_a", "LoHa"),
+        ("x.oft_blocks", "OFT"),
+        ("x.diff", "full differences"),
+        ("x.diff_b", "full differences"),
+        ("x.w_norm", "full differences"),
+    ],
 )
 def test_other_kinds_are_refused_by_name(read: Callable[..., Adapter], key: str, kind: str) -> None:
     with pytest.raises(CraftError) as caught:
@@ -152,7 +159,7 @@ def test_a_form_that_only_diffusers_knows_is_traced_through_its_converter(
         tensors[f"double_blocks.0.processor.{name}.down.weight"] = torch.randn(4, features)
         tensors[f"double_blocks.0.processor.{name}.up.weight"] = torch.randn(outputs, 4)
     adapter = read("flux", tensors)
-    assert (adapter.facts.matched, adapter.facts.unmatched) == (6, ())
+    assert (adapter.facts.matched, adapter.facts.unmatched) == (6, {})
     assert len(adapter.deltas["transformer"]) == 5
     wrong = {f"double_blocks.7.processor.proj_lora1.{part}.weight": torch.randn(4, 4) for part in ("down", "up")}
     assert set(read("flux", tensors | wrong).facts.unmatched) == set(wrong)
@@ -169,6 +176,87 @@ def test_locon_in_tucker_form(read: Callable[..., Adapter], pipelines: Any) -> N
     expected = conv2d(conv2d(conv2d(x, down), mid, padding=conv.padding), up)
     found = conv2d(conv2d(x, delta.down, padding=conv.padding), delta.up[..., None, None])
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+Renamed = Callable[[str], str]
+NAMES: dict[str, tuple[str, str, Renamed]] = {
+    "an adapter that diffusers named": (
+        "sd",
+        "unet",
+        lambda key: key.replace("_A.", "_A.default_0.").replace("_B.", "_B.default_0."),
+    ),
+    "an adapter called style-1": (
+        "sd",
+        "unet",
+        lambda key: key.replace("_A.", "_A.style-1.").replace("_B.", "_B.style-1."),
+    ),
+    "peft's UNet": ("sd", "unet", lambda key: key.replace("unet.", "base_model.model.", 1)),
+    "peft's text encoder": ("sd", "text_encoder", lambda key: key.replace("text_encoder.", "base_model.model.", 1)),
+    "ComfyUI's": ("sdxl", "unet", lambda key: key.replace("unet.", "diffusion_model.", 1)),
+    "a checkpoint's": ("sdxl", "unet", lambda key: key.replace("unet.", "model.diffusion_model.", 1)),
+    "LyCORIS' wrapper's": ("sd", "unet", lambda key: _flat("lycoris", key.removeprefix("unet."))),
+    "kohya's for transformers": (
+        "sd3",
+        "transformer",
+        lambda key: _flat("lora_transformer", key.removeprefix("transformer.")),
+    ),
+    "a network's own": ("flux", "transformer", lambda key: key.removeprefix("transformer.")),
+}
+
+
+def _flat(prefix: str, key: str) -> str:
+    path, _, part = key.partition(".lora_")
+    return f"{prefix}_{path.replace('.', '_')}.lora_{part}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_programs_give(read: Callable[..., Adapter], pipelines: Any, name: str) -> None:
+    """Every layer is found where it is, whatever it is called."""
+    kind, component, renamed = NAMES[name]
+    made = tiny_loras.random(pipelines(kind), seed=2, components=[component])
+    adapter = read(kind, {renamed(key): tensor for key, tensor in tiny_loras.text_model_peft(made).items()})
+    assert (adapter.facts.unmatched, set(adapter.deltas)) == ({}, {component})
+    for (_, path), change in made.items():
+        assert torch.equal(adapter.deltas[component][path].down, change.down)
+
+
+@pytest.mark.parametrize("prefix", ["unet.", "model.diffusion_model.", "base_model.model.", ""])
+def test_original_names_behind_any_prefix(read: Callable[..., Adapter], pipelines: Any, prefix: str) -> None:
+    features = pipelines("sdxl").unet.get_submodule("down_blocks.1.attentions.0.proj_in").in_channels
+    path = f"{prefix}input_blocks.3.1.proj_in"
+    tensors = {f"{path}.lora_A.weight": torch.randn(4, features), f"{path}.lora_B.weight": torch.randn(features, 4)}
+    adapter = read("sdxl", tensors)
+    assert (adapter.facts.unmatched, list(adapter.deltas["unet"])) == ({}, ["down_blocks.1.attentions.0.proj_in"])
+
+
+def test_two_adapters_of_one_layer_are_not_guessed_between(read: Callable[..., Adapter], pipelines: Any) -> None:
+    one = tiny_loras.peft(tiny_loras.random(pipelines("sd"), seed=1))
+    two = {key.replace(".weight", ".other.weight"): tensor for key, tensor in one.items()}
+    facts = read("sd", one | two).facts
+    assert set(facts.unmatched) == set(two)
+    assert "a second change of" in facts.unmatched[next(iter(two))]
+
+
+# What changes nothing, and what is no change of a layer
+
+
+def test_a_layer_of_rank_0_is_no_change(read: Callable[..., Adapter], plain: Tensors) -> None:
+    path = "lora_unet_mid_block_attentions_0_proj_in"
+    nothing = {f"{path}.lora_down.weight": torch.ones(0, 32, 1, 1), f"{path}.lora_up.weight": torch.ones(32, 0, 1, 1)}
+    adapter = read("sd", plain | nothing | {f"{path}.alpha": torch.tensor(1.0)})
+    assert adapter.facts.unmatched == {}
+    assert set(adapter.deltas["unet"]) == set(read("sd", plain).deltas["unet"])
+
+
+def test_a_bundled_embedding_is_named_for_what_it_is(
+    worker: WorkerProcess, sd: ModelManifest, files: Path, tmp_path: Path, plain: Tensors
+) -> None:
+    bundled = {"bundle_emb.sks.string_to_param.*": torch.ones(2, 32)}
+    lora = put_lora(tiny_loras.save(plain | bundled, tmp_path / "bundle.safetensors"), files)
+    failed = worker.fail(submit_with(sd, [(lora, 1.0)]))
+    assert failed.error.reason == "LORA_MISMATCH"
+    assert "the bundled embedding 'sks', which craft does not apply" in failed.error.message
+    worker.draw(submit_with(sd, [(lora, 1.0)], "rest", skip=True))
 
 
 # Metadata
@@ -239,7 +327,7 @@ def test_a_file_that_is_not_in_the_store(
     worker: WorkerProcess, sd: ModelManifest, make: Make, sha256: str, reason: str
 ) -> None:
     sent = submit_with(sd, [(make("sd", "stored", seed=4), 1.0)])
-    sent.submit.loras[0].sha256 = sha256
+    sent.dispatch.files[0].sha256 = sha256
     assert worker.fail(sent).error.reason == reason
 
 

@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from craft_protos.codec import from_message
+from craft_protos.dispatch import Dispatch
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest
-from craftd.worker import memory
-from craftd.worker.denoise import Denoiser
-from craftd.worker.device import Device
-from craftd.worker.loader import Loader
+from craftd.worker.engine.denoise import Denoiser
 from craftd.worker.lora.adapter import Adapter, Delta, Facts
 from craftd.worker.lora.layers import AdaptedLayer, Gathered, Stack
 from craftd.worker.lora.reader import Reader
-from craftd.worker.lora.residents import Housing
 from craftd.worker.lora.slots import Limits, Slots, Use
-from craftd.worker.messages import Draw, decode
+from craftd.worker.lora.targets import own_layers
+from craftd.worker.models import memory
+from craftd.worker.models.loader import Loader
+from craftd.worker.process.device import Device
 from torch import nn
 
+from tests.home import HANG_S
 from tests.worker.fakes import FakeRunner, Studio, draw
 from tests.worker.loras import Make, submit_with
 
@@ -37,7 +39,8 @@ NO_ROOM = (torch.OutOfMemoryError("no room"), RuntimeError("DefaultCPUAllocator:
 
 def _slots(limits: Limits) -> Slots:
     layers = {"wide": nn.Linear(INPUTS, OUTPUTS), "narrow": nn.Linear(NARROW, OUTPUTS)}
-    targets: Any = SimpleNamespace(components={"unet": nn.ModuleDict(layers)}, layers={"unet": layers})
+    network = nn.ModuleDict(layers)
+    targets: Any = SimpleNamespace(components={"unet": network}, layers={"unet": own_layers(network)})
     return Slots(targets, CPU, limits)
 
 
@@ -45,7 +48,7 @@ def _placed(slots: Slots, name: str, *, rank: int = RANK) -> Use:
     """A LoRA of both layers, held by a row."""
     sides = {"wide": INPUTS, "narrow": NARROW}
     deltas = {path: Delta(torch.ones(4, side), torch.ones(OUTPUTS, 4), 1.0) for path, side in sides.items()}
-    assert slots.place(Adapter(Facts(name, name, 4, 4, (), rank, False), {"unet": deltas}), kept=set())
+    assert slots.place(Adapter(Facts(name, name, 4, 4, {}, rank, False), {"unet": deltas}), kept=set())
     return slots.pin(name, 1.0)
 
 
@@ -146,7 +149,7 @@ def test_what_is_drawn_after_memory_ran_out_has_no_lora_of_before(
 ) -> None:
     slots = _slots(Limits())
     a, b = _placed(slots, "a"), _placed(slots, "b")
-    layers: dict[str, nn.Linear] = slots._targets.layers["unet"]  # type: ignore[assignment]
+    layers = {name: layer.module for name, layer in slots._targets.layers["unet"].items()}
     given = {name: torch.ones(2, layer.in_features) for name, layer in layers.items()}
     before = {name: layer(given[name]) for name, layer in layers.items()}
     gathered, calls = AdaptedLayer.gathered, itertools.count()
@@ -171,7 +174,7 @@ def test_a_lora_is_not_called_corrupt_where_memory_runs_out(tmp_path: Path, erro
     def work() -> None:
         raise error
 
-    failed = Reader(tmp_path, lambda _: None).start("it", work).exception(timeout=60)
+    failed = Reader(tmp_path, lambda _: None).start("it", work).exception(timeout=HANG_S)
     assert isinstance(failed, CraftError)
     assert failed.reason == "OUT_OF_MEMORY"
 
@@ -189,11 +192,11 @@ def test_rows_that_do_not_fit_take_turns() -> None:
 def test_a_model_counts_its_rows(files: Path, tmp_path: Path, sd: ModelManifest, make: Make) -> None:
     """Those with guidance twice; a row alone always fits, and so do rows of one LoRA."""
     loras = [make("sd", f"counted{i}", seed=190 + i) for i in range(3)]
-    jobs = [decode(submit_with(sd, [(lora, 1.0)], f"job{i}")) for i, lora in enumerate(loras)]
-    draws = [job for job in jobs if isinstance(job, Draw)]
+    sent = [submit_with(sd, [(lora, 1.0)], f"job{i}") for i, lora in enumerate(loras)]
+    draws = [from_message(Dispatch, frame.dispatch) for frame in sent]
     runner = _loaded(draws, files, tmp_path)
-    drawings = [runner.begin(one, one.seed) for one in draws]
-    slots = runner._residents._slots
+    drawings = [runner.begin(one, one.drawing.seed) for one in draws]
+    slots = runner._adapters._slots
     row_bytes = 2 * 2 * slots._bytes_of_slot("unet", RANK).largest
     for room, expected in ((0, 1), (1, 1), (2, 2), (3, 3)):
         slots._limits = Limits(gathered_bytes=room * row_bytes)
@@ -202,16 +205,16 @@ def test_a_model_counts_its_rows(files: Path, tmp_path: Path, sd: ModelManifest,
     runner.close()
 
 
-def _loaded(draws: list[Draw], files: Path, workplace: Path) -> Denoiser:
+def _loaded(draws: list[Dispatch], files: Path, work_folder: Path) -> Denoiser:
     """With the LoRAs of these."""
     read: queue.Queue[object] = queue.Queue()
     device = Device(CPU, "one of a test", 1 << 40, "fp32")
-    loader = Loader(files, workplace, device, Housing(Reader(files, read.put), CPU))
+    loader = Loader(files, work_folder, device, Reader(files, read.put))
     runner = loader.load(draws[0].model, lambda _: None)
     assert isinstance(runner, Denoiser)
     assert not runner.want(draws)
     for _ in draws:
-        read.get(timeout=60)
+        read.get(timeout=HANG_S)
     assert not runner.want(draws)
     assert all(runner.is_ready(one) for one in draws)
     return runner

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from craft_protos.reasons import CraftError
-from craftd.worker import prompts
+from craftd.worker.families import prompts
+from craftd.worker.families.lru_cache import LruCache, tensor_bytes
 from craftd.worker.families.text import ClipText, ClipTokenizer
-from craftd.worker.kept import Kept, tensor_bytes
 
 BEGIN, END, PAD = 90, 91, 0
 
@@ -22,8 +22,8 @@ class Letters:
     capacity = 5
     marks = (1, 1)
 
-    def ids(self, text: str) -> list[int]:
-        return [ord(letter) - ord("a") + 1 for letter in text if letter != " "]
+    def pieces(self, text: str) -> list[tuple[list[int], float]]:
+        return [([ord(letter) - ord("a") + 1 for letter in text if letter != " "], 1.0)]
 
     def padded(self, ids: Sequence[int]) -> list[int]:
         marked = [BEGIN, *ids, END]
@@ -108,7 +108,7 @@ def test_the_tokenizer_pads_as_its_own_does(pipelines: Callable[[str], Any]) -> 
     own = pipelines("sd").tokenizer
     ours = ClipTokenizer(own)
     expected = own("a red cat", padding="max_length", max_length=77, truncation=True).input_ids
-    assert ours.padded(ours.ids("a red cat")) == expected
+    assert ours.padded(ours.pieces("a red cat")[0][0]) == expected
 
 
 def test_long_prompts_are_chunk_after_chunk(text: ClipText, pipelines: Callable[[str], Any]) -> None:
@@ -157,7 +157,7 @@ def test_a_prompt_of_too_many_tokens_is_refused_with_the_limit() -> None:
 
 
 def test_what_is_kept_is_bounded_by_bytes() -> None:
-    kept = Kept[torch.Tensor](100, tensor_bytes)
+    kept = LruCache[torch.Tensor](100, tensor_bytes)
     made: list[str] = []
 
     def make(name: str, size: int) -> Callable[[], torch.Tensor]:

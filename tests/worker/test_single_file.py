@@ -12,6 +12,7 @@ from craft_protos.worker_pb2 import ModelManifest
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_models
+from tests.matrix import covers
 from tests.worker import original_layout
 from tests.worker.client import WorkerProcess, put_model, submit
 from tests.worker.families import Truth, assert_same, draw
@@ -48,12 +49,14 @@ def store(place: Path, files: Path) -> Store:
     return Store(place, files)
 
 
+@covers("draw", form="one file", kind="kind")
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 @pytest.mark.parametrize("kind", ["sd", "sd2", "sdxl-single", "sd3-single"])
 def test_the_picture_is_the_folders(worker: WorkerProcess, store: Store, truth: Truth, kind: str, layout: str) -> None:
     assert_same(draw(worker, store.put(kind, layout=layout)), truth(kind))
 
 
+@covers("draw", form="one file", kind="flux")
 def test_flux_in_diffusers_layout(worker: WorkerProcess, store: Store, truth: Truth) -> None:
     """The original one: test_single_file_flux.py."""
     assert_same(draw(worker, store.put("flux", layout="diffusers")), truth("flux"))

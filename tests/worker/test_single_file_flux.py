@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from craft_protos.codec import from_message
+from craft_protos.dispatch import Dispatch
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.models import checkpoint
-from craftd.worker.device import Device
 from craftd.worker.families.base import Runner
-from craftd.worker.loader import Loader
 from craftd.worker.lora.reader import Reader
-from craftd.worker.lora.residents import Housing
-from craftd.worker.messages import Draw, decode
-from craftd.worker.single_file import CHECKPOINT, SingleFile
+from craftd.worker.models.loader import Loader
+from craftd.worker.models.single_file import CHECKPOINT, SingleFile
+from craftd.worker.process.device import Device
+from craftd.worker.quantized.layers import form_of
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from safetensors.torch import save_file
@@ -32,6 +33,7 @@ from tests import tiny_models
 from tests.worker import original_layout
 from tests.worker.client import put_model, submit
 from tests.worker.families import Truth, assert_same
+from tests.worker.packed import unpacked
 
 PUBLISHED_WIDTH = 3072
 LARGEST = 18_432 * PUBLISHED_WIDTH  # numbers in one of its tensors: what shifts and scales in a double block
@@ -63,7 +65,9 @@ def test_every_tensor_at_the_published_width(tmp_path: Path) -> None:
     given = original_layout.flux(tiny_models.cached("flux"), _stretches(numbers, shapes))
     save_file({name: tensor.clone().contiguous() for name, tensor in given.items()}, place / CHECKPOINT)
     del given
-    loaded, expected = _transformer(place).state_dict(), _stretches(numbers.bfloat16(), shapes)
+    transformer = _transformer(place)
+    assert form_of(transformer) == "fp8 e4m3"  # as the file has it
+    loaded, expected = unpacked(transformer).state_dict(), _stretches(numbers.bfloat16(), shapes)
     assert loaded.keys() == expected.keys()
     assert [name for name, tensor in expected.items() if not torch.equal(loaded[name], tensor)] == []
 
@@ -83,14 +87,13 @@ def _narrow(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setattr(converter, "__code__", converter.__code__.replace(co_consts=narrow))
 
 
-def _draw(message: ModelManifest, files: Path, workplace: Path, **spec: Any) -> np.ndarray:
+def _draw(message: ModelManifest, files: Path, work_folder: Path, **spec: Any) -> np.ndarray:
     """One image, in this process."""
     device = Device(torch.device("cpu"), "one of a test", 1 << 40, "fp32")
-    loader = Loader(files, workplace, device, Housing(Reader(files, lambda _: None), device.place))
-    draw = decode(submit(message, **spec))
-    assert isinstance(draw, Draw)
+    loader = Loader(files, work_folder, device, Reader(files, lambda _: None))
+    draw = from_message(Dispatch, submit(message, **spec).dispatch)
     runner: Runner = loader.load(draw.model, lambda _: None)
-    drawing = runner.begin(draw, draw.seed)
+    drawing = runner.begin(draw, draw.drawing.seed)
     while not drawing.is_done:
         assert runner.advance([drawing], with_preview=[False]) == [None]
     (picture,) = runner.render([drawing])

@@ -14,7 +14,8 @@ from craftd.worker.training import stored
 from craftd.worker.training.writer import Writer
 from safetensors.torch import load_file
 
-from tests.worker.trained import Desk, ask, refusal
+from tests.home import HANG_S
+from tests.worker.trained import Desk, ask, from_checkpoint, refusal
 
 pytestmark = pytest.mark.usefixtures("quick_samples")
 
@@ -32,20 +33,20 @@ def test_nothing_waits_for_a_checkpoint_to_be_written(
     is_free, write = threading.Event(), stored.put
 
     def put_slowly(folder: Path, data: bytes) -> stored.Stored:
-        assert is_free.wait(60)
+        assert is_free.wait(HANG_S)
         return write(folder, data)
 
     monkeypatch.setattr(stored, "put", put_slowly)
-    session = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
+    run = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
     while not any(step.step.step == 3 for step in desk.of("training")):
-        assert not session.turn()
+        assert not run.turn()
     assert not desk.of("checkpoint")  # of step 2
     is_free.set()
-    while not session.turn():
+    while not run.turn():
         pass
     assert [frame.step for frame in desk.of("checkpoint")] == [2, 4]
     assert [frame.WhichOneof("frame") for frame in desk.frames][-1] == "lora"
-    session.close()
+    run.close()
 
 
 @pytest.mark.parametrize("ends", ["goes on", "fails", "is cancelled"])
@@ -65,7 +66,7 @@ def test_a_checkpoint_is_told_of_without_another_turn(
     put = stored.put
 
     def put_slowly(folder: Path, data: bytes) -> stored.Stored:
-        assert is_free.wait(60)
+        assert is_free.wait(HANG_S)
         made.append(put(folder, data))
         return made[-1]
 
@@ -75,22 +76,22 @@ def test_a_checkpoint_is_told_of_without_another_turn(
 
     monkeypatch.setattr(stored, "put", put_slowly)
     monkeypatch.setattr(Writer, "_write", write_and_say)
-    session = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
-    while session.step < 3:
-        assert not session.turn()
-    session.put_aside()
+    run = desk.begin(ask(desk.files, steps=5, checkpoint_every=2), pipelines("sd"))
+    while run.step < 3:
+        assert not run.turn()
+    run.put_aside()
     assert not is_told.is_set()
     if ends == "is cancelled":
-        session.close()
+        run.close()
         is_free.set()
     else:
         is_free.set()
         if ends == "fails":
-            session.settle()
+            run.settle()
             assert is_told.is_set()
-        assert is_told.wait(60)
-        session.close()
-    assert is_written.wait(60)
+        assert is_told.wait(HANG_S)
+        run.close()
+    assert is_written.wait(HANG_S)
     assert [frame.step for frame in desk.of("checkpoint")] == ([] if ends == "is cancelled" else [2])
     assert (desk.files / made[0].sha256).exists() == (ends != "is cancelled")
 
@@ -101,7 +102,7 @@ def test_a_checkpoint_holds_no_pickle_and_fits_its_own_training_alone(desk: Desk
     (checkpoint,) = desk.of("checkpoint")
     held = load_file(desk.files / checkpoint.sha256)
     assert {name.partition("/")[0] for name in held} == {"generator", "weight", "mean", "square"}
-    again = replace(train, checkpoint_sha256=checkpoint.sha256, recipe=replace(train.recipe, learning_rate=1.0))
+    again = from_checkpoint(replace(train, spec=replace(train.training, learning_rate=1.0)), checkpoint)
     assert refusal(desk, again, pipe).reason == "BAD_DATA"
     (desk.files / checkpoint.sha256).write_bytes(b"\x80\x04not safetensors")
-    assert refusal(desk, replace(train, checkpoint_sha256=checkpoint.sha256), pipe).reason == "CORRUPT_FILE"
+    assert refusal(desk, from_checkpoint(train, checkpoint), pipe).reason == "CORRUPT_FILE"

@@ -67,6 +67,8 @@ def drawn(worker: WorkerProcess, models: dict[str, ModelManifest]) -> Drawn:
         ("sd", {"dora": True}),
         ("sd", {"train_text_encoder": True, "format": "kohya"}),
         ("sd-text-time", {"format": "kohya"}),
+        ("sd-text-time", {}),
+        ("sdxl", {"train_text_encoder": True}),
         ("sdxl", {"train_text_encoder": True, "format": "kohya"}),
         ("sd3", {"train_text_encoder": True}),
         ("flux", {}),

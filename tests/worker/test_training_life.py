@@ -7,7 +7,7 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,23 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from craft_protos.dispatch import Dispatch
 from craft_protos.reasons import CraftError
 from craftd.architectures import buckets
-from craftd.worker import memory
-from craftd.worker.messages import Train
+from craftd.worker.engine import denoise
+from craftd.worker.engine.denoise import Denoising
+from craftd.worker.families.base import Family
+from craftd.worker.models import memory
 from craftd.worker.training import pictures, stored
 from craftd.worker.training.encoded import Encoded
-from craftd.worker.training.scene import Painting
 from craftd.worker.training.state import State
 from craftd.worker.training.trainer import Trainer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.worker.trained import SIDE, Desk, ask, photo, put, refusal, turns
+from tests.pictures import deep
+from tests.worker.trained import SIDE, Desk, ask, from_checkpoint, photo, put, refusal, turns
 
 pytestmark = pytest.mark.usefixtures("quick_samples")
 
@@ -67,7 +70,7 @@ def test_resumed_from_a_checkpoint_or_put_aside_it_gives_the_same_bytes(
     last = desk.of("checkpoint")[-1]
     assert last.step == how["steps"] - 2
     desk.frames.clear()
-    resumed = desk.train(replace(train, checkpoint_sha256=last.sha256), pipe)
+    resumed = desk.train(from_checkpoint(train, last), pipe)
     assert [step.step.step for step in desk.of("training")] == [how["steps"] - 1, how["steps"]]
     assert desk.losses == whole[-2:]
     assert resumed.sha256 == undisturbed.sha256
@@ -95,21 +98,21 @@ def test_out_of_memory_on_the_way_back_loses_nothing(
     """The adapter's weights are there again, the generator is not yet."""
     train, pipe = ask(desk.files, steps=4), pipelines("sd")
     undisturbed = desk.train(train, pipe)
-    session = desk.begin(train, pipe)
-    while session.step < 2:
-        session.turn()
-    session.put_aside()
-    session.attach(pipe)
+    run = desk.begin(train, pipe)
+    while run.step < 2:
+        run.turn()
+    run.put_aside()
+    run.attach(pipe)
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_load", _stopping_half_way(kind("DefaultCPUAllocator: no room")))
         with pytest.raises(memory.OUT_OF_MEMORY):
-            session.turn()
-    session.put_aside()
-    assert session.step == 2
-    session.attach(pipe)
-    while not session.turn():
+            run.turn()
+    run.put_aside()
+    assert run.step == 2
+    run.attach(pipe)
+    while not run.turn():
         pass
-    session.close()
+    run.close()
     assert desk.of("lora")[-1].sha256 == undisturbed.sha256
 
 
@@ -125,14 +128,14 @@ def _stopping_half_way(error: Exception) -> Callable[[Trainer, State], None]:
     return load
 
 
-def _put_aside_often(desk: Desk, train: Train, pipe: Any, *, after: int) -> str:
+def _put_aside_often(desk: Desk, train: Dispatch, pipe: Any, *, after: int) -> str:
     """After so many pieces of work, in the middle of steps too."""
-    session = desk.begin(train, pipe)
-    for count in turns(session):
+    run = desk.begin(train, pipe)
+    for count in turns(run):
         if count % after == 0:
-            session.put_aside()
-            session.attach(pipe)
-    session.close()
+            run.put_aside()
+            run.attach(pipe)
+    run.close()
     return str(desk.of("lora")[-1].sha256)
 
 
@@ -144,11 +147,13 @@ def test_the_seed_matters_and_the_global_generator_does_not(desk: Desk, pipeline
     before = torch.get_rng_state()
     assert desk.train(train, pipe).sha256 == first.sha256
     assert torch.equal(torch.get_rng_state(), before)
-    other = replace(train, recipe=replace(train.recipe, seed=6))
+    other = replace(train, spec=replace(train.training, seed=6))
     assert desk.train(other, pipe).sha256 != first.sha256
 
 
-@pytest.mark.parametrize("kind", ["lcm", "pixart", "flux-schnell"])
+@pytest.mark.parametrize(
+    "kind", ["lcm", "pixart", "flux-schnell", "z-image-turbo", "flux2-distilled", "krea2-distilled"]
+)
 def test_a_model_that_cannot_be_trained_is_named(desk: Desk, pipelines: Pipelines, kind: str) -> None:
     error = refusal(desk, ask(desk.files, kind), pipelines(kind))
     assert error.reason == "UNTRAINABLE_MODEL"
@@ -197,14 +202,14 @@ def test_samples_that_cannot_be_drawn_are_left_out(
     assert len(desk.of("sample")) == 4
     expected = load_file(desk.files / undisturbed.sha256)
     desk.frames.clear()
-    whole = Painting.advance
+    whole = denoise.advance
 
-    def advance(painting: Painting, *how: Any) -> None:
-        if painting._calls == 1:  # half drawn
+    def advance(family: Family, rows: Sequence[Denoising], *how: Any, **options: Any) -> list[Exception | None]:
+        if rows[0].calls == 1:  # half drawn
             raise error
-        whole(painting, *how)
+        return whole(family, rows, *how, **options)
 
-    monkeypatch.setattr(Painting, "advance", advance)
+    monkeypatch.setattr(denoise, "advance", advance)
     made = desk.train(train, pipe)
     assert not desk.of("sample")
     assert not made.preview
@@ -309,3 +314,10 @@ def test_what_killed_workers_left_half_written_is_removed(tmp_path: Path) -> Non
 def test_a_constant_rate_is_warmed_up_too(desk: Desk, pipelines: Pipelines) -> None:
     desk.train(ask(desk.files, steps=4, warmup_steps=2, learning_rate=0.5), pipelines("sd"))
     assert [frame.step.learning_rate for frame in desk.of("training")] == [0.0, 0.25, 0.5, 0.5]
+
+
+def test_sixteen_bits_of_grey_are_scaled_and_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "deep").write_bytes(deep())
+    pixels = pictures.load(tmp_path / "deep", "deep", (96, 96))[0]
+    expected = torch.arange(96) / 127.5 - 1
+    assert torch.allclose(pixels, expected.expand(3, 96, 96), atol=1e-6)

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from craftd.worker.messages import Train
+from craft_protos.dispatch import Dispatch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from peft import LoraConfig
 from PIL import Image
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from tests.matrix import covers
 from tests.worker.trained import Desk, ask
 
 pytestmark = pytest.mark.usefixtures("quick_samples")
@@ -34,6 +35,10 @@ WHOLE = [*UNET, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "add_embeddi
 WHOLE += ["conv1", "conv2", "conv_shortcut", "time_emb_proj"]
 SD3 = [f"attn.{n}" for n in (*UNET, "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")]
 FLUX = [*SD3, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"]
+Z_IMAGE = [f"attention.{n}" for n in UNET] + [f"feed_forward.w{i}" for i in (1, 2, 3)]
+FLUX2 = [*SD3, "ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out", "to_qkv_mlp_proj"]
+QWEN = [*SD3, "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"]
+KREA2 = [*(f"attn.{n}" for n in UNET), "attn.to_gate", "ff.gate", "ff.up", "ff.down"]
 Predict = Callable[[Any, torch.Tensor, torch.Tensor, list[str]], torch.Tensor]
 
 
@@ -43,7 +48,8 @@ def gradients() -> Iterator[list[list[torch.Tensor]]]:
     seen: list[list[torch.Tensor]] = []
 
     def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        seen.append([parameter.grad.clone() for group in optimizer.param_groups for parameter in group["params"]])
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        seen.append([torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in parameters])
 
     handle = register_optimizer_step_pre_hook(note)
     try:
@@ -110,20 +116,93 @@ def _flux(pipe: Any, network: Any) -> Predict:
     return predict
 
 
-def _latents(pipe: Any, files: Path, train: Train) -> list[torch.Tensor]:
-    config, found = pipe.vae.config, []
+def _z_image(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        texts, _ = pipe.encode_prompt(list(captions), do_classifier_free_guidance=False)
+        output = network(list(noisy.unsqueeze(2).unbind()), (1000 - timesteps) / 1000, texts).sample
+        return -torch.stack(output).squeeze(2)
+
+    return predict
+
+
+def _flux2(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text, text_ids = pipe.encode_prompt(captions)
+        ids = pipe._prepare_latent_ids(noisy)
+        output = network(
+            hidden_states=pipe._pack_latents(noisy),
+            timestep=timesteps / 1000,
+            guidance=None,
+            encoder_hidden_states=text,
+            txt_ids=text_ids,
+            img_ids=ids,
+        ).sample
+        return pipe._unpack_latents_with_ids(output, ids, *noisy.shape[-2:])
+
+    return predict
+
+
+def _qwen(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text, mask = pipe.encode_prompt(captions)
+        rows, channels, height, width = noisy.shape
+        output = network(
+            hidden_states=pipe._pack_latents(noisy, rows, channels, height, width),
+            timestep=timesteps / 1000,
+            encoder_hidden_states=text,
+            encoder_hidden_states_mask=mask,
+            img_shapes=[[(1, height // 2, width // 2)]] * rows,
+        ).sample
+        scale = pipe.vae_scale_factor
+        return pipe._unpack_latents(output, height * scale, width * scale, scale)[:, :, 0]
+
+    return predict
+
+
+def _krea2(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text, mask = pipe.encode_prompt(captions)
+        rows, channels, height, width = noisy.shape
+        output = network(
+            hidden_states=pipe._pack_latents(noisy, rows, channels, height, width),
+            timestep=timesteps / 1000,
+            encoder_hidden_states=text,
+            encoder_attention_mask=mask,
+            position_ids=pipe.prepare_position_ids(text.shape[1], height // 2, width // 2, noisy.device),
+        ).sample
+        scale = pipe.vae_scale_factor
+        return pipe._unpack_latents(output, height * scale, width * scale)[:, :, 0]
+
+    return predict
+
+
+def _clean(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
+    config = pipe.vae.config
+    if "z_dim" in config:  # a video of one frame
+        mode = pipe.vae.encode(pixels[:, :, None]).latent_dist.mode()[:, :, 0]
+        mean, deviation = (
+            torch.tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std)
+        )
+        return (mode - mean) / deviation
+    if "batch_norm_eps" in config:
+        return pipe._encode_vae_image(pixels, generator=None)
+    encoded = pipe.vae.encode(pixels)
+    mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return (mode - (config.get("shift_factor") or 0)) * config.scaling_factor
+
+
+def _latents(pipe: Any, files: Path, train: Dispatch) -> list[torch.Tensor]:
+    found = []
     for one in train.pictures:
         pixels = np.asarray(Image.open(files / one.sha256), np.float32) / 127.5 - 1
         with torch.no_grad():
-            encoded = pipe.vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-        mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        found.append((mode - (config.get("shift_factor") or 0)) * config.scaling_factor)
+            found.append(_clean(pipe, torch.from_numpy(pixels).permute(2, 0, 1)[None]))
     return found
 
 
-def _loop(pipe: Any, files: Path, train: Train, targets: list[str], predictor: Any) -> list[float]:
+def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor: Any) -> list[float]:
     """Ten steps of a plain training; the losses."""
-    recipe = train.recipe
+    recipe = train.training
     own = pipe.transformer if "transformer" in pipe.components else pipe.unet
     network = copy.deepcopy(own).requires_grad_(False)
     torch.manual_seed(recipe.seed)
@@ -185,6 +264,7 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
     return (errors * weights).mean()
 
 
+@covers("train", form="folder", kind="kind")
 @pytest.mark.parametrize(
     ("kind", "scripts", "how"),
     [
@@ -196,6 +276,11 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         ("sdxl", (UNET, _sdxl), {}),
         ("sd3", (SD3, _sd3), {}),
         ("flux", (FLUX, _flux), {}),
+        ("z-image", (Z_IMAGE, _z_image), {}),
+        ("z-image", (Z_IMAGE, _z_image), {"gradient_checkpointing": True}),
+        ("flux2", (FLUX2, _flux2), {}),
+        ("qwen-image", (QWEN, _qwen), {}),
+        ("krea2", (KREA2, _krea2), {}),
         ("sd", (UNET, _sd), {"gradient_checkpointing": True}),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from craft_protos.dispatch import Cancel, Dispatch, Load, ModelManifest, Unload
 from craft_protos.reasons import CraftError
-from craftd.worker.batch import QUANTUM_S
-from craftd.worker.messages import Cancel, Load, Manifest, Train, Unload
+from craftd.worker.engine.batch import QUANTUM_S
 
 from tests.worker.fakes import FakeRunner, Studio, draw, manifest
 from tests.worker.trained import PLAIN
@@ -19,10 +19,10 @@ ROW_S, TURN_S = 1.0, 2.0
 
 
 @dataclass(eq=False)
-class FakeSession:
+class FakeRun:
     """So many pieces of work, each of which takes TURN_S."""
 
-    train: Train
+    train: Dispatch
     studio: Room
     step: int = 0
     attached: list[object] = field(default_factory=list)
@@ -36,7 +36,7 @@ class FakeSession:
         self.studio.now += TURN_S
         self.step += 1
         self.studio.happened.append("train")
-        return self.step == self.train.recipe.steps
+        return self.step == self.train.training.steps
 
     def put_aside(self) -> None:
         self.studio.happened.append("put aside")
@@ -54,16 +54,16 @@ class Room(Studio):
 
     def __init__(self, runners: dict[str, FakeRunner], *, budget_bytes: int = 1000) -> None:
         self.happened: list[str] = []
-        self.sessions: list[FakeSession] = []
-        self.trouble: Callable[[FakeSession], None] = lambda _session: None
+        self.runs: list[FakeRun] = []
+        self.trouble: Callable[[FakeRun], None] = lambda _run: None
         for runner in runners.values():
             runner.trouble = self._row
         self.row_trouble: Callable[[], None] = lambda: None
         super().__init__(runners, budget_bytes=budget_bytes, begin=self._begin)
 
-    def _begin(self, train: Train, _shop: object) -> FakeSession:
-        self.sessions.append(FakeSession(train, self))
-        return self.sessions[-1]
+    def _begin(self, train: Dispatch, _context: object) -> FakeRun:
+        self.runs.append(FakeRun(train, self))
+        return self.runs[-1]
 
     def _row(self, doing: str, _jobs: list[str]) -> None:
         if doing == "advance":
@@ -72,15 +72,17 @@ class Room(Studio):
             self.happened.append("row")
 
 
-def train(job_id: str = "train", model: Manifest | None = None, *, steps: int = 3, when_idle: bool = False) -> Train:
-    return Train(job_id, 1, model or manifest(), replace(PLAIN, steps=steps, when_idle=when_idle), ())
+def train(
+    job_id: str = "train", model: ModelManifest | None = None, *, steps: int = 3, when_idle: bool = False
+) -> Dispatch:
+    return Dispatch(job_id, 1, replace(PLAIN, steps=steps, when_idle=when_idle), model or manifest())
 
 
 def _room(**more: FakeRunner) -> Room:
     return Room({"fake": FakeRunner(), **more})
 
 
-def _begun(room: Room, asked: Train) -> None:
+def _begun(room: Room, asked: Dispatch) -> None:
     """Its model is there and it has had its first turn."""
     room.engine.handle(asked)
     room.engine.tick()
@@ -94,8 +96,8 @@ def test_alone_it_has_all_the_time_and_says_when_it_is_done() -> None:
     room.run()
     assert room.happened == ["attach train", "train", "train", "train"]
     assert room.ended() == {"train": "done"}
-    assert room.sessions[0].is_closed
-    assert [one.rows for one in room.shelf] == [0]
+    assert room.runs[0].is_closed
+    assert [one.rows for one in room.cache] == [0]
 
 
 def test_a_job_that_comes_waits_for_one_turn_at_most_and_training_gets_a_quarter_of_the_time() -> None:
@@ -141,9 +143,9 @@ def test_cancelled_before_and_while_it_trains() -> None:
     assert room.ended() == {"next": "cancelled"}
     room.engine.handle(Cancel("train", 1))
     assert room.ended() == {"next": "cancelled", "train": "cancelled"}
-    assert all(session.is_closed for session in room.sessions)
+    assert all(run.is_closed for run in room.runs)
     assert room.engine.doing == "idle"
-    assert [one.rows for one in room.shelf] == [0]
+    assert [one.rows for one in room.cache] == [0]
 
 
 def test_a_new_dispatch_replaces_the_old_one() -> None:
@@ -152,15 +154,15 @@ def test_a_new_dispatch_replaces_the_old_one() -> None:
     room.engine.handle(replace(train(), epoch=2))
     room.run()
     assert [(frame.done.epoch, frame.done.cancelled) for frame in room.kinds("done")] == [(2, False)]
-    assert room.sessions[0].is_closed
+    assert room.runs[0].is_closed
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), MemoryError()])
 def test_out_of_memory_is_tried_again_once_and_then_says_what_to_change(error: Exception) -> None:
     room = _room()
 
-    def trouble(session: FakeSession) -> None:
-        if session.step == 2:
+    def trouble(run: FakeRun) -> None:
+        if run.step == 2:
             raise error
 
     room.trouble = trouble
@@ -173,7 +175,7 @@ def test_out_of_memory_is_tried_again_once_and_then_says_what_to_change(error: E
     assert "--gradient-checkpointing" in failed.failed.error.hint
     assert "--batch" in failed.failed.error.hint
     assert f"--resolution than {PLAIN.resolution}" in failed.failed.error.hint
-    assert room.sessions[0].is_closed
+    assert room.runs[0].is_closed
 
 
 def test_drawing_that_runs_out_of_memory_gets_the_trainings_before_anything_else() -> None:
@@ -194,7 +196,7 @@ def test_drawing_that_runs_out_of_memory_gets_the_trainings_before_anything_else
 def test_a_training_that_fails_harms_nobody() -> None:
     room = _room()
 
-    def trouble(_session: FakeSession) -> None:
+    def trouble(_run: FakeRun) -> None:
         raise CraftError("BAD_DATASET", "picture a.png cannot be read")
 
     room.trouble = trouble
@@ -231,7 +233,7 @@ def test_a_training_whose_model_has_no_room_waits_until_nothing_is_drawn() -> No
         room.turn()
     room.engine.handle(draw("second", model=other, steps=2))
     room.turn()
-    assert not room.shelf.lacks_room
+    assert not room.cache.lacks_room
     assert {"first", "second"} in map(set, big["other"].batches)
     room.run()
     assert room.ended() == {"first": "done", "second": "done", "train": "done"}
@@ -272,10 +274,10 @@ def test_unloading_waits_for_the_training() -> None:
 def test_a_model_that_cannot_be_loaded_fails_its_trainings() -> None:
     room = _room()
 
-    def load(_model: Manifest, _done: object) -> FakeRunner:
+    def load(_model: ModelManifest, _done: object) -> FakeRunner:
         raise CraftError("CORRUPT_FILE", "the file is torn")
 
-    room.shelf._sources = replace(room.shelf._sources, load=load)
+    room.cache._load_model = load
     room.engine.handle(train())
     room.run()
     assert room.ended() == {"train": "CORRUPT_FILE"}
@@ -286,16 +288,16 @@ def test_loading_that_runs_out_of_memory_gets_the_trainings() -> None:
     other = FakeRunner()
     room = _room(other=other)
     _begun(room, train(steps=50))
-    plain = room.shelf._sources.load
+    plain = room.cache._load_model
 
-    def load(model: Manifest, done: Callable[[int], None]) -> FakeRunner:
+    def load(model: ModelManifest, done: Callable[[int], None]) -> FakeRunner:
         if model.name == "other" and "put aside" not in room.happened:
             raise MemoryError
         runner = plain(model, done)
         assert isinstance(runner, FakeRunner)
         return runner
 
-    room.shelf._sources = replace(room.shelf._sources, load=load)
+    room.cache._load_model = load
     room.run(draw("job", model=manifest("other"), steps=5))
     assert room.ended() == {"train": "done", "job": "done"}
     assert room.happened.count("put aside") == 1
@@ -314,14 +316,14 @@ def test_progress_rises_with_every_turn() -> None:
 
 
 def test_a_disk_that_takes_no_folder_ends_no_worker(tmp_path: Path) -> None:
-    studio = Studio({"fake": FakeRunner()}, workplace=tmp_path / "gone")
+    studio = Studio({"fake": FakeRunner()}, work_folder=tmp_path / "gone")
     studio.engine.handle(train())
     studio.run(draw("job"))
     assert studio.ended() == {"train": "UNTRAINABLE_MODEL", "job": "done"}
 
 
-def test_the_real_session_refuses_a_runner_that_shares_nothing(tmp_path: Path) -> None:
-    studio = Studio({"fake": FakeRunner()}, workplace=tmp_path)
+def test_the_real_run_refuses_a_runner_that_shares_nothing(tmp_path: Path) -> None:
+    studio = Studio({"fake": FakeRunner()}, work_folder=tmp_path)
     studio.engine.handle(train())
     studio.run()
     assert studio.ended() == {"train": "UNTRAINABLE_MODEL"}

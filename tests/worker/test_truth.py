@@ -10,6 +10,7 @@ import pytest
 from craft_protos.samplers import SAMPLERS
 from craft_protos.worker_pb2 import ModelManifest
 
+from tests.matrix import covers
 from tests.worker.client import WorkerProcess, pixels, provenance, submit
 
 Truth = Callable[..., np.ndarray]
@@ -26,6 +27,7 @@ def _drawn(worker: WorkerProcess, model: ModelManifest, **spec: Any) -> np.ndarr
     return pixels(image)
 
 
+@covers("draw", form="folder", kind="sd")
 @pytest.mark.parametrize("sampler", ["", *SAMPLERS])
 def test_every_sampler(worker: WorkerProcess, sd: ModelManifest, truth: Truth, sampler: str) -> None:
     _assert_same(_drawn(worker, sd, sampler=sampler, steps=6), truth(sampler=sampler, steps=6))
@@ -54,6 +56,7 @@ def test_negative_prompt(worker: WorkerProcess, sd: ModelManifest, truth: Truth)
     assert np.abs(drawn - truth()).max() > 1
 
 
+@covers("draw", form="folder", kind="sd-text-time")
 @pytest.mark.parametrize("kind", ["sd-tiny-vae", "sd-text-time"])
 @pytest.mark.parametrize("guidance", [1.0, 6.0])
 def test_tiny_autoencoder_and_text_in_time(
@@ -69,6 +72,7 @@ def test_third_image_of_four_alone_is_the_same(worker: WorkerProcess, sd: ModelM
     assert np.abs(alone - pixels(third)).max() <= 1
 
 
+@covers("batch", form="folder", kind="sd")
 def test_mixed_batch_is_close(worker: WorkerProcess, sd: ModelManifest, truth: Truth) -> None:
     """Rows of one batch differ from rows alone in the last bits only: at most 2/255 in fp32."""
     asked: dict[str, dict[str, Any]] = {

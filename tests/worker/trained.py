@@ -13,22 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from craft_protos.dispatch import Dispatch, File, ModelManifest
 from craft_protos.reasons import CraftError
+from craft_protos.train import Picture, TrainSpec
 from craft_protos.worker_pb2 import FromWorker
-from craftd.worker.device import Device
-from craftd.worker.loader import FAMILIES
-from craftd.worker.messages import Manifest, Train
-from craftd.worker.movement import Movement
-from craftd.worker.reporter import Reporter
+from craftd.worker.engine.progress_hooks import ProgressHooks
+from craftd.worker.process.device import Device
+from craftd.worker.process.reporter import Reporter
 from craftd.worker.training import trainable
-from craftd.worker.training.recipe import Recipe, TrainPicture
-from craftd.worker.training.session import Session, Workshop
+from craftd.worker.training.run import TrainingContext, TrainingRun
 from PIL import Image
 
 CPU = Device(torch.device("cpu"), "test", 1 << 30, "fp32")
 SIDE = 64
-PLAIN = Recipe(
+PLAIN = TrainSpec(
     name="mine",
+    model="",
+    dataset="",
+    epochs=1,
     trigger="a red cat",
     rank=4,
     alpha=4.0,
@@ -47,51 +49,58 @@ def photo(seed: int, width: int = SIDE, height: int = SIDE) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def put(files: Path, image: Image.Image, caption: str = "", **how: Any) -> TrainPicture:
+def put(files: Path, image: Image.Image, caption: str = "", **how: Any) -> Picture:
     """Save it into the store."""
     out = io.BytesIO()
     image.save(out, **({"format": "PNG"} | how))
     sha256 = hashlib.sha256(out.getvalue()).hexdigest()
     (files / sha256).write_bytes(out.getvalue())
-    return TrainPicture(sha256, f"{sha256[:6]}.png", image.width, image.height, caption)
+    return Picture(f"{sha256[:6]}.png", sha256, len(out.getvalue()), image.width, image.height, caption)
 
 
-def ask(files: Path, kind: str = "sd", sizes: Sequence[tuple[int, int]] = ((SIDE, SIDE),) * 3, **changes: Any) -> Train:
+def from_checkpoint(train: Dispatch, checkpoint: FromWorker.Checkpoint) -> Dispatch:
+    """The same training, from its checkpoint on."""
+    return replace(train, files=(File("checkpoint", checkpoint.sha256, checkpoint.size_bytes),))
+
+
+def ask(
+    files: Path, kind: str = "sd", sizes: Sequence[tuple[int, int]] = ((SIDE, SIDE),) * 3, **changes: Any
+) -> Dispatch:
     """A short training; every second picture has a caption of its own."""
     pictures = [put(files, photo(i, *size), "a dog" if i % 2 else "") for i, size in enumerate(sizes)]
-    model = Manifest(kind, "", "", f"{kind}-sha", ())
-    return Train("job", 1, model, replace(PLAIN, **changes), tuple(pictures))
+    model = ModelManifest(kind, sha256=f"{kind}-sha")
+    return Dispatch("job", 1, replace(PLAIN, **changes), model, pictures=tuple(pictures))
 
 
 class Desk:
-    """A session's surroundings."""
+    """What a training run works with, and the frames that it sends."""
 
-    def __init__(self, files: Path, workplace: Path) -> None:
+    def __init__(self, files: Path, work_folder: Path) -> None:
         self.files = files
         self.frames: list[FromWorker] = []
-        self._shop = Workshop(files, workplace, CPU, Movement(), Reporter(self), time.monotonic)  # type: ignore[arg-type]
+        self._context = TrainingContext(files, work_folder, CPU, ProgressHooks(), Reporter(self), time.monotonic)  # type: ignore[arg-type]
 
     def send(self, frame: FromWorker) -> None:
         """As a channel does."""
         self.frames.append(frame)
 
-    def session(self, train: Train) -> Session:
-        return Session(train, self._shop)
+    def run(self, train: Dispatch) -> TrainingRun:
+        return TrainingRun(train, self._context)
 
-    def begin(self, train: Train, pipe: Any) -> Session:
+    def begin(self, train: Dispatch, pipe: Any) -> TrainingRun:
         """Attached to a model that is loaded, as a worker has it: with a family over it."""
-        if type(pipe).__name__ in FAMILIES:
+        if trainable.architecture_of(pipe).training:
             trainable.family_of(pipe, CPU.place)
-        session = self.session(train)
-        session.attach(pipe)
-        return session
+        run = self.run(train)
+        run.attach(pipe)
+        return run
 
-    def train(self, train: Train, pipe: Any) -> FromWorker.LoraMade:
+    def train(self, train: Dispatch, pipe: Any) -> FromWorker.LoraMade:
         """From its beginning, or its checkpoint, to its end."""
-        session = self.begin(train, pipe)
-        while not session.turn():
+        run = self.begin(train, pipe)
+        while not run.turn():
             pass
-        session.close()
+        run.close()
         (made,) = self.of("lora")[-1:]
         return made
 
@@ -103,15 +112,15 @@ class Desk:
         return [frame.step.loss for frame in self.of("training")]
 
 
-def turns(session: Session) -> Iterator[int]:
+def turns(run: TrainingRun) -> Iterator[int]:
     """Its pieces of work, counted, while there are any."""
     count = 0
-    while not session.turn():
+    while not run.turn():
         count += 1
         yield count
 
 
-def refusal(desk: Desk, train: Train, pipe: Any) -> CraftError:
+def refusal(desk: Desk, train: Dispatch, pipe: Any) -> CraftError:
     """Why it cannot be trained."""
     with pytest.raises(CraftError) as raised:
         desk.train(train, pipe)

@@ -21,6 +21,7 @@ from torch import Tensor
 from training.pocket import checkpoint
 from training.pocket.concepts import random_scene
 from training.pocket.muon import Muon, split_parameters
+from training.pocket.precision import fast
 from training.pocket.render import SIDE, render
 
 LATENT_CHANNELS = 8
@@ -28,7 +29,7 @@ LATENT_CHANNELS = 8
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """How long and on what; the defaults are what the shipped weights used."""
+    """How long and on what."""
 
     steps: int = 1700
     pictures: int = 3000
@@ -48,7 +49,7 @@ def build() -> AutoencoderTiny:
         encoder_block_out_channels=(width,) * 5,
         decoder_block_out_channels=(width,) * 5,
         num_encoder_blocks=(0, 0, 1, 2, 2),
-        num_decoder_blocks=(3, 3, 2, 1, 0),
+        num_decoder_blocks=(6, 6, 4, 2, 0),
         scaling_factor=1.0,
     )
 
@@ -61,6 +62,7 @@ def train(folder: Path, recipe: AutoencoderRecipe, device: torch.device) -> Auto
     state = checkpoint.resume(folder / "autoencoder.pt", vae=vae, optimizer=optimizer)
     rng = random.Random(recipe.seed + state.step)
     pictures = render_pictures(recipe.pictures, rng)
+    autosave = checkpoint.Autosave()
     started, before = time.monotonic(), state.seconds
     while state.step < recipe.steps:
         share = state.step / recipe.steps
@@ -80,7 +82,7 @@ def train(folder: Path, recipe: AutoencoderRecipe, device: torch.device) -> Auto
                 f"  loss {loss.item():.4f}  L1 {sharpness:.4f}",
                 flush=True,
             )
-        if state.step % 200 == 0:
+        if autosave.is_due():
             checkpoint.save(folder / "autoencoder.pt", state, vae=vae, optimizer=optimizer)
     checkpoint.save(folder / "autoencoder.pt", state, vae=vae, optimizer=optimizer)
     return vae.eval()
@@ -120,16 +122,17 @@ def _busyness(crop: Tensor) -> float:
     return float((thin[:, 1:] - thin[:, :-1]).abs().mean() + (thin[:, :, 1:] - thin[:, :, :-1]).abs().mean())
 
 
-def _loss(vae: AutoencoderTiny, target: Tensor, noise: float, penalty: float) -> tuple[Tensor, float]:
-    latents = vae.encoder(target)
-    scale = noise * torch.rand(len(latents), 1, 1, 1, device=latents.device)
-    drawn = vae.decoder(latents + scale * torch.randn_like(latents))
-    pixels = F.l1_loss(drawn, target)
-    edges = sum((F.l1_loss(_diff(drawn, axis), _diff(target, axis)) for axis in (2, 3)), torch.zeros(()))
+def pixel_loss(drawn: Tensor, target: Tensor) -> Tensor:
+    """Absolute differences of the pixels, of their neighbours' differences (contours) and of coarser pictures."""
+    edges = sum((F.l1_loss(drawn.diff(dim=axis), target.diff(dim=axis)) for axis in (2, 3)), torch.zeros(()))
     coarse = sum((F.l1_loss(F.avg_pool2d(drawn, k), F.avg_pool2d(target, k)) for k in (4, 16)), torch.zeros(()))
-    loss = pixels + edges + 0.5 * coarse + penalty * latents.square().mean()
-    return loss, pixels.item()
+    return F.l1_loss(drawn, target) + edges + 0.5 * coarse
 
 
-def _diff(x: Tensor, axis: int) -> Tensor:
-    return x.diff(dim=axis)
+def _loss(vae: AutoencoderTiny, target: Tensor, noise: float, penalty: float) -> tuple[Tensor, float]:
+    with fast(target.device):
+        latents = vae.encoder(target)
+        scale = noise * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+        drawn = vae.decoder(latents + scale * torch.randn_like(latents))
+    loss = pixel_loss(drawn.float(), target) + penalty * latents.float().square().mean()
+    return loss, F.l1_loss(drawn.float(), target).item()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,21 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class Autosave:
+    """Says when ten minutes have gone by since the last save, however slow the steps are."""
+
+    interval_s: float = 600.0
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def is_due(self) -> bool:
+        """True once an interval; the next one begins with that."""
+        if time.monotonic() - self._saved_at < self.interval_s:
+            return False
+        self._saved_at = time.monotonic()
+        return True
 
 
 def save(path: Path, progress: Progress, **parts: Stateful) -> None:

@@ -1,7 +1,8 @@
-"""Stage 4: the denoiser, trained on cached latents; the text encoder stays as the words left it."""
+"""Stage 5: the denoiser, trained on cached latents; the text encoder stays as the reading left it."""
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from training.pocket import checkpoint, words
+from training.pocket import checkpoint, reading, words
 from training.pocket.latents import Views, load_shards
 from training.pocket.model import build_text_encoder, build_unet, training_schedule
 from training.pocket.muon import Muon, split_parameters
+from training.pocket.precision import fast
 
-_SAVE_EVERY = 200
 _RELOAD_EVERY = 100
 
 
@@ -33,7 +34,7 @@ class DiffusionRecipe:
     learning_rate: float = 0.01
     empty_share: float = 0.1
     unknown_word_share: float = 0.03
-    average: float = 0.99
+    average: float = 0.997
     noisier: float = 1.6  # 1: all timesteps alike; above: more of the noisy ones, where shapes are decided
     seed: int = 7
 
@@ -61,15 +62,19 @@ def train(
     """Train (or go on), keep `folder`/diffusion.pt; the averaged networks come back."""
     torch.manual_seed(recipe.seed)
     networks = Networks(tokenizer)
-    networks.text_encoder = words.trained(folder, tokenizer)
+    networks.text_encoder = reading.trained(folder, words.trained(folder, tokenizer))
     networks.text_encoder.requires_grad_(False)
     networks.to(device, memory_format=torch.channels_last)
     average = averaged(networks, recipe)
     optimizer = Muon(*split_parameters(networks.unet), lr=recipe.learning_rate, weight_decay=0.01)
     path = folder / "diffusion.pt"
+    reader = copy.deepcopy(networks.text_encoder.state_dict())
     state = checkpoint.resume(path, networks=networks, average=average, optimizer=optimizer)
+    for one in (networks, _module(average)):
+        one.text_encoder.load_state_dict(reader)
     torch.manual_seed(recipe.seed + state.step)
     source = _Source(load_shards(folder / "latents"), tokenizer, scale, random.Random(recipe.seed + state.step))
+    autosave = checkpoint.Autosave()
     started, before, recent = time.monotonic(), state.seconds, 0.0
     while state.step < recipe.steps:
         _set_rate(optimizer, recipe, state.step)
@@ -90,7 +95,7 @@ def train(
             )
         if state.step % _RELOAD_EVERY == 0:
             source.views = load_shards(folder / "latents")
-        if state.step % _SAVE_EVERY == 0:
+        if autosave.is_due():
             checkpoint.save(path, state, networks=networks, average=average, optimizer=optimizer)
     checkpoint.save(path, state, networks=networks, average=average, optimizer=optimizer)
     return _module(average)
@@ -159,9 +164,10 @@ def _loss(networks: Networks, batch: Batch, recipe: DiffusionRecipe) -> Tensor:
     noise = torch.randn_like(batch.latents)
     noisy = schedule.add_noise(batch.latents, noise, timesteps)
     target = schedule.get_velocity(batch.latents, noise, timesteps)
-    with torch.no_grad():
-        text = networks.text_encoder(batch.tokens).last_hidden_state.repeat(recipe.noises, 1, 1)
-    predicted = networks.unet(
-        noisy.contiguous(memory_format=torch.channels_last), timesteps, encoder_hidden_states=text
-    ).sample
-    return F.mse_loss(predicted, target)
+    with fast(batch.latents.device):
+        with torch.no_grad():
+            text = networks.text_encoder(batch.tokens).last_hidden_state.repeat(recipe.noises, 1, 1)
+        predicted = networks.unet(
+            noisy.contiguous(memory_format=torch.channels_last), timesteps, encoder_hidden_states=text
+        ).sample
+    return F.mse_loss(predicted.float(), target)

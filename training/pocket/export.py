@@ -1,4 +1,4 @@
-"""Stage 5: the trained parts as a diffusers folder, in half precision."""
+"""Stage 7: the trained parts as a diffusers folder, in half precision."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ given loss in about half of AdamW's steps, which on a CPU is what counts.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from training.pocket.precision import fast_dtype
 
 
 class Muon(torch.optim.Optimizer):
@@ -74,21 +75,16 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly: singular values land in 0.7 to 1.2.
 
-    Newton-Schulz on the small Gram matrix: X_k = P_k X_0 with P_k a polynomial of
-    X_0 X_0^T, so that only two products touch the long side.
+    Newton-Schulz on the matrix itself, not on its small Gram matrix alone: that would be
+    fewer products, but loses itself in half precision.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x = (matrix.T if tall else matrix).to(fast_dtype(matrix.device))
     x = x / (x.norm() + 1e-7)
-    gram = x @ x.T
-    identity = torch.eye(len(gram), dtype=x.dtype, device=x.device)
-    steps: list[Tensor] = []
     for _ in range(iterations):
-        if steps:
-            gram = steps[-1] @ gram @ steps[-1]
-        steps.append(torch.addmm(3.4445 * identity - 4.7750 * gram, gram, gram, alpha=2.0315))
-    x = functools.reduce(torch.matmul, reversed(steps)) @ x
-    return x.T if tall else x
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 def split_parameters(*modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import random
 from functools import cache
+from itertools import product
 
 import numpy as np
 import resvg_py
@@ -26,6 +27,7 @@ _CELL = 32
 _GRID_SIDES = {"small": 112, "large": 224, None: 176}
 
 Pixels = NDArray[np.uint8]
+Cells = tuple[tuple[int, int, int], ...]
 
 
 @cache
@@ -53,32 +55,38 @@ def render(scene: Scene, rng: random.Random) -> Pixels:
 
 def render_on_grid(scene: Scene, rng: random.Random) -> Pixels:
     """One view of the scene on the grid, uint8 (256, 256, 3); `rng` decides the cells."""
+    return _on_grid(scene, rng.choice(_placements(scene)))
+
+
+def grid_views(scene: Scene) -> list[Pixels]:
+    """Every view of the scene that the grid has."""
+    return [_on_grid(scene, cells) for cells in _placements(scene)]
+
+
+def _on_grid(scene: Scene, cells: Cells) -> Pixels:
     canvas = np.empty((SIDE, SIDE, 3), np.float32)
     canvas[:] = COLORS[scene.background]
-    for concept, (side, x, y) in zip(scene.concepts, _cells(scene, rng), strict=True):
+    for concept, (side, x, y) in zip(scene.concepts, cells, strict=True):
         _paste(canvas, _resized(icon(concept), side), x - side // 2, y - side // 2)
     return canvas.round().clip(0, 255).astype(np.uint8)
 
 
-def _cells(scene: Scene, rng: random.Random) -> list[tuple[int, int, int]]:
-    """(side, centre x, centre y) of each concept, in pixels."""
+def _placements(scene: Scene) -> list[Cells]:
+    """Every choice of cells: for each concept (side, centre x, centre y), in pixels."""
     middle, quarter = SIDE // 2, SIDE // 4
-
-    def near(centre: int, step: int = _CELL) -> int:
-        return centre + rng.choice((-step, 0, step))
-
+    near = [middle - _CELL, middle, middle + _CELL]
+    side = _GRID_SIDES[scene.size]
     if len(scene.concepts) == 2:
-        return [(_GRID_SIDES["small"], x, near(middle)) for x in (quarter, 3 * quarter)]
+        small = _GRID_SIDES["small"]
+        return [((small, quarter, y), (small, 3 * quarter, z)) for y, z in product(near, near)]
     if scene.place in ("left", "right"):
         x = quarter if scene.place == "left" else 3 * quarter
-        return [(_GRID_SIDES["small"], x, near(middle))]
-    side = _GRID_SIDES[scene.size]
+        return [((_GRID_SIDES["small"], x, y),) for y in near]
     if scene.place == "center":
-        return [(side, middle, middle)]
+        return [((side, middle, middle),)]
     if scene.size == "large":
-        half = _CELL // 2
-        return [(side, middle + rng.choice((-half, half)), middle + rng.choice((-half, half)))]
-    return [(side, near(middle), near(middle))]
+        near = [middle - _CELL // 2, middle + _CELL // 2]
+    return [((side, x, y),) for x, y in product(near, near)]
 
 
 def _background(color: str, rng: random.Random) -> tuple[float, ...]:

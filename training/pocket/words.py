@@ -33,7 +33,6 @@ CODE_SIZE = 256
 _BACKGROUNDS, _SIZES, _PLACES = list(COLORS), [None, *SIZES], [None, *PLACES]
 _LAYOUT_CHOICES = (len(_BACKGROUNDS), len(_SIZES), len(_PLACES), 2)  # 2: one thing or two
 _MOST_TOKENS = 24  # a caption's, nearly always; a causal encoder gives them the same states with or without the rest
-_SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ def train(
         return reader.text_encoder
     truth = codes(vae, device).to(device)
     teacher = _Teacher(tokenizer, recipe, random.Random(recipe.seed + state.step))
+    autosave = checkpoint.Autosave()
     started, before = time.monotonic(), state.seconds
     while state.step < recipe.steps:
         for group in optimizer.param_groups:
@@ -118,7 +118,7 @@ def train(
                 f"  layout {layout_error.item():.3f}",
                 flush=True,
             )
-        if state.step % _SAVE_EVERY == 0:
+        if autosave.is_due():
             checkpoint.save(path, state, reader=reader, optimizer=optimizer)
     checkpoint.save(path, state, reader=reader, optimizer=optimizer)
     return reader.text_encoder

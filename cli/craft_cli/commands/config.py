@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
-from craft_protos import config
+from craft_protos import config, files
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, errors, output
+from craft_cli import completing, errors
+from craft_cli.generate import output
 from craft_cli.parsing import leaf, new_app
 
 app = new_app(
@@ -135,7 +136,7 @@ def _write(path: Path, written: dict[str, dict[str, Any]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         output.write(path, tomli_w.dumps(written).encode(), force=True)
     except OSError as error:
-        raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: {error.strerror}", "see CRAFT_CONFIG") from error
+        raise files.unwritable(path, error, "see CRAFT_CONFIG") from error
 
 
 def _say_restart(section: str, variable: str) -> None:

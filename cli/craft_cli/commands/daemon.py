@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 import time
 from collections import deque
@@ -12,12 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from craft_protos import config, records
+from craft_protos import config, files, records
 from craft_protos.reasons import CraftError
 
-from craft_cli import autostart, errors, output, services, units
+from craft_cli import errors
+from craft_cli.connection import autostart, ending, services
+from craft_cli.connection.session import START_COMMAND, Session
+from craft_cli.generate import output
 from craft_cli.parsing import QuickCommand, leaf, new_app
-from craft_cli.session import START_COMMAND, Session
+from craft_cli.render import units
 
 app = new_app(
     "Start, stop and ask the daemon. Other commands start it by themselves.",
@@ -30,7 +31,7 @@ app = new_app(
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 _NOW = typer.Option(False, "--now", help="Do not wait for running jobs: they are drawn again at the next start.")
 _NO_HTTP = "off"
-_HTTP = typer.Option(
+HTTP = typer.Option(
     _NO_HTTP,
     "--http",
     metavar="[HOST:PORT]",
@@ -38,7 +39,6 @@ _HTTP = typer.Option(
     help="Serve HTTP too, at 127.0.0.1:7811 unless told otherwise: --http=HOST:PORT.",
 )
 _LOOK_EVERY_S = 0.05
-_STOP_MARGIN_S = 30.0
 
 
 class _HttpCommand(QuickCommand):
@@ -48,15 +48,15 @@ class _HttpCommand(QuickCommand):
         return super().parse_args(ctx, _joined(args))
 
 
-def _http_leaf(*examples: str) -> dict[str, Any]:
+def http_leaf(*examples: str) -> dict[str, Any]:
     return {**leaf(*examples), "cls": _HttpCommand}
 
 
-@app.command("start", **_http_leaf("craft daemon start", "craft daemon start --http"))
-def start(http: str = _HTTP) -> None:
+@app.command("start", **http_leaf("craft daemon start", "craft daemon start --http"))
+def start(http: str = HTTP) -> None:
     """Start the daemon and wait until it answers."""
-    settings = _http_settings(http)
-    session = _local()
+    settings = http_settings(http)
+    session = local_session()
     running = autostart.find(session.paths)
     found = running or autostart.start(session.paths, settings)
     address = _http_address(session, settings)
@@ -67,7 +67,10 @@ def start(http: str = _HTTP) -> None:
 
 @app.command("stop", **leaf("craft daemon stop", "craft daemon stop --now"))
 def stop(now: bool = _NOW) -> None:
-    """Stop the daemon: running jobs finish, waiting ones stay queued for its next start."""
+    """Stop the daemon: running jobs finish, waiting ones stay queued for its next start.
+
+    One that does not end is ended: with SIGTERM, then with SIGKILL. No job is lost.
+    """
     session = Session(autostart=False)
     if session.target.host:
         session.client.shutdown(now=now)
@@ -76,13 +79,14 @@ def stop(now: bool = _NOW) -> None:
         errors.say("craft: no daemon runs")
 
 
-@app.command("restart", **_http_leaf("craft daemon restart", "craft daemon restart --http=127.0.0.1:8080"))
-def restart(now: bool = _NOW, http: str = _HTTP) -> None:
-    """Stop the daemon and start a new one."""
-    settings = _http_settings(http)
-    session = _local()
+@app.command("restart", **http_leaf("craft daemon restart", "craft daemon restart --http=127.0.0.1:8080"))
+def restart(now: bool = _NOW, http: str = HTTP) -> None:
+    """Stop the daemon and start a new one. One that hangs is ended."""
+    settings = http_settings(http)
+    session = local_session()
     wanted = config.load(session.paths.config_file, {**os.environ, **settings})
-    _check_addresses(session, wanted)  # a mistake must not cost the daemon that runs
+    autostart.check(session.paths, settings)  # a mistake must not cost the daemon that runs
+    _check_addresses(session, wanted)
     _stop(session, now)
     found = autostart.start(session.paths, settings)
     address = _http_address(session, settings)
@@ -92,7 +96,7 @@ def restart(now: bool = _NOW, http: str = _HTTP) -> None:
 @app.command("status", **leaf("craft daemon status --json | jq .queue"))
 def status(as_json: bool = _JSON) -> None:
     """Say what the daemon does. Exit code 69 where none runs; none is started."""
-    from craft_cli import shapes
+    from craft_cli.render import shapes
 
     message = Session(autostart=False).client.status()
     if as_json:
@@ -114,6 +118,8 @@ def status(as_json: bool = _JSON) -> None:
         rows.append(
             ["worker", f"{one.device or '?'}: {doing['state']}, {models}, {units.size(one.rss_bytes)}, pid {one.pid}"]
         )
+    if message.HasField("bot"):
+        rows.append(["telegram bot", _bot_row(shapes.bot(message.bot))])
     rows += [["warning", warning] for warning in message.warnings]
     output.print_table(["daemon", "stopping" if message.draining else "running"], rows)
 
@@ -167,6 +173,19 @@ def install(uninstall: bool = typer.Option(False, "--uninstall", help="Take it a
         errors.say(f"craft: enable it with: {' '.join(service.enable)}")
 
 
+def _bot_row(bot: dict[str, Any]) -> str:
+    name = f"@{bot['username']}: " if bot["username"] else ""
+    parts = [
+        f"{name}{bot['state']}",
+        *([f"pid {bot['pid']}"] if bot["pid"] else []),
+        f"{bot['updates']} updates",
+        *([f"{bot['waiting']} waiting"] if bot["waiting"] else []),
+        *([f"{bot['restarts']} restarts"] if bot["restarts"] else []),
+        *([bot["problem"]] if bot["problem"] else []),
+    ]
+    return errors.one_line(", ".join(parts))
+
+
 def _joined(args: list[str]) -> list[str]:
     """`--http` and `--http HOST:PORT` as one word: there are no other arguments that it could take for its value."""
     if "--http" not in args:
@@ -178,7 +197,7 @@ def _joined(args: list[str]) -> list[str]:
     return [*args[:place], "--http=", *value, *rest]
 
 
-def _http_settings(http: str) -> dict[str, str]:
+def http_settings(http: str) -> dict[str, str]:
     """The daemon's variables for `--http[=HOST:PORT]`. Raises CONFIG_INVALID."""
     if http == _NO_HTTP:
         return {}
@@ -228,7 +247,7 @@ def _port(address: str) -> str:
     return address.rpartition(":")[2]
 
 
-def _local() -> Session:
+def local_session() -> Session:
     session = Session()
     if session.target.host:
         raise CraftError("USAGE", f"CRAFT_HOST names a daemon elsewhere ({session.target.host})", "unset CRAFT_HOST")
@@ -237,27 +256,10 @@ def _local() -> Session:
 
 def _stop(session: Session, now: bool) -> bool:
     """Whether there was a daemon. Raises where it would not end."""
-    paths = session.paths
-    if not autostart.is_held(paths):
+    if not autostart.is_held(session.paths):
         return False
-    record = autostart.read_lock(paths)
-    try:
-        if autostart.find(paths):
-            session.client.shutdown(now=now)
-    except CraftError as error:
-        if error.reason not in ("DAEMON_UNREACHABLE", "DRAINING"):
-            raise
-    session.close()
-    grace_s = 5.0 if now else config.load(paths.config_file).daemon.grace_s
-    errors.remark(f"craft: waiting for the daemon's end{'' if now else f'; its jobs have {grace_s:g} s'}")
-    if autostart.await_end(paths, grace_s + (0 if now else _STOP_MARGIN_S)):
-        return True
-    if now and record is not None:  # it holds the lock, so the pid in there is its own
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(record.pid, signal.SIGKILL)
-        if autostart.await_end(paths, 5.0):
-            return True
-    raise CraftError("DAEMON_UNREACHABLE", "the daemon does not end", "craft daemon stop --now")
+    ending.end(session, now=now)
+    return True
 
 
 def _serves(session: Session) -> bool:
@@ -265,7 +267,7 @@ def _serves(session: Session) -> bool:
         if session.client.is_serving(timeout_s=1.0):
             return True
     except CraftError as error:
-        if error.reason != "DAEMON_UNREACHABLE":
+        if error.reason not in autostart.ENDING:
             raise
     session.close()
     return False
@@ -275,8 +277,8 @@ def _tail(session: Session, lines: int) -> Iterator[str]:
     try:
         with session.paths.log_file.open(encoding="utf-8", errors="replace") as file:
             yield from (line.rstrip("\n") for line in deque(file, max(0, lines)))
-    except FileNotFoundError:
-        raise CraftError("NO_INPUT", f"there is no log at {session.paths.log_file}", START_COMMAND) from None
+    except OSError as error:
+        raise files.unreadable(session.paths.log_file, error, START_COMMAND) from error
 
 
 def _readable(record: str) -> str:

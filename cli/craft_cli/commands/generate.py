@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from craft_protos import config
+from craft_protos import config, files, rungs, texts
+from craft_protos.generate import GenerateRequest
+from craft_protos.lora import has_tags
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, loras, output
-from craft_cli import spec as specs
-from craft_cli.delivery import Manner, draw
-from craft_cli.parsing import CONTEXT, QuickCommand
-from craft_cli.session import Session
-from craft_cli.spec import Spec
+from craft_cli import completing, errors
+from craft_cli.connection.session import Session
+from craft_cli.generate import combining, flags, foreign, loras, output
+from craft_cli.generate import spec as specs
+from craft_cli.generate.delivery import Manner, draw
+from craft_cli.parsing import CONTEXT, SpokenCommand
+from craft_cli.render import units
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
 
-    from craft_cli.batching import Plan
+    from craft_cli.generate.batching import Plan
 
 _MAX_PROMPT_BYTES = 3 * 1024 * 1024  # what one message to the daemon holds
 _NEW_SEEDS = 20
@@ -50,7 +53,8 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   {"prompt": "a red apple", "seed": 7, "count": 4, "indices": [2], "steps": 30}
   prompt, negative_prompt, model, width, height, steps, guidance_scale, seed,
   count, indices (only these of the count, from 0), sampler, format,
-  deterministic, loras ([{"lora": "it", "weight": 0.8}]), lora_missing,
+  deterministic, clip_skip, guidance_rescale, original_width, original_height,
+  crop_left, crop_top, loras ([{"lora": "it", "weight": 0.8}]), lora_missing,
   trigger_words, default_model (for the configured one, where no model is named),
   request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
@@ -63,6 +67,7 @@ Exit codes: 0 done, 1 the job failed, 2 usage, 65 bad data, 66 no such model or 
   130 interrupted.
 """
 
+_WORDS = typer.Argument(None, metavar="PROMPT...", help="What to draw; - or nothing: read from stdin.")
 _LORAS = typer.Option(
     [],
     "-l",
@@ -75,9 +80,18 @@ _LORAS = typer.Option(
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command(cls=QuickCommand, epilog=_EXAMPLES, context_settings=CONTEXT)
+class Command(SpokenCommand):
+    """Understands other programs' options, and words without quotes as one prompt."""
+
+    flags = flags.GENERATE
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, foreign.translated(args))
+
+
+@app.command(cls=Command, epilog=_EXAMPLES, context_settings=CONTEXT)
 def generate(
-    prompt: str = typer.Argument(None, metavar="PROMPT", help="What to draw; - or nothing: read from stdin."),
+    words: list[str] = _WORDS,
     *,
     model: str = typer.Option("", "-m", "--model", help="Model to draw with.", autocompletion=completing.models),
     lora: list[str] = _LORAS,
@@ -92,6 +106,16 @@ def generate(
     guidance: float = typer.Option(None, "-g", "--guidance", help="Guidance scale; 1 turns it off."),
     negative: str = typer.Option("", "--negative", help="What not to draw."),
     seed: int = typer.Option(None, "--seed", help="Same seed, same picture; random if not given."),
+    clip_skip: int = typer.Option(
+        None, "--clip-skip", metavar="N", help="Read the prompt at CLIP's Nth layer from its last; 1 is the last."
+    ),
+    guidance_rescale: float = typer.Option(
+        None, "--guidance-rescale", metavar="0-1", help="Take back guidance's overexposure; 0.7 for v-prediction."
+    ),
+    original_size: str = typer.Option(
+        None, "--original-size", metavar="WxH", help="The size that an SDXL takes the picture to have had."
+    ),
+    crop: str = typer.Option(None, "--crop", metavar="LEFT,TOP", help="How much of it an SDXL takes to be cropped."),
     sampler: str = typer.Option("", "--sampler", help="Such as Euler a.", autocompletion=completing.samplers),
     out: str = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where the picture goes."),
     file_format: str = typer.Option(
@@ -107,10 +131,12 @@ def generate(
     show: bool = typer.Option(None, "--show/--no-show", help="The picture inside the terminal; --show: even in tmux."),
 ) -> None:
     """Draw pictures from a prompt."""
+    _refuse_clashes(batch=batch, detach=detach, as_json=as_json, show=show, out=out)
+    prompt = " ".join(words) if words else None
     session = Session()
     whole = config.load(session.paths.config_file)
     settings, most = whole.generate, whole.limits.max_count
-    wanted = Spec(
+    wanted = GenerateRequest(
         negative_prompt=negative,
         model=model,
         width=width,
@@ -120,21 +146,26 @@ def generate(
         seed=seed,
         count=count,
         sampler=sampler or settings.sampler,
-        format=_format(file_format, "" if batch else out, settings.format),
+        format=_format(file_format, out, settings.format),
         deterministic=deterministic,
         loras=tuple(loras.parse(one) for one in lora),
         lora_missing=specs.missing_name(lora_missing),
         trigger_words=trigger_words,
+        clip_skip=clip_skip,
+        guidance_rescale=guidance_rescale,
+        **specs.pair("--original-size", original_size, ("original_width", "original_height"), "1024x768"),
+        **specs.pair("--crop", crop, ("crop_left", "crop_top"), "64,0"),
     )
-    wanted.require_at_most(most)
+    _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing), is_batch=batch is not None)
+    specs.require_at_most(wanted, most)
     if batch is not None:
-        from craft_cli.batching import Plan
+        from craft_cli.generate.batching import Plan
 
         _refuse_with_batch(prompt, out, plan)
         progress = sys.stderr if Manner(quiet=quiet).has_progress else None
         how = Plan(wanted, settings.model, out, force, detach, most, progress)
         raise typer.Exit(_run_batch(session, batch, how))
-    wanted = replace(wanted, prompt=_prompt(prompt)).with_default_model(settings.model)
+    wanted = specs.with_default_model(replace(wanted, prompt=_prompt(prompt)), settings.model)
     if plan or detach:
         _without_waiting(session, wanted, _target(wanted, out, force), as_json=as_json, plan=plan)
         return
@@ -146,25 +177,57 @@ def generate(
     draw(session, request, target, Manner(as_json=as_json, quiet=quiet, show=show))
 
 
+def _refuse_clashes(*, batch: str | None, detach: bool, as_json: bool, show: bool | None, out: str | None) -> None:
+    combining.refuse(
+        {
+            **{"--batch": batch, "--detach": detach, "--json": as_json, "--show": show},
+            **{"-o": out, "-o -": out == output.STDOUT},
+        },
+        (
+            "--detach",
+            "-o",
+            "the pictures stay with the daemon: craft jobs show JOB names them, craft images get ID -o PATH writes one",
+        ),
+        ("--detach", "--show", "there is nothing to show yet"),
+        ("--json", "-o -", "both would go to stdout: give -o a file, or leave --json out"),
+        ("--json", "--show", "stdout carries JSON"),
+        ("--show", "-o -", "stdout carries the picture"),
+        ("--batch", "--show", "stdout carries JSON"),
+    )
+
+
+def _tell_idle(wanted: GenerateRequest, prompt: str, *, has_missing: bool, is_batch: bool) -> None:
+    """Say which options do nothing here; `has_missing`: --lora-missing was given, if only with its default."""
+    if wanted.negative_prompt and wanted.guidance_scale == 1:
+        errors.say("craft: --negative does nothing at --guidance 1, which turns guidance off")
+    if is_batch or wanted.loras or has_tags(prompt) or prompt in ("", output.STDOUT):
+        return
+    for option, is_given in (("--trigger-words", wanted.trigger_words), ("--lora-missing", has_missing)):
+        if is_given:
+            errors.say(f"craft: {option} does nothing without a LoRA: -l NAME")
+
+
 def _format(option: str, out: str | None, default: str) -> str:
-    """--format, else what the file is called, else the configured one."""
-    if option:
-        return specs.format_name(option)
+    """--format, else what the file is called, else the configured one. Raises USAGE where they disagree."""
     extension = output.extension_of(out)
-    return specs.format_name(extension or default)
+    if not option:
+        return specs.format_name(extension or default)
+    name = specs.format_name(option)
+    output.require_format(out, name)
+    return name
 
 
-def _target(wanted: Spec, out: str | None, force: bool) -> output.Target:
+def _target(wanted: GenerateRequest, out: str | None, force: bool) -> output.Target:
     target = output.target(out, many=wanted.count > 1, file_format=wanted.format, force=force)
     if target.is_stdout and wanted.count > 1:
         raise CraftError("USAGE", "-o - takes one picture, not several", "give -o a pattern such as '{seed}.png'")
     return target
 
 
-def _claim(wanted: Spec, target: output.Target) -> Spec:
+def _claim(wanted: GenerateRequest, target: output.Target) -> GenerateRequest:
     """The spec with a seed whose file names are free. Raises OUTPUT_* where no other seed would help."""
     for attempt in range(_NEW_SEEDS):
-        seeded = wanted.with_seed()
+        seeded = specs.with_seed(wanted)
         try:
             target.check(output.pictures(seeded))
         except CraftError as error:
@@ -179,22 +242,24 @@ def _prompt(argument: str | None) -> str:
     """The argument, or stdin for `-` or where stdin is a pipe."""
     if argument not in (None, "-"):
         assert argument is not None
-        return argument
+        return texts.unmarked(argument)
     if sys.stdin is None or (argument is None and sys.stdin.isatty()):
         raise CraftError("USAGE", "what shall be drawn?", "craft generate 'a red apple'")
     data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
     if len(data) > _MAX_PROMPT_BYTES:
         raise CraftError("MESSAGE_TOO_BIG", f"prompt: more than {_MAX_PROMPT_BYTES} bytes on stdin", "shorten it")
     try:
-        return data.decode("utf-8").strip("\r\n")
+        return texts.decoded(data).strip("\r\n")
     except UnicodeDecodeError as error:
         raise CraftError("BAD_DATA", "prompt: stdin is not UTF-8 text", "convert it with iconv") from error
 
 
-def _without_waiting(session: Session, wanted: Spec, target: output.Target, *, as_json: bool, plan: bool) -> None:
-    from craft_cli import drawing
+def _without_waiting(
+    session: Session, wanted: GenerateRequest, target: output.Target, *, as_json: bool, plan: bool
+) -> None:
+    from craft_cli.generate import drawing
 
-    seeded = wanted.with_seed()
+    seeded = specs.with_seed(wanted)
     request = specs.request(seeded, lease=False)
     if plan:
         _print_plan(drawing.insist(session, lambda client: client.plan_job(request)), seeded, target, as_json)
@@ -206,8 +271,8 @@ def _without_waiting(session: Session, wanted: Spec, target: output.Target, *, a
         output.line(job.id)
 
 
-def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, as_json: bool) -> None:
-    from craft_cli import shapes
+def _print_plan(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Target, as_json: bool) -> None:
+    from craft_cli.render import shapes
 
     names = [output.STDOUT] if target.is_stdout else [target.pattern]
     if target.is_knowable and not target.is_stdout:
@@ -226,6 +291,7 @@ def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, 
             *[["LoRA", _fitness(use)] for use in known["loras"]],
             ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
             ["device", known["device"] or "not known yet"],
+            ["memory", _memory(known)],
             ["size", f"{known['width']}x{known['height']}"],
             ["pictures", str(known["count"])],
             ["steps", f"{known['steps']} of {known['sampler']}"],
@@ -237,8 +303,20 @@ def _print_plan(message: jobs_pb2.JobPlan, wanted: Spec, target: output.Target, 
     )
 
 
+def _memory(known: dict[str, Any]) -> str:
+    """Says how many bytes of the device's memory the model's weights will hold, and on which rung of offload."""
+    if known["need_bytes"] is None:
+        return "not known yet"
+    told = f"{units.size(known['need_bytes'])} of {units.size(known['device_bytes'])}"
+    return told if known["offload"] == rungs.NONE else f"{told}: {rungs.MEANINGS[known['offload']]}"
+
+
 def _fitness(use: dict[str, Any]) -> str:
-    how = "fits" if use["fits"] else f"does not fit: {use['why_not']}"
+    from craft_cli.generate import loras
+
+    how = f"does not fit: {use['why_not']}"
+    if use["fits"]:
+        how = loras.fitness(use) if "total" in use else "fits, as far as is known before it is drawn"
     return f"{use['name']}:{use['weight']:g} ({how})"
 
 
@@ -249,7 +327,7 @@ def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:
 
 
 def _run_batch(session: Session, batch: str, how: Plan) -> int:
-    from craft_cli.batching import Batch
+    from craft_cli.generate.batching import Batch
 
     how.target(how.defaults)  # a bad pattern is found before any line
     with _open_batch(batch) as lines:
@@ -264,4 +342,4 @@ def _open_batch(name: str) -> AbstractContextManager[Iterable[bytes]]:
     try:
         return Path(name).open("rb")
     except OSError as error:
-        raise CraftError("NO_INPUT", f"{name} cannot be read: {error.strerror}", "give --batch a file, or -") from error
+        raise files.unreadable(name, error, "give --batch a file, or -") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,13 @@ import typer
 from craft_protos import formats
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, errors, loras, output, units
-from craft_cli import spec as specs
+from craft_cli import completing
+from craft_cli.confirming import confirm
+from craft_cli.connection.session import Session
+from craft_cli.generate import combining, loras, output
+from craft_cli.generate import spec as specs
 from craft_cli.parsing import leaf, new_app
-from craft_cli.session import Session
+from craft_cli.render import units
 
 if TYPE_CHECKING:
     from craft_protos import images_pb2
@@ -44,7 +46,8 @@ def list_images(
     as_json: bool = _JSON,
 ) -> None:
     """List pictures, newest first."""
-    from craft_cli import drawing, shapes
+    from craft_cli.generate import drawing
+    from craft_cli.render import shapes
 
     units.require_range(limit, "-n", 0)
     images = drawing.insist(Session(), lambda client: list(client.list_images(job, limit)))
@@ -70,7 +73,8 @@ def list_images(
 @app.command("show", **leaf("craft images show 3f9a --json | jq .provenance"))
 def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
     """Show what is known of a picture."""
-    from craft_cli import drawing, shapes
+    from craft_cli.generate import drawing
+    from craft_cli.render import shapes
 
     image = shapes.image(drawing.insist(Session(), lambda client: client.describe_image(image_id)))
     if as_json:
@@ -86,7 +90,7 @@ def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
 @app.command("get", **leaf("craft images get 3f9a -o apple.png", "craft images get 3f9a -o - | magick - apple.gif"))
 def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
     """Fetch a picture's file; without -o to ./SLUG-SEED.png."""
-    from craft_cli import drawing
+    from craft_cli.generate import drawing
 
     session = Session()
     if out == output.STDOUT:
@@ -106,10 +110,12 @@ def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
 @app.command("rm", **leaf("craft images rm 3f9a"))
 def remove(image_ids: list[str] = _IDS) -> None:
     """Remove pictures from craft's store; files that were fetched stay."""
-    client = Session().client
+    from craft_cli.generate import drawing
+
+    session = Session()
     for image_id in image_ids:
-        image = client.describe_image(image_id)
-        client.delete_image(image.id)
+        image = drawing.insist(session, lambda client, wanted=image_id: client.describe_image(wanted))  # type: ignore[misc]
+        session.client.delete_image(image.id)
         output.line(image.id)
 
 
@@ -121,18 +127,21 @@ def prune(
     force: bool = typer.Option(False, "-f", "--force", help="Do not ask."),
 ) -> None:
     """Remove old pictures from craft's store; files that were fetched stay."""
+    from craft_cli.generate import drawing
+
     if not older_than and keep is None:
         raise CraftError("USAGE", "which pictures?", "give --older-than 30d, --keep 100, or both")
     units.require_range(keep or 0, "--keep", 0)
-    age_s = units.seconds(older_than, "--older-than") if older_than else 0.0
-    client = Session().client
-    images = list(client.list_images("", 0))[keep or 0 :]
+    age_s = units.age_s(older_than, "--older-than") if older_than else 0.0
+    session = Session()
+    images = drawing.insist(session, lambda client: list(client.list_images("", 0)))[keep or 0 :]
     doomed = [image for image in images if units.age_s_of(image.create_time.seconds) >= age_s]
     if doomed and not dry_run and not force:
-        _confirm(f"remove {len(doomed)} pictures, {units.size(sum(image.size_bytes for image in doomed))}?")
+        size = units.size(sum(image.size_bytes for image in doomed))
+        confirm(f"remove {units.counted(len(doomed), 'pictures')}, {size}?", "nothing was removed")
     for image in doomed:
         if not dry_run:
-            client.delete_image(image.id)
+            session.client.delete_image(image.id)
         output.line(image.id)
 
 
@@ -148,9 +157,10 @@ def replay(
     quiet: bool = _QUIET,
 ) -> None:
     """Make a picture again from what its file says."""
-    from craft_cli import remaking
-    from craft_cli.delivery import Manner, draw
+    from craft_cli.generate import remaking
+    from craft_cli.generate.delivery import Manner, draw
 
+    combining.refuse({"--json": as_json, "-o -": out == output.STDOUT}, ("--json", "-o -", "both would go to stdout"))
     if out == output.STDOUT:
         output.refuse_terminal()
     original = remaking.read_original(file)
@@ -160,6 +170,7 @@ def replay(
     extension = file_format or output.extension_of(out)
     if extension:
         spec = replace(spec, format=specs.format_name(extension))
+    output.require_format(out, spec.format)
     target = output.target(out, many=False, file_format=spec.format, force=force)
     target.check(output.pictures(spec))
     draw(session, specs.request(spec, lease=True), target, Manner(as_json=as_json, quiet=quiet))
@@ -174,8 +185,8 @@ def verify(
     quiet: bool = _QUIET,
 ) -> None:
     """Make a picture again and compare: identical, within N/255, or different (exit 1)."""
-    from craft_cli import remaking
-    from craft_cli.delivery import Manner
+    from craft_cli.generate import remaking
+    from craft_cli.generate.delivery import Manner
 
     units.require_range(tolerance, "--tolerance", 0, 255)
     original = remaking.read_original(file)
@@ -202,12 +213,3 @@ def _format_of(image: images_pb2.Image) -> str:
     found = formats.of_media_type(image.media_type)
     assert found is not None, image.media_type
     return found.name
-
-
-def _confirm(question: str) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise CraftError("USAGE", question.rstrip("?") + ": nobody is here to confirm", "add --force")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        errors.say("craft: nothing was removed")
-        raise typer.Exit(1)

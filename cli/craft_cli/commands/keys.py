@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, errors, output, units
+from craft_cli import completing, errors
+from craft_cli.confirming import FORCE, confirm
+from craft_cli.connection.session import Session
+from craft_cli.generate import output
 from craft_cli.parsing import leaf, new_app
-from craft_cli.session import Session
+from craft_cli.render import units
 
 if TYPE_CHECKING:
-    from craft_cli.client import Client
+    from craft_cli.connection.client import Client
 
 app = new_app(
     "Give callers from afar their keys, and take them away. A key goes by its id or its owner.",
@@ -54,7 +57,8 @@ def create(
 @app.command("list", **leaf("craft keys list --json | jq -r '.[].owner'"))
 def list_keys(as_json: bool = _JSON) -> None:
     """List keys, and who is banned."""
-    from craft_cli import drawing, shapes
+    from craft_cli.generate import drawing
+    from craft_cli.render import shapes
 
     keys = drawing.insist(Session(), lambda client: client.list_keys())
     shown = [shapes.key(key) for key in keys]
@@ -74,38 +78,47 @@ def list_keys(as_json: bool = _JSON) -> None:
 @app.command("suspend", **leaf("craft keys suspend alice"))
 def suspend(keys: list[str] = _KEYS) -> None:
     """Refuse keys from now on, until they are resumed. What they asked for already is still drawn."""
-    for name, client in _each(keys):
-        output.line(client.suspend_key(name).owner)
+    _tell_each(keys, lambda client, name: client.suspend_key(name).owner)
 
 
 @app.command("resume", **leaf("craft keys resume alice"))
 def resume(keys: list[str] = _KEYS) -> None:
     """Let suspended keys work again, unchanged."""
-    for name, client in _each(keys):
-        output.line(client.resume_key(name).owner)
+    _tell_each(keys, lambda client, name: client.resume_key(name).owner)
 
 
-@app.command("ban", **leaf("craft keys ban alice"))
-def ban(keys: list[str] = _KEYS) -> None:
-    """Refuse keys for good: their owners never get others."""
-    for name, client in _each(keys):
-        output.line(client.ban_owner(name).owner)
+@app.command("ban", **leaf("craft keys ban alice", "craft keys ban alice --force"))
+def ban(keys: list[str] = _KEYS, force: bool = FORCE) -> None:
+    """Refuse keys for good: their owners never get others. Asks first: a ban is not taken back."""
+    _require_names(keys)
+    if not force:
+        confirm(f"ban {', '.join(map(errors.one_line, keys))} for ever?", "nobody was banned")
+    _tell_each(keys, lambda client, name: client.ban_owner(name).owner)
 
 
 @app.command("rm", **leaf("craft keys rm alice"))
 def remove(keys: list[str] = _KEYS) -> None:
     """Delete keys. Their owners may get others, unless they are banned; their jobs and pictures stay."""
-    for name, client in _each(keys):
-        client.delete_key(name)
+    _require_names(keys)
+    session = Session()
+    for name in keys:
+        session.client.delete_key(name)
         output.line(name)
 
 
-def _each(keys: list[str]) -> Iterator[tuple[str, Client]]:
-    """Each with the one client, once all of them can be names."""
+def _tell_each(keys: list[str], change: Callable[[Client, str], str]) -> None:
+    """The owner of each, changed in a way that may be asked for twice."""
+    from craft_cli.generate import drawing
+
+    _require_names(keys)
+    session = Session()
+    for name in keys:
+        output.line(drawing.insist(session, lambda client, name=name: change(client, name)))  # type: ignore[misc]
+
+
+def _require_names(keys: list[str]) -> None:
     for name in keys:
         _require_name(name)
-    client = Session().client
-    yield from ((name, client) for name in keys)
 
 
 def _require_name(name: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import shlex
+from typing import TYPE_CHECKING, Any
 
 import typer
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing, errors, output, units
+from craft_cli import completing, errors
 from craft_cli.commands import train as training
+from craft_cli.connection.session import Session
+from craft_cli.generate import output
 from craft_cli.parsing import leaf, new_app
-from craft_cli.session import Session
+from craft_cli.render import units
 
 if TYPE_CHECKING:
     from craft_protos import loras_pb2
@@ -48,16 +52,20 @@ def add(
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
 ) -> None:
     """Add a LoRA: a file is used where it lies, and sent where the daemon is on another machine."""
-    from craft_cli import importing, shapes
+    from craft_cli.registering import importing
+    from craft_cli.render import shapes
 
     session = Session()
     header = importing.header(source, session, name=name, weight=weight, trigger=trigger)
     lora = importing.add(session, source, header, quiet=quiet)
     if as_json:
         output.print_json(shapes.whole_lora(lora))
+        _tell_kept(lora, name=name, weight=weight, trigger=trigger)
         return
     output.line(lora.name)
-    _tell(lora, asked_name=name, quiet=quiet)
+    _tell_kept(lora, name=name, weight=weight, trigger=trigger)
+    if not quiet:
+        _tell(lora)
 
 
 @app.command("list", **leaf("craft lora list --model pocket --json | jq -r '.[].name'"))
@@ -68,7 +76,8 @@ def list_loras(
     as_json: bool = _JSON,
 ) -> None:
     """List LoRAs."""
-    from craft_cli import drawing, shapes
+    from craft_cli.generate import drawing
+    from craft_cli.render import shapes
 
     loras = drawing.insist(Session(), lambda client: client.list_loras(model))
     if as_json:
@@ -94,7 +103,8 @@ def list_loras(
 @app.command("show", **leaf("craft lora show watercolor"))
 def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
     """Show one LoRA: what it is for, its trigger words, and the hashes that other programs know it by."""
-    from craft_cli import drawing, shapes
+    from craft_cli.generate import drawing
+    from craft_cli.render import shapes
 
     found = drawing.insist(Session(), lambda client: client.get_lora(lora))
     known = shapes.whole_lora(found)
@@ -102,12 +112,14 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
         output.print_json(known)
         return
     if found.preview and output.is_at_terminal():
-        from craft_cli import terminal
+        from craft_cli.render import terminal
 
         terminal.show(found.preview, even_in_tmux=False)
-    notes = known.pop("metadata")
+    metadata, fits, notes = known.pop("metadata"), known.pop("fits"), known.pop("notes")
     rows = [[_NAMES.get(field, field.replace("_", " ")), output.cell(value)] for field, value in known.items()]
-    output.print_table(["LoRA", known["id"]], rows + [[key, _note(str(value))] for key, value in notes.items()])
+    rows += [["note", note] for note in notes]
+    rows += [[f"in {fit['model']}", _in_model(fit)] for fit in fits]
+    output.print_table(["LoRA", known["id"]], rows + [[key, _note(str(value))] for key, value in metadata.items()])
 
 
 @app.command("edit", **leaf("craft lora edit watercolor --weight 0.6 --trigger 'wtrclr style'"))
@@ -122,12 +134,13 @@ def edit(
     """Change a LoRA's name, weight or trigger words."""
     from craft_protos import loras_pb2
 
-    from craft_cli import shapes
+    from craft_cli.generate import drawing
+    from craft_cli.render import shapes
 
     if name is None and weight is None and trigger is None:
         raise CraftError("USAGE", "what shall be changed?", "give --name, --weight or --trigger")
     request = loras_pb2.UpdateLoraRequest(lora=lora, name=name, weight=weight, trigger=trigger)
-    changed = Session().client.update_lora(request)
+    changed = drawing.insist(Session(), lambda client: client.update_lora(request))
     if as_json:
         output.print_json(shapes.whole_lora(changed))
     else:
@@ -137,14 +150,17 @@ def edit(
 @app.command("rm", **leaf("craft lora rm watercolor"))
 def remove(loras: list[str] = _LORAS) -> None:
     """Forget LoRAs. A file that was used where it lies stays there; one that was sent is deleted."""
-    client = Session().client
+    from craft_cli.generate import drawing
+
+    session = Session()
     for lora in loras:
-        found = client.get_lora(lora)
-        client.delete_lora(found.id)
+        found = drawing.insist(session, lambda client, lora=lora: client.get_lora(lora))  # type: ignore[misc]
+        session.client.delete_lora(found.id)
         output.line(found.name)
 
 
-app.command("train", **leaf(*training.EXAMPLES))(training.train)
+_TRAIN: dict[str, Any] = leaf(*training.EXAMPLES) | {"cls": training.Command}
+app.command("train", **_TRAIN)(training.train)
 
 _NAMES = {
     "trigger": "trigger words",
@@ -162,14 +178,46 @@ def _note(text: str) -> str:
     return text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE]}… ({len(text)} characters)"
 
 
-def _tell(lora: loras_pb2.Lora, *, asked_name: str, quiet: bool) -> None:
+def _in_model(fit: dict[str, Any]) -> str:
+    """How it fits there, and which networks it changes."""
+    from craft_cli.generate import loras
+
+    networks = ", ".join(f"{count} of the {name}" for name, count in fit["layers"].items())
+    return f"{loras.fitness(fit)}; layers changed: {networks}" if networks else loras.fitness(fit)
+
+
+def _tell_fits(fits: list[dict[str, Any]]) -> None:
+    """Models that it fits, in whole or in part, else that it fits none."""
+    told = [fit for fit in fits if fit["fits"] or fit["matched"]]
+    for fit in told:
+        errors.say(errors.one_line(f"craft: in {fit['model']}: {_in_model(fit)}"))
+        if not fit["fits"]:
+            errors.say(errors.one_line(f"craft: {fit['why_not']}"))
+    if fits and not told and all(fit["total"] is not None or fit["why_not"] for fit in fits):
+        errors.say("craft: it fits none of the models that are here: craft models list")
+
+
+def _tell_kept(lora: loras_pb2.Lora, *, name: str, weight: float | None, trigger: str) -> None:
+    """Of one that was here already, what it keeps although something else was asked for."""
+    is_other = weight is not None and not math.isclose(weight, lora.weight, rel_tol=1e-6)
+    asked = [
+        *([f"--name {shlex.quote(name)}"] if name and name != lora.name else []),
+        *([f"--weight {weight:g}"] if is_other else []),
+        *([f"--trigger {shlex.quote(trigger)}"] if trigger and trigger != lora.trigger else []),
+    ]
+    if asked:
+        errors.say(f"craft: it is here already, as {lora.name}: craft lora edit {lora.id} {' '.join(asked)}")
+
+
+def _tell(lora: loras_pb2.Lora) -> None:
     """On stderr, what a user wants to know next."""
-    if asked_name and lora.name != asked_name:
-        errors.say(f"craft: it is here already, as {lora.name}: craft lora edit {lora.id} --name {asked_name}")
-    if quiet:
-        return
     base = lora.base or "a model that its file does not name"
     errors.say(errors.one_line(f"craft: for {base}, rank {lora.rank}, {lora.layers} layers"))
+    from craft_cli.render import shapes
+
+    for note in lora.notes:
+        errors.say(errors.one_line(f"craft: {note}"))
+    _tell_fits([shapes.lora_fit(fit) for fit in lora.fits])
     if lora.trigger:
         errors.say(errors.one_line(f"craft: trigger words: {lora.trigger}"))
     elif tags := lora.metadata.get("ss_tag_frequency"):

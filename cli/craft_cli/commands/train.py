@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 from craft_protos import config
 from craft_protos.reasons import CraftError
+from craft_protos.train import TrainRequest
 
-from craft_cli import completing, output
-from craft_cli.session import Session
+from craft_cli import completing
+from craft_cli.connection.session import Session
+from craft_cli.generate import combining, flags, output
+from craft_cli.parsing import SpokenCommand
 
 if TYPE_CHECKING:
-    from craft_protos import jobs_pb2, training_pb2
+    from craft_protos import jobs_pb2
 
 EXAMPLES = (
     'craft lora train rex ./rex --trigger "rex dog" -m pocket',
@@ -22,6 +26,10 @@ EXAMPLES = (
 )
 
 _SAMPLES = typer.Option([], "--sample", metavar="PROMPT", help="Draw this meanwhile; may be repeated.")
+
+
+class Command(SpokenCommand):
+    flags = flags.TRAIN
 
 
 def train(
@@ -72,16 +80,20 @@ def train(
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
 ) -> None:
     """Train a LoRA on a folder of pictures. Ctrl-C cancels; --resume goes on from the last checkpoint."""
-    from craft_protos import training_pb2
-
-    from craft_cli import training
-    from craft_cli.delivery import Manner
+    from craft_cli.generate.delivery import Manner
+    from craft_cli.training import training
 
     if steps is not None and epochs is not None:
         raise CraftError("USAGE", "--steps does not go with --epochs", "give one of them")
+    if prior_weight is not None and not class_prompt and not resume:
+        raise CraftError("USAGE", "--prior-weight: of which class?", "give --class-prompt 'a dog', say")
+    combining.refuse(
+        {"--resume": resume, "--skip-bad": skip_bad},
+        ("--resume", "--skip-bad", "the pictures were sent when it began"),
+    )
     if sample_every and not sample:
         raise CraftError("USAGE", "--sample-every: what shall be drawn?", "give --sample 'a prompt'")
-    spec = training_pb2.TrainSpec(
+    asked = TrainRequest(
         name=name,
         model=model,
         trigger=trigger,
@@ -97,10 +109,10 @@ def train(
         resolution=_count(resolution, "--resolution"),
         train_text_encoder=te,
         dora=dora,
-        sample_prompts=sample,
-        sample_every=_count(sample_every, "--sample-every"),
+        sample_prompts=tuple(sample),
+        sample_every=_count(sample_every, "--sample-every") or 0,
         class_prompt=class_prompt,
-        class_pictures=_count(class_pictures, "--class-pictures"),
+        class_pictures=_count(class_pictures, "--class-pictures") or 0,
         prior_weight=prior_weight,
         ema_decay=ema,
         min_snr_gamma=min_snr,
@@ -108,17 +120,18 @@ def train(
         flip=flip,
         seed=_seed(seed),
         gradient_checkpointing=checkpointing,
-        checkpoint_every=_count(checkpoint_every, "--checkpoint-every"),
+        checkpoint_every=_count(checkpoint_every, "--checkpoint-every") or 0,
         format=file_format.lower(),
         when_idle=when_idle,
     )
     session, manner = Session(), Manner(as_json=as_json, quiet=quiet)
     if resume:
-        spec = _resumed(spec, folder)
+        asked = _resumed(asked, folder)
     else:
-        spec.model = model or config.load(session.paths.config_file).generate.model
-        spec.dataset = training.send(session, spec, _folder(folder, name), skip_bad=skip_bad, manner=manner)
-    request = training.request(spec)
+        asked = replace(asked, model=model or config.load(session.paths.config_file).generate.model)
+        dataset = training.send(session, asked, _folder(folder, name), skip_bad=skip_bad, manner=manner)
+        asked = replace(asked, dataset=dataset)
+    request = training.request(asked)
     if plan:
         _print_plan(training.plan(session, request), as_json=as_json)
     elif detach:
@@ -128,26 +141,25 @@ def train(
         training.attend(session, request, manner)
 
 
-def _resumed(asked: training_pb2.TrainSpec, folder: str | None) -> training_pb2.TrainSpec:
-    from craft_protos import training_pb2
-
+def _resumed(asked: TrainRequest, folder: str | None) -> TrainRequest:
     hint = f"craft lora train {asked.name} --resume"
     if folder is not None:
         raise CraftError("USAGE", "--resume takes the pictures that it had", hint)
-    if given := [field.name for field, _ in asked.ListFields() if field.name not in ("name", "when_idle")]:
+    told = {field for field, value in vars(asked).items() if value != getattr(TrainRequest, field)}
+    if given := [flag for field, flag in flags.TRAIN.items() if field in told - {"name", "when_idle"}]:
         raise CraftError("USAGE", f"--resume goes on as it began: leave out {', '.join(given)}", hint)
-    return training_pb2.TrainSpec(resume=asked.name, when_idle=asked.when_idle)
+    return TrainRequest(resume=asked.name, when_idle=asked.when_idle)
 
 
 def _folder(folder: str | None, name: str) -> str:
-    if folder is None:
+    if not folder:
         raise CraftError("USAGE", "which pictures?", f"craft lora train {name} FOLDER --trigger 'a few words'")
     return folder
 
 
 def _count(number: int | None, option: str) -> int | None:
     """What a message can hold; the daemon knows the limits."""
-    from craft_cli import units
+    from craft_cli.render import units
 
     if number is not None:
         units.require_range(number, option, 0)
@@ -161,7 +173,7 @@ def _seed(seed: int | None) -> int | None:
 
 
 def _print_plan(message: jobs_pb2.JobPlan, *, as_json: bool) -> None:
-    from craft_cli import shapes
+    from craft_cli.render import shapes
 
     if as_json:
         output.print_json(shapes.train_plan(message))

@@ -6,19 +6,11 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
+from craft_protos.train import Picture
+
 FEWEST = 3  # pictures; fewer teach one picture, not a thing or a style
 SMALLEST_SIDE = 64  # pixels
 MOST_SLENDER = 8  # times as long as wide
-
-
-@dataclass(frozen=True)
-class Picture:
-    file_name: str  # as whoever sent it called it
-    sha256: str
-    size_bytes: int
-    width: int  # upright
-    height: int
-    caption: str = ""  # empty: none
 
 
 @dataclass(frozen=True)

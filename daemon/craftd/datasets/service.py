@@ -14,6 +14,7 @@ from pathlib import Path
 
 from craft_protos.config import LimitSettings
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.train import Picture
 
 from craftd.datasets import table
 from craftd.datasets.dataset import (
@@ -23,14 +24,13 @@ from craftd.datasets.dataset import (
     BadPicture,
     Dataset,
     Incoming,
-    Picture,
     Progress,
     Upload,
     id_of,
 )
 from craftd.datasets.files import DatasetFiles, Received, Tray
 from craftd.store.database import Database
-from craftd.supervisor.pictures import InspectPictures, PictureFindings
+from craftd.workers.pictures import InspectPictures, PictureFindings
 
 _log = logging.getLogger("craft.datasets")
 _LONGEST_NAME = 255  # characters
@@ -97,6 +97,10 @@ class DatasetService:
             removed = await asyncio.to_thread(self._files.sweep, known, at_start=at_start)
         if forgotten or removed:
             _log.info("swept the datasets", extra={"datasets": forgotten, "files": removed})
+
+    async def forgettable(self, needed: Collection[str], before: float) -> tuple[int, int]:
+        """(pictures, bytes) of the datasets older than `before` that are not `needed`."""
+        return await self._database.look(lambda connection: table.forgettable(connection, before, needed))
 
     async def _take_in(self, upload: Upload, tray: Tray) -> list[tuple[Incoming, Received]]:
         """Every picture on disk."""

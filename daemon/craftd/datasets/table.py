@@ -8,8 +8,9 @@ from typing import Any
 
 import apsw
 from craft_protos.reasons import CraftError
+from craft_protos.train import Picture
 
-from craftd.datasets.dataset import BadPicture, Dataset, Picture
+from craftd.datasets.dataset import BadPicture, Dataset
 
 _PICTURE = "file_name, sha256, size_bytes, width, height, caption"
 
@@ -64,6 +65,17 @@ def stored_bytes(connection: apsw.Connection, owner: str) -> int:
 def hashes(connection: apsw.Connection) -> set[str]:
     """Of every picture that a dataset has."""
     return {row[0] for row in connection.execute("SELECT DISTINCT sha256 FROM dataset_pictures")}
+
+
+def forgettable(connection: apsw.Connection, before: float, needed: Collection[str]) -> tuple[int, int]:
+    """(pictures, bytes) that `forget` would leave without a dataset."""
+    row: Any = connection.execute(
+        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM (SELECT sha256, size_bytes FROM dataset_pictures"
+        " JOIN datasets ON dataset = seq GROUP BY sha256"
+        " HAVING max(create_time >= ?1 OR id IN (SELECT value FROM json_each(?2))) = 0)",
+        (before, json.dumps(sorted(needed))),
+    ).get
+    return int(row[0]), int(row[1])
 
 
 def forget(connection: apsw.Connection, before: float, needed: Collection[str]) -> int:

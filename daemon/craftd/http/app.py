@@ -8,6 +8,8 @@ from craft_protos.config import HttpSettings
 from craft_protos.version import __version__
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.routing import Match
+from starlette.types import Scope
 
 from craftd.http import errors, schema
 from craftd.http.bodies import Bodies
@@ -16,6 +18,7 @@ from craftd.http.guards import Crowd, Envelope, Gate, names_of
 from craftd.http.page import router as page
 from craftd.http.routers import (
     automatic1111,
+    automatic1111_finds,
     choices,
     documents,
     gallery,
@@ -28,6 +31,7 @@ from craftd.http.routers import (
     visioncraft,
 )
 from craftd.http.services import HttpServices
+from craftd.http.targets import Heads, Targets
 
 # In this order they are asked, and shown in the documentation. `images` comes after those whose
 # routes also begin with /image.
@@ -37,6 +41,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     visioncraft.make_router,
     openai_images.make_router,
     automatic1111.make_router,
+    automatic1111_finds.make_router,
     images.make_router,
     gallery.make_router,
     jobs.make_router,
@@ -46,10 +51,12 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     page.make_router,
 )
 _MOST_REQUESTS = 400
+_MOST_OF_ONE = 300  # address
 _ALWAYS = frozenset({"/healthz", "/readyz"})
 _MOST_BYTES = 1 << 20
 _UPLOAD_BYTES = 16 << 20  # pictures in base64
-_LARGER = {automatic1111.PNG_INFO: _UPLOAD_BYTES, automatic1111.IMG2IMG: _UPLOAD_BYTES}
+_WITH_PICTURES = (automatic1111.PNG_INFO, automatic1111.IMG2IMG, openai_images.EDITS, openai_images.VARIATIONS)
+_LARGER: dict[str, int] = {path: _UPLOAD_BYTES for path in _WITH_PICTURES}
 _EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning"]
 
 
@@ -76,11 +83,13 @@ def make_app(services: HttpServices, settings: HttpSettings) -> FastAPI:
 def _guard(app: FastAPI, services: HttpServices, settings: HttpSettings) -> None:
     """The last one added is the outermost."""
     origins = listed(settings.allowed_origins)
+    app.add_middleware(Heads)
     app.add_middleware(
         Bodies,
         most_bytes=_MOST_BYTES,
         larger=_LARGER,
         shows_key=lambda scope: shows_key(services.keys, scope),
+        takes_json=lambda scope: takes_json(app, scope),
     )
     if origins:
         app.add_middleware(
@@ -89,8 +98,15 @@ def _guard(app: FastAPI, services: HttpServices, settings: HttpSettings) -> None
     app.add_middleware(
         Gate, names=names_of(settings.host, settings.public_url, listed(settings.allowed_hosts), origins)
     )
-    app.add_middleware(Crowd, most=_MOST_REQUESTS, always=_ALWAYS)
+    app.add_middleware(Crowd, most=_MOST_REQUESTS, always=_ALWAYS, most_of_one=_MOST_OF_ONE)
     app.add_middleware(Envelope, render=errors.response_of, unexpected=errors.unexpected)
+    app.add_middleware(Targets, public_url=settings.public_url)
+
+
+def takes_json(app: FastAPI, scope: Scope) -> bool:
+    """Whether the body will be decoded: there are routes that take none, or another kind."""
+    routes = (route for route in schema.routes_of(app) if route.body_field is not None)
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 def listed(text: str) -> list[str]:

@@ -10,12 +10,14 @@ import binascii
 import math
 from typing import Annotated
 
+from craft_protos.reasons import CraftError
 from fastapi import Depends, Header, Request
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from craftd.http.drawing import Wish, wish_of
-from craftd.http.guards import set_header
+from craftd.http.guards import peer_of, set_header
+from craftd.http.shape import check_shape
 from craftd.keys.caller import Caller
 from craftd.keys.rates import Rate
 from craftd.keys.service import KeyService
@@ -27,11 +29,17 @@ _LONGEST = 512  # characters of what may be a key
 async def authenticate(request: Request) -> Caller:
     """Raises UNAUTHENTICATED, KEY_SUSPENDED, KEY_BANNED, RATE_LIMITED."""
     keys: KeyService = request.app.state.services.keys
-    caller = keys.authenticate(await _presented(request), _peer(request.scope))
+    caller = keys.authenticate(await _presented(request), peer_of(request.scope))
     rate = await keys.count(caller)
     _tell_rate(request, rate)
     rate.require_within()
     return caller
+
+
+async def authenticate_for_lists(request: Request) -> None:
+    """Of names, which the configuration may open to all. Raises as `authenticate`."""
+    if not request.app.state.services.settings.http.open_lists:
+        await authenticate(request)
 
 
 async def headers_of_drawing(
@@ -47,17 +55,21 @@ async def headers_of_drawing(
     return wish_of(idempotency_key, craft_on_disconnect)
 
 
+Lists = Annotated[None, Depends(authenticate_for_lists)]
 Who = Annotated[Caller, Depends(authenticate)]
 Wished = Annotated[Wish, Depends(headers_of_drawing)]
 
 
-def shows_key(keys: KeyService, scope: Scope) -> bool:
-    """Whether the headers have one, before the body is read. Raises as `KeyService.authenticate`."""
+def shows_key(keys: KeyService, scope: Scope) -> str:
+    """Whose key the headers have, before the body is read; "": nobody's. Raises as `KeyService.authenticate`."""
+    caller = key_of(keys, scope)
+    return "" if caller is None else caller.owner
+
+
+def key_of(keys: KeyService, scope: Scope) -> Caller | None:
+    """Who has the headers' key; None where they have none. Raises as `KeyService.authenticate`."""
     presented = _in_headers(Headers(scope=scope))
-    if presented is None:
-        return False
-    keys.authenticate(presented, _peer(scope))
-    return True
+    return None if presented is None else keys.authenticate(presented, peer_of(scope))
 
 
 async def _presented(request: Request) -> str:
@@ -80,26 +92,22 @@ def _in_headers(headers: Headers) -> str | None:
             return None
 
 
-def _peer(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
-
-
 def _password(encoded: str) -> str:
     try:
-        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return ""
 
 
 async def _token(request: Request) -> str:
-    """Of a JSON object; the guards have bounded it."""
+    """Of a JSON object; the guards have bounded it, but looked at its shape only where a route takes JSON."""
     body = await request.body()
     if b'"token"' not in body:
         return ""
     try:
+        await check_shape(body)
         token = (await request.json())["token"]
-    except (ValueError, TypeError, LookupError):
+    except (CraftError, ValueError, TypeError, LookupError):
         return ""
     return token[:_LONGEST] if isinstance(token, str) else ""
 

@@ -16,10 +16,12 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from craft_protos.generate import GenerateRequest
+from craft_protos.job_request import JobRequest
 from craft_protos.reasons import REASONS, CraftError, invalid
 
 from craftd.jobs.events import Event, Finished
-from craftd.jobs.job import GenerateRequest, Job, JobRequest, JobView, State
+from craftd.jobs.job import Job, JobView, State
 from craftd.jobs.service import JobService
 from craftd.keys.caller import Caller
 
@@ -37,6 +39,7 @@ DRAWING = (
 )
 
 
+_BOTH_SIDES = ("size", "image_size")  # fields that say width and height
 OF_THE_HEADER = {"request_id": "Idempotency-Key"}  # what the services call it -> what the caller sent
 
 
@@ -168,6 +171,8 @@ def said_as(names: Mapping[str, str]) -> Iterator[None]:
         if exc.field not in names:
             raise
         own, message = names[exc.field], exc.message.removeprefix(f"{exc.field}: ")
+        if own in _BOTH_SIDES:
+            message = f"the {exc.field} {message}"
         raise CraftError(exc.reason, f"{own}: {message}", exc.hint, field=own, retry_after_s=exc.retry_after_s) from exc
 
 

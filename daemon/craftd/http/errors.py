@@ -1,6 +1,7 @@
 """CraftError -> what each contract's callers expect of an error.
 
     /v1                        {"error": {"message", "type", "param", "code"}}, as OpenAI has it
+    VisionCraft's              the problem's fields and OpenAI's `error`, as application/json: what its packages read
     /image/create/lora         problem+json with "status": "error" and "message"
     everywhere else            RFC 9457 problem+json, its `code` the reason's name
 
@@ -25,14 +26,26 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from craftd.http.guards import request_id_of
+from craftd.http.targets import meant
+from craftd.http.wording import in_fields
 
 _log = logging.getLogger("craft.http")
 PROBLEM = "application/problem+json"
 LORA_API = "/image/create/lora"
+_WITHOUT_V1 = {
+    "/images/generations",
+    "/images/edits",
+    "/images/variations",
+}  # of OpenAI, where the base URL lacks it
+_VISIONCRAFTS = {
+    *("/generate", "/generate-xl", "/image/generate", "/models", "/models-xl", "/samplers", "/samplers-xl"),
+    *("/loras", "/loras-xl", "/image/models", "/image/samplers"),
+}
+_OPENAIS = {"format": "output_format", "steps": "num_inference_steps", "count": "n"}  # names of fields in hints
 _LONGEST = 1000  # characters of a message
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-# A path of two parts or more, so that "and/or" stays, down to its last part.
-_PATH = re.compile(r"(?<![\w.:/])~?/[^\s/'\"`,;:]+/(?:[^\n/'\"`,;:]+/)*([^\s/'\"`,;:]*)")
+# A path of two parts or more, so that "and/or" stays, down to its last part; our own routes are no secret.
+_PATH = re.compile(r"(?<![\w.:/])(?!/(?:v1|sdapi|image)/)~?/[^\s/'\"`,;:]+/(?:[^\n/'\"`,;:]+/)*([^\s/'\"`,;:]*)")
 _ADDRESS = re.compile(r"\s*(?:\bat )?\b0x[0-9a-fA-F]{5,}")
 
 
@@ -50,9 +63,35 @@ def response_of(error: CraftError, scope: Scope) -> Response:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="craft", Basic realm="craft"'
-    if path == "/v1" or path.startswith("/v1/"):
+        error = _with_carrier(error, path)
+    if _is_openais(path):
         return _json({"error": openai_form(error)}, status, "application/json", headers)
+    if _is_visioncrafts(path):
+        both = {**_problem(error, scope, path), "error": openai_form(error)}
+        return _json(both, status, "application/json", headers)
     return _json(_problem(error, scope, path), status, PROBLEM, headers)
+
+
+def _is_openais(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/") or path in _WITHOUT_V1
+
+
+def _is_visioncrafts(path: str) -> bool:
+    return path in _VISIONCRAFTS or path.startswith("/image/loras/")
+
+
+def _with_carrier(error: CraftError, path: str) -> CraftError:
+    """The hint says where this contract's callers put the key."""
+    if _is_openais(path):
+        carrier = "as Authorization: Bearer KEY, the api_key of OpenAI's packages"
+    elif _is_visioncrafts(path):
+        carrier = "as the body's token, or as Authorization: Bearer KEY"
+    elif path.startswith("/sdapi/"):
+        carrier = "as the password of Basic authentication, whatever the user, or as X-API-Key"
+    else:
+        carrier = "as X-API-Key"
+    hint = error.hint.replace("in CRAFT_API_KEY", carrier)
+    return CraftError(error.reason, error.message, hint, field=error.field)
 
 
 def unexpected() -> CraftError:
@@ -64,7 +103,8 @@ def unexpected() -> CraftError:
 def openai_form(error: CraftError) -> dict[str, object]:
     """The object below "error"."""
     status = error.entry.http
-    text = public(f"{error.message} ({error.hint})" if error.hint else error.message)
+    hint = in_fields(error.hint, _OPENAIS)
+    text = public(f"{error.message} ({hint})" if hint else error.message)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"message": text, "type": kind, "param": public(error.field) or None, "code": error.reason}
 
@@ -96,14 +136,18 @@ async def _on_http(request: Request, exc: Exception) -> Response:
     """Starlette's own: no such route, no such method, a body that is no JSON."""
     assert isinstance(exc, HTTPException)
     if exc.status_code == 404:
-        error = CraftError("UNKNOWN_ROUTE", "there is no such route", "GET /docs lists them all")
+        error = CraftError("UNKNOWN_ROUTE", "there is no such route", _meant(request))
     elif exc.status_code == 405:
-        error = CraftError("WRONG_METHOD", "the route does not take this method", "GET /docs lists them all")
+        error = CraftError("WRONG_METHOD", f"the route does not take {request.method}", _meant(request))
     else:
         error = CraftError("UNDECODABLE", "the body could not be decoded", "send JSON in UTF-8")
     response = response_of(error, request.scope)
     response.headers.update(exc.headers or {})
     return response
+
+
+def _meant(request: Request) -> str:
+    return meant(request.url.path, (route.path for route in request.app.routes))
 
 
 def _invalid(errors: Sequence[Mapping[str, object]]) -> CraftError:
@@ -134,7 +178,7 @@ def _problem(error: CraftError, scope: Scope, path: str) -> dict[str, object]:
         "code": error.reason,
         "request_id": request_id_of(scope),
     }
-    problem |= {"hint": public(error.hint)} if error.hint else {}
+    problem |= {"hint": public(in_fields(error.hint, {}))} if error.hint else {}
     problem |= {"field": public(error.field)} if error.field else {}
     if path == LORA_API:  # its callers look at `status`
         problem |= {"status": "error", "message": problem["detail"]}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Annotated, Any
+from collections.abc import Iterable
+from dataclasses import MISSING
+from typing import Annotated, Any, Literal, Optional
 
+from craft_protos.codec import hints_of, rule_of
+from craft_protos.generate import SEED_LIMIT
+from craft_protos.lora import LoraRef
+from craft_protos.rules import Choice, Length, Range
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-
-from craftd.jobs.job import SEED_LIMIT, LoraWish
 
 
 class Body(BaseModel):
@@ -74,5 +79,33 @@ class LoraIn(Body):
     weight: Weight | None = None
 
     @property
-    def wish(self) -> LoraWish:
-        return LoraWish(self.lora, self.weight)
+    def ref(self) -> LoraRef:
+        return LoraRef(self.lora, self.weight)
+
+
+_TYPES: dict[Any, Any] = {str: Text, int: Whole, float: Real}
+_TYPES[tuple[int, ...]] = tuple[Annotated[Whole, Field(ge=0)], ...]
+
+
+def fields_of(kind: Any, *, leave_out: Iterable[str] = ()) -> dict[str, Any]:
+    """A schema's dataclass for pydantic's create_model: its fields by name, each with its rule and default."""
+    defaults = {field.name: ... if field.default is MISSING else field.default for field in dataclasses.fields(kind)}
+    return {
+        name: (_type_of(hint, rule_of(kind, name), is_optional=defaults[name] is None), defaults[name])
+        for name, hint in hints_of(kind).items()
+        if name not in leave_out
+    }
+
+
+def _type_of(hint: Any, rule: Any, *, is_optional: bool) -> Any:
+    found = {str: Text, int: Whole, float: Real, tuple[int, ...]: tuple[Annotated[Whole, Field(ge=0)], ...]}.get(
+        hint, hint
+    )
+    match rule:
+        case Range(least, most):
+            found = Annotated[found, Field(ge=least, le=most)]
+        case Length(most):
+            found = Annotated[found, Field(max_length=most)]
+        case Choice(values):
+            found = Literal[values]
+    return Optional[found] if is_optional else found  # noqa: UP045 - `found` is no type that a checker knows

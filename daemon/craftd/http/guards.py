@@ -14,7 +14,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,11 +25,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from craftd.keys.failures import place_of
+
 Render = Callable[[CraftError, Scope], Response]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_WASTE_BYTES = 64 << 20  # read of a refused body, so that its sender comes to read the answer
 _WASTE_TIMEOUT_S = 5.0
+_PIECE_BYTES = 64 << 10
 _SAFETY = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -75,7 +79,8 @@ class Envelope:
                 has_begun = True
                 self._add_headers(scope, MutableHeaders(scope=message))
                 message["headers"].append((b"server-timing", b"app;dur=%.1f" % ((time.perf_counter() - began) * 1000)))
-            await send(message)
+            for piece in _pieces(message):
+                await send(piece)
 
         try:
             await self._app(scope, incoming.receive, answer)
@@ -95,6 +100,18 @@ class Envelope:
         extra = notes.get("headers")
         for name, value in extra.items() if isinstance(extra, dict) else ():
             headers[name] = value
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """No more of a body than a connection holds back, so that what its reader leaves is not kept twice."""
+    body: bytes = message.get("body", b"")
+    if len(body) <= _PIECE_BYTES:
+        yield message
+        return
+    for start in range(0, len(body), _PIECE_BYTES):
+        is_last = start + _PIECE_BYTES >= len(body)
+        more_body = not is_last or message.get("more_body", False)
+        yield {"type": message["type"], "body": body[start : start + _PIECE_BYTES], "more_body": more_body}
 
 
 class _Incoming:
@@ -200,25 +217,38 @@ class Gate:
 
 
 class Crowd:
-    """`most` requests at once. `always`: paths that answer nevertheless, as long as no body comes with it."""
+    """`most` requests at once, of one address `most_of_one`.
 
-    def __init__(self, app: ASGIApp, most: int, always: frozenset[str]) -> None:
+    `always`: paths that answer nevertheless, as long as no body comes with it.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, always: frozenset[str], most_of_one: int | None = None) -> None:
         self._app = app
         self._most = most
+        self._most_of_one = most if most_of_one is None else most_of_one
         self._always = always
-        self._now = 0
+        self._now: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in self._always and not has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        if self._now >= self._most:
+        place = place_of(peer_of(scope))
+        if self._now.total() >= self._most or self._now[place] >= self._most_of_one:
             raise CraftError("RATE_LIMITED", "too many requests at once", "try again in a moment", retry_after_s=1)
-        self._now += 1
+        self._now[place] += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._now -= 1
+            self._now[place] -= 1
+            if not self._now[place]:
+                del self._now[place]
+
+
+def peer_of(scope: Scope) -> str:
+    """The address that a request comes from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def has_body(headers: Headers) -> bool:

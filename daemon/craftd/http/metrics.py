@@ -12,23 +12,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from craftd.bot_process import BotState, BotStatus
 from craftd.control import Control, DaemonStatus
 from craftd.http.lag import LoopLag
 from craftd.jobs.job import State
 from craftd.jobs.service import JobService
-from craftd.jobs.tally import Tally
-from craftd.supervisor.supervisor import Supervisor
+from craftd.jobs.store import JobCounts
+from craftd.workers.connection import Death
+from craftd.workers.handle import WorkerHandle
+from craftd.workers.pool import WorkerPool
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _STEP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    def __init__(self, control: Control, jobs: JobService, supervisor: Supervisor, lag: LoopLag) -> None:
+    def __init__(self, control: Control, jobs: JobService, pool: WorkerPool, lag: LoopLag) -> None:
         self._control = control
         self._jobs = jobs
         self._registry = CollectorRegistry()
-        self._state = _StateCollector(supervisor)
+        self._state = _StateCollector(pool)
         self._registry.register(self._state)
         ProcessCollector(registry=self._registry)
         self._registry.register(lag.histogram)
@@ -38,7 +41,7 @@ class Metrics:
             buckets=_STEP_BUCKETS_S,
             registry=self._registry,
         )
-        supervisor.listen(StepTimes(steps.observe))
+        pool.listen(StepTimes(steps.observe))
 
     async def text(self) -> bytes:
         """In the format of MEDIA_TYPE."""
@@ -52,11 +55,11 @@ class Metrics:
 class _StateCollector(Collector):
     """The daemon as it was last shown."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._shown: tuple[DaemonStatus, Tally] | None = None
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._shown: tuple[DaemonStatus, JobCounts] | None = None
 
-    def show(self, status: DaemonStatus, tally: Tally) -> None:
+    def show(self, status: DaemonStatus, tally: JobCounts) -> None:
         self._shown = (status, tally)
 
     def collect(self) -> Iterator[Metric]:
@@ -70,27 +73,35 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily("craft_queue_depth", "Jobs that wait for their turn.", status.queued)
         yield CounterMetricFamily("craft_images", "Images made since the database was.", tally.images_made)
         yield CounterMetricFamily(
-            "craft_worker_restarts", "Workers that died and were not meant to.", self._supervisor.restarts
+            "craft_worker_restarts", "Workers that died and were not meant to.", self._pool.restarts
+        )
+        yield GaugeMetricFamily(
+            "craft_faults", "Faults of the surroundings that jobs wait out: disk, worker, models.", len(status.faults)
+        )
+        yield CounterMetricFamily(
+            "craft_jobs_mended", "Jobs found out of step with the store: should be 0.", status.mended
         )
         yield GaugeMetricFamily("craft_front_memory_bytes", "Resident memory of the daemon.", status.rss_bytes)
         yield from _worker_families(status)
+        if status.bot is not None:
+            yield from _bot_families(status.bot)
         build = GaugeMetricFamily("craft_build_info", "Always 1.", labels=["version"])
         build.add_metric([status.version], 1)
         yield build
 
 
 class StepTimes:
-    """Listens to the supervisor, and measures from an image's step to its next. `clock`: seconds."""
+    """Listens to the workers, and measures from an image's step to its next. `clock`: seconds."""
 
     def __init__(self, observe: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._observe = observe
         self._clock = clock
         self._last: dict[str, dict[int, tuple[int, float]]] = {}  # job -> image -> its last step, and when that came
 
-    def on_ready(self, hello: FromWorker.Hello) -> None:
+    def on_ready(self, worker: WorkerHandle, hello: FromWorker.Hello) -> None:
         """Nothing of it matters here."""
 
-    def on_frame(self, frame: FromWorker) -> None:
+    def on_frame(self, worker: WorkerHandle, frame: FromWorker) -> None:
         match frame.WhichOneof("frame"):
             case "step":
                 self._on_step(frame.step)
@@ -99,10 +110,10 @@ class StepTimes:
             case "failed":
                 self._last.pop(frame.failed.job_id, None)
 
-    def on_death(self, why: str, *, is_planned: bool) -> None:
+    def on_death(self, worker: WorkerHandle, death: Death) -> None:
         self._last.clear()
 
-    def on_start_failed(self, why: str) -> None:
+    def on_start_failed(self, worker: WorkerHandle, why: str) -> None:
         self._last.clear()
 
     def _on_step(self, frame: FromWorker.Step) -> None:
@@ -112,6 +123,19 @@ class StepTimes:
         for _ in range(step, frame.step):
             self._observe((now - then) / (frame.step - step))
         images[frame.index] = (frame.step, now)
+
+
+def _bot_families(bot: BotStatus) -> Iterator[Metric]:
+    states = GaugeMetricFamily("craft_bot_state", "The Telegram bot's state: 1 for the one it is in.", labels=["state"])
+    for state in BotState:
+        states.add_metric([state.value.lower()], state is bot.state)
+    yield states
+    yield CounterMetricFamily("craft_bot_restarts", "Times that the bot's process was started again.", bot.restarts)
+    yield CounterMetricFamily("craft_bot_updates", "Updates received since the bot's process started.", bot.updates)
+    yield CounterMetricFamily(
+        "craft_bot_api_errors", "Errors of Telegram's since the bot's process started.", bot.api_errors
+    )
+    yield GaugeMetricFamily("craft_bot_waiting", "Updates that the bot has not answered yet.", bot.waiting)
 
 
 def _worker_families(status: DaemonStatus) -> Iterator[Metric]:

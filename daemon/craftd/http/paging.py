@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, TypeVar
 
+from craft_protos.generate import GenerateSpec
 from fastapi import Query, Response
 from pydantic import BaseModel
 
 from craftd.images.image import Image
-from craftd.jobs.job import GenerateSpec, JobView
+from craftd.jobs.job import JobView
 
 Entry = TypeVar("Entry")
 PageSize = Annotated[int, Query(ge=1, le=100)]

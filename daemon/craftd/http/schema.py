@@ -9,7 +9,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from craftd.http.callers import authenticate
+from craftd.http.callers import authenticate, authenticate_for_lists
 from craftd.http.errors import responses
 
 # The guards before the app, and what may happen to anything.
@@ -43,7 +43,7 @@ def needs_key(route: APIRoute) -> bool:
 
 
 def _depends(dependant: Dependant) -> bool:
-    return dependant.call is authenticate or any(map(_depends, dependant.dependencies))
+    return dependant.call in (authenticate, authenticate_for_lists) or any(map(_depends, dependant.dependencies))
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from craft_protos.reasons import CraftError
 
 from craftd.http.app import make_app
 from craftd.http.connection import Connection
-from craftd.http.memory import give_large_blocks_back
 from craftd.http.services import HttpServices
 
 _MOST_CONNECTIONS = 800  # below the usual limit of 1024 open files; by then others have been closed and refused
@@ -48,7 +47,6 @@ class HttpServer:
 
     async def start(self) -> None:
         assert self._listener is not None
-        give_large_blocks_back()
         await checkpoint()  # loads anyio's backend now: the first streamed answer would hold the loop for that
         config = uvicorn.Config(
             make_app(self._services, self._settings),
@@ -59,7 +57,8 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=bool(self._settings.trusted_proxies),
+            forwarded_allow_ips=self._settings.trusted_proxies,
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )

@@ -15,7 +15,7 @@ from craftd.jobs.service import JobService
 from craftd.keys.service import KeyService
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
-from craftd.supervisor.supervisor import Supervisor
+from craftd.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from craftd.http.lag import LoopLag
@@ -29,7 +29,7 @@ class HttpServices:
     loras: LoraService
     keys: KeyService
     control: Control
-    supervisor: Supervisor
+    pool: WorkerPool
     settings: Settings
 
     @cached_property

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from craft_protos import infotexts
 from craft_protos.formats import CHOICE, FORMATS
 from craft_protos.reasons import CraftError
 from PIL import ExifTags, UnidentifiedImageError
@@ -61,10 +62,13 @@ def _read(field: str, encoded: str) -> Notes:
 
 
 def _decoded(field: str, encoded: str) -> bytes:
+    """In lines or in one, padded or not: MIME's, JavaScript's and Python's writers differ."""
     if encoded.startswith("data:"):
         encoded = encoded.partition(",")[2]
+    one_line = "".join(encoded.split()).rstrip("=")  # mail's lines have 76 characters; many leave the padding out
+    one_line += "=" * (-len(one_line) % 4)
     try:
-        return base64.b64decode(encoded.strip(), validate=True)
+        return base64.b64decode(one_line, altchars=b"-_" if set("-_") & set(one_line) else None, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise _bad(field, "is no base64") from exc
 
@@ -83,8 +87,7 @@ def _comment(picture: Pictures.Image) -> str:
     raw = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
     if not isinstance(raw, bytes):
         return str(raw)[:_LONGEST_TEXT]
-    head, text = raw[:8], raw[8:]
-    return text[:_LONGEST_TEXT].decode("utf-16-be" if head == b"UNICODE\0" else "utf-8", "replace")
+    return infotexts.comment(raw[: 2 * _LONGEST_TEXT])[:_LONGEST_TEXT]
 
 
 def _bad(field: str, why: str) -> CraftError:

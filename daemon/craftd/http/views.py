@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from craft_protos.codec import hints_of
+from craft_protos.generate import GenerateSpec, public_json
+from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from craftd.http.errors import public
+from craftd.http.wording import in_fields
 from craftd.images.image import Image
-from craftd.jobs.job import GenerateSpec, JobView, State
+from craftd.jobs.job import JobView, State
 
 _MOMENT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -25,42 +30,22 @@ class LoraView(BaseModel):
     weight: float
 
 
-class SpecView(BaseModel):
-    """What is drawn, every field resolved."""
-
-    prompt: str
-    negative_prompt: str
-    model: str
-    width: int
-    height: int
-    steps: int
-    guidance_scale: float
-    seed: int
-    count: int
-    sampler: str
-    format: str
-    deterministic: bool
-    loras: list[LoraView]
-    lora_missing: str
-
+class _Spec(BaseModel):
     @classmethod
     def of(cls, spec: GenerateSpec) -> SpecView:
-        return cls(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt,
-            model=spec.model,
-            width=spec.width,
-            height=spec.height,
-            steps=spec.steps,
-            guidance_scale=spec.guidance_scale,
-            seed=spec.seed,
-            count=spec.count,
-            sampler=spec.sampler,
-            format=spec.format,
-            deterministic=spec.deterministic,
-            loras=[LoraView(id=use.lora, name=use.name, sha256=use.sha256, weight=use.weight) for use in spec.loras],
-            lora_missing=spec.lora_missing,
-        )
+        return cls.model_validate(public_json(spec))
+
+
+if TYPE_CHECKING:
+    SpecView = _Spec
+else:
+    SpecView = create_model(
+        "SpecView",
+        __base__=_Spec,
+        __doc__="What is drawn, every field resolved.",
+        **{name: (hint, ...) for name, hint in hints_of(GenerateSpec).items() if name != "indices"}
+        | {"loras": (list[LoraView], ...)},
+    )
 
 
 class ImageView(BaseModel):
@@ -76,6 +61,7 @@ class ImageView(BaseModel):
     create_time: str
     model: str
     prompt: str
+    loras: list[AppliedLora]
 
     @classmethod
     def of(cls, one: Image) -> ImageView:
@@ -101,7 +87,7 @@ class ErrorView(BaseModel):
 
     @classmethod
     def of(cls, error: CraftError) -> ErrorView:
-        return cls(reason=error.reason, message=public(error.message), hint=public(error.hint))
+        return cls(reason=error.reason, message=public(error.message), hint=public(in_fields(error.hint, {})))
 
 
 class TimingsView(BaseModel):
@@ -177,6 +163,7 @@ def _fields(one: Image) -> dict[str, object]:
         "create_time": moment(one.create_time),
         "model": one.model,
         "prompt": one.prompt,
+        "loras": [asdict(lora) for lora in one.loras],
     }
 
 

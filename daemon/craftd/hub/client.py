@@ -28,6 +28,8 @@ from craftd.hub.repository import Address, Fetched, Listing, Missing, RemoteFile
 Progress = Callable[[str, int, int], None]
 """What is being done ("downloading unet/config.json"), bytes done, bytes in all."""
 
+# The library would ask the hub for lists of its own, and tell it what else is installed.
+_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 _LONGEST_LINE_BYTES = 32 << 20  # a listing of 20,000 files
 
 
@@ -104,6 +106,7 @@ async def connect() -> AsyncIterator[HubProcess]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         limit=_LONGEST_LINE_BYTES,
+        env={**os.environ, **_ENVIRONMENT},
     )
     try:
         yield HubProcess(process)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
@@ -16,6 +17,7 @@ from craftd.store.disk import Write, make_folder, save, sync_folder, unwritable
 
 CHUNK_BYTES = 1 << 20
 _TEMPORARY = ".tmp-"
+_AT_ONCE = 500
 _SUFFIXES = {f".{extension}" for extension in EXTENSIONS.values()}
 
 
@@ -23,8 +25,11 @@ _SUFFIXES = {f".{extension}" for extension in EXTENSIONS.values()}
 class Swept:
     """How many files."""
 
-    removed: int
-    set_aside: int
+    removed: int = 0
+    set_aside: int = 0
+
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(self.removed + other.removed, self.set_aside + other.set_aside)
 
 
 class ImageFiles:
@@ -60,16 +65,24 @@ class ImageFiles:
         """Whether it is gone now."""
         return self._remove(name)
 
-    def sweep(self, known: set[str]) -> Swept:
-        """Remove files that a crash left unfinished; move pictures without a row out of the way, never away."""
+    def older(self, than: float) -> Iterator[list[str]]:
+        """Names of the files that were last changed before then (seconds since 1970), some hundreds at a time."""
         if not self._folder.is_dir():
-            return Swept(0, 0)
-        left = [path for path in self._folder.iterdir() if path.is_file() and path.name not in known]
-        torn = [path.name for path in left if path.name.startswith(_TEMPORARY)]
-        orphans = [path for path in left if path.suffix in _SUFFIXES and path.name not in torn]
-        for name in torn:
-            self._remove(name)
-        return Swept(len(torn), sum(self._set_aside(path) for path in orphans))
+            return
+        with os.scandir(self._folder) as entries:
+            files = (entry.name for entry in entries if entry.is_file() and entry.stat().st_mtime < than)
+            while some := list(islice(files, _AT_ONCE)):
+                yield some
+
+    def sweep(self, names: Iterable[str]) -> Swept:
+        """Files that no row knows: remove those that a crash left unfinished, move pictures aside, never away."""
+        removed = set_aside = 0
+        for name in names:
+            if name.startswith(_TEMPORARY):
+                removed += self._remove(name)
+            elif Path(name).suffix in _SUFFIXES:
+                set_aside += self._set_aside(self._folder / name)
+        return Swept(removed, set_aside)
 
     @property
     def orphans(self) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from craft_protos.formats import FORMATS
+from craft_protos.provenance import AppliedLora
 
 EXTENSIONS = {one.media_type: one.extension for one in FORMATS.values()}
 
@@ -28,3 +30,19 @@ class Image:
     @property
     def file_name(self) -> str:
         return f"{self.id}.{EXTENSIONS.get(self.media_type, 'bin')}"
+
+    @property
+    def loras(self) -> tuple[AppliedLora, ...]:
+        """As its provenance tells."""
+        told = json.loads(self.provenance).get("loras", []) if self.provenance else []
+        return tuple(
+            AppliedLora(
+                id=str(one.get("id", "")),
+                name=str(one.get("name", "")),
+                sha256=str(one.get("sha256", "")),
+                weight=float(one.get("weight", 1.0)),
+                matched=int(one.get("matched", 0)),
+                total=int(one.get("total", 0)),
+            )
+            for one in told
+        )

@@ -23,6 +23,7 @@ from craft_protos.reasons import CraftError
 from craftd.images import table
 from craftd.images.files import ImageFiles
 from craftd.store.database import Database
+from craftd.store.room import Room
 
 _log = logging.getLogger("craft.images")
 _EVERY_S = 60.0
@@ -47,8 +48,15 @@ class Retention:
     """The images folder's sweeper. `now`: seconds since 1970."""
 
     def __init__(
-        self, database: Database, files: ImageFiles, settings: ImageSettings, now: Callable[[], float] = time.time
+        self,
+        database: Database,
+        files: ImageFiles,
+        settings: ImageSettings,
+        now: Callable[[], float] = time.time,
+        *,
+        room: Room | None = None,
     ) -> None:
+        self._room = room
         self._database = database
         self._files = files
         self._settings = settings
@@ -73,6 +81,15 @@ class Retention:
         if removed:
             _log.info("swept old pictures", extra={"pictures": removed})
         return removed
+
+    async def prune(self, age_s: float, *, dry_run: bool) -> tuple[int, int]:
+        """(pictures, bytes) of those that old, removed unless it is a dry run; what is young stays."""
+        count = size_bytes = 0
+        async with aclosing(self._removable(max(age_s, _YOUNG_S))) as portions:
+            async for portion in portions:
+                gone = portion if dry_run else await self._remove(portion)
+                count, size_bytes = count + len(gone), size_bytes + sum(one.size_bytes for one in gone)
+        return count, size_bytes
 
     async def _remove_older_than(self, age_s: float) -> int:
         removed = 0
@@ -107,7 +124,13 @@ class Retention:
         gone = await asyncio.to_thread(lambda: [one for one in portion if self._files.delete(one.file)])
         if len(gone) < len(portion):
             _log.error("old pictures could not be deleted", extra={"pictures": len(portion) - len(gone)})
-        await self._database.run(lambda connection: _forget(connection, gone))
+        try:
+            await self._database.run(lambda connection: _forget(connection, gone))
+        except CraftError as exc:
+            if exc.reason != "DISK_FULL" or self._room is None:
+                raise
+            await asyncio.to_thread(self._room.give)
+            await self._database.run(lambda connection: _forget(connection, gone))
         return gone
 
 
@@ -120,6 +143,12 @@ def _first_of(portion: list[Kept], excess: int) -> list[Kept]:
         taken.append(one)
         excess -= one.size_bytes
     return taken
+
+
+def total(connection: apsw.Connection) -> tuple[int, int]:
+    """(how many, bytes) of all pictures."""
+    row = connection.execute("SELECT count(*), coalesce(sum(size_bytes), 0) FROM images").get
+    return int(row[0]), int(row[1])
 
 
 def _total_bytes(connection: apsw.Connection) -> int:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.images import table
-from craftd.images.files import ImageFiles
+from craftd.images.files import ImageFiles, Swept, sha256_of
 from craftd.images.image import Image
 from craftd.store.database import Database
+from craftd.store.room import Room
 
 _log = logging.getLogger("craft.images")
 _LARGEST_PAGE = 1000
@@ -19,17 +23,20 @@ _USUAL_PAGE = 50
 
 
 class ImageService:
-    def __init__(self, database: Database, files: ImageFiles) -> None:
+    def __init__(self, database: Database, files: ImageFiles, room: Room | None = None) -> None:
         self._database = database
+        self._room = room
         self._files = files
+        self._since = time.time()  # what is older was there before this daemon
+        self._saved: set[str] | None = set()  # by this daemon, until the sweep is over: whatever the clock says
 
     async def get(self, prefix: str, scope: str) -> Image:
         """By id or a unique beginning of it. `scope`: whose; "" for everybody's. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
-        return await self._database.run(lambda connection: table.find(connection, prefix, scope))
+        return await self._database.look(lambda connection: table.find(connection, prefix, scope))
 
     async def public(self, image_id: str) -> Image:
         """An image that whoever has its id may see. Raises UNKNOWN_IMAGE, for private ones too."""
-        image = await self._database.run(lambda connection: table.find_public(connection, image_id))
+        image = await self._database.look(lambda connection: table.find_public(connection, image_id))
         if image is None:
             raise CraftError("UNKNOWN_IMAGE", "no public image has this id", "is the address whole?")
         return image
@@ -43,25 +50,57 @@ class ImageService:
     async def list(self, page_size: int, page_token: str, job_id: str, scope: str) -> list[tuple[int, Image]]:
         """(token of the page that begins after it, image), newest first."""
         count, before = page_of(page_size, page_token)
-        return await self._database.run(lambda connection: table.newest(connection, count, before, job_id, scope))
+        return await self._database.look(lambda connection: table.newest(connection, count, before, job_id, scope))
 
     async def delete(self, prefix: str, scope: str) -> None:
         """File and row: the file goes first, since what has no row is kept at the next start."""
         image = await self.get(prefix, scope)
         await asyncio.to_thread(self._files.delete, image.file_name)
-        await self._database.run(lambda connection: table.delete(connection, image.id))
+        try:
+            await self._database.run(lambda connection: table.delete(connection, image.id))
+        except CraftError as exc:
+            if exc.reason != "DISK_FULL" or self._room is None:
+                raise
+            await asyncio.to_thread(self._room.give)  # a small file's bytes are too few for a row's pages
+            await self._database.run(lambda connection: table.delete(connection, image.id))
 
-    async def save(self, image: Image, data: bytes) -> None:
-        """The file alone; the row is written with the job's. Raises DISK_FULL, STORAGE_FAILED."""
-        await asyncio.to_thread(self._files.save, image.file_name, data)
+    async def delete_all(self, owner: str) -> int:
+        """All images of an owner's jobs; how many. Raises STORAGE_FAILED where a file stays: so does its row."""
+        deleted = 0
+        while found := await self._database.run(lambda connection: table.files_of(connection, owner, _USUAL_PAGE)):
+            for image_id, name in found:
+                if not await asyncio.to_thread(self._files.delete, name):
+                    message = f"a picture of {owner} could not be deleted"
+                    raise CraftError("STORAGE_FAILED", message, "see `craft daemon logs`")
+                await self._database.run(partial(table.delete, image_id=image_id))
+                deleted += 1
+        return deleted
+
+    async def save(self, image: Image, data: bytes) -> Image:
+        """The file alone, and the image with its hash; the row is written with the job's.
+
+        Raises DISK_FULL, STORAGE_FAILED.
+        """
+
+        if self._saved is not None:
+            self._saved.add(image.file_name)
+
+        def save() -> Image:
+            self._files.save(image.file_name, data)
+            return replace(image, sha256=sha256_of(data))
+
+        return await asyncio.to_thread(save)
 
     async def discard(self, image: Image) -> None:
         await asyncio.to_thread(self._files.delete, image.file_name)
 
     async def sweep(self) -> str:
-        """Clear up what a crash left behind; what the user should hear of it. Only before anything is drawn."""
-        known = await self._database.run(table.file_names)
-        swept = await asyncio.to_thread(self._files.sweep, known)
+        """Clear up what a crash before this start left behind; what the user should hear of it."""
+        swept, portions = Swept(), self._files.older(self._since)
+        while names := await asyncio.to_thread(next, portions, None):
+            unknown = await self._database.look(partial(table.unknown, names=names))
+            swept += await asyncio.to_thread(self._files.sweep, unknown - (self._saved or set()))
+        self._saved = None
         if swept.removed:
             _log.info("swept the images folder", extra={"files": swept.removed})
         if not swept.set_aside:

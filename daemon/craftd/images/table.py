@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
@@ -26,6 +27,10 @@ def insert(connection: apsw.Connection, image: Image) -> bool:
     return connection.changes() == 1
 
 
+def has(connection: apsw.Connection, image_id: str) -> bool:
+    return connection.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).get is not None
+
+
 def find(connection: apsw.Connection, prefix: str, owner: str = "") -> Image:
     """`owner`: "" for anybody's. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
     image_id = ids.resolve(connection, "images", prefix, "UNKNOWN_IMAGE", owner)
@@ -44,9 +49,12 @@ def find_public(connection: apsw.Connection, image_id: str) -> Image | None:
 def of_jobs(connection: apsw.Connection, job_ids: Iterable[str]) -> dict[str, list[Image]]:
     """Each job's images, by index."""
     found: dict[str, list[Image]] = {job_id: [] for job_id in job_ids}
-    for job_id, images in found.items():
-        rows = connection.execute(f'SELECT {_COLUMNS} FROM images WHERE job_id = ? ORDER BY "index"', (job_id,))
-        images.extend(_image(row) for row in rows)
+    rows = connection.execute(
+        f'SELECT {_COLUMNS} FROM images WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY job_id, "index"',
+        (json.dumps(list(found)),),
+    )
+    for image in map(_image, rows):
+        found[image.job_id].append(image)
     return found
 
 
@@ -65,15 +73,53 @@ def newest(
 
 
 def count(connection: apsw.Connection, job_id: str) -> int:
-    return int(connection.execute("SELECT count(*) FROM images WHERE job_id = ?", (job_id,)).get)
+    """Those that were deleted while it ran among them."""
+    return int(
+        connection.execute(
+            "SELECT (SELECT count(*) FROM images WHERE job_id = ?1)"
+            " + (SELECT count(*) FROM removed_images WHERE job_id = ?1)",
+            (job_id,),
+        ).get
+    )
+
+
+def removed_of(connection: apsw.Connection, job_ids: Iterable[str]) -> dict[str, set[int]]:
+    """Of unfinished jobs, the indices of images that were drawn and deleted."""
+    found: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
+    rows = connection.execute(
+        'SELECT job_id, "index" FROM removed_images WHERE job_id IN (SELECT value FROM json_each(?))',
+        (json.dumps(list(found)),),
+    )
+    for job_id, index in rows:
+        found[str(job_id)].add(int(index))
+    return found
 
 
 def delete(connection: apsw.Connection, image_id: str) -> None:
+    """One of an unfinished job was drawn all the same, and is not drawn again."""
+    connection.execute(
+        'INSERT OR IGNORE INTO removed_images SELECT job_id, "index" FROM images JOIN jobs ON jobs.id = job_id'
+        " WHERE images.id = ? AND jobs.state IN ('QUEUED', 'RUNNING')",
+        (image_id,),
+    )
     connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
 
 
-def file_names(connection: apsw.Connection) -> set[str]:
-    return {str(name) for (name,) in connection.execute("SELECT file FROM images")}
+def unknown(connection: apsw.Connection, names: Iterable[str]) -> set[str]:
+    """Those of the files' names that no row has. A file is named by its image's id."""
+    ids_ = {name: name.partition(".")[0] for name in names}
+    rows = connection.execute(
+        "SELECT file FROM images WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids_.values())),)
+    )
+    return ids_.keys() - {str(file) for (file,) in rows}
+
+
+def files_of(connection: apsw.Connection, owner: str, most: int) -> list[tuple[str, str]]:
+    """(id, file) of up to so many of an owner's images."""
+    rows: Any = connection.execute(
+        "SELECT id, file FROM images WHERE job_id IN (SELECT id FROM jobs WHERE owner = ?) LIMIT ?", (owner, most)
+    )
+    return [(str(row[0]), str(row[1])) for row in rows]
 
 
 def _image(row: Any) -> Image:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from craftd.images.image import Image
 from craftd.jobs.job import JobView
-from craftd.jobs.training import course
+from craftd.training import progress
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Trained:
-    step: course.Step
+    step: progress.Step
 
 
 @dataclass(frozen=True)
 class SampleMade:
-    sample: course.Sample
+    sample: progress.Sample
     data: bytes
 
 
@@ -127,6 +127,11 @@ class Hub:
     def publish(self, job_id: str, event: Event) -> None:
         for subscription in self._watchers.get(job_id, ()):
             subscription.put(event)
+
+    @property
+    def watched(self) -> list[str]:
+        """Jobs that somebody watches."""
+        return list(self._watchers)
 
     def is_watched(self, job_id: str) -> bool:
         return job_id in self._watchers

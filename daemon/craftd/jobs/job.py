@@ -5,17 +5,22 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from craft_protos.generate import GenerateSpec
+from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
+from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.image import Image
-from craftd.jobs.training.spec import TrainSpec, TrainWish
+from craftd.jobs.fits.service import LoraFit
+from craftd.offload import Need
 
-SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
-FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
-# Fields that joined later: where they say nothing, a request's hash is what it was before.
-_JOINED: dict[str, object] = {"loras": (), "lora_missing": FAIL, "trigger_words": False, "default_model": ""}
+# Fields of a request that its hash always had; what joined later counts where it says something.
+_ALWAYS = (
+    *("prompt", "negative_prompt", "model", "width", "height", "steps", "guidance_scale", "seed", "count"),
+    *("sampler", "format", "deterministic", "indices"),
+)
 
 
 class State(enum.StrEnum):
@@ -35,116 +40,24 @@ class Priority(enum.IntEnum):
     BATCH = 1
 
 
-@dataclass(frozen=True)
-class LoraWish:
-    """A LoRA as asked for, by whatever names it; None: its own weight."""
-
-    lora: str
-    weight: float | None = None
+class Kind(enum.StrEnum):
+    GENERATE = "generate"
+    TRAIN = "train"
 
 
-@dataclass(frozen=True)
-class LoraUse:
-    """A LoRA of a job, resolved."""
-
-    lora: str  # its id
-    weight: float
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class GenerateRequest:
-    """What to draw, as asked for: None and "" mean the model's own default."""
-
-    prompt: str
-    negative_prompt: str = ""
-    model: str = ""
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    guidance_scale: float | None = None
-    seed: int | None = None
-    count: int = 0
-    sampler: str = ""
-    format: str = ""
-    deterministic: bool = False
-    indices: tuple[int, ...] = ()
-    loras: tuple[LoraWish, ...] = ()  # beside those in the prompt
-    lora_missing: str = FAIL
-    trigger_words: bool = False
-    default_model: str = ""  # the caller's own, where `model` says nothing
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A call of CreateJob."""
-
-    request_id: str
-    generate: GenerateRequest
-    expire_time: float | None = None
-    priority: Priority = Priority.INTERACTIVE
-    lease: bool = False
-    public: bool = False  # whoever has an image's id may see it
-
-    @property
-    def body_sha256(self) -> str:
-        """Of everything but the request_id."""
-        body = asdict(self)
-        del body["request_id"]
-        if not self.public:  # joined later
-            del body["public"]
-        for name, usual in _JOINED.items():
-            if body["generate"][name] == usual:
-                del body["generate"][name]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """A call of CreateJob."""
-
-    request_id: str
-    train: TrainWish
-    expire_time: float | None = None
-    priority: Priority = Priority.INTERACTIVE
-    lease: bool = False
-
-    @property
-    def body_sha256(self) -> str:
-        """Of everything but the request_id; what is not said doesn't count, so that fields may join."""
-        body = {name: value for name, value in asdict(self).items() if name not in ("request_id", "train")}
-        usual = asdict(TrainWish(""))
-        body["train"] = {name: value for name, value in asdict(self.train).items() if value != usual[name]}
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-Request = JobRequest | TrainRequest
-
-
-@dataclass(frozen=True)
-class GenerateSpec:
-    """What to draw, resolved: the image can be made from this and the model alone."""
-
-    prompt: str
-    negative_prompt: str
-    model: str
-    width: int
-    height: int
-    steps: int
-    guidance_scale: float
-    seed: int  # of image 0; image i has seed + i
-    count: int
-    sampler: str
-    format: str  # png, jpeg or webp
-    deterministic: bool
-    indices: tuple[int, ...]  # drawn are these; empty: all
-    loras: tuple[LoraUse, ...] = ()
-    lora_missing: str = FAIL
-
-    @property
-    def wanted(self) -> tuple[int, ...]:
-        return self.indices or tuple(range(self.count))
+def body_sha256(request: JobRequest) -> str:
+    """Of everything but the request_id: the same for the same request of whatever version of craft."""
+    spec, usual = request.spec, type(request.spec)()
+    said = {name: value for name, value in vars(spec).items() if value != getattr(usual, name)}
+    body: dict[str, object] = {"priority": Priority[request.priority.upper()], "lease": request.lease}
+    body["expire_time"] = request.expire_time
+    if isinstance(spec, TrainRequest):
+        body["train"] = said
+    else:
+        said |= {"loras": [{"lora": one.lora, "weight": one.weight} for one in spec.loras]} if spec.loras else {}
+        body["generate"] = {name: getattr(spec, name) for name in _ALWAYS} | said
+        body |= {"public": True} if request.public else {}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -170,8 +83,8 @@ class Job:
     priority: Priority = Priority.INTERACTIVE
     lease: bool = False
     public: bool = False
-    attempts: int = 0  # deaths of the worker while the job ran alone
-    is_suspect: bool = False  # was running when a worker died: runs alone from then on
+    attempts: int = 0  # deaths of a worker that this job was the cause of
+    is_suspect: bool = False  # it ran when a worker died: its next run begins alone
     expire_time: float | None = None
     start_time: float | None = None
     finish_time: float | None = None
@@ -197,6 +110,10 @@ class Job:
         return isinstance(self.spec, TrainSpec)
 
     @property
+    def kind(self) -> Kind:
+        return Kind.TRAIN if self.is_training else Kind.GENERATE
+
+    @property
     def queued_s(self) -> float:
         """From its creation to its first row's start, less the wait for the model."""
         if self.start_time is None:
@@ -215,12 +132,8 @@ class JobView:
     job: Job
     images: tuple[Image, ...] = ()
     position: int = 0
-
-
-@dataclass(frozen=True)
-class LoraPlan:
-    use: LoraUse
-    why_not: str = ""  # it cannot be used, as far as can be told
+    why_waiting: str = ""  # what keeps it besides those ahead
+    removed: frozenset[int] = frozenset()  # while it is unfinished: indices of its images that were deleted
 
 
 @dataclass(frozen=True)
@@ -233,5 +146,7 @@ class Plan:
     evicted_models: tuple[str, ...]  # unloaded to make room
     queue_position: int
     device: str
-    loras: tuple[LoraPlan, ...] = ()
+    fits: tuple[LoraFit, ...] = ()  # in the order of the spec's LoRAs
+    obstacles: tuple[CraftError | None, ...] = ()  # why each of them cannot be used, as far as can be told
+    need: Need | None = None  # of the device's memory
     notes: tuple[str, ...] = ()

@@ -3,120 +3,141 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 
 from craft_protos.config import Settings
+from craft_protos.generate import GenerateRequest, GenerateSpec
+from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
+from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
-from craftd.jobs import table, validate
-from craftd.jobs.bases import base_of
-from craftd.jobs.chosen import choose, obstacles
-from craftd.jobs.dispatcher import Dispatcher
-from craftd.jobs.events import Event, Finished, ImageMade, Snapshot, Trained
-from craftd.jobs.generating import Generating
-from craftd.jobs.job import (
-    GenerateRequest,
-    GenerateSpec,
-    Job,
-    JobRequest,
-    JobView,
-    LoraPlan,
-    Plan,
-    Request,
-    State,
-    TrainRequest,
-)
-from craftd.jobs.parts import Parts
-from craftd.jobs.shares import Shares, draining
-from craftd.jobs.tally import Tally
-from craftd.jobs.tally import read as read_tally
-from craftd.jobs.training.service import TrainingService
-from craftd.jobs.training.spec import TrainSpec
+from craftd.jobs import holdings, store, validate
+from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
+from craftd.jobs.fits.service import Fits
+from craftd.jobs.generate_defaults import GenerateDefaults
+from craftd.jobs.holdings import Forgotten, Holdings, Usage
+from craftd.jobs.job import Job, JobView, Kind, Plan, Priority, State, body_sha256
+from craftd.jobs.lora_resolution import choose, obstacles, with_embeddings
 from craftd.keys.caller import Caller
+from craftd.loras.lora import Lora
+from craftd.loras.service import LoraService
 from craftd.models.model import Model
+from craftd.models.service import ModelService
+from craftd.scheduler.active_jobs import ActiveJobs
+from craftd.scheduler.quota import Quota, draining
 from craftd.store import ids
+from craftd.store.database import Database
+from craftd.training.service import TrainingService
+from craftd.workers.pool import WorkerPool
 
 
 class JobService:
     def __init__(
         self,
-        parts: Parts,
-        dispatcher: Dispatcher,
+        *,
+        database: Database,
+        models: ModelService,
+        loras: LoraService,
+        hub: Hub,
+        pool: WorkerPool,
+        active: ActiveJobs,
         trainings: TrainingService,
+        holdings: Holdings,
         settings: Settings,
-        generating: Generating,
+        generating: GenerateDefaults,
+        fits: Fits,
     ) -> None:
-        self._database = parts.database
-        self._models = parts.models
-        self._loras = parts.loras
-        self._hub = parts.hub
-        self._dispatcher = dispatcher
+        self._database = database
+        self._models = models
+        self._loras = loras
+        self._hub = hub
+        self._pool = pool
+        self._active = active
         self._settings = settings
         self._trainings = trainings
+        self._holdings = holdings
         self.generating = generating
-        self._shares = Shares(dispatcher, settings)
+        self.fits = fits
+        self._quota = Quota(active, settings)
 
     def check_room(self, caller: Caller) -> None:
         """Whether a new job may come. Raises DRAINING, QUEUE_FULL, RATE_LIMITED."""
-        self._shares.check(caller)
+        self._quota.check(caller)
 
-    async def create(self, caller: Caller, request: Request) -> JobView:
+    async def create(self, caller: Caller, request: JobRequest) -> JobView:
         """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, UNKNOWN_LORA, LORA_MISMATCH, QUEUE_FULL, ..."""
         validate.check(request, self._settings.limits)
-        made = await self._database.run(lambda connection: table.find_request(connection, caller.owner, request))
-        if made is not None:
-            return self._current(made)
-        self._shares.check(caller)  # a full queue refuses at once
-        return await self._store(caller, _job(caller.owner, request, await self._spec(caller, request)), request)
+        try:
+            self._quota.check(caller)  # a full queue refuses at once
+            return await self._store(caller, _job(caller.owner, request, await self._spec(caller, request)), request)
+        except CraftError as exc:
+            # What was accepted once is told again, though it would be refused now.
+            made = await self._database.look(lambda connection: store.find_request(connection, caller.owner, request))
+            if made is None:
+                raise exc from None
+            return self._active.current(made)
 
-    async def plan(self, caller: Caller, request: Request) -> Plan:
-        """What `create` would do."""
+    async def plan(self, caller: Caller, request: JobRequest, *, learns: bool = False) -> Plan:
+        """What `create` would do. `learns`: how the LoRAs fit is found out first, where that is not known yet."""
         validate.check(request, self._settings.limits)
-        if isinstance(request, TrainRequest):
-            resolved = await self._trainings.resolve(caller, request.train)
+        if isinstance(request.spec, TrainRequest):
+            resolved = await self._trainings.resolve(caller, request.spec)
             plan = self._plan(resolved.spec, resolved.model)
-            return replace(plan, queue_position=len(self._trainings.desk.queue), notes=resolved.notes)
-        spec, model, found = await self._resolve(request)
-        return replace(
-            self._plan(spec, model),
-            loras=tuple(
-                LoraPlan(use, "" if obstacle is None else obstacle.message)
-                for use, obstacle in zip(spec.loras, found, strict=True)
-            ),
-        )
+            return replace(plan, queue_position=self._active.queued_of(Kind.TRAIN), notes=resolved.notes)
+        spec, model, loras = await self._resolve(request.spec)
+        if learns:
+            await self.fits.learn(loras, [model])
+        fits = await self.fits.known(loras, model)
+        found = await obstacles(fits, self._loras, spec)
+        return replace(self._plan(spec, model), fits=tuple(fits), obstacles=found)
 
     def _plan(self, spec: GenerateSpec | TrainSpec, model: Model) -> Plan:
-        residency = self._models.residency
-        is_loaded = residency.is_loaded(model.name)
+        is_loaded = bool(self._pool.loaded_on(model.name))
         return Plan(
             spec,
             model_loaded=is_loaded,
             load_bytes=0 if is_loaded else model.size_bytes,
-            evicted_models=residency.evicted_by(model),
-            queue_position=self._dispatcher.queued,
-            device=residency.device,
+            evicted_models=self._pool.evicted_by(model),
+            queue_position=self._active.queued,
+            device=self._pool.device,
+            need=self._pool.need_of(model),
         )
 
     async def get(self, caller: Caller, prefix: str) -> JobView:
         """By id or a unique beginning of it. Raises UNKNOWN_JOB, for others' jobs too, AMBIGUOUS_ID."""
-        return self._current(await self._database.run(lambda connection: table.view(connection, prefix, caller.scope)))
+        active = self._active.view(prefix)
+        if active is not None and caller.scope in ("", active.job.owner):
+            return active
+        return self._active.current(
+            await self._database.look(lambda connection: store.view(connection, prefix, caller.scope))
+        )
 
     async def list(
         self, caller: Caller, page_size: int, page_token: str, states: tuple[State, ...]
     ) -> list[tuple[int, JobView]]:
         """(token of the page that begins after it, job), newest first."""
         (count, before), scope = page_of(page_size, page_token), caller.scope
-        found = await self._database.run(lambda connection: table.newest(connection, count, before, states, scope))
-        views = self._dispatcher.current(view for _, view in found)
-        return [(seq, view) for (seq, _), view in zip(found, views, strict=True)]
+        wanted = states or tuple(State)
+        page: list[tuple[int, JobView]] = []
+        while len(page) < count:
+            some = partial(store.newest, count=count - len(page), before=before, states=_stored(wanted), owner=scope)
+            found = await self._database.look(some)
+            now = ((seq, self._active.current(view)) for (seq, view) in found)
+            page += [(seq, view) for seq, view in now if view.job.state in wanted]
+            if not found:
+                break
+            before = found[-1][0]
+        return page
 
     async def cancel(self, caller: Caller, prefix: str) -> JobView:
         """Raises UNKNOWN_JOB, AMBIGUOUS_ID, JOB_FINISHED."""
         view = await self.get(caller, prefix)
-        await asyncio.shield(self._dispatcher.cancel(view.job.id))
+        await self._active.cancel(view.job.id)
         return await self.get(caller, view.job.id)
 
     async def watch(self, caller: Caller, prefix: str, preview_every: int) -> AsyncGenerator[Event]:
@@ -126,7 +147,7 @@ class JobService:
         try:
             snapshot = await self.get(caller, job_id)
             yield Snapshot(snapshot)
-            if (last := self._trainings.desk.course(job_id).last) is not None:
+            if (last := self._trainings.last_step(job_id)) is not None:
                 yield Trained(last)
             if snapshot.job.state.is_final:
                 yield Finished(snapshot)
@@ -141,28 +162,45 @@ class JobService:
         finally:
             self._hub.unsubscribe(subscription)
 
-    async def tally(self) -> Tally:
-        """Of everybody's."""
-        return await self._database.run(read_tally)
+    async def usage(self, caller: Caller) -> Usage:
+        """How much of what the caller's key may have is used now, and what was drawn for it."""
+        most, load = self._settings.tier(caller.tier).images_in_flight, self._active.load_of(caller.owner)
+        drawn = await self._database.run(lambda connection: holdings.count_images(connection, caller.owner))
+        return Usage(load.images, most, *drawn)
 
-    async def _spec(self, caller: Caller, request: Request) -> GenerateSpec | TrainSpec:
+    async def forget(self, owner: str) -> Forgotten:
+        """Delete all jobs of an owner who can make no more, with pictures and datasets. Made again, it goes on.
+
+        Raises STORAGE_FAILED where a file cannot be deleted.
+        """
+        while unfinished := await self._database.run(lambda connection: holdings.unfinished(connection, owner)):
+            for job_id in unfinished:
+                with contextlib.suppress(CraftError):  # it has ended meanwhile
+                    await asyncio.shield(self._active.cancel(job_id))
+        return await self._holdings.delete(owner)
+
+    async def tally(self) -> store.JobCounts:
+        """Of everybody's."""
+        return await self._database.run(store.count)
+
+    async def _spec(self, caller: Caller, request: JobRequest) -> GenerateSpec | TrainSpec:
         """Raises what stands in the way."""
-        if isinstance(request, TrainRequest):
-            return (await self._trainings.resolve(caller, request.train)).spec
-        spec, _, found = await self._resolve(request)
-        for obstacle in found:
+        if isinstance(request.spec, TrainRequest):
+            return (await self._trainings.resolve(caller, request.spec)).spec
+        spec, model, loras = await self._resolve(request.spec)
+        for obstacle in await obstacles(await self.fits.known(loras, model), self._loras, spec):
             if obstacle is not None:
                 raise obstacle
         return spec
 
-    async def _resolve(self, request: JobRequest) -> tuple[GenerateSpec, Model, tuple[CraftError | None, ...]]:
-        """The spec, its model, and for each LoRA why it cannot be used, if it cannot."""
-        wanted = request.generate
+    async def _resolve(self, asked: GenerateRequest) -> tuple[GenerateSpec, Model, tuple[Lora, ...]]:
+        """The spec, its model and its LoRAs."""
+        wanted = validate.checked(asked, self._settings.limits)
         chosen = choose(wanted, self._loras)
         model = await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))
+        chosen = with_embeddings(chosen, wanted.negative_prompt, model, self._loras)
         spec = validate.resolve(wanted, chosen, model, self.generating.settings, self._settings.limits)
-        base = await asyncio.to_thread(base_of, model) if chosen.loras else ""
-        return spec, model, await obstacles(chosen, self._loras, wanted, model.name, base)
+        return spec, model, chosen.loras
 
     async def _default_model(self, wanted: GenerateRequest, base: str) -> str:
         """The configured one; where the LoRAs are for another architecture, the only model of that."""
@@ -170,36 +208,39 @@ class JobService:
         if not base:
             return configured
         views = [view for view in await self._models.list() if not view.model.refused]
-        fitting = [view.model.name for view in views if await asyncio.to_thread(base_of, view.model) == base]
+        fitting = [view.model.name for view in views if view.model.architecture.id == base]
         return fitting[0] if len(fitting) == 1 and configured not in fitting else configured
 
-    async def _store(self, caller: Caller, job: Job, request: Request) -> JobView:
+    async def _store(self, caller: Caller, job: Job, request: JobRequest) -> JobView:
         """Once the write is queued the job is accepted, even if the caller goes away meanwhile."""
-        self._shares.check(caller, len(job.spec.wanted))
-        self._shares.reserve(job.owner, len(job.spec.wanted))
-        stored = self._database.submit(lambda connection: table.insert_once(connection, job, request))
+        self._quota.check(caller, len(job.spec.wanted))
+        self._quota.reserve(job.owner, len(job.spec.wanted))
+        stored = self._database.submit(lambda connection: store.insert_once(connection, job, request))
         stored.add_done_callback(lambda future: self._on_stored(job, future))
-        return self._current(await asyncio.shield(stored))
-
-    def _current(self, view: JobView) -> JobView:
-        return self._dispatcher.current([view])[0]
+        return self._active.current(await asyncio.shield(stored))
 
     def _on_stored(self, job: Job, future: asyncio.Future[JobView]) -> None:
-        self._shares.release(job.owner, len(job.spec.wanted))
+        self._quota.release(job.owner, len(job.spec.wanted))
         if future.exception() is None and future.result().job.id == job.id:
-            self._dispatcher.accept(job)
+            self._active.accept(job)
 
 
-def _job(owner: str, request: Request, spec: GenerateSpec | TrainSpec) -> Job:
+def _stored(states: tuple[State, ...]) -> tuple[State, ...]:
+    """States in the store of jobs that may be in one of those now: it hears a moment later that a job runs."""
+    unfinished = (State.QUEUED, State.RUNNING)
+    return tuple({*states, *unfinished}) if any(one in states for one in unfinished) else states
+
+
+def _job(owner: str, request: JobRequest, spec: GenerateSpec | TrainSpec) -> Job:
     return Job(
         id=ids.new_job_id(),
         owner=owner,
         request_id=request.request_id,
-        body_sha256=request.body_sha256,
+        body_sha256=body_sha256(request),
         spec=spec,
         create_time=time.time(),
-        priority=request.priority,
+        priority=Priority[request.priority.upper()],
         lease=request.lease,
-        public=isinstance(request, JobRequest) and request.public,
+        public=isinstance(spec, GenerateSpec) and request.public,
         expire_time=request.expire_time,
     )

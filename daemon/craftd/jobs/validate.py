@@ -7,37 +7,41 @@ import math
 import re
 import secrets
 import unicodedata
+from dataclasses import replace
 
-from craft_protos import samplers
+from craft_protos import codec, samplers
 from craft_protos.config import GenerateSettings, LimitSettings
 from craft_protos.formats import FORMATS
+from craft_protos.generate import FAIL, OPTIONAL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec
+from craft_protos.job_request import JobRequest
+from craft_protos.lora import MOST_LORAS, parse_tags, refuse_tags
 from craft_protos.reasons import invalid
 
-from craftd.jobs import tags
-from craftd.jobs.chosen import Chosen
-from craftd.jobs.job import FAIL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec, Request, TrainRequest
+from craftd.architectures import registry
+from craftd.architectures.sizes import Sizes
+from craftd.jobs.lora_resolution import Chosen
 from craftd.loras.service import check_weight
 from craftd.models.model import Model
 
 _LARGEST_GUIDANCE = 1000.0
 _MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
-MOST_LORAS = 16  # of one job
 _LONGEST_LORA = 255  # characters of what names one
 
 
-def check(request: Request, limits: LimitSettings) -> None:
-    """What can be said without knowing the model. Raises INVALID_FIELD."""
+def check(request: JobRequest, limits: LimitSettings) -> None:
+    """What can be said without knowing what to draw or to train. Raises INVALID_FIELD."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", request.request_id):
         raise invalid("request_id", "must be 1 to 64 of A-Z a-z 0-9 _ -", "make a new one for each request, a UUID say")
-    if isinstance(request, TrainRequest):  # its service checks the rest
-        return
-    wanted = request.generate
+
+
+def checked(wanted: GenerateRequest, limits: LimitSettings) -> GenerateRequest:
+    """The request with its prompt's LoRAs among its others. Raises INVALID_FIELD for what no model could draw."""
     _check_text("prompt", wanted.prompt, limits)
     _check_text("negative_prompt", wanted.negative_prompt, limits)
     _check_range("count", wanted.count or 1, 1, limits.max_count)
     _check_numbers(wanted, limits)
     _check_indices(wanted)
-    _check_loras(wanted)
+    return _with_tags(wanted)
 
 
 def resolve(
@@ -60,10 +64,12 @@ def resolve(
         format=wanted.format or settings.format,
         deterministic=wanted.deterministic,
         indices=tuple(sorted(wanted.indices)),
-        loras=chosen.uses,
+        loras=chosen.refs,
         lora_missing=wanted.lora_missing,
+        **{name: value for name in OPTIONAL if (value := getattr(wanted, name)) is not None},
     )
-    _check_sides(spec.width, spec.height, model.granularity, limits)
+    _check_understood(spec, model)
+    check_size(spec.width, spec.height, model, limits)
     if spec.format == "jpeg":
         check_room_in_jpeg(spec.prompt, spec.negative_prompt)
     return spec
@@ -95,26 +101,46 @@ def _check_numbers(wanted: GenerateRequest, limits: LimitSettings) -> None:
         raise invalid("guidance_scale", f"must be a number from 0 to {_LARGEST_GUIDANCE:g}, not {guidance}")
     if wanted.seed is not None and not 0 <= wanted.seed <= SEED_LIMIT - (wanted.count or 1):
         raise invalid("seed", f"must be from 0 to 2^53 less the number of images, not {wanted.seed}")
+    for name in OPTIONAL:
+        if (value := getattr(wanted, name)) is not None:
+            _check_rule(name, value)
     if wanted.sampler:
         samplers.canonical(wanted.sampler)
     if wanted.format and wanted.format not in FORMATS:
         raise invalid("format", f"must be one of {', '.join(FORMATS)}, not {wanted.format[:32]!r}")
 
 
-def _check_loras(wanted: GenerateRequest) -> None:
-    parsed = tags.parse(wanted.prompt)
-    tags.refuse(wanted.negative_prompt, "negative_prompt")
-    if not parsed.text and not (wanted.trigger_words and (parsed.wishes or wanted.loras)):
-        raise invalid("prompt", "is empty but for its LoRAs" if parsed.wishes else "is empty", "say what to draw")
-    wishes = (*wanted.loras, *parsed.wishes)
-    if len(wishes) > MOST_LORAS:
-        raise invalid("loras", f"are {len(wishes)}; the limit is {MOST_LORAS}", "leave some out")
-    for wish in wishes:
-        if not 0 < len(wish.lora) <= _LONGEST_LORA or not wish.lora.isprintable():
-            raise invalid("loras", f"{wish.lora[:100]!r} is no LoRA's name", "see `craft lora list`")
-        check_weight("loras", wish.weight)
+def _check_rule(name: str, value: float) -> None:
+    """Against the schema's rule. Raises INVALID_FIELD."""
+    if complaint := codec.rule_of(GenerateRequest, name).complaint(value):
+        raise invalid(name, complaint)
+
+
+def _check_understood(spec: GenerateSpec, model: Model) -> None:
+    """Raises INVALID_FIELD for what would do nothing with this model."""
+    for name, neutral in OPTIONAL.items():
+        value = getattr(spec, name)
+        if value != neutral and name not in model.architecture.takes:
+            others = [row.name for row in registry.ROWS if name in row.takes]
+            message = f"{value} means nothing to the model {model.name}"
+            raise invalid(name, message, f"leave it out, or take a model of {' or '.join(others)}")
+
+
+def _with_tags(wanted: GenerateRequest) -> GenerateRequest:
+    text, tagged = parse_tags(wanted.prompt)
+    refuse_tags(wanted.negative_prompt, "negative_prompt")
+    loras = (*wanted.loras, *tagged)
+    if not text and not (wanted.trigger_words and loras):
+        raise invalid("prompt", "is empty but for its LoRAs" if tagged else "is empty", "say what to draw")
+    if len(loras) > MOST_LORAS:
+        raise invalid("loras", f"are {len(loras)}; the limit is {MOST_LORAS}", "leave some out")
+    for ref in loras:
+        if not 0 < len(ref.lora) <= _LONGEST_LORA or not ref.lora.isprintable():
+            raise invalid("loras", f"{ref.lora[:100]!r} is no LoRA's name", "see `craft lora list`")
+        check_weight("loras", ref.weight)
     if wanted.lora_missing not in (FAIL, SKIP):
         raise invalid("lora_missing", f"must be {FAIL} or {SKIP}, not {wanted.lora_missing[:32]!r}")
+    return replace(wanted, prompt=text, loras=loras)
 
 
 def _check_indices(wanted: GenerateRequest) -> None:
@@ -123,16 +149,24 @@ def _check_indices(wanted: GenerateRequest) -> None:
         raise invalid("indices", f"must be different ones from 0 to {count - 1}, the images that `count` names")
 
 
-def _check_sides(width: int, height: int, granularity: int, limits: LimitSettings) -> None:
+def sizes(model: Model, limits: LimitSettings) -> Sizes:
+    """What the model can draw and the limits allow."""
+    return model.sizes.within(limits.max_side, limits.max_pixels)
+
+
+def check_size(width: int, height: int, model: Model, limits: LimitSettings) -> None:
+    """Raises INVALID_FIELD, with the nearest size that is allowed."""
+    allowed = sizes(model, limits)
+    if allowed.allows(width, height):
+        return
+    unit, most = allowed.granularity, allowed.largest_side // allowed.granularity * allowed.granularity
+    near = "take {}x{}".format(*allowed.nearest(width, height))
     for field, side in (("width", width), ("height", height)):
-        _check_range(field, side, granularity, limits.max_side)
-        if side % granularity:
-            near = max(granularity, round(side / granularity) * granularity)
-            raise invalid(field, f"must be a multiple of {granularity}, not {side}", f"take {near}")
-    if width * height > limits.max_pixels:
-        raise invalid(
-            "width", f"{width}x{height} has more than {limits.max_pixels} pixels, the limit", "draw it smaller"
-        )
+        if not unit <= side <= most:
+            raise invalid(field, f"must be from {unit} to {most} for the model {model.name}, not {side}", near)
+        if side % unit:
+            raise invalid(field, f"must be a multiple of {unit} for the model {model.name}, not {side}", near)
+    raise invalid("width", f"{width}x{height} has more than {allowed.most_pixels} pixels, the limit", near)
 
 
 def _check_range(field: str, value: int, least: int, most: int) -> None:

@@ -6,10 +6,9 @@ import os
 import stat
 from pathlib import Path
 
+from craft_protos import api_key, texts
+from craft_protos.api_key import Presented
 from craft_protos.reasons import CraftError
-
-from craftd.keys import key
-from craftd.keys.key import Presented
 
 _SETTING = "keys.admin_key_file"
 _MOST_BYTES = 4096
@@ -32,15 +31,15 @@ def _read(path: Path) -> Presented:
             raise _bad(path, "is not a file")
         if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
             raise _bad(path, f"can be read or written by others (mode {mode & 0o777:o})", f"chmod 600 {path}")
-        text = file.read(_MOST_BYTES).decode("ascii").strip()
-    presented = key.parse(text)
+        text = texts.decoded(file.read(_MOST_BYTES)).encode().decode("ascii").strip()
+    presented = api_key.parse(text)
     if presented is None:
         raise _bad(path, "holds no key of craft's", "`craft keys create --owner admin --admin` prints one")
     return presented
 
 
 def _make(path: Path) -> Presented:
-    made = key.new()
+    made = api_key.new()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:

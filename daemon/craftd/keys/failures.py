@@ -20,7 +20,7 @@ class Failures:
 
     def note(self, peer: str) -> float:
         """Seconds that it must wait before it is told what is wrong with its key; 0: it is told."""
-        now, place = self._clock(), _place(peer)
+        now, place = self._clock(), place_of(peer)
         since, count = self._windows.pop(place, (now, 0))
         if now - since >= _WINDOW_S:
             since, count = now, 0
@@ -30,7 +30,8 @@ class Failures:
         return since + _WINDOW_S - now if count >= self._limit else 0.0
 
 
-def _place(peer: str) -> str:
+def place_of(peer: str) -> str:
+    """Where an address belongs to: itself, or the network that one IPv6 subscriber has."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from craft_protos.reasons import CraftError
@@ -42,9 +42,12 @@ class Rates:
         """How the key stands with one request more."""
         item = _item(per_minute)
         is_within = await self._limiter.hit(item, key_id)
-        stats = await self._limiter.get_window_stats(item, key_id)
-        reset_s = max(0.0, stats.reset_time - time.time())
-        return Rate(per_minute, max(0, stats.remaining), reset_s, is_exceeded=not is_within)
+        return replace(await self.look(key_id, per_minute), is_exceeded=not is_within)
+
+    async def look(self, key_id: str, per_minute: int) -> Rate:
+        """How the key stands."""
+        stats = await self._limiter.get_window_stats(_item(per_minute), key_id)
+        return Rate(per_minute, max(0, stats.remaining), max(0.0, stats.reset_time - time.time()))
 
 
 def _item(per_minute: int) -> RateLimitItem:

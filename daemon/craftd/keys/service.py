@@ -16,13 +16,14 @@ from functools import cached_property
 from pathlib import Path
 
 import apsw
+from craft_protos.api_key import Presented, new, parse
 from craft_protos.config import DEFAULT_TIER, Settings
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.keys import adminfile, table
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.failures import Failures
-from craftd.keys.key import Key, Presented, State, folded, new, parse, sha256_of
+from craftd.keys.key import Key, State, folded, sha256_of
 from craftd.keys.rates import Rate, Rates
 from craftd.store.database import Database, Work
 
@@ -40,6 +41,7 @@ class KeyService:
         self._by_id: dict[str, Key] = {}
         self._used: dict[str, float] = {}  # not written yet
         self._failures = Failures(settings.keys.failures_per_minute)
+        self.bot = ""  # the Telegram bot that gives keys, while it runs; its name without the @
 
     async def open(self) -> None:
         """Before anyone calls. Raises CONFIG_INVALID."""
@@ -75,24 +77,38 @@ class KeyService:
         self._used[key.id] = time.time()
         return key.caller
 
+    def caller_for(self, owner: str) -> Caller:
+        """The caller that the owner would be with their key. Raises UNKNOWN_KEY, KEY_SUSPENDED, KEY_BANNED."""
+        key = self.get(owner)
+        _require_live(key)
+        return key.caller
+
     def check(self, caller: Caller) -> None:
         """Whether the key is still what it was, in a call that lasts. Raises as `authenticate`."""
         if not caller.key_id:
             return
         key = self._by_id.get(caller.key_id)
         if key is None:
-            raise _unauthenticated("the key was deleted")
+            raise self._unauthenticated("the key was deleted")
         _require_live(key)
 
     def expect_callers(self) -> None:
         """From afar. Loads what counting their requests takes: the first would hold the loop for that."""
         _ = self._rates
 
+    def note_bot(self, username: str) -> None:
+        """The Telegram bot that gives keys now; "" where none runs."""
+        self.bot = username
+
     async def count(self, caller: Caller) -> Rate:
         """Count a request, also one that is too many."""
         if not caller.key_id:
             return Rate()
         return await self._rates.hit(caller.key_id, self._settings.tier(caller.tier).requests_per_minute)
+
+    async def rate_of(self, key: Key) -> Rate:
+        """How a key stands, without a request being counted."""
+        return await self._rates.look(key.id, self._settings.tier(key.tier).requests_per_minute)
 
     @property
     def has_some(self) -> bool:
@@ -101,38 +117,62 @@ class KeyService:
 
     # For admins
 
-    async def create(self, owner: str, role: Role, tier: str = "") -> tuple[Key, str]:
-        """(what is known of the new key, the key itself). Raises INVALID_FIELD, KEY_EXISTS, KEY_BANNED."""
+    async def create(
+        self, owner: str, role: Role, tier: str = "", *, secret: str = "", replaces: str = ""
+    ) -> tuple[Key, str]:
+        """(what is known of the new key, the key itself). Raises INVALID_FIELD, KEY_EXISTS, KEY_BANNED, KEY_SUSPENDED.
+
+        With a `secret` of the caller's the same call again is answered as the first was.
+        """
         owner = _checked_owner(owner)
-        presented, tier = new(), tier or DEFAULT_TIER
+        presented, tier = _checked_secret(secret) if secret else new(), tier or DEFAULT_TIER
         known = sorted({DEFAULT_TIER, *self._settings.tiers})
         if tier not in known:
             raise invalid("tier", f"there is no tier {tier[:64]!r}", f"known: {', '.join(known)}; see docs/keys.md")
         key = Key(presented.id, owner, role, tier, sha256_of(presented.secret), time.time())
-        await self._change(lambda connection: table.insert(connection, key))
-        _log.info("key created", extra={"key": key.id, "owner": owner, "role": role.value})
-        return key, presented.text
+        await self._change(lambda connection: table.insert_once(connection, key, replaces))
+        _log.info("key created", extra={"key": key.id, "owner": owner, "replaces": replaces})
+        return self.get(presented.id), presented.text
+
+    def get(self, name: str) -> Key:
+        """By the key's id or its owner. Raises UNKNOWN_KEY."""
+        return self._find(name)
 
     def list(self) -> list[Key]:
         """By owner."""
         return [self._current(key) for key in self._keys]
 
-    async def suspend(self, name: str) -> Key:
-        """By the key's id or its owner. What runs goes on. Raises UNKNOWN_KEY."""
-        return await self._suspend(name, is_suspended=True)
+    async def suspend(self, name: str, *, lapsed: bool = False) -> Key:
+        """By the key's id or its owner. What runs goes on. `lapsed`: with the subscription. Raises UNKNOWN_KEY."""
+        key = self._find(name)
+        await self._change(lambda connection: table.suspend(connection, key.id, lapsed=lapsed))
+        _log.info("key suspended", extra={"key": key.id, "owner": key.owner, "lapsed": lapsed})
+        return self._find(key.owner)
 
-    async def resume(self, name: str) -> Key:
-        """The same key works again. Raises UNKNOWN_KEY, KEY_BANNED."""
+    async def resume(self, name: str, *, lapsed: bool = False) -> Key:
+        """The same key works again; `lapsed`: unless an admin suspended it. Raises UNKNOWN_KEY, KEY_BANNED."""
         if (key := self._find(name)).is_banned:
             raise _banned(key)
-        return await self._suspend(name, is_suspended=False)
-
-    async def ban(self, name: str) -> Key:
-        """The owner, for good. Raises UNKNOWN_KEY."""
-        key = self._find(name)
-        await self._change(lambda connection: table.ban(connection, key.owner))
-        _log.info("owner banned", extra={"key": key.id, "owner": key.owner})
+        await self._change(lambda connection: table.resume(connection, key.id, lapsed=lapsed))
+        _log.info("key resumed", extra={"key": key.id, "owner": key.owner, "lapsed": lapsed})
         return self._find(key.owner)
+
+    async def ban(self, name: str, *, without_key: bool = False) -> Key:
+        """The owner, for good; `without_key`: by name, whether they have a key or not. Raises UNKNOWN_KEY."""
+        owner = _checked_owner(name) if without_key else self._find(name).owner
+        await self._change(lambda connection: table.ban(connection, owner))
+        key = self._find(owner)
+        _log.info("owner banned", extra={"key": key.id, "owner": owner})
+        return key
+
+    async def forget(self, owner: str) -> bool:
+        """Delete the owner's key, if there is one. False: an admin suspended it, and so it stays."""
+        for key in self._keys:
+            if key.id and folded(key.owner) == folded(owner):
+                if key.is_suspended:
+                    return False
+                await self.delete(key.id)
+        return True
 
     async def delete(self, name: str) -> None:
         """Its owner's jobs and images stay, and so does a ban. Raises UNKNOWN_KEY."""
@@ -141,12 +181,6 @@ class KeyService:
             raise CraftError("UNKNOWN_KEY", f"{key.owner} is banned and has no key any more", "a ban is for good")
         await self._change(lambda connection: table.delete(connection, key.id))
         _log.info("key deleted", extra={"key": key.id, "owner": key.owner})
-
-    async def _suspend(self, name: str, *, is_suspended: bool) -> Key:
-        key = self._find(name)
-        await self._change(lambda connection: table.suspend(connection, key.id, is_suspended))
-        _log.info("key suspended" if is_suspended else "key resumed", extra={"key": key.id, "owner": key.owner})
-        return self._find(key.owner)
 
     async def _register(self, presented: Presented) -> None:
         """Unless it is an admin's already; another key that the file's owner had goes."""
@@ -183,15 +217,20 @@ class KeyService:
         return replace(key, last_used_time=self._used.get(key.id, key.last_used_time))
 
     def _refusal(self, presented: str, found: Presented | None, peer: str) -> CraftError:
+        """Who shows no key guesses none: programs ask so first, and send theirs when they hear that one is needed."""
+        if not presented:
+            return self._unauthenticated("a key is needed")
         wait_s = self._failures.note(peer)
         if wait_s:
             return CraftError("RATE_LIMITED", "too many wrong keys from here", "wait", retry_after_s=wait_s)
-        if not presented:
-            return _unauthenticated("a key is needed")
         _log.warning("wrong key", extra={"peer": peer, "key": found.id if found else "malformed"})
         if found is None:
-            return _unauthenticated("that is no key of craft's, or not all of it")
-        return _unauthenticated("no such key")
+            return self._unauthenticated("that is no key of craft's, or not all of it")
+        return self._unauthenticated("no such key")
+
+    def _unauthenticated(self, why: str) -> CraftError:
+        where = f"{_WHERE}; the Telegram bot @{self.bot} gives keys: https://t.me/{self.bot}" if self.bot else _WHERE
+        return CraftError("UNAUTHENTICATED", why, where)
 
     async def _change(self, work: Work[None]) -> None:
         """Done, in the store and in memory, even when the caller goes away meanwhile."""
@@ -215,17 +254,23 @@ def _require_live(key: Key) -> None:
         raise _banned(key)
     if key.is_suspended:
         raise CraftError("KEY_SUSPENDED", "this key is suspended", "it works again once it is resumed")
+    if key.is_lapsed:
+        message = "this key is suspended: its owner's subscription to the channel has lapsed"
+        raise CraftError("KEY_SUSPENDED", message, "subscribe again, and it works again by itself")
 
 
 def _banned(key: Key) -> CraftError:
     return CraftError("KEY_BANNED", f"the key's owner ({key.owner}) is banned", "a ban is for good")
 
 
-_WHERE = "send the key that `craft keys create` printed: craft has it from CRAFT_API_KEY, over HTTP it is X-API-Key"
+_WHERE = "send the key that `craft keys create` printed, in CRAFT_API_KEY"
 
 
-def _unauthenticated(why: str) -> CraftError:
-    return CraftError("UNAUTHENTICATED", why, _WHERE)
+def _checked_secret(text: str) -> Presented:
+    presented = parse(text)
+    if presented is None:
+        raise invalid("secret", "is no whole key", "craft_<id>_<secret><crc>, or leave it to the daemon")
+    return presented
 
 
 def _checked_owner(owner: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hmac
 import time
 from collections.abc import Mapping
 
@@ -18,10 +20,12 @@ def load(connection: apsw.Connection) -> tuple[Key, ...]:
     """By owner; also those who are banned and have no key."""
     _know_folded(connection)
     rows = connection.execute(
-        f"SELECT id, owner, role, tier, secret_sha256, create_time, is_suspended, {_BANNED}, last_used_time FROM keys"
+        f"SELECT id, owner, role, tier, secret_sha256, create_time, is_suspended, {_BANNED}, last_used_time,"
+        " is_lapsed FROM keys"
     )
     keys = [
-        Key(row[0], row[1], Role(row[2]), row[3], row[4], row[5], bool(row[6]), bool(row[7]), row[8]) for row in rows
+        Key(row[0], row[1], Role(row[2]), row[3], row[4], row[5], bool(row[6]), bool(row[7]), row[8], bool(row[9]))
+        for row in rows
     ]
     without = connection.execute(
         "SELECT owner, create_time FROM banned_owners"
@@ -47,6 +51,32 @@ def insert(connection: apsw.Connection, key: Key) -> None:
     )
 
 
+def insert_once(connection: apsw.Connection, key: Key, replaces: str) -> None:
+    """Unless this very key is there; instead of the one with the id `replaces`, whose role and tier it gets.
+
+    Raises KEY_BANNED, KEY_EXISTS, KEY_SUSPENDED.
+    """
+    _know_folded(connection)
+    held = connection.execute("SELECT owner, secret_sha256 FROM keys WHERE id = ?", (key.id,)).get
+    if held is not None:
+        if folded(held[0]) == folded(key.owner) and hmac.compare_digest(held[1], key.secret_sha256):
+            return
+        raise CraftError("KEY_EXISTS", f"another key has the id {key.id}", "make a new one")
+    old = connection.execute(
+        "SELECT role, tier, is_suspended, is_lapsed FROM keys WHERE id = ? AND folded(owner) = folded(?)",
+        (replaces, key.owner),
+    ).get
+    if old is None:
+        insert(connection, key)
+        return
+    if old[2]:
+        raise CraftError("KEY_SUSPENDED", "an admin suspended this key", "it can be replaced once it is resumed")
+    connection.execute("DELETE FROM keys WHERE id = ?", (replaces,))
+    insert(connection, dataclasses.replace(key, role=Role(old[0]), tier=old[1]))
+    if old[3]:
+        suspend(connection, key.id, lapsed=True)
+
+
 def replace(connection: apsw.Connection, key: Key) -> None:
     """Instead of whatever key the owner has. Raises KEY_BANNED."""
     _know_folded(connection)
@@ -54,8 +84,15 @@ def replace(connection: apsw.Connection, key: Key) -> None:
     insert(connection, key)
 
 
-def suspend(connection: apsw.Connection, key_id: str, is_suspended: bool) -> None:
-    connection.execute("UPDATE keys SET is_suspended = ? WHERE id = ?", (is_suspended, key_id))
+def suspend(connection: apsw.Connection, key_id: str, *, lapsed: bool) -> None:
+    column = "is_lapsed" if lapsed else "is_suspended"
+    connection.execute(f"UPDATE keys SET {column} = 1 WHERE id = ?", (key_id,))
+
+
+def resume(connection: apsw.Connection, key_id: str, *, lapsed: bool) -> None:
+    """An admin's word lifts everything, a subscription only its own lapse."""
+    others = "" if lapsed else ", is_suspended = 0"
+    connection.execute(f"UPDATE keys SET is_lapsed = 0{others} WHERE id = ?", (key_id,))
 
 
 def ban(connection: apsw.Connection, owner: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from craft_protos.reasons import CraftError
 
 from craftd.hub.repository import Listing
+from craftd.loras import peft
 
-_USUAL = "pytorch_lora_weights.safetensors"
+_USUAL = ("pytorch_lora_weights.safetensors", peft.WEIGHTS)
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -18,8 +19,9 @@ def choose(listing: Listing, file: str) -> str:
             raise _no_file(repository, file, names)
         return file
     found = [name for name in names if name.endswith(".safetensors")]
-    if _USUAL in found or len(found) == 1:
-        return _USUAL if _USUAL in found else found[0]
+    usual = next((name for name in _USUAL if name in found), "")
+    if usual or len(found) == 1:
+        return usual or found[0]
     if found:
         shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
         raise CraftError(
@@ -32,6 +34,12 @@ def choose(listing: Listing, file: str) -> str:
     raise CraftError(
         "UNKNOWN_REPOSITORY", f"{repository} has no .safetensors file", "see which files it has on its page"
     )
+
+
+def choose_all(listing: Listing, file: str) -> list[str]:
+    """The LoRA's file, and what else of the repository is needed to know how strong it is. Raises as `choose`."""
+    name = choose(listing, file)
+    return [name, *peft.name_beside(name, [one.path for one in listing.files])]
 
 
 def _no_file(repository: str, file: str, names: list[str]) -> CraftError:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError, invalid
 
+from craftd.loras import peft
 from craftd.loras.lora import Look, Upload
 from craftd.store.disk import Write, make_folder, sync_file, sync_folder, unwritable, write_whole
 
@@ -58,11 +59,25 @@ class LoraFiles:
 
     def copy_in(self, source: Path, name: str) -> Path:
         """A file of craft's own, as if it had been uploaded. Raises DISK_FULL, STORAGE_FAILED."""
+        return self._copy(source, name)
+
+    def copy_with(self, source: Path, config: bytes) -> Path | None:
+        """A copy of peft's file that has been checked, with its configuration in it; None: it has its own.
+
+        Raises as `copy_in`, and CORRUPT_FILE.
+        """
+        found = peft.header_with(source, peft.checked(config))
+        return None if found is None else self._copy(source, source.name, *found)
+
+    def _copy(self, source: Path, name: str, header: bytes = b"", instead_of: int = 0) -> Path:
+        """With another header in the place of that many bytes, if one is given."""
         path = self._folder / f"{_INCOMING}{secrets.token_hex(8)}" / _plain_name(name)
         try:
             descriptor = _create(path)
             try:
                 with source.open("rb") as file:
+                    file.seek(instead_of)
+                    write_whole(descriptor, header, self._write)
                     while chunk := file.read(_CHUNK_BYTES):
                         write_whole(descriptor, chunk, self._write)
                 sync_file(descriptor)

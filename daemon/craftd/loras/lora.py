@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from craftd.hub.repository import Address
-from craftd.supervisor.findings import LoraFindings
+from craftd.workers.inspector import LoraFindings
 
 HEAVIEST = 10.0  # the largest weight, either way
 
@@ -49,6 +49,11 @@ class Lora:
     @property
     def ss_hash(self) -> str:
         return self.findings.ss_hash
+
+    @property
+    def is_embedding(self) -> bool:
+        """Of textual inversion: it works where a prompt has its name."""
+        return self.findings.format == "embedding"
 
     @property
     def base(self) -> str:
@@ -96,6 +101,7 @@ class Upload:
     file_name: str
     size_bytes: int
     chunks: AsyncIterator[bytes]
+    adapter_config: bytes = b""  # as peft has it beside the file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from craft_protos.reasons import CraftError, invalid
 
 from craftd.hub.client import fetch_files
 from craftd.hub.repository import Address, Fetched, Listing
-from craftd.loras import choosing, files, names, table
+from craftd.loras import choosing, files, names, peft, table
 from craftd.loras.files import LoraFiles
 from craftd.loras.lora import HEAVIEST, Change, Linked, Look, Lora, Place, Progress, Remote, Source, Upload, Wish
 from craftd.store.database import Database
-from craftd.supervisor.findings import LoraFindings
-from craftd.supervisor.inspector import InspectLora
+from craftd.workers.inspector import InspectLora, LoraFindings
 
 _log = logging.getLogger("craft.loras")
 _MOST_AT_ONCE = 2
@@ -61,6 +60,11 @@ class LoraService:
         """By name; with `base`, only those of that architecture."""
         found = [lora for lora in self._loras.values() if base is None or (base and lora.base == base)]
         return sorted(found, key=lambda lora: lora.name)
+
+    @property
+    def embeddings(self) -> Sequence[Lora]:
+        """Those that work where a prompt has their name."""
+        return [lora for lora in self._loras.values() if lora.is_embedding]
 
     def names_for(self, base: str) -> tuple[str, ...]:
         """Of those of an architecture."""
@@ -166,35 +170,56 @@ class LoraService:
     async def _add(self, source: Source, wish: Wish, tell: Tell) -> Lora:
         match source:
             case Linked(path):
-                path = await asyncio.to_thread(_file_at, path)
-                return await self._add_file(path, str(path), names.derived(path.name, path.parent.name), wish, tell)
+                return await self._add_file(await asyncio.to_thread(_found_at, path), wish, tell)
             case Remote():
-                return await self._add_remote(source, wish, tell)
+                return await self._add_file(await self._fetched(source, tell), wish, tell)
             case Upload():
                 return await self._add_upload(source, wish, tell)
 
-    async def _add_remote(self, remote: Remote, wish: Wish, tell: Tell) -> Lora:
+    async def _fetched(self, remote: Remote, tell: Tell) -> _Found:
         listing, fetched = await self._fetch(
             remote.address,
-            lambda listing: [choosing.choose(listing, remote.file)],
+            lambda listing: choosing.choose_all(listing, remote.file),
             lambda doing, done, total: tell(Progress(doing, done, total)),
         )
-        ((name, path),) = fetched.paths.items()
-        called = names.derived(name, remote.address.repository)
-        return await self._add_file(path, f"{listing.source}:{name}", called, wish, tell)
+        name, *_ = choosing.choose_all(listing, remote.file)
+        path, called = fetched.paths[name], names.derived(name, remote.address.repository)
+        config = await asyncio.to_thread(peft.config_beside, path)
+        return _Found(path, f"{listing.source}:{name}", called, config)
 
     async def _add_upload(self, upload: Upload, wish: Wish, tell: Tell) -> Lora:
         path = await self._files.receive(upload, lambda done: tell(Progress("receiving", done, upload.size_bytes)))
         try:
-            place, findings = await self._examine(path, "upload", tell)
-            place = replace(place, is_owned=True)
-            return await self._until_done(self._register(_new(place, findings, names.derived(path.name), wish)))
+            found = _Found(path, "upload", names.derived(path.name), upload.adapter_config)
+            return await self._add_joined(found, wish, tell) or await self._add_own(found, wish, tell)
         finally:
             await asyncio.shield(asyncio.to_thread(self._files.discard, path))
 
-    async def _add_file(self, path: Path, source: str, called: str, wish: Wish, tell: Tell) -> Lora:
-        place, findings = await self._examine(path, source, tell)
-        return await self._until_done(self._register(_new(place, findings, called, wish)))
+    async def _add_file(self, found: _Found, wish: Wish, tell: Tell) -> Lora:
+        """Where it lies, but for peft's: a copy."""
+        if (joined := await self._add_joined(found, wish, tell)) is not None:
+            return joined
+        place, findings = await self._examine(found.path, found.source, tell)
+        return await self._until_done(self._register(_new(place, findings, found.called, wish)))
+
+    async def _add_joined(self, found: _Found, wish: Wish, tell: Tell) -> Lora | None:
+        """A copy that has what peft keeps beside the file; None where there is nothing, or the file has it already."""
+        if not found.config:
+            return None
+        await self._examine(found.path, found.source, tell)  # nothing else parses it before
+        joined = await asyncio.to_thread(self._files.copy_with, found.path, found.config)
+        if joined is None:
+            return None
+        try:
+            return await self._add_own(replace(found, path=joined), wish, tell)
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._files.discard, joined))
+
+    async def _add_own(self, found: _Found, wish: Wish, tell: Tell) -> Lora:
+        """A file that nobody else has."""
+        place, findings = await self._examine(found.path, found.source, tell)
+        new = _new(replace(place, is_owned=True), findings, found.called, wish)
+        return await self._until_done(self._register(new))
 
     async def _examine(self, path: Path, source: str, tell: Tell) -> tuple[Place, LoraFindings]:
         """Raises what is wrong with it."""
@@ -279,11 +304,22 @@ class LoraService:
                 )
 
 
-def _file_at(path: Path) -> Path:
-    """The file itself, or the only one in a folder. Raises INVALID_FIELD, BAD_DATA."""
+@dataclass(frozen=True)
+class _Found:
+    """A file that is to be added: what it would be called, and what peft has beside it."""
+
+    path: Path
+    source: str
+    called: str
+    config: bytes
+
+
+def _found_at(path: Path) -> _Found:
+    """The file itself, or the only one in a folder. Raises INVALID_FIELD, BAD_DATA, CORRUPT_FILE."""
     if not path.is_absolute():
         raise invalid("path", f"{str(path)[:200]!r} is not absolute", "give the whole path")
-    return files.only_file(path) if path.is_dir() else path
+    path = files.only_file(path) if path.is_dir() else path
+    return _Found(path, str(path), names.derived(path.name, path.parent.name), peft.config_beside(path))
 
 
 def _new(place: Place, findings: LoraFindings, called: str, wish: Wish) -> Lora:

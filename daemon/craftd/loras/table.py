@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from craftd.loras.lora import Look, Lora, Place
-from craftd.supervisor.findings import LoraFindings
+from craftd.workers.inspector import LoraFindings
 
 _COLUMNS = (
     'id, name, sha256, path, is_owned, file_name, source, size_bytes, mtime_ns, inode, weight, "trigger", findings,'

@@ -8,31 +8,39 @@ from typing import Any
 
 from craft_protos.reasons import CraftError
 
+from craftd.architectures.architecture import Architecture
+
 INDEX = "model_index.json"
 _TEXTS = (".json", ".txt", ".model")
+_TEMPLATE = "chat_template.jinja"  # how a tokenizer makes one text of a conversation
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _OTHER_FRAMEWORKS = ("flax_", "tf_", "openvino_")
-_UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}  # by craft's own families
 _VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema)\b")
 _HALVES = (".fp16", ".bf16")
 
 
-def parts(index: dict[str, Any], family: str) -> list[str]:
+def parts(index: dict[str, Any], architecture: Architecture) -> list[str]:
     """The folders of its components, by name. Raises UNSAFE_PATH."""
-    unused = set() if family == "generic" else _UNUSED
     found = []
     for part, value in sorted(index.items()):
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) and part not in unused:
+        if (
+            isinstance(value, list)
+            and len(value) == 2
+            and isinstance(value[1], str)
+            and part not in architecture.unused_parts
+        ):
             if re.search(r"[/\\]|^\.", part):
                 raise CraftError("UNSAFE_PATH", f"{INDEX}: {part[:100]!r} is not the name of a part")
             found.append(part)
     return found
 
 
-def of_repository(names: Iterable[str], index: dict[str, Any], family: str, *, prefers_half: bool) -> list[str]:
+def of_repository(
+    names: Iterable[str], index: dict[str, Any], architecture: Architecture, *, prefers_half: bool
+) -> list[str]:
     """Those of a repository's files that are to be fetched. Raises UNSAFE_FORMAT, UNSAFE_PATH, CORRUPT_FILE."""
     known, chosen = list(names), [INDEX]
-    for part in parts(index, family):
+    for part in parts(index, architecture):
         inside = [name.removeprefix(f"{part}/") for name in known if name.startswith(f"{part}/")]
         direct = sorted(name for name in inside if "/" not in name)
         if not direct:
@@ -52,6 +60,7 @@ def of_part(names: Sequence[str], place: str, *, prefers_half: bool = False) -> 
         )
     indexes = [name for name in names if ".safetensors.index." in name]
     texts = [name for name in names if name.endswith(_TEXTS) and ".index." not in name and not _is_foreign(name)]
+    texts += [name for name in names if name == _TEMPLATE]
     return texts + _one_precision(weights, indexes, prefers_half)
 
 

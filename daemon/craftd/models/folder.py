@@ -6,27 +6,28 @@ Nothing here opens weights, but for the header of one safetensors file.
 from __future__ import annotations
 
 import json
-import re
-import struct
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from craft_protos import samplers
 from craft_protos.reasons import CraftError
 
-from craftd.models import choosing
+from craftd import gguf, safetensors, weights
+from craftd.architectures import detect
+from craftd.architectures.architecture import Architecture
+from craftd.architectures.registry import UNKNOWN
+from craftd.architectures.sizes import PARTS, Configurations, Sizes, vae_factor
+from craftd.architectures.sizes import sizes as sizes_of
+from craftd.models import choosing, prediction
 from craftd.models.choosing import INDEX
 from craftd.models.model import Defaults, Model, ModelFile
+from craftd.models.part import Given, composed
+from craftd.weights import Weights
 
 _LONGEST_JSON_BYTES = 16 << 20
-_FAMILIES = {
-    "StableDiffusionPipeline": "sd",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-}
-_PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 _SCHEDULERS = {
     "DDIMScheduler": "DDIM",
     "DDPMScheduler": "DDPM",
@@ -46,10 +47,6 @@ _SCHEDULERS = {
     "TCDScheduler": "TCD",
     "UniPCMultistepScheduler": "UniPC",
 }
-_GUIDANCE = {"sdxl": 5.0, "sd3": 7.0, "flux": 3.5}
-_STEPS = {"sdxl": 30, "sd3": 28, "flux": 28}
-_USUAL_GUIDANCE, _USUAL_STEPS = 7.5, 25
-_FEW_STEPS = {"steps": 4, "guidance_scale": 0.0}  # a FLUX.1 without guidance in it: schnell
 _OVERRIDES: dict[str, type] = {"width": int, "height": int, "steps": int, "guidance_scale": float, "sampler": str}
 
 
@@ -57,10 +54,20 @@ def is_model(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
-def read(folder: Path, *, name: str, built_in: bool = False, only: Sequence[str] | None = None) -> Model:
-    """The model in `folder`, or just the files in `only`. A broken one is a Model too, with `refused` saying why."""
+def read(
+    folder: Path,
+    *,
+    name: str,
+    built_in: bool = False,
+    only: Sequence[str] | None = None,
+    given: Sequence[Given] = (),
+) -> Model:
+    """The model in `folder`, or just the files in `only`; `given`: parts that take the place of its own.
+
+    A broken one is a Model too, with `refused` saying why.
+    """
     try:
-        return _read(folder, name, built_in, only)
+        return _with_parts(_read(folder, name, built_in, only), given)
     except CraftError as exc:
         return refused(folder, exc, name=name, built_in=built_in)
 
@@ -70,10 +77,10 @@ def refused(folder: Path, why: CraftError, *, name: str, built_in: bool = False)
     return Model(
         name=name,
         folder=folder,
-        family="generic",
+        architecture=UNKNOWN,
         pipeline="",
-        granularity=8,
-        defaults=Defaults(512, 512, _USUAL_STEPS, 7.5, "Euler"),
+        sizes=Sizes(8),
+        defaults=Defaults(512, 512, UNKNOWN.steps, UNKNOWN.guidance_scale, "Euler"),
         files=(),
         built_in=built_in,
         refused=why.reason,
@@ -82,45 +89,70 @@ def refused(folder: Path, why: CraftError, *, name: str, built_in: bool = False)
     )
 
 
+def _with_parts(model: Model, given: Sequence[Given]) -> Model:
+    """Raises UNSUPPORTED_MODEL for a component that its pipeline does not have."""
+    for one in given:
+        if not any(file.path.startswith(f"{one.component}/") for file in model.files):
+            why = f"its pipeline, {model.pipeline}, has no {one.component} that {one.part.name} could be"
+            raise CraftError("UNSUPPORTED_MODEL", why, f"take it back: craft models edit {model.name} --vae own")
+    named = tuple((one.component, one.part.name) for one in given)
+    return replace(model, files=composed(model.files, given), parts=named) if given else model
+
+
 def _read(folder: Path, name: str, built_in: bool, only: Sequence[str] | None) -> Model:
     index = _json(folder / INDEX)
-    pipeline, family = pipeline_of(index)
-    files = _files(folder, index, family) if only is None else _listed(folder, only)
+    architecture = architecture_of(folder, index)
+    files = _files(folder, index, architecture) if only is None else _listed(folder, only)
     return Model(
         name=name,
         folder=folder,
-        family=family,
-        pipeline=pipeline,
-        granularity=granularity(folder, family),
-        defaults=defaults(folder, family),
+        architecture=architecture,
+        pipeline=pipeline_of(index),
+        sizes=sizes(folder),
+        defaults=defaults(folder, architecture),
         files=files,
         precision=precision(files),
+        weights=weights_of(files),
         built_in=built_in,
+        prediction=prediction.of_configuration(_optional_json(folder / "scheduler" / "scheduler_config.json")),
     )
 
 
-def pipeline_of(index: dict[str, Any]) -> tuple[str, str]:
-    """(the diffusers class, craft's family for it)"""
-    pipeline = str(index.get("_class_name", ""))
-    return pipeline, _FAMILIES.get(pipeline, "generic")
+def pipeline_of(index: dict[str, Any]) -> str:
+    """The diffusers class."""
+    return str(index.get("_class_name", ""))
 
 
-def granularity(folder: Path, family: str) -> int:
-    return max(8, _vae_factor(folder) * _token_side(folder, family))
+def architecture_of(folder: Path, index: dict[str, Any]) -> Architecture:
+    unet = _optional_json(folder / "unet" / "config.json")
+    return detect.of_pipeline(pipeline_of(index), unet.get("cross_attention_dim"))
 
 
-def defaults(folder: Path, family: str) -> Defaults:
+def sizes(folder: Path) -> Sizes:
+    """That the model can draw, as its configurations tell."""
+    return sizes_of(_configurations(folder))
+
+
+def defaults(folder: Path, architecture: Architecture) -> Defaults:
     """What its configurations tell."""
-    side = _sample_size(folder) * _vae_factor(folder)
+    drawable = sizes(folder)
+    side = drawable.nearest_side(_sample_size(folder) * vae_factor(_configurations(folder)))
     derived: dict[str, Any] = {
         "width": side,
         "height": side,
-        "steps": _STEPS.get(family, _USUAL_STEPS),
-        "guidance_scale": _GUIDANCE.get(family, _USUAL_GUIDANCE),
+        "steps": architecture.steps,
+        "guidance_scale": architecture.guidance_scale,
         "sampler": _sampler(_optional_json(folder / "scheduler" / "scheduler_config.json")),
     }
-    few = _FEW_STEPS if family == "flux" and not _has_guidance(folder) else {}
-    return Defaults(**{**derived, **few, **_overrides(folder / "craft.json")})
+    distilled = architecture.distilled
+    if distilled is not None and distilled.tells(_configuration(folder, distilled.part)):
+        derived |= {"steps": distilled.steps, "guidance_scale": distilled.guidance_scale}
+    found = Defaults(**{**derived, **_overrides(folder / "craft.json")})
+    if not drawable.allows(found.width, found.height):
+        near = "x".join(map(str, drawable.nearest(found.width, found.height)))
+        size = f"{found.width}x{found.height}"
+        raise CraftError("CORRUPT_FILE", f"{folder / 'craft.json'}: it cannot draw {size}", f"write {near} there")
+    return found
 
 
 def _overrides(path: Path) -> dict[str, Any]:
@@ -152,26 +184,19 @@ def _sample_size(folder: Path) -> int:
     return 128 if (folder / "transformer").is_dir() else 64
 
 
-def _has_guidance(folder: Path) -> bool:
-    return _optional_json(folder / "transformer" / "config.json").get("guidance_embeds") is True
+def _configuration(folder: Path, part: str) -> dict[str, Any]:
+    """Of a part; "" is the pipeline itself."""
+    name = {"": INDEX, "scheduler": "scheduler/scheduler_config.json"}.get(part, f"{part}/config.json")
+    return _optional_json(folder / name)
 
 
-def _token_side(folder: Path, family: str) -> int:
-    """Of a transformer's tokens, in pixels of the latents."""
-    if family == "flux":
-        return 2
-    side = _optional_json(folder / "transformer" / "config.json").get("patch_size") if family == "sd3" else 1
-    return side if isinstance(side, int) and 0 < side <= 16 else 1
+def _configurations(folder: Path) -> Configurations:
+    return {part: _optional_json(folder / part / "config.json") for part in PARTS}
 
 
-def _vae_factor(folder: Path) -> int:
-    blocks = _optional_json(folder / "vae" / "config.json").get("block_out_channels")
-    return 2 ** (len(blocks) - 1) if isinstance(blocks, list) and 0 < len(blocks) < 8 else 8
-
-
-def _files(folder: Path, index: dict[str, Any], family: str) -> tuple[ModelFile, ...]:
+def _files(folder: Path, index: dict[str, Any], architecture: Architecture) -> tuple[ModelFile, ...]:
     found = [_file(folder / INDEX, INDEX)]
-    for part in choosing.parts(index, family):
+    for part in choosing.parts(index, architecture):
         found += _part_files(folder / part, part)
     return tuple(found)
 
@@ -199,18 +224,57 @@ def precision(files: tuple[ModelFile, ...]) -> str:
     for part in ("unet/", "transformer/"):
         for file in files:
             if file.path.startswith(part) and file.path.endswith(".safetensors"):
-                return _dtype(file.source)
+                status = file.source.stat()
+                return _precision(file.source, status.st_size, status.st_mtime_ns)
     return ""
 
 
-def _dtype(path: Path) -> str:
-    """The type of the first tensor in a safetensors file, "" where that cannot be told."""
-    with path.open("rb") as stream:
-        head = stream.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        header = stream.read(length) if 0 < length <= _LONGEST_JSON_BYTES else b""
-    found = re.search(rb'"dtype"\s*:\s*"([A-Z0-9_]+)"', header)
-    return _PRECISIONS.get(found.group(1).decode(), "") if found else ""
+def weights_of(files: Sequence[ModelFile]) -> Weights:
+    """What of a model's files takes memory once it is loaded."""
+    found = Weights()
+    for file in files:
+        if file.path.endswith((".safetensors", ".gguf")):
+            status = file.source.stat()
+            found += _weights(file.source, file.path.rpartition("/")[0], status.st_size, status.st_mtime_ns)
+    return found
+
+
+def blocks_of(files: Sequence[ModelFile]) -> dict[tuple[str, str], Weights]:
+    """The same of each network, and of each block in it."""
+    found: dict[tuple[str, str], Weights] = {}
+    for file in files:
+        if file.path.endswith((".safetensors", ".gguf")):
+            status = file.source.stat()
+            part = file.path.rpartition("/")[0]
+            for place, some in _blocks(file.source, part, status.st_size, status.st_mtime_ns).items():
+                found[place] = found.get(place, Weights()) + some
+    return found
+
+
+@lru_cache(maxsize=64)
+def _blocks(path: Path, part: str, _size_bytes: int, _mtime_ns: int) -> dict[tuple[str, str], Weights]:
+    try:
+        return weights.by_blocks(gguf.read(path) if gguf.is_gguf(path) else safetensors.read(path), part)
+    except (CraftError, OSError):
+        return {}
+
+
+@lru_cache(maxsize=256)
+def _weights(path: Path, part: str, _size_bytes: int, _mtime_ns: int) -> Weights:
+    """Nothing where that cannot be told: then the model cannot be loaded either, which says why."""
+    try:
+        return weights.of(gguf.read(path) if gguf.is_gguf(path) else safetensors.read(path), part)
+    except (CraftError, OSError):
+        return Weights()
+
+
+@lru_cache(maxsize=256)
+def _precision(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
+    """ "" where that cannot be told: then the model cannot be loaded either, which says why."""
+    try:
+        return safetensors.read(path).precision("")
+    except CraftError:
+        return ""
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 from craft_protos.reasons import CraftError
 
-from craftd.models.model import HashedFile, Manifest, Model, ModelFile
+from craftd.models.model import Manifest, Model, ModelFile
 from craftd.store.database import Database
 
 
@@ -36,7 +36,14 @@ class FileHashes:
             return known
         async with self._lock:  # one reader of the disk at a time
             hashed = [await self._hashed(file) for file in model.files]
-        return Manifest(model.name, model.family, model.pipeline, tuple(hashed))
+        return Manifest.of(model, hashed)
+
+    async def of_part(self, path: Path) -> str:
+        """Of a part's weights: its file's, or its folder's files' together. Raises CORRUPT_FILE."""
+        async with self._lock:
+            weights = await asyncio.to_thread(_weights, path)
+            found = [await self._hashed(ModelFile(one.name, one, 0)) for one in weights]
+        return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
     async def known_manifest(self, model: Model) -> Manifest | None:
         """The manifest if every hash is known, without reading the files."""
@@ -45,16 +52,16 @@ class FileHashes:
             sha256 = await self._find(_look(file.source))
             if sha256 is None:
                 return None
-            found.append(HashedFile(file.path, file.source, file.size_bytes, sha256))
-        return Manifest(model.name, model.family, model.pipeline, tuple(found))
+            found.append(sha256)
+        return Manifest.of(model, found)
 
-    async def _hashed(self, file: ModelFile) -> HashedFile:
+    async def _hashed(self, file: ModelFile) -> str:
         look = _look(file.source)
         sha256 = await self._find(look)
         if sha256 is None:
             sha256 = await asyncio.to_thread(_sha256, file.source)
             await self._remember(look, sha256)
-        return HashedFile(file.path, file.source, look.size_bytes, sha256)
+        return sha256
 
     async def _find(self, look: _Look) -> str | None:
         if look not in self._known:
@@ -67,6 +74,10 @@ class FileHashes:
     async def _remember(self, look: _Look, sha256: str) -> None:
         self._known[look] = sha256
         await self._database.run(lambda connection: _upsert(connection, _resolved(look), sha256))
+
+
+def _weights(path: Path) -> list[Path]:
+    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
 
 
 def _look(path: Path) -> _Look:

@@ -5,26 +5,46 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from craft_protos.reasons import CraftError, invalid
 
+from craftd import gguf, safetensors
+from craftd.architectures import detect, parts
+from craftd.architectures.architecture import Part as PartOfPipeline
 from craftd.hub.client import HubProcess
 from craftd.hub.repository import Address, Fetched, Listing, Missing
-from craftd.models import care, checkpoint, choosing, folder, names, table
-from craftd.models.model import Model, Progress
-from craftd.models.place import Place
+from craftd.models import (
+    cache_pruning,
+    catalogue,
+    checkpoint,
+    choosing,
+    folder,
+    names,
+    precision,
+    prediction,
+    schedulers,
+    table,
+)
+from craftd.models.catalogue import Entry
+from craftd.models.finding import Asked, PartFinder
+from craftd.models.inspection_cache import InspectionCache
+from craftd.models.model import Model, ModelSource, Progress, PullPlan
+from craftd.models.part import Given, Part
 from craftd.models.registry import Registry
-from craftd.models.verdicts import Verdicts
 from craftd.store.database import Database
+from craftd.workers.inspector import Identity
 
 _log = logging.getLogger("craft.models")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _LONGEST_INDEX_BYTES = 1 << 20
+_TOKENIZER = "tokenizer/"
 
+Imported = ModelSource | Part | PullPlan | None
 Tell = Callable[[Progress], None]
 Connect = Callable[[], AbstractAsyncContextManager[HubProcess]]
 
@@ -39,10 +59,19 @@ class Remote:
 
 @dataclass(frozen=True)
 class Wish:
-    """`name`: empty for one made from the source. `plan_only`: only say what would be downloaded."""
+    """`name`: empty for one made from the source. `plan_only`: only say what would be downloaded.
+
+    `prediction`: what its user says that it predicts; empty: as the evidence says.
+    `parts`: text encoders and a VAE in files of their own, by name or path.
+    `precision`: what it is kept in while it is loaded.
+    """
 
     name: str = ""
     plan_only: bool = False
+    prediction: str = ""
+    parts: Asked = field(default_factory=Asked)
+    near: tuple[Identity, ...] = ()  # files that are known to be parts, wherever they lie
+    precision: str = ""
 
 
 class Importer:
@@ -51,103 +80,240 @@ class Importer:
     def __init__(
         self,
         registry: Registry,
-        verdicts: Verdicts,
+        inspections: InspectionCache,
         database: Database,
         connect: Connect,
         prefers_half: Callable[[], bool],
+        *,
+        finder: PartFinder,
+        schedulers_dir: Path,
     ) -> None:
         self._registry = registry
         self._built_in: Model | None = None
-        self._verdicts = verdicts
+        self._inspections = inspections
         self._database = database
         self._connect = connect
         self._prefers_half = prefers_half
+        self._finder = finder
+        self._schedulers_dir = schedulers_dir
 
-    async def add(self, path: Path, wish: Wish, tell: Tell) -> Place | None:
-        """A diffusers folder or a checkpoint, linked in place; None where it was only planned.
+    async def add(self, path: Path, wish: Wish, tell: Tell) -> Imported:
+        """A diffusers folder, a checkpoint, a network or a part, linked in place; None where it was only planned.
 
         Raises NAME_TAKEN, INVALID_FIELD, NO_INPUT, UNSAFE_*, CORRUPT_FILE, UNSUPPORTED_MODEL.
         """
         path = await asyncio.to_thread(_existing, path)
         here = next((place for place in await self._registry.places() if place.path == path), None)
         if here is not None:
-            return here
+            return _as_wished(here, wish)
+        part = await self._part_of(path)
+        if part:
+            return await self._register_part(path, part, wish, tell)
         name = wish.name or names.derived(path.name if path.is_dir() else path.stem)
-        place = Place(names.check("name", name), path, str(path), is_registered=True)
+        place = _said(ModelSource(names.check("name", name), path, str(path), is_registered=True), wish)
         await self._registry.check_free(name)
         return await self._register(place, wish, tell)
 
-    async def pull(self, remote: Remote, wish: Wish, tell: Tell) -> Place | None:
+    async def pull(self, remote: Remote, wish: Wish, tell: Tell) -> Imported:
         """From the hub, into the Hugging Face cache. Raises as `add`, and what the hub may answer."""
+        named, entry = _by_short_name(remote)
+        try:
+            return await self._pull(named, entry, wish, tell)
+        except CraftError as exc:
+            if exc.reason != "HUB_UNREACHABLE" or entry is None or not wish.plan_only:
+                raise
+            free = await asyncio.to_thread(_free_bytes)
+            return PullPlan(entry.repository, 0, entry.download_bytes, free, entry, unasked=exc.message)
+
+    async def _pull(self, remote: Remote, entry: Entry | None, wish: Wish, tell: Tell) -> Imported:
         remote.address.check()
-        name = names.check("name", wish.name or names.derived(_called(remote)))
+        prediction.check(wish.prediction)
+        precision.check(wish.precision)
+        name = names.check("name", wish.name or (entry.name if entry else names.derived(_called(remote))))
         tell(Progress("asking the model hub"))
         async with self._connect() as hub:
-            listing = await hub.list(remote.address)
+            listing = await _listed(hub, remote.address)
             source = f"{listing.source}:{remote.file}" if remote.file else listing.source
             here = await self._registered(source, wish.name)
             if here is not None:
-                return here
+                return _as_wished(here, wish)
             await self._registry.check_free(name)
-            chosen = [remote.file] if remote.file else await self._choose(hub, listing)
+            chosen = [remote.file] if remote.file else await self._choose(hub, listing, wish)
             _check_chosen(chosen, listing)
             missing = await hub.missing(listing, chosen)
             if wish.plan_only:
-                files = "1 file" if len(chosen) == 1 else f"{len(chosen)} files"
-                tell(Progress(f"{source}: {files}", 0, missing.bytes))
-                return None
+                free = await asyncio.to_thread(_free_bytes)
+                return PullPlan(source, len(chosen), missing.bytes, free, entry)
             await self._note(missing)
             fetched = await hub.fetch(listing, chosen, lambda *told: tell(Progress(*told)))
         _log.info("pulled", extra={"source": source, "bytes": fetched.downloaded_bytes})
-        place = _place(name, source, remote, fetched)
+        place = _said(_place(name, source, remote, fetched), wish)
         try:
-            return await self._register(place, wish, tell)
-        except CraftError:
-            await self.forget_files(place)
+            return await self._register_pulled(place, wish, tell)
+        except CraftError as exc:
+            if not isinstance(exc, detect.LacksParts):  # what it lacks may come later, and it need not come again
+                await self.forget_files(place)
             raise
 
-    async def forget_files(self, place: Place) -> int:
+    async def forget_files(self, place: ModelSource | Part) -> int:
         """Delete what craft downloaded for it and nothing else needs; how many bytes that gave back."""
         downloads = await self._database.run(table.downloads)
-        others = [one for one in await self._registry.places() if one.name != place.name]
-        kept = {path for one in others for path in one.own_files}
-        freed = await asyncio.to_thread(care.discard, place.own_files, downloads, kept)
+        others: list[ModelSource | Part] = [*await self._registry.places(), *self._registry.parts]
+
+        def discard() -> cache_pruning.Freed:
+            kept = {path for one in others if one.name != place.name for path in one.own_files}
+            return cache_pruning.discard(place.own_files, downloads, kept)
+
+        freed = await asyncio.to_thread(discard)
         await self._database.run(lambda connection: table.forget_downloads(connection, freed.blobs))
         return freed.bytes
 
-    async def _register(self, place: Place, wish: Wish, tell: Tell) -> Place | None:
+    async def use_parts(self, place: ModelSource, asked: Asked, *, own_vae: bool) -> ModelSource:
+        """A model with those parts in the place of what it had. Raises as PartFinder.given, and as `add`."""
+        used = {component: part for component, part in place.parts if not (own_vae and component == "vae")}
+        given = await self._finder.given(place.path, asked, await self._places_of(place)) if asked else []
+        kept = [one for one in self._registry.given(place) if one.component in used]
+        together = {one.component: one for one in (*kept, *given)}
+        model = await self._read(place, list(together.values()))
+        model.check_usable()
+        for one in given:
+            await self._registry.add_part(one.part)
+        return await self._registry.use_parts(place, {one.component: one.part.name for one in together.values()})
+
+    async def _places_of(self, place: ModelSource) -> Sequence[PartOfPipeline]:
+        """What the pipeline of a folder may take from files of their own."""
+        if not place.path.is_dir():
+            return ()
+        model = await self._read(place, [])
+        layouts = model.architecture.checkpoints
+        return (*layouts[0].parts, *layouts[0].optional) if layouts else ()
+
+    async def _part_of(self, path: Path) -> str:
+        """The kind of part that a path is; "" where it is none, or where it is for others to say what is wrong."""
+        if (await self._inspections.of(path)).reason:
+            return ""
+        return await asyncio.to_thread(_kind_of, path)
+
+    async def _register_part(self, path: Path, kind: str, wish: Wish, tell: Tell) -> Part | None:
+        if wish.parts or wish.prediction or wish.precision:
+            raise invalid("path", f"{path.name} is {parts.shown(kind)}, a part itself", "add it with its name alone")
+        if wish.name:
+            await self._registry.check_free(names.check("name", wish.name))
+        if wish.plan_only:
+            tell(Progress(f"{path}: nothing to download; {parts.shown(kind)}", 0, 0))
+            return None
+        tell(Progress("hashing"))
+        part = await self._finder.part(path, kind, name=wish.name)
+        await self._registry.add_part(part)
+        _log.info("part added", extra={"part": part.name, "source": part.source})
+        return part
+
+    async def _register_pulled(self, place: ModelSource, wish: Wish, tell: Tell) -> Imported:
+        kind = await self._part_of(place.path)
+        if not kind:
+            return await self._register(place, wish, tell)
+        part = await self._finder.part(
+            place.path, kind, name=place.name, source=place.source, is_downloaded=place.files == ()
+        )
+        if self._registry.part(part.name) is None:
+            part = await self._with_vocabulary(part, tell)
+        await self._registry.add_part(part)
+        return part
+
+    async def _with_vocabulary(self, part: Part, tell: Tell) -> Part:
+        """With the tokenizer that its file lacks; without one, where the hub does not have it, it is registered too."""
+        kind = parts.by_id(part.kind)
+        if part.tokenizer is not None or kind is None or not kind.vocabulary_repository:
+            return part
+        try:
+            return replace(part, tokenizer=await self._tokenizer(Address(kind.vocabulary_repository), tell))
+        except CraftError as exc:
+            _log.warning("a tokenizer was not pulled", extra={"part": part.name, "why": exc.message})
+            return part
+
+    async def _tokenizer(self, address: Address, tell: Tell) -> Path:
+        """The folder of that name in a repository. Raises what the hub may answer, and UNKNOWN_REPOSITORY."""
+        async with self._connect() as hub:
+            listing = await hub.list(address)
+            inside = [one.path.removeprefix(_TOKENIZER) for one in listing.files if one.path.startswith(_TOKENIZER)]
+            chosen = [_TOKENIZER + name for name in choosing.of_part([one for one in inside if "/" not in one], "")]
+            if not chosen:
+                raise CraftError("UNKNOWN_REPOSITORY", f"{listing.source} has no folder {_TOKENIZER}")
+            await self._note(await hub.missing(listing, chosen))
+            fetched = await hub.fetch(listing, chosen, lambda *told: tell(Progress(*told)))
+        return fetched.folder / _TOKENIZER.rstrip("/")
+
+    async def _register(self, place: ModelSource, wish: Wish, tell: Tell) -> ModelSource | None:
         tell(Progress("checking"))
-        model = await self.read(place)
+        given = await self._given(place, wish)
+        model = await self._read(place, given)
         model.check_usable()
         if wish.plan_only:
-            tell(Progress(f"{place.path}: nothing to download; {model.pipeline}", 0, 0))
+            used = "".join(f"; {one.part.shown}: {one.part.path}" for one in given)
+            tell(Progress(f"{place.path}: nothing to download; {model.pipeline}{used}", 0, 0))
             return None
+        for one in given:
+            await self._registry.add_part(one.part)
+        place = replace(place, parts=tuple((one.component, one.part.name) for one in given))
         await self._registry.add(place)
         _log.info("model added", extra={"model": place.name, "source": place.source})
         return place
 
-    async def read(self, place: Place) -> Model:
+    async def planned(self, path: Path, near: Sequence[Identity]) -> list[Given]:
+        """The parts that a file would be added with. Raises as `add`."""
+        place = ModelSource(names.derived(path.stem), path, str(path))
+        given = await self._given(place, Wish(near=tuple(near)))
+        (await self._read(place, given)).check_usable()
+        return given
+
+    async def _given(self, place: ModelSource, wish: Wish) -> list[Given]:
+        """Its parts, where it has a place for any, and where nothing is wrong with the file itself."""
+        if (await self._inspections.of(place.path)).reason or (place.path.is_dir() and not wish.parts):
+            return []
+        try:
+            return await self._finder.given(place.path, wish.parts, await self._places_of(place), wish.near)
+        except CraftError as exc:
+            if exc.reason == "UNSUPPORTED_MODEL" and not isinstance(exc, detect.LacksParts):
+                return []  # reading it says so
+            raise
+
+    async def read(self, place: ModelSource) -> Model:
         """Strangers' files are checked before anything is read; what came with craft is trusted, and read once."""
         if place.built_in:
             if self._built_in is None:
                 self._built_in = await asyncio.to_thread(_read, place)
             return self._built_in
-        verdict = await self._verdicts.of(place.path)
-        if verdict.reason:
-            why = CraftError(verdict.reason, verdict.message, verdict.hint)
-            return folder.refused(place.path, why, name=place.name)
-        return await asyncio.to_thread(_read, place)
+        try:
+            return await self._read(place, self._registry.given(place))
+        except CraftError as exc:
+            return folder.refused(place.path, exc, name=place.name)
+
+    async def _read(self, place: ModelSource, given: Sequence[Given]) -> Model:
+        """Raises UNSUPPORTED_MODEL and what is wrong with a part's folder or file."""
+        looked_at = [place.path, *(path for one in given for path in (one.part.path, one.part.tokenizer) if path)]
+        for path in looked_at:
+            verdict = await self._inspections.of(path)
+            if verdict.reason:
+                why = CraftError(verdict.reason, verdict.message, verdict.hint)
+                return folder.refused(place.path, why, name=place.name)
+        return await asyncio.to_thread(_read_as_said, place, given, self._schedulers_dir)
+
+    async def check_prediction(self, place: ModelSource) -> None:
+        """Raises INVALID_FIELD where what the user says of it cannot be."""
+        model = await self.read(place)
+        if place.prediction and model.refused_why == schedulers.unsayable(place.name).message:
+            raise schedulers.unsayable(place.name)
 
     async def _note(self, missing: Missing) -> None:
         """Before the first byte: what comes is craft's to delete, whatever happens meanwhile."""
         await self._database.run(lambda connection: table.note_downloads(connection, missing.blobs))
 
-    async def _registered(self, source: str, name: str) -> Place | None:
+    async def _registered(self, source: str, name: str) -> ModelSource | None:
         """The same again is the one that is there already."""
         places = await self._registry.places()
         return next((one for one in places if one.source == source and name in ("", one.name)), None)
 
-    async def _choose(self, hub: HubProcess, listing: Listing) -> list[str]:
+    async def _choose(self, hub: HubProcess, listing: Listing, wish: Wish) -> list[str]:
         file = listing.file(choosing.INDEX)
         if file is None:
             raise _no_folder(listing)
@@ -156,15 +322,55 @@ class Importer:
         await self._note(await hub.missing(listing, [choosing.INDEX]))
         fetched = await hub.fetch(listing, [choosing.INDEX], lambda *_: None)
         index = await asyncio.to_thread(_index, fetched.paths[choosing.INDEX])
-        _, family = folder.pipeline_of(index)
         known = [one.path for one in listing.files]
-        return choosing.of_repository(known, index, family, prefers_half=self._prefers_half())
+        architecture = detect.of_pipeline(folder.pipeline_of(index), None)  # its other files are not here yet
+        suffices = precision.suffices_half(precision.check(wish.precision))
+        half = self._prefers_half() if suffices is None else suffices
+        return choosing.of_repository(known, index, architecture, prefers_half=half)
 
 
-def _read(place: Place) -> Model:
+def _read_as_said(place: ModelSource, given: Sequence[Given], schedulers_dir: Path) -> Model:
+    """With the scheduler of what it predicts, by all the evidence."""
+    model = _read(place, given)
+    try:
+        return model if model.refused else schedulers.configured(model, place.prediction, schedulers_dir)
+    except CraftError as exc:
+        return folder.refused(place.path, exc, name=place.name)
+
+
+def _read(place: ModelSource, given: Sequence[Given] = ()) -> Model:
     if place.path.is_dir():
-        return folder.read(place.path, name=place.name, built_in=place.built_in, only=place.files)
-    return checkpoint.read(place.path, name=place.name)
+        return folder.read(place.path, name=place.name, built_in=place.built_in, only=place.files, given=given)
+    return checkpoint.read(place.path, name=place.name, said=place.prediction, given=given)
+
+
+def _kind_of(path: Path) -> str:
+    """Of a file, or of a folder as transformers and diffusers save a component, that has been checked."""
+    if path.is_dir() and folder.is_model(path):
+        return ""
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    found = (detect.of_part(safetensors.joined(map(gguf.header, files)))) if files else None
+    return found.kind.id if found is not None else ""
+
+
+def _said(place: ModelSource, wish: Wish) -> ModelSource:
+    """With what its user says of it. Raises INVALID_FIELD."""
+    return replace(place, prediction=prediction.check(wish.prediction), precision=precision.check(wish.precision))
+
+
+def _as_wished(here: ModelSource, wish: Wish) -> ModelSource:
+    """Raises INVALID_FIELD where the one that is there already is told to be something else."""
+    if wish.parts:
+        raise invalid(
+            "path", f"{here.name} is here already", f"give it other parts: craft models edit {here.name} --vae FILE"
+        )
+    if wish.precision and precision.check(wish.precision) != here.precision:
+        hint = f"craft models edit {here.name} --precision {wish.precision}"
+        raise invalid("precision", f"{here.name} is here already, kept in another", hint)
+    if wish.prediction and prediction.check(wish.prediction) != here.prediction:
+        hint = f"craft models edit {here.name} --prediction {wish.prediction}"
+        raise invalid("prediction", f"{here.name} is here already, with another", hint)
+    return here
 
 
 def _existing(path: Path) -> Path:
@@ -176,14 +382,39 @@ def _existing(path: Path) -> Path:
     return Path(*path.parts)
 
 
+def _by_short_name(remote: Remote) -> tuple[Remote, Entry | None]:
+    """What the catalogue knows by that name, unless it is ORG/NAME."""
+    entry = None if "/" in remote.address.repository else catalogue.find(remote.address.repository)
+    if entry is None:
+        return remote, None
+    return Remote(replace(remote.address, repository=entry.repository), remote.file or entry.file), entry
+
+
+async def _listed(hub: HubProcess, address: Address) -> Listing:
+    """Raises as HubProcess.list; with the nearest short names where the name could have been one."""
+    try:
+        return await hub.list(address)
+    except CraftError as exc:
+        if exc.reason in ("UNKNOWN_REPOSITORY", "HUB_UNREACHABLE") and "/" not in address.repository:
+            raise catalogue.unknown(address.repository, exc) from exc
+        raise
+
+
+def _free_bytes() -> int:
+    """On the disk that downloads go to."""
+    cache = cache_pruning.root()
+    place = next(folder for folder in [cache, *cache.parents] if folder.is_dir())
+    return shutil.disk_usage(place).free
+
+
 def _called(remote: Remote) -> str:
     return PurePosixPath(remote.file).stem if remote.file else remote.address.repository.rpartition("/")[2]
 
 
-def _place(name: str, source: str, remote: Remote, fetched: Fetched) -> Place:
+def _place(name: str, source: str, remote: Remote, fetched: Fetched) -> ModelSource:
     if remote.file:
-        return Place(name, fetched.paths[remote.file], source, (), is_registered=True)
-    return Place(name, fetched.folder, source, tuple(fetched.paths), is_registered=True)
+        return ModelSource(name, fetched.paths[remote.file], source, (), is_registered=True)
+    return ModelSource(name, fetched.folder, source, tuple(fetched.paths), is_registered=True)
 
 
 def _index(path: Path) -> dict[str, object]:

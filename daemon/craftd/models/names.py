@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from craft_protos.reasons import CraftError, invalid
 
+from craftd.models import catalogue
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -26,7 +28,9 @@ def derived(text: str) -> str:
 def unknown(name: str, names: Sequence[str]) -> CraftError:
     """UNKNOWN_MODEL with the closest names."""
     near = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.4)
-    if near:
+    if (entry := catalogue.find(name)) is not None:
+        hint = f"it is not here yet: craft models pull {entry.name} --plan says what it takes"
+    elif near:
         hint = f"did you mean {' or '.join(repr(one) for one in near)}?"
     else:
         hint = f"known: {', '.join(names[:20])}" if names else "no model is installed; see `craft models list`"

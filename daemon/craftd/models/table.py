@@ -10,29 +10,59 @@ from pathlib import Path
 
 import apsw
 
-from craftd.models.place import Place
+from craftd.models import part_table
+from craftd.models.model import ModelSource
 
 
-def every(connection: apsw.Connection) -> list[Place]:
+def every(connection: apsw.Connection) -> list[ModelSource]:
     rows = connection.execute("SELECT name, path, source, files FROM models ORDER BY name")
-    return [Place(name, _path(path), source, _files(files), is_registered=True) for name, path, source, files in rows]
+    return [
+        ModelSource(name, _path(path), source, _files(files), is_registered=True) for name, path, source, files in rows
+    ]
 
 
 def aliases(connection: apsw.Connection) -> dict[str, str]:
     return {alias: model for alias, model in connection.execute("SELECT alias, model FROM model_aliases")}
 
 
-def insert(connection: apsw.Connection, place: Place) -> None:
+def predictions(connection: apsw.Connection) -> dict[str, str]:
+    """What users said that models predict."""
+    return {model: said for model, said in connection.execute("SELECT model, prediction FROM model_predictions")}
+
+
+def precisions(connection: apsw.Connection) -> dict[str, str]:
+    """What users said that models are kept in."""
+    return {model: said for model, said in connection.execute("SELECT model, precision FROM model_precisions")}
+
+
+def set_sayings(connection: apsw.Connection, model: str, prediction: str, precision: str) -> None:
+    """What its user says of it; "" takes it back."""
+    _say(connection, "model_predictions", model, prediction)
+    _say(connection, "model_precisions", model, precision)
+
+
+def _say(connection: apsw.Connection, table: str, model: str, said: str) -> None:
+    if said:
+        connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (model, said))
+    else:
+        connection.execute(f"DELETE FROM {table} WHERE model = ?", (model,))
+
+
+def insert(connection: apsw.Connection, place: ModelSource) -> None:
     files = None if place.files is None else list(place.files)
     connection.execute(
         "INSERT INTO models VALUES (?, ?, ?, ?, ?)",
         (place.name, _bytes(place.path), place.source, json.dumps(files), time.time()),
     )
+    set_sayings(connection, place.name, place.prediction, place.precision)
+    part_table.use(connection, place.name, dict(place.parts))
 
 
 def delete(connection: apsw.Connection, name: str) -> None:
     connection.execute("DELETE FROM models WHERE name = ?", (name,))
     connection.execute("DELETE FROM model_aliases WHERE model = ?", (name,))
+    set_sayings(connection, name, "", "")
+    part_table.use(connection, name, {})
 
 
 def set_alias(connection: apsw.Connection, alias: str, model: str) -> None:

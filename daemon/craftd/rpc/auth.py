@@ -47,10 +47,14 @@ POLICY: dict[str, Access] = {
     # Models and LoRAs are everybody's: users use them, and add LoRAs by upload.
     "craft.v1.Models/ListModels": Access.USER,
     "craft.v1.Models/GetModel": Access.USER,
+    "craft.v1.Models/ListParts": Access.USER,
+    "craft.v1.Models/SearchCatalogue": Access.USER,
     "craft.v1.Models/ImportModel": Access.ADMIN,
+    "craft.v1.Models/ImportFolder": Access.ADMIN,
     "craft.v1.Models/DeleteModel": Access.ADMIN,
     "craft.v1.Models/LoadModel": Access.ADMIN,
     "craft.v1.Models/UnloadModel": Access.ADMIN,
+    "craft.v1.Models/UpdateModel": Access.ADMIN,
     "craft.v1.Models/SetAlias": Access.ADMIN,
     "craft.v1.Models/DeleteAlias": Access.ADMIN,
     "craft.v1.Loras/ListLoras": Access.USER,
@@ -60,14 +64,20 @@ POLICY: dict[str, Access] = {
     "craft.v1.Loras/DeleteLora": Access.ADMIN,
     "craft.v1.Keys/CreateKey": Access.ADMIN,
     "craft.v1.Keys/ListKeys": Access.ADMIN,
+    "craft.v1.Keys/GetKey": Access.ADMIN,
+    "craft.v1.Keys/GetUsage": Access.ADMIN,
     "craft.v1.Keys/SuspendKey": Access.ADMIN,
     "craft.v1.Keys/ResumeKey": Access.ADMIN,
     "craft.v1.Keys/BanOwner": Access.ADMIN,
     "craft.v1.Keys/DeleteKey": Access.ADMIN,
+    "craft.v1.Keys/ForgetOwner": Access.ADMIN,
     "craft.v1.Daemon/GetStatus": Access.USER,
     "craft.v1.Daemon/Shutdown": Access.ADMIN,
+    "craft.v1.Daemon/GetDiskUsage": Access.ADMIN,
+    "craft.v1.Daemon/Prune": Access.ADMIN,
     "craft.v1.Daemon/WatchLogs": Access.ADMIN,
 }
+ACTS_FOR = "craft-owner"  # metadata: the owner for whom an admin calls
 MOST_STREAMS = 128  # that a key may have open: each costs memory for as long as it lasts
 _RETRY_AFTER_S = 2.0
 _ANYBODY = Caller("\0", Role.USER)  # no owner's name, so that nothing is theirs
@@ -79,14 +89,18 @@ class Gate:
         self._streams: Counter[str] = Counter()  # by key
 
     async def enter(self, method: str, context: Context) -> Caller:
-        """Before a call of SERVICE/METHOD. Raises UNAUTHENTICATED, NOT_ALLOWED, KEY_*, RATE_LIMITED."""
-        if is_local(context):
+        """Before a call of SERVICE/METHOD. Raises UNAUTHENTICATED, NOT_ALLOWED, KEY_*, UNKNOWN_KEY, RATE_LIMITED."""
+        access, owner = POLICY.get(method, Access.LOCAL), _acts_for(context)
+        if is_local(context) and not owner:
             return LOCAL
-        access = POLICY.get(method, Access.LOCAL)
         if access is Access.PUBLIC:
             return _ANYBODY
-        caller = self._keys.authenticate(_presented(context), _address(context))
+        caller = LOCAL if is_local(context) else self._keys.authenticate(_presented(context), _address(context))
         (await self._keys.count(caller)).require_within()
+        if owner:
+            caller.require_admin(f"{ACTS_FOR}: calls for another owner")
+            caller = self._keys.caller_for(owner)
+            (await self._keys.count(caller)).require_within()
         if access is Access.LOCAL:
             raise CraftError("NOT_ALLOWED", f"{method}: through the local socket alone", "call it there")
         if access is Access.ADMIN:
@@ -114,6 +128,11 @@ class Gate:
 
 def is_local(context: Context) -> bool:
     return context.peer().startswith("unix:")
+
+
+def _acts_for(context: Context) -> str:
+    """The owner for whom an admin calls: with that owner's key, as it were. "" for nobody."""
+    return str(dict(context.invocation_metadata() or ()).get(ACTS_FOR, ""))
 
 
 def _presented(context: Context) -> str:

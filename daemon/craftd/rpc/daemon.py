@@ -12,11 +12,13 @@ from craftd.control import Control
 from craftd.keys.caller import Caller
 from craftd.logs import Log
 from craftd.rpc import mapping
+from craftd.upkeep.service import Upkeep
 
 
 class Daemon:
-    def __init__(self, control: Control, log: Log) -> None:
+    def __init__(self, control: Control, log: Log, upkeep: Upkeep) -> None:
         self._control = control
+        self._upkeep = upkeep
         self._log = log
 
     async def GetStatus(self, _request: pb.GetStatusRequest, caller: Caller) -> pb.DaemonStatus:
@@ -25,6 +27,7 @@ class Daemon:
         if not caller.is_admin:
             message.ClearField("address")
             message.ClearField("warnings")
+            message.ClearField("bot")
         return message
 
     async def Shutdown(self, request: pb.ShutdownRequest, _: Caller) -> pb.ShutdownResponse:
@@ -32,6 +35,21 @@ class Daemon:
             raise invalid("grace_s", "must be a number of seconds, 0 or more")
         self._control.shutdown(now=request.now, grace_s=request.grace_s)
         return pb.ShutdownResponse()
+
+    async def GetDiskUsage(self, _request: pb.GetDiskUsageRequest, _: Caller) -> pb.DiskUsage:
+        usage = await self._upkeep.usage()
+        held = [
+            pb.Held(what=one.what, count=one.amount.count, bytes=one.amount.bytes, rule=one.rule, place=str(one.place))
+            for one in usage.held
+        ]
+        return pb.DiskUsage(held=held, free_bytes=usage.free_bytes, total_bytes=usage.total_bytes)
+
+    async def Prune(self, request: pb.PruneRequest, _: Caller) -> pb.PruneResponse:
+        if not (math.isfinite(request.older_than_s) and request.older_than_s >= 0):
+            raise invalid("older_than_s", "must be a number of seconds, 0 or more")
+        gone = await self._upkeep.prune(tuple(request.what), request.older_than_s, dry_run=request.dry_run)
+        pruned = [pb.Pruned(what=what, count=amount.count, bytes=amount.bytes) for what, amount in gone.items()]
+        return pb.PruneResponse(pruned=pruned)
 
     async def WatchLogs(self, request: pb.WatchLogsRequest, _: Caller) -> AsyncIterator[pb.LogLine]:
         async for line in self._log.watch(request.tail, follow=request.follow):

@@ -102,8 +102,8 @@ def _guarded_call(serve: Callable[[Any, Any], Awaitable[Message]], door: _Door) 
             await _abort(context, exc)
         except grpc.aio.AbortError:
             raise
-        except Exception:  # the outermost frame of a request
-            await _abort(context, _unexpected())
+        except Exception as exc:  # the outermost frame of a request
+            await _abort(context, _unexpected(exc))
 
     return call
 
@@ -123,8 +123,8 @@ def _guarded_stream(
             await _abort(context, exc)
         except grpc.aio.AbortError:
             raise
-        except Exception:  # the outermost frame of a request
-            await _abort(context, _unexpected())
+        except Exception as exc:  # the outermost frame of a request
+            await _abort(context, _unexpected(exc))
 
     return stream
 
@@ -145,8 +145,12 @@ def _decoded(request: Any) -> Any:
     return request
 
 
-def _unexpected() -> CraftError:
+def _unexpected(exc: Exception) -> CraftError:
+    """What the system refuses (no descriptors left, a folder that is gone) is no bug of craft's."""
     _log.exception("unexpected error in a request")
+    if isinstance(exc, OSError):
+        what = f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc.strerror or exc)
+        return CraftError("STORAGE_FAILED", f"the daemon's machine refused: {what}", "see `craft daemon logs`")
     return CraftError("INTERNAL", "a bug in craft: the request failed unexpectedly", "see `craft daemon logs`")
 
 

@@ -20,7 +20,7 @@ class Jobs:
         return mapping.job(await self._service.create(caller, mapping.job_request(request)))
 
     async def PlanJob(self, request: pb.CreateJobRequest, caller: Caller) -> pb.JobPlan:
-        return mapping.plan(await self._service.plan(caller, mapping.job_request(request)))
+        return mapping.plan(await self._service.plan(caller, mapping.job_request(request), learns=True))
 
     async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> pb.Job:
         return mapping.job(await self._service.get(caller, request.id))

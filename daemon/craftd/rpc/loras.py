@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,26 +10,35 @@ from craft_protos import loras_pb2 as pb
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.hub.repository import DEFAULT_REVISION, Address
-from craftd.jobs.bases import base_of
+from craftd.jobs.fits.service import Fits, LoraFit
 from craftd.keys.caller import Caller
-from craftd.loras.lora import Change, Linked, Lora, Remote, Source, Upload, Wish
+from craftd.loras.lora import Change, Linked, Lora, Progress, Remote, Source, Upload, Wish
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
 from craftd.rpc import mapping
 
+_COMPARING = "comparing it with the models that are here"
+
 
 class Loras:
-    def __init__(self, service: LoraService, models: ModelService) -> None:
+    """`fits`: without it, nothing is told of how LoRAs fit the models."""
+
+    def __init__(self, service: LoraService, models: ModelService, fits: Fits | None = None) -> None:
         self._service = service
         self._models = models
+        self._fits = fits
 
     async def ListLoras(self, request: pb.ListLorasRequest, _: Caller) -> pb.ListLorasResponse:
-        base = await self._base(request.model) if request.model else None
-        return pb.ListLorasResponse(loras=[mapping.lora(one) for one in self._service.list(base)])
+        loras = self._service.list()
+        if not request.model or self._fits is None:
+            return pb.ListLorasResponse(loras=[mapping.lora(one) for one in loras])
+        model = await self._models.usable(request.model)
+        (found,) = await self._fits.learn(loras, [model])
+        return pb.ListLorasResponse(loras=[mapping.lora(one.lora, fits=[one]) for one in found if one.is_whole])
 
     async def GetLora(self, request: pb.GetLoraRequest, _: Caller) -> pb.Lora:
         found = self._service.find(request.lora)
-        message = mapping.lora(found, is_whole=True)
+        message = mapping.lora(found, is_whole=True, fits=await self._fits_of(found))
         message.preview = await self._service.preview(found)
         return message
 
@@ -41,7 +49,9 @@ class Loras:
         async with aclosing(self._service.add(_source(header, requests, caller), _wish(header))) as events:
             async for event in events:
                 if isinstance(event, Lora):
-                    yield pb.ImportLoraEvent(lora=mapping.lora(event, is_whole=True))
+                    yield _doing(_COMPARING)
+                    fits = await self._fits_of(event)
+                    yield pb.ImportLoraEvent(lora=mapping.lora(event, is_whole=True, fits=fits))
                 else:
                     yield pb.ImportLoraEvent(progress=mapping.import_progress(event))
 
@@ -57,9 +67,16 @@ class Loras:
         await self._service.delete(request.lora)
         return pb.DeleteLoraResponse()
 
-    async def _base(self, model: str) -> str:
-        found = await self._models.usable(model)
-        return await asyncio.to_thread(base_of, found)
+    async def _fits_of(self, lora: Lora) -> list[LoraFit]:
+        """In each model that is here."""
+        if self._fits is None:
+            return []
+        models = [view.model for view in await self._models.list() if not view.model.refused]
+        return [one for found in await self._fits.learn([lora], models) for one in found]
+
+
+def _doing(what: str) -> pb.ImportLoraEvent:
+    return pb.ImportLoraEvent(progress=mapping.import_progress(Progress(what)))
 
 
 async def _header(requests: AsyncIterator[pb.ImportLoraRequest]) -> pb.ImportLoraRequest.Header:
@@ -77,7 +94,8 @@ def _source(
             _require_admin(caller, "path: only admins name files of the daemon's machine")
             return Linked(Path(header.path))
         case "upload":
-            return Upload(header.upload.file_name, header.upload.size_bytes, _chunks(requests))
+            sent = header.upload
+            return Upload(sent.file_name, sent.size_bytes, _chunks(requests), header.adapter_config)
         case "hub":
             _require_admin(caller, "hub: only admins have the daemon download")
             hub = header.hub

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from craft_protos import daemon_pb2, formats, images_pb2, jobs_pb2, loras_pb2, models_pb2
-from craft_protos.reasons import invalid
+from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
+from craft_protos.codec import from_message, to_message
+from craft_protos.generate import GenerateSpec
+from craft_protos.job_request import JobRequest
+from craft_protos.lora import LoraRef
+from craft_protos.provenance import AppliedLora
+from craft_protos.reasons import CraftError, invalid
+from craft_protos.train import TrainSpec
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from craftd.bot_process import BotState, BotStatus
 from craftd.control import DaemonStatus, WorkerStatus
 from craftd.images.image import Image
 from craftd.jobs import events
-from craftd.jobs.job import (
-    FAIL,
-    SKIP,
-    GenerateRequest,
-    GenerateSpec,
-    Job,
-    JobRequest,
-    JobView,
-    LoraPlan,
-    LoraWish,
-    Plan,
-    Priority,
-    Request,
-    State,
-    TrainRequest,
-)
-from craftd.jobs.training import wire as training
-from craftd.jobs.training.spec import TrainSpec
-from craftd.jobs.wire import lora_use, priority_message, spec_message
+from craftd.jobs.fits.service import LoraFit
+from craftd.jobs.job import Job, JobView, Plan, State
+from craftd.jobs.wire import priority_message, spec_message
 from craftd.loras.lora import Lora, Progress
-from craftd.models.model import Defaults, ModelView
+from craftd.models.catalogue import Entry
+from craftd.models.folders import FolderEntry
+from craftd.models.model import Defaults, ModelView, PullPlan
 from craftd.models.model import Progress as ModelProgress
+from craftd.models.part import PartView
+from craftd.training import wire as training
 
 _STATES = {
     State.QUEUED: jobs_pb2.JOB_STATE_QUEUED,
@@ -42,16 +37,6 @@ _STATES = {
     State.CANCELLED: jobs_pb2.JOB_STATE_CANCELLED,
 }
 _STATES_BACK = {number: state for state, number in _STATES.items()}
-_PRIORITIES_BACK = {
-    jobs_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
-    jobs_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
-    jobs_pb2.PRIORITY_BATCH: Priority.BATCH,
-}
-_MISSING_BACK = {
-    jobs_pb2.LORA_MISSING_UNSPECIFIED: FAIL,
-    jobs_pb2.LORA_MISSING_FAIL: FAIL,
-    jobs_pb2.LORA_MISSING_SKIP: SKIP,
-}
 _WORKER_STATES = {
     "STARTING": daemon_pb2.WORKER_STATE_STARTING,
     "LOADING": daemon_pb2.WORKER_STATE_LOADING,
@@ -59,29 +44,19 @@ _WORKER_STATES = {
     "IDLE": daemon_pb2.WORKER_STATE_IDLE,
 }
 
+_BOT_STATES = {
+    BotState.STARTING: daemon_pb2.BOT_STATE_STARTING,
+    BotState.RUNNING: daemon_pb2.BOT_STATE_RUNNING,
+    BotState.TROUBLED: daemon_pb2.BOT_STATE_TROUBLED,
+    BotState.ENDED: daemon_pb2.BOT_STATE_ENDED,
+}
 
-def job_request(message: jobs_pb2.CreateJobRequest) -> Request:
+
+def job_request(message: jobs_pb2.CreateJobRequest) -> JobRequest:
     """Raises INVALID_FIELD for what has no counterpart."""
     if message.WhichOneof("spec") is None:
         raise invalid("generate", "is missing", "say what to draw")
-    if message.priority not in _PRIORITIES_BACK:
-        raise invalid("priority", f"{message.priority} is not a priority")
-    if message.HasField("train"):
-        return TrainRequest(
-            request_id=message.request_id,
-            train=training.wish(message.train),
-            expire_time=_seconds(message.expire_time) if message.HasField("expire_time") else None,
-            priority=_PRIORITIES_BACK[message.priority],
-            lease=message.lease,
-        )
-    return JobRequest(
-        request_id=message.request_id,
-        generate=_generate_request(message.generate),
-        expire_time=_seconds(message.expire_time) if message.HasField("expire_time") else None,
-        priority=_PRIORITIES_BACK[message.priority],
-        lease=message.lease,
-        public=message.public,
-    )
+    return from_message(JobRequest, message)
 
 
 def states(numbers: list[int]) -> tuple[State, ...]:
@@ -110,6 +85,7 @@ def job(view: JobView) -> jobs_pb2.Job:
         request_id=one.request_id,
         public=one.public,
         owner=one.owner,
+        why_waiting=view.why_waiting,
     )
     if one.error is not None:
         message.error.CopyFrom(
@@ -132,7 +108,10 @@ def plan(one: Plan) -> jobs_pb2.JobPlan:
         evicted_models=one.evicted_models,
         queue_position=one.queue_position,
         device=one.device,
-        loras=[_lora_plan(lora) for lora in one.loras],
+        need_bytes=one.need.peak_bytes if one.need else 0,
+        device_bytes=one.need.device_bytes if one.need else 0,
+        offload=one.need.rung if one.need else "",
+        loras=[_lora_plan(*found) for found in zip(_refs(one.spec), one.fits, one.obstacles, strict=True)],
     )
 
 
@@ -176,15 +155,22 @@ def image(one: Image, *, is_brief: bool = False) -> images_pb2.Image:
         model=one.model,
         prompt="" if is_brief else one.prompt,
         provenance="" if is_brief else one.provenance,
+        loras=[_applied(lora) for lora in one.loras],
     )
 
 
-def model(view: ModelView, base: str, loras: Sequence[str]) -> models_pb2.Model:
-    """`base`: what its LoRAs are sorted by; `loras`: the names of those that fit."""
+def _applied(one: AppliedLora) -> images_pb2.AppliedLora:
+    return images_pb2.AppliedLora(
+        lora=one.id, name=one.name, sha256=one.sha256, weight=one.weight, matched=one.matched, total=one.total
+    )
+
+
+def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
+    """`loras`: the names of those that fit."""
     one = view.model
     return models_pb2.Model(
         name=one.name,
-        family=one.family,
+        family=one.architecture.family,
         pipeline=one.pipeline,
         size_bytes=one.size_bytes,
         sha256=view.sha256,
@@ -196,11 +182,73 @@ def model(view: ModelView, base: str, loras: Sequence[str]) -> models_pb2.Model:
         aliases=view.aliases,
         source=_text(one.source),
         loras=loras,
-        architecture=base or one.family,
+        architecture=one.architecture.id or one.architecture.family,
+        prediction="" if one.prediction is None else one.prediction.kind,
+        prediction_evidence="" if one.prediction is None else one.prediction.why,
+        granularity=one.sizes.granularity,
+        largest_side=one.sizes.largest_side if one.sizes.is_limited else 0,
+        parts=[models_pb2.UsedPart(component=component, part=part) for component, part in one.parts],
+        memory_precision=one.memory_precision,
     )
 
 
-def lora(one: Lora, *, is_whole: bool = False) -> loras_pb2.Lora:
+def part(view: PartView) -> models_pb2.Part:
+    one = view.part
+    return models_pb2.Part(
+        name=one.name,
+        kind=one.kind,
+        description=one.shown,
+        size_bytes=view.size_bytes,
+        sha256=one.sha256,
+        source=_text(one.source),
+        used_by=view.used_by,
+    )
+
+
+def pull_plan(one: PullPlan) -> models_pb2.PullPlan:
+    return models_pb2.PullPlan(
+        source=one.source,
+        files=one.files,
+        download_bytes=one.download_bytes,
+        free_bytes=one.free_bytes,
+        entry=None if one.entry is None else catalogue_entry(one.entry),
+        device_bytes=one.device_bytes,
+        precision=one.precision,
+        unasked=one.unasked,
+    )
+
+
+def catalogue_entry(one: Entry) -> models_pb2.CatalogueEntry:
+    return models_pb2.CatalogueEntry(
+        name=one.name,
+        title=one.title,
+        repository=one.repository,
+        file=one.file,
+        architecture=one.architecture_name,
+        license=one.license,
+        gated=one.gated,
+        transformer_billions=one.network_billions,
+        rest_billions=one.rest_billions,
+        download_bytes=one.download_bytes,
+        memory=[
+            models_pb2.PrecisionMemory(
+                precision=of.precision, whole_bytes=of.whole_bytes, network_bytes=of.network_bytes
+            )
+            for of in one.memory
+        ],
+        steps=one.steps,
+        guidance_scale=one.guidance_scale,
+        note=one.note,
+    )
+
+
+def folder_entry(one: FolderEntry) -> models_pb2.FolderEntry:
+    return models_pb2.FolderEntry(
+        path=one.shown, what=one.what, description=one.description, name=one.name, state=one.state, uses=one.uses
+    )
+
+
+def lora(one: Lora, *, is_whole: bool = False, fits: Sequence[LoraFit] = ()) -> loras_pb2.Lora:
     """`is_whole`: with what its file says about itself."""
     found = one.findings
     return loras_pb2.Lora(
@@ -223,6 +271,20 @@ def lora(one: Lora, *, is_whole: bool = False) -> loras_pb2.Lora:
         source=_text(one.place.source),
         create_time=timestamp(one.create_time),
         metadata=found.metadata if is_whole else {},
+        fits=[_lora_fit(fit) for fit in fits],
+        notes=found.notes,
+    )
+
+
+def _lora_fit(one: LoraFit) -> loras_pb2.LoraFit:
+    obstacle, fit = one.obstacle(skips_missing=False), one.fit
+    return loras_pb2.LoraFit(
+        model=one.model.name,
+        fits=one.is_whole,
+        matched=fit.matched if fit is not None else 0,
+        total=fit.total if fit is not None else 0,
+        layers=fit.layers if fit is not None else {},
+        why_not="" if obstacle is None else obstacle.message,
     )
 
 
@@ -244,6 +306,7 @@ def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
         warnings=one.warnings,
         listen=one.listen,
         http=one.http,
+        bot=_bot_status(one.bot) if one.bot is not None else None,
     )
 
 
@@ -252,44 +315,20 @@ def timestamp(seconds: float) -> Timestamp:
     return Timestamp(seconds=whole, nanos=min(999_999_999, round((seconds - whole) * 1e9)))
 
 
-def _generate_request(message: jobs_pb2.GenerateSpec) -> GenerateRequest:
-    image_format = formats.name_of(message.format)
-    if image_format is None:
-        raise invalid("format", f"{message.format} is not an image format")
-    if message.lora_missing not in _MISSING_BACK:
-        raise invalid("lora_missing", f"{message.lora_missing} is neither fail nor skip")
-    return GenerateRequest(
-        prompt=message.prompt,
-        negative_prompt=message.negative_prompt,
-        model=message.model,
-        width=message.width if message.HasField("width") else None,
-        height=message.height if message.HasField("height") else None,
-        steps=message.steps if message.HasField("steps") else None,
-        guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
-        seed=message.seed if message.HasField("seed") else None,
-        count=message.count,
-        sampler=message.sampler,
-        format=image_format,
-        deterministic=message.deterministic,
-        indices=tuple(message.indices),
-        loras=tuple(LoraWish(use.lora, use.weight if use.HasField("weight") else None) for use in message.loras),
-        lora_missing=_MISSING_BACK[message.lora_missing],
-        trigger_words=message.trigger_words,
-        default_model=message.default_model,
-    )
+def _refs(spec: GenerateSpec | TrainSpec) -> tuple[LoraRef, ...]:
+    return spec.loras if isinstance(spec, GenerateSpec) else ()
 
 
-def _lora_plan(one: LoraPlan) -> jobs_pb2.LoraPlan:
-    return jobs_pb2.LoraPlan(use=lora_use(one.use), fits=not one.why_not, why_not=one.why_not)
+def _lora_plan(ref: LoraRef, found: LoraFit, obstacle: CraftError | None) -> jobs_pb2.LoraPlan:
+    matched, total = (0, 0) if found.fit is None else (found.fit.matched, found.fit.total)
+    why_not = "" if obstacle is None else obstacle.message
+    use = to_message(ref, jobs_pb2.LoraUse())
+    return jobs_pb2.LoraPlan(use=use, fits=not why_not, why_not=why_not, matched=matched, total=total)
 
 
 def _text(path: str) -> str:
     """A path need not be text."""
     return path.encode("utf-8", "replace").decode()
-
-
-def _seconds(message: Timestamp) -> float:
-    return message.seconds + message.nanos / 1e9
 
 
 def _timings(one: Job) -> jobs_pb2.Timings:
@@ -303,6 +342,19 @@ def _defaults(one: Defaults) -> models_pb2.ModelDefaults:
         steps=one.steps,
         guidance_scale=one.guidance_scale,
         sampler=one.sampler,
+    )
+
+
+def _bot_status(one: BotStatus) -> daemon_pb2.BotStatus:
+    return daemon_pb2.BotStatus(
+        state=_BOT_STATES[one.state],
+        pid=one.pid,
+        username=one.username,
+        restarts=one.restarts,
+        problem=one.problem,
+        updates=one.updates,
+        api_errors=one.api_errors,
+        waiting=one.waiting,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,19 +11,29 @@ from craft_protos import models_pb2 as pb
 from craft_protos.reasons import invalid
 
 from craftd.hub.repository import DEFAULT_REVISION, Address
-from craftd.jobs.bases import base_of
+from craftd.jobs.fits.service import Fits
 from craftd.keys.caller import Caller
+from craftd.loras.lora import Linked, Lora
+from craftd.loras.lora import Wish as LoraWish
 from craftd.loras.service import LoraService
+from craftd.models import catalogue
+from craftd.models.finding import Asked
+from craftd.models.folders import Loras
 from craftd.models.importing import Remote, Wish
-from craftd.models.model import ModelView, Progress
-from craftd.models.service import ModelService
+from craftd.models.model import ModelView, Progress, PullPlan
+from craftd.models.part import PartView
+from craftd.models.service import Event, ModelService
 from craftd.rpc import mapping
+
+_OWN = "own"  # a VAE
+_LONGEST_WORDS = 200
 
 
 class Models:
-    def __init__(self, service: ModelService, loras: LoraService) -> None:
+    def __init__(self, service: ModelService, loras: LoraService, fits: Fits) -> None:
         self._service = service
         self._loras = loras
+        self._fits = fits
 
     async def ListModels(self, _request: pb.ListModelsRequest, _: Caller) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[await self._message(view) for view in await self._service.list()])
@@ -42,7 +51,8 @@ class Models:
         return await self._message(await self._service.unload(request.name))
 
     async def ImportModel(self, request: pb.ImportModelRequest, _: Caller) -> AsyncIterator[pb.ImportModelEvent]:
-        wish = Wish(request.name, request.plan_only)
+        parts = Asked(tuple(request.text_encoders), request.vae)
+        wish = Wish(request.name, request.plan_only, request.prediction, parts, precision=request.precision)
         match request.WhichOneof("source"):
             case "path":
                 events = self._service.add(Path(request.path), wish)
@@ -52,13 +62,39 @@ class Models:
                 raise invalid("source", "is missing", "say where the model is: a path, or a repository on the hub")
         async with aclosing(events):
             async for event in events:
-                if isinstance(event, Progress):
-                    yield pb.ImportModelEvent(progress=mapping.import_progress(event))
-                else:
-                    yield pb.ImportModelEvent(model=await self._message(event))
+                yield await self._import_event(event)
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, _: Caller) -> pb.DeleteModelResponse:
         return pb.DeleteModelResponse(freed_bytes=await self._service.delete(request.name))
+
+    async def UpdateModel(self, request: pb.UpdateModelRequest, _: Caller) -> pb.Model:
+        view = None
+        prediction = request.prediction if request.HasField("prediction") else None
+        precision = request.precision if request.HasField("precision") else None
+        if prediction is not None or precision is not None:
+            view = await self._service.update(request.name, prediction, precision)
+        if request.vae or request.text_encoders:
+            own_vae = request.vae == _OWN
+            asked = Asked(tuple(request.text_encoders), "" if own_vae else request.vae)
+            view = await self._service.set_parts(request.name, asked, own_vae=own_vae)
+        return await self._message(view or await self._service.get(request.name))
+
+    async def ListParts(self, _request: pb.ListPartsRequest, _: Caller) -> pb.ListPartsResponse:
+        return pb.ListPartsResponse(parts=[mapping.part(view) for view in await self._service.parts()])
+
+    async def ImportFolder(self, request: pb.ImportFolderRequest, _: Caller) -> AsyncIterator[pb.ImportFolderEvent]:
+        loras = Loras(self._lora_of, self._add_lora)
+        events = self._service.import_folder(Path(request.path), loras, plan_only=request.plan_only)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Progress):
+                    yield pb.ImportFolderEvent(progress=mapping.import_progress(event))
+                else:
+                    yield pb.ImportFolderEvent(entry=mapping.folder_entry(event))
+
+    async def SearchCatalogue(self, request: pb.SearchCatalogueRequest, _: Caller) -> pb.SearchCatalogueResponse:
+        found = catalogue.search(request.words[:_LONGEST_WORDS])
+        return pb.SearchCatalogueResponse(entries=[mapping.catalogue_entry(entry) for entry in found])
 
     async def SetAlias(self, request: pb.SetAliasRequest, _: Caller) -> pb.Model:
         return await self._message(await self._service.set_alias(request.alias, request.model))
@@ -67,9 +103,29 @@ class Models:
         await self._service.delete_alias(request.alias)
         return pb.DeleteAliasResponse()
 
+    async def _import_event(self, event: Event) -> pb.ImportModelEvent:
+        match event:
+            case Progress():
+                return pb.ImportModelEvent(progress=mapping.import_progress(event))
+            case PartView():
+                return pb.ImportModelEvent(part=mapping.part(event))
+            case PullPlan():
+                return pb.ImportModelEvent(plan=mapping.pull_plan(event))
+            case _:
+                return pb.ImportModelEvent(model=await self._message(event))
+
+    def _lora_of(self, path: Path) -> str:
+        return next((lora.name for lora in self._loras.list() if lora.place.path == path), "")
+
+    async def _add_lora(self, path: Path) -> str:
+        async for event in self._loras.add(Linked(path), LoraWish()):
+            if isinstance(event, Lora):
+                return event.name
+        raise AssertionError("it ends with the LoRA, or with an error")
+
     async def _message(self, view: ModelView) -> pb.Model:
-        base = await asyncio.to_thread(base_of, view.model)
-        return mapping.model(view, base, self._loras.names_for(base) if base else ())
+        fitting = [] if view.model.refused else await self._fits.fitting(self._loras.list(), view.model)
+        return mapping.model(view, [lora.name for lora in fitting])
 
 
 def _remote(hub: pb.HubSource) -> Remote:

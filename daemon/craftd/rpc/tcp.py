@@ -68,12 +68,23 @@ def _certificate(cert: str, key: str) -> tuple[bytes, bytes]:
         if not path:
             raise _bad(name, "is not set", "TLS needs daemon.tls_cert and daemon.tls_key")
     try:
+        _check_kept(Path(key))
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
         return Path(cert).read_bytes(), Path(key).read_bytes()
     except ssl.SSLError as exc:
         raise _bad("tls_cert", f"{cert} and {key} are no pair of PEM files ({exc.reason or exc})") from exc
     except OSError as exc:
         raise _bad("tls_cert", f"{cert} or {key} cannot be read ({exc.strerror})") from exc
+
+
+def _check_kept(key: Path) -> None:
+    """Raises CONFIG_INVALID where others can read it; root may share its key with a group, as Debian's ssl-cert."""
+    status = key.stat()
+    shared = 0o037 if status.st_uid == 0 else 0o077
+    if status.st_mode & shared:
+        raise _bad(
+            "tls_key", f"{key} can be read or written by others (mode {status.st_mode & 0o777:o})", f"chmod 600 {key}"
+        )
 
 
 def _no_password() -> str:

@@ -12,11 +12,11 @@ from craft_protos.reasons import invalid
 from craftd.datasets.dataset import Dataset, Incoming, Upload
 from craftd.datasets.service import DatasetService
 from craftd.jobs.service import JobService
-from craftd.jobs.training import wire
-from craftd.jobs.training.course import Sample
-from craftd.jobs.training.service import TrainingService
 from craftd.keys.caller import Caller
 from craftd.rpc.mapping import timestamp
+from craftd.training import wire
+from craftd.training.progress import Sample
+from craftd.training.service import TrainingService
 
 _MOST_BYTES = 48 << 20  # of a log; clients take messages of 64 MiB
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 
 import apsw
+from craft_protos.api_key import ALPHABET
 from craft_protos.reasons import CraftError
 
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that looks like something else
 # Whose a row is.
 _OWNERS = {"jobs": "owner", "images": "(SELECT owner FROM jobs WHERE jobs.id = images.job_id)"}
 

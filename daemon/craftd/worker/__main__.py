@@ -1,7 +1,6 @@
 """`python -m craftd.worker --fd N --files DIR ...`: one worker, until its socket ends.
 
-`python -m craftd.worker --inspect [--lora] PATH`: a stranger's model or LoRA is checked, and nothing else;
-`--inspect --pictures PATH...`: pictures.
+`python -m craftd.worker --inspect ...`: strangers' files are checked, and nothing else (inspection/process.py).
 """
 
 from __future__ import annotations
@@ -11,34 +10,25 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 _log = logging.getLogger("craftd.worker")
 
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["--inspect", "--pictures", *paths]:
+        case ["--inspect", *asked]:
             from craftd.worker.inspection import process
 
-            process.run_pictures(Path(path) for path in paths)
-        case ["--inspect", path]:
-            from craftd.worker.inspection import process
-
-            process.run(Path(path))
-        case ["--inspect", "--lora", path]:
-            from craftd.worker.inspection import process
-
-            process.run_lora(Path(path))
+            process.main(asked)
         case _:
             _work()
 
 
 def _work() -> None:
     """Listen first, then import torch: a front that dies meanwhile ends this process too."""
-    from craftd.worker.channel import Channel
-    from craftd.worker.inbox import Inbox
-    from craftd.worker.options import ENVIRONMENT, parse
+    from craftd.worker.process.channel import Channel
+    from craftd.worker.process.inbox import Inbox
+    from craftd.worker.process.options import ENVIRONMENT, parse
 
     options = parse(sys.argv[1:])
     os.environ.update(ENVIRONMENT)
@@ -48,7 +38,7 @@ def _work() -> None:
     channel = Channel(socket.socket(fileno=options.fd), inbox.post)
     channel.start()
     try:
-        from craftd.worker.loop import run
+        from craftd.worker.process.loop import run
 
         run(options, channel, inbox)
     except BaseException:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated, Any
 
+from craft_protos import samplers
+from craft_protos.generate import MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
 from craft_protos.reasons import invalid
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from craftd.http.fields import Anything, Guidance, Side, Steps, Text, Token, Whole
-from craftd.jobs.job import SEED_LIMIT, GenerateRequest
 
-SCHEDULERS = ("Automatic", "Karras")
 _AUTOMATIC = ("automatic", "use same scheduler", "")
+_NONE_NAMED = "Euler"  # what AUTOMATIC1111 draws with where a scheduler is named alone
+_SEEDS = 2**32  # of their programs, whose integers are no longer
 _HASH = re.compile(r"\s*\[[0-9a-f]{6,64}\]$")
 _MOST_UPLOAD_CHARS = 16 << 20
 # Known, and not done: they pass at these values.
@@ -32,6 +35,13 @@ class Lenient(BaseModel):
     """A body whose unknown fields are ignored, with a warning: clients always send dozens."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: object) -> object:
+        """Clients write null for what they leave out."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
     __pydantic_extra__: dict[Text, Anything]  # pyright: ignore[reportIncompatibleVariableOverride] - pydantic wants it so
 
     @property
@@ -41,6 +51,12 @@ class Lenient(BaseModel):
 
 class OverrideSettings(Lenient):
     sd_model_checkpoint: Text | None = None
+
+
+class Txt2ImgSettings(OverrideSettings):
+    CLIP_stop_at_last_layers: Annotated[Whole, Field(ge=1, le=MOST_CLIP_SKIP)] | None = Field(
+        None, description="Clip skip."
+    )
 
 
 class Txt2ImgRequest(Lenient):
@@ -55,8 +71,8 @@ class Txt2ImgRequest(Lenient):
     n_iter: Annotated[Whole, Field(ge=1, le=1000)] = 1
     sampler_name: Text | None = None
     sampler_index: Text | None = Field(None, description="The older name of `sampler_name`.")
-    scheduler: Text | None = Field(None, description="`Automatic` or `Karras`.")
-    override_settings: OverrideSettings | None = None
+    scheduler: Text | None = Field(None, description="One of GET schedulers.")
+    override_settings: Txt2ImgSettings | None = None
     send_images: bool = True
     # Known, and not done: they pass at their neutral value.
     enable_hr: bool | None = False
@@ -152,22 +168,27 @@ class PngInfoAnswer(BaseModel):
     parameters: dict[str, Any]
 
 
-def generate_request(body: Txt2ImgRequest, checkpoint: str) -> GenerateRequest:
-    """`checkpoint`: the model where the body names none. Raises INVALID_FIELD for what is known and not done."""
+def generate_request(body: Txt2ImgRequest, checkpoint: str, request_id: str = "") -> GenerateRequest:
+    """`checkpoint`: the model where the body names none. Raises INVALID_FIELD for what is known and not done.
+
+    Where no seed is given, the one that is made follows from `request_id`: the same call again is the same job.
+    """
     _check_neutral(body)
-    override = body.override_settings.sd_model_checkpoint if body.override_settings else None
+    override = body.override_settings
+    checkpoint = (override and override.sd_model_checkpoint and name_of(override.sd_model_checkpoint)) or checkpoint
     return GenerateRequest(
         body.prompt,
         negative_prompt=body.negative_prompt,
-        model=name_of(override) if override else checkpoint,
+        model=checkpoint,
         width=body.width,
         height=body.height,
         steps=body.steps,
         guidance_scale=body.cfg_scale,
-        seed=None if body.seed == -1 else body.seed,
+        seed=_seed(request_id, body.batch_size * body.n_iter) if body.seed == -1 else body.seed,
         count=body.batch_size * body.n_iter,
         sampler=_sampler(body),
         format="png",
+        clip_skip=override.CLIP_stop_at_last_layers if override else None,
     )
 
 
@@ -180,6 +201,7 @@ def names_of(body: Txt2ImgRequest) -> dict[str, str]:
         "sampler": sampler,
         "loras": "prompt",
         "model": "override_settings.sd_model_checkpoint",
+        "clip_skip": "override_settings.CLIP_stop_at_last_layers",
     }
 
 
@@ -205,11 +227,54 @@ def _is_idle(script: object) -> bool:
     return isinstance(args, list) and all(isinstance(one, dict) and one.get("enabled") is False for one in args)
 
 
+def _seed(request_id: str, count: int) -> int | None:
+    if not request_id:
+        return None
+    return int(hashlib.sha256(request_id.encode()).hexdigest()[:16], 16) % (_SEEDS - count)
+
+
 def _sampler(body: Txt2ImgRequest) -> str:
-    name = body.sampler_name or body.sampler_index or ""
-    scheduler = (body.scheduler or "").lower()
-    if scheduler in _AUTOMATIC:
+    """A schedule in the sampler's own name counts, as in AUTOMATIC1111. Raises INVALID_FIELD."""
+    name, scheduler = body.sampler_name or body.sampler_index or "", body.scheduler or ""
+    if scheduler.strip().lower() in _AUTOMATIC:
         return name
-    if scheduler != "karras":
-        raise invalid("scheduler", "is not in craft", f"known: {', '.join(SCHEDULERS)}")
-    return name if "karras" in name.lower() or not name else f"{name} Karras"
+    schedule = samplers.schedule_called(scheduler)
+    if schedule is None:
+        known = ", ".join(("Automatic", *samplers.SCHEDULES))
+        raise invalid("scheduler", f"{scheduler[:60]!r} is not in craft", f"known: {known}")
+    sampler, own = samplers.parts_of(name or _NONE_NAMED)
+    if not own and schedule not in samplers.schedules_of(sampler):
+        taken = ", ".join(("Automatic", *samplers.schedules_of(sampler)))
+        raise invalid("scheduler", f"{sampler} has no {schedule} schedule", f"it goes with {taken}")
+    return f"{sampler} {own or schedule}"
+
+
+# What AUTOMATIC1111 and its extensions read in a prompt, and craft draws as words.
+_SYNTAX = re.compile(
+    r"""
+    (?<!\\)\[[^\[\]]*:\s*[\d.]+\s*\]    |  # [from:to:when]
+    (?<!\\)\[[^\[\]]*\|[^\[\]]*\]       |  # [one|the other, by turns]
+    \{[^{}]*\|[^{}]*\}                   |  # {one|another}, by chance
+    (?<!\w)__[\w*/-]+__(?!\w)            |  # a line of a file
+    <(?:hypernet|embedding)\b[^<>]*>     |
+    \b(?:AND|BREAK)\b
+    """,
+    re.VERBOSE,
+)
+
+
+def drawn_as_words(body: Txt2ImgRequest) -> list[str]:
+    """Parts of the prompts."""
+    found = (one[0] for text in (body.prompt, body.negative_prompt) for one in _SYNTAX.finditer(text))
+    return list(dict.fromkeys(found))
+
+
+def schedulers() -> list[Scheduler]:
+    """In AUTOMATIC1111's terms."""
+    return [
+        Scheduler(name="automatic", label="Automatic"),
+        *(
+            Scheduler(name=name.lower().replace(" ", "_"), label=name, default_rho=7 if name == "Karras" else -1)
+            for name in samplers.SCHEDULES
+        ),
+    ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+from craft_protos.generate import GenerateRequest
+from craft_protos.lora import MOST_LORAS, LoraRef
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field
 
 from craftd.http.fields import Body, Guidance, LoraIn, Name, Seed, Steps, Text, Token, Whole
-from craftd.jobs.job import GenerateRequest, LoraWish
-from craftd.jobs.validate import MOST_LORAS, check_room_in_jpeg
+from craftd.jobs.validate import check_room_in_jpeg
 
 # The service's names of fields -> the request's.
 NAMES = {"steps": "num_inference_steps", "count": "n", "width": "size", "height": "size", "format": "output_format"}
@@ -61,7 +62,7 @@ class GenerationRequest(Body):
             seed=self.seed,
             count=self.n or 1,
             format="png" if self.compresses else self.output_format or "png",
-            loras=tuple(LoraWish(one) if isinstance(one, str) else one.wish for one in self.loras or ()),
+            loras=tuple(LoraRef(one) if isinstance(one, str) else one.ref for one in self.loras or ()),
         )
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from craftd.http.errors import responses
 from craftd.http.services import HttpServices
@@ -55,13 +56,26 @@ class File:
         return f'"{hashlib.sha256(self.data).hexdigest()[:32]}"'
 
 
-def make_router(_: HttpServices) -> APIRouter:
+class BotOut(BaseModel):
+    """The Telegram bot that gives keys."""
+
+    name: str  # "": none runs
+    url: str
+
+
+def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Page"])
 
     @router.get("/", response_class=Response, responses={**responses(), **_FILE})
     async def page(request: Request) -> Response:
         """The page. Needs no key; it asks for one."""
         return _answer(files()[_INDEX], request)
+
+    @router.get("/page/bot.json", responses=responses())
+    async def bot() -> BotOut:
+        """Where a key is had from, while the Telegram bot runs. Needs no key."""
+        name = services.keys.bot
+        return BotOut(name=name, url=f"https://t.me/{name}" if name else "")
 
     @router.get("/page/{name}", response_class=Response, responses={**responses("UNKNOWN_ROUTE"), **_FILE})
     async def page_file(name: str, request: Request) -> Response:

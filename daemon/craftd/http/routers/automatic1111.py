@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
+from craft_protos.generate import GenerateSpec
+from craft_protos.infotexts import parse
 from craft_protos.reasons import CraftError
 from craft_protos.samplers import SAMPLERS
 from fastapi import APIRouter, Query, Request, Response
 
 from craftd.http import encoding, infotexts, uploads
 from craftd.http.callers import Who, Wished
-from craftd.http.drawing import DRAWING, Order
+from craftd.http.drawing import DRAWING, Order, said_as
 from craftd.http.errors import responses
 from craftd.http.forms.automatic1111 import (
-    SCHEDULERS,
     LoraEntry,
     OptionsAnswer,
     OverrideSettings,
@@ -32,15 +33,17 @@ from craftd.http.forms.automatic1111 import (
     SdModel,
     Txt2ImgAnswer,
     Txt2ImgRequest,
+    drawn_as_words,
     generate_request,
     name_of,
     names_of,
 )
+from craftd.http.forms.automatic1111 import schedulers as known_schedulers
 from craftd.http.services import HttpServices
 from craftd.http.sessions import Running, Session, Sessions
 from craftd.images.image import Image
 from craftd.jobs.events import Finished, Snapshot
-from craftd.jobs.job import GenerateSpec, JobView
+from craftd.jobs.job import JobView
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora
 from craftd.models.model import ModelView
@@ -70,8 +73,9 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
     ) -> Txt2ImgAnswer:
         """Draw `batch_size` x `n_iter` pictures."""
         session = sessions.of(caller)
-        generate = generate_request(body, session.checkpoint)
-        _warn(response, [*body.ignored, *_overridden(body)])
+        with said_as(names_of(body)):
+            generate = generate_request(body, session.checkpoint, wish.request_id)
+        _warn(response, [*body.ignored, *_overridden(body)], drawn_as_words(body))
         preview_every = _PREVIEW_EVERY if session.wants_previews else 0
         order = Order(request, caller, wish, generate, preview_every=preview_every, names=names_of(body))
         view = await _draw(services, order, session)
@@ -139,8 +143,8 @@ def _add_lists(router: APIRouter, services: HttpServices) -> None:
 
     @router.get("/schedulers")
     async def schedulers(_: Who) -> list[Scheduler]:
-        """The spacings of noise: the sampler's own, or Karras'."""
-        return [Scheduler(name=name.lower(), label=name) for name in SCHEDULERS]
+        """The schedules of noise: the sampler's own, and those that go with one."""
+        return known_schedulers()
 
     @router.get("/sd-models")
     async def sd_models(_: Who) -> list[SdModel]:
@@ -164,7 +168,7 @@ def _add_lists(router: APIRouter, services: HttpServices) -> None:
         _warn(response, body.ignored)
         notes = await uploads.notes_of("image", body.image)
         info = infotexts.of_notes(notes)
-        return PngInfoAnswer(info=info, items=dict(notes.texts), parameters=dict(infotexts.parse(info)))
+        return PngInfoAnswer(info=info, items=dict(notes.texts), parameters=dict(parse(info)))
 
     @router.post("/img2img", include_in_schema=False)
     async def img2img(_: Who) -> Response:
@@ -219,11 +223,16 @@ def _overridden(body: Txt2ImgRequest) -> list[str]:
     return [f"override_settings.{name}" for name in settings.ignored] if settings else []
 
 
-def _warn(response: Response, ignored: list[str]) -> None:
-    if ignored:
-        names = ", ".join(re.sub(r"[^\x21-\x7e]", "?", name)[:60] for name in ignored[:_MOST_NAMED])
-        more = f" and {len(ignored) - _MOST_NAMED} more" if len(ignored) > _MOST_NAMED else ""
-        response.headers[_WARNING] = f"ignored: {names}{more}"
+def _warn(response: Response, ignored: list[str], words: list[str] | None = None) -> None:
+    told = {"ignored": ignored, "drawn as words": words or []}
+    if warnings := [f"{what}: {_named(names)}" for what, names in told.items() if names]:
+        response.headers[_WARNING] = "; ".join(warnings)
+
+
+def _named(names: list[str]) -> str:
+    """As a header may hold it."""
+    shown = ", ".join(re.sub(r"[^\x20-\x7e]", "?", name)[:60] for name in names[:_MOST_NAMED])
+    return f"{shown} and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else shown
 
 
 def _state(session: Session) -> ProgressState:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from craft_protos import samplers
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from craftd.architectures.architecture import FLOW
 from craftd.http.callers import Who
 from craftd.http.errors import responses
 from craftd.http.services import HttpServices
-from craftd.jobs.bases import base_of
+from craftd.http.sizes import SHAPES, side_lengths
+from craftd.jobs import validate
+from craftd.loras.lora import Lora
 from craftd.models.model import Model, ModelView
-
-_FLOW_FAMILIES = ("sd3", "flux")
 
 
 class DefaultsOut(BaseModel):
@@ -23,6 +22,12 @@ class DefaultsOut(BaseModel):
     steps: int
     guidance_scale: float
     sampler: str
+
+
+class SizeOut(BaseModel):
+    shape: str
+    width: int
+    height: int
 
 
 class LoraOut(BaseModel):
@@ -37,7 +42,9 @@ class ModelOut(BaseModel):
     built_in: bool
     is_loaded: bool
     base: str
-    granularity: int
+    granularity: int = Field(description="Sides are multiples of this, in pixels.")
+    largest_side: int
+    sizes: list[SizeOut] = Field(description="The model's own number of pixels in several shapes.")
     defaults: DefaultsOut
     samplers: list[str]
     loras: list[LoraOut]
@@ -69,37 +76,41 @@ def make_router(services: HttpServices) -> APIRouter:
     async def choices(caller: Who) -> Choices:
         """Models that can be drawn with, their defaults, samplers and LoRAs; limits."""
         views = [view for view in await services.models.list() if not view.model.refused]
-        bases = await asyncio.to_thread(lambda: [base_of(view.model) for view in views])
+        fitting = [await services.jobs.fits.fitting(services.loras.list(), view.model) for view in views]
         return Choices(
             owner=caller.owner,
             role=caller.role,
             default_model=services.jobs.generating.model,
-            models=[_model(services, view, base) for view, base in zip(views, bases, strict=True)],
+            models=[_model(services, *one) for one in zip(views, fitting, strict=True)],
             limits=limits,
         )
 
     return router
 
 
-def _model(services: HttpServices, view: ModelView, base: str) -> ModelOut:
+def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> ModelOut:
     one, usual = view.model, services.jobs.generating.settings.sampler
-    names = _samplers(one)
+    names, allowed = _samplers(one), validate.sizes(one, services.settings.limits)
     defaults = DefaultsOut.model_validate(one.defaults, from_attributes=True)
     defaults.sampler = samplers.canonical(usual or one.defaults.sampler)
     return ModelOut(
         name=one.name,
         built_in=one.built_in,
         is_loaded=bool(view.loaded_on),
-        base=base,
-        granularity=one.granularity,
+        base=one.architecture.id,
+        granularity=allowed.granularity,
+        largest_side=allowed.largest_side,
+        sizes=[_size(shape, one, services) for shape in SHAPES],
         defaults=defaults,
         samplers=list(dict.fromkeys([*names, defaults.sampler])),
-        loras=[
-            LoraOut(id=lora.id, name=lora.name, weight=lora.weight, trigger=lora.trigger)
-            for lora in services.loras.list(base)
-        ],
+        loras=[LoraOut(id=lora.id, name=lora.name, weight=lora.weight, trigger=lora.trigger) for lora in fitting],
     )
 
 
+def _size(shape: str, model: Model, services: HttpServices) -> SizeOut:
+    width, height = side_lengths(shape, model, services.settings.limits)
+    return SizeOut(shape=shape, width=width, height=height)
+
+
 def _samplers(model: Model) -> tuple[str, ...]:
-    return samplers.FLOW if model.family in _FLOW_FAMILIES else tuple(samplers.SAMPLERS)
+    return samplers.FLOW if model.architecture.predicts == FLOW else tuple(samplers.SAMPLERS)

@@ -7,6 +7,7 @@ import io
 from typing import Annotated
 
 from craft_protos.formats import FORMATS
+from craft_protos.generate import GenerateSpec
 from craft_protos.reasons import CraftError
 from fastapi import APIRouter, Query, Response
 from PIL import Image as Pictures
@@ -19,7 +20,6 @@ from craftd.http.paging import PageSize, PageToken
 from craftd.http.services import HttpServices
 from craftd.http.views import ImageView, WholeImageView
 from craftd.images.image import Image
-from craftd.jobs.job import GenerateSpec
 from craftd.keys.caller import Caller
 
 _AT_ONCE = 1  # thumbnails being made: each holds a whole picture in memory

@@ -23,7 +23,7 @@ class Ready(BaseModel):
 
 def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Health"])
-    readiness = Readiness(services.supervisor)
+    readiness = Readiness(services.pool)
 
     @router.get("/healthz")
     async def healthz() -> Health:

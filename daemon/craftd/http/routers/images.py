@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from craft_protos.formats import FORMATS
+from craft_protos.reasons import CraftError
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from craftd.http.callers import Who
+from craftd.http import encoding
+from craftd.http.bare import bare
+from craftd.http.callers import Who, key_of
 from craftd.http.errors import responses
 from craftd.http.services import HttpServices
 from craftd.images.image import Image
+from craftd.keys.caller import LOCAL
 
 _A_DAY_S = 86400
+_VARY = "x-api-key, authorization"
 _PICTURE: dict[str, object] = {
     "description": "The file.",
     "content": {one.media_type: {"schema": {"type": "string", "format": "binary"}} for one in FORMATS.values()},
@@ -29,9 +35,17 @@ def make_router(services: HttpServices) -> APIRouter:
         responses={**responses("UNKNOWN_IMAGE"), 200: _PICTURE, 304: {"description": "The caller has it."}},
     )
     async def public_image(image_id: str, request: Request) -> Response:
-        """An image that was asked for as a url: whoever has its id may see it. Needs no key."""
+        """An image that was asked for as a url: whoever has its id may see it. Needs no key.
+
+        Others than its owner see it without what it was made from, unless http.public_metadata says otherwise.
+        """
         image = await services.images.public(image_id)
-        return await _answer(services, image, request, f"public, max-age={_A_DAY_S}, immutable")
+        if await _is_owners(services, request, image):
+            return await _answer(services, image, request, f"private, max-age={_A_DAY_S}, immutable")
+        caching = f"public, max-age={_A_DAY_S}, immutable"
+        if await _is_told_all(services, image):
+            return await _answer(services, image, request, caching)
+        return await _answer_bare(services, image, request, caching)
 
     @router.get(
         "/images/{image_id}",
@@ -46,8 +60,34 @@ def make_router(services: HttpServices) -> APIRouter:
     return router
 
 
+async def _is_owners(services: HttpServices, request: Request, image: Image) -> bool:
+    """Whether its owner asks, or an admin; a key that does not fit is as good as none here."""
+    try:
+        caller = key_of(services.keys, request.scope)
+        return caller is not None and bool(await services.images.get(image.id, caller.scope))
+    except CraftError:
+        return False
+
+
+async def _is_told_all(services: HttpServices, image: Image) -> bool:
+    owners = [one.strip() for one in services.settings.http.public_metadata.split(",") if one.strip()]
+    if not owners or "*" in owners:
+        return bool(owners)
+    return (await services.jobs.get(LOCAL, image.job_id)).job.owner in owners
+
+
+async def _answer_bare(services: HttpServices, image: Image, request: Request, caching: str) -> Response:
+    headers = {"etag": f'"{image.sha256}-bare"', "cache-control": caching, "vary": _VARY}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    whole = await encoding.read(services.images, image)
+    return Response(
+        await asyncio.to_thread(bare, whole, image.media_type), headers=headers, media_type=image.media_type
+    )
+
+
 async def _answer(services: HttpServices, image: Image, request: Request, caching: str) -> Response:
-    headers = {"etag": f'"{image.sha256}"', "cache-control": caching}
+    headers = {"etag": f'"{image.sha256}"', "cache-control": caching, "vary": _VARY}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     chunks = services.images.chunks(image)

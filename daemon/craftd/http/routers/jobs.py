@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from craft_protos.generate import GenerateRequest
+from craft_protos.job_request import JobRequest
+from craft_protos.lora import MOST_LORAS
 from craft_protos.reasons import invalid
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, create_model
 
 from craftd.http import fields, paging
 from craftd.http.callers import Who
@@ -18,8 +21,7 @@ from craftd.http.fields import Body
 from craftd.http.paging import PageSize, PageToken
 from craftd.http.services import HttpServices
 from craftd.http.views import JobOut
-from craftd.jobs.job import GenerateRequest, JobRequest, JobView, Priority, State
-from craftd.jobs.validate import MOST_LORAS
+from craftd.jobs.job import JobView, State
 
 _CREATING = (
     *("UNKNOWN_MODEL", "UNKNOWN_LORA", "INVALID_FIELD", "LORA_MISMATCH", "REQUEST_ID_CLASH", "QUEUE_FULL"),
@@ -27,25 +29,9 @@ _CREATING = (
 )
 
 
-class JobIn(Body):
-    """What to draw; what is left out is the model's own default. The names are CreateJob's."""
+class _JobTerms(Body):
+    """What a body says of its job besides what to draw, whose fields join it below."""
 
-    prompt: fields.Text
-    negative_prompt: fields.Text = ""
-    model: fields.Text = ""
-    width: fields.Side | None = None
-    height: fields.Side | None = None
-    steps: fields.Steps | None = None
-    guidance_scale: fields.Guidance | None = None
-    seed: fields.Seed | None = None
-    count: Annotated[fields.Whole, Field(ge=1, le=100_000)] = 1
-    sampler: fields.Text = ""
-    format: Literal["", "png", "jpeg", "webp"] = ""
-    deterministic: bool = False
-    indices: tuple[Annotated[fields.Whole, Field(ge=0)], ...] = Field((), max_length=1000)
-    loras: tuple[fields.LoraIn, ...] = Field((), max_length=MOST_LORAS)
-    lora_missing: Literal["fail", "skip"] = "fail"
-    trigger_words: bool = False
     request_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
     expire_time: AwareDatetime | None = None
     priority: Literal["interactive", "batch"] = "interactive"
@@ -55,24 +41,24 @@ class JobIn(Body):
 
     @property
     def generate(self) -> GenerateRequest:
-        return GenerateRequest(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            model=self.model,
-            width=self.width,
-            height=self.height,
-            steps=self.steps,
-            guidance_scale=self.guidance_scale,
-            seed=self.seed,
-            count=self.count,
-            sampler=self.sampler,
-            format=self.format,
-            deterministic=self.deterministic,
-            indices=self.indices,
-            loras=tuple(one.wish for one in self.loras),
-            lora_missing=self.lora_missing,
-            trigger_words=self.trigger_words,
-        )
+        told: dict[str, Any] = {name: getattr(self, name) for name in _GENERATE}
+        told["loras"] = tuple(one.ref for one in told["loras"])
+        return GenerateRequest(**told)
+
+
+_GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
+    "prompt": (fields.Text, ...),
+    "loras": (Annotated[tuple[fields.LoraIn, ...], Field(max_length=MOST_LORAS)], ()),
+}
+if TYPE_CHECKING:
+    JobIn = _JobTerms
+else:
+    JobIn = create_model(
+        "JobIn",
+        __base__=_JobTerms,
+        __doc__="What to draw; what is left out is the model's own default. The names are CreateJob's.",
+        **_GENERATE,
+    )
 
 
 class Jobs(BaseModel):
@@ -148,9 +134,9 @@ def _request(body: JobIn, idempotency_key: str | None) -> JobRequest:
         raise invalid("request_id", "goes without Idempotency-Key", "give one of them")
     return JobRequest(
         request_id=body.request_id or wish_of(idempotency_key, None).request_id,
-        generate=body.generate,
+        spec=body.generate,
         expire_time=_seconds(body.expire_time),
-        priority=Priority[body.priority.upper()],
+        priority=body.priority,
         lease=body.lease,
         public=body.public,
     )

@@ -7,7 +7,10 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from craft_protos.generate import GenerateRequest
+from craft_protos.job_request import JobRequest
+from craft_protos.lora import LoraRef
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from craftd.http import encoding
@@ -18,7 +21,6 @@ from craftd.http.fields import Body, Name, Text, Token
 from craftd.http.services import HttpServices
 from craftd.http.sizes import side_lengths
 from craftd.http.urls import url_of
-from craftd.jobs.job import GenerateRequest, JobRequest, LoraWish
 from craftd.keys.caller import Caller
 
 # The service's names of fields -> the request's.
@@ -32,7 +34,9 @@ class LoraRequest(Body):
     prompt: Text = Field(description="`[Your Character]` stands for the LoRA's trigger phrase.")
     lora_id: Name = Field(description="Id or name of a registered LoRA; its base model comes with it.")
     response_format: Literal["url", "base64"] = Field(description="A public address, or the picture itself.")
-    image_size: Shape = Field("square_hd", description="The model's own number of pixels at that shape.")
+    image_size: Shape = Field(
+        "square_hd", description="The model's own number of pixels at that shape, rounded to sides that it can draw."
+    )
     token: Token = None
 
 
@@ -50,13 +54,14 @@ def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Lora API"])
 
     @router.post(LORA_API, response_model_exclude_none=True, responses=responses(*DRAWING))
-    async def create(body: LoraRequest, request: Request, caller: Who, wish: Wished) -> LoraAnswer:
-        """Draw a picture with a LoRA."""
+    async def create(body: LoraRequest, request: Request, response: Response, caller: Who, wish: Wished) -> LoraAnswer:
+        """Draw a picture with a LoRA. The header Craft-Image-Size tells its size."""
         began = time.monotonic()
         with said_as(_NAMES):
             generate = await _generate(services, caller, body)
         order = Order(request, caller, wish, generate, public=body.response_format == "url", names=_NAMES)
         image = (await services.drawing.draw(order)).images[0]
+        response.headers["Craft-Image-Size"] = f"{image.width}x{image.height}"
         answer = LoraAnswer(image_id=image.id, processing_time=f"{time.monotonic() - began:.1f}")
         if order.public:
             return answer.model_copy(update={"url": url_of(request, image)})
@@ -69,11 +74,11 @@ def make_router(services: HttpServices) -> APIRouter:
 async def _generate(services: HttpServices, caller: Caller, body: LoraRequest) -> GenerateRequest:
     lora = services.loras.find(body.lora_id)
     prompt = _CHARACTER.sub(lambda _: lora.trigger, body.prompt) if lora.trigger else body.prompt
-    generate = GenerateRequest(prompt, loras=(LoraWish(lora.id),))
-    if body.image_size == "square_hd":
+    generate = GenerateRequest(prompt, count=0, loras=(LoraRef(lora.id),))
+    if "image_size" not in body.model_fields_set:
         return generate
     model = await services.models.usable((await services.jobs.plan(caller, _asked(generate))).spec.model)
-    width, height = side_lengths(body.image_size, model)
+    width, height = side_lengths(body.image_size, model, services.settings.limits)
     return replace(generate, width=width, height=height)
 
 

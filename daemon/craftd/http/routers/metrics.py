@@ -17,7 +17,7 @@ _TEXT: dict[str, object] = {
 
 def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Operation"])
-    kept = Metrics(services.control, services.jobs, services.supervisor, services.lag)
+    kept = Metrics(services.control, services.jobs, services.pool, services.lag)
 
     @router.get("/metrics", response_class=Response, responses={**responses("NOT_ALLOWED"), 200: _TEXT})
     async def metrics(caller: Who) -> Response:

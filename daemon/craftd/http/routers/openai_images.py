@@ -9,6 +9,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+from craft_protos.generate import GenerateRequest
+from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -22,7 +24,7 @@ from craftd.http.services import HttpServices
 from craftd.http.urls import url_of
 from craftd.images.image import Image
 from craftd.jobs.events import Event, ImageMade, Snapshot, Step
-from craftd.jobs.job import GenerateRequest, JobRequest, Plan
+from craftd.jobs.job import Plan
 from craftd.keys.caller import Caller
 
 _STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5}  # of the model's own number

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
+from craft_protos.generate import GenerateRequest
+from craft_protos.lora import LoraRef
 from craft_protos.reasons import invalid
 from craft_protos.samplers import SAMPLERS
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from craftd.architectures import registry
 from craftd.http import encoding
-from craftd.http.callers import Who, Wished
+from craftd.http.callers import Lists, Who, Wished
 from craftd.http.drawing import DRAWING, Order, Wish
 from craftd.http.errors import responses
 from craftd.http.fields import Body, Guidance, Name, Side, Steps, Text, Token, Weight, Whole
 from craftd.http.services import HttpServices
+from craftd.http.urls import url_of
 from craftd.images.image import Image
-from craftd.jobs.job import GenerateRequest, LoraWish
 from craftd.keys.caller import Caller
 
-_BASES = {
-    "SD-1.4": "sd1",
-    "SD-1.5": "sd1",
-    "SD-2.0": "sd2",
-    "SD-2.1": "sd2",
-    "SDXL-1.0": "sdxl",
-    "SD-3": "sd3",
-    "SD-3.5": "sd3",
-    "FLUX.1": "flux",
-    "pocket": "pocket",
-}
+_CATEGORIES = {name: row.id for row in registry.ROWS for name in row.visioncraft}
 _MOST_LORAS = 5
+_LATER = ("upscale", "watermark", "nsfw_filter")
+_XL = registry.SDXL.id
 _NAMES = {"count": "image_count", "guidance_scale": "cfg_scale"}  # the service's of fields -> the request's
 _PNG: dict[str, object] = {
     "description": "The picture.",
@@ -50,9 +45,21 @@ class VisionCraftRequest(Body):
     width: Side | None = None
     height: Side | None = None
     loras: dict[Name, Weight] = Field({}, max_length=_MOST_LORAS, description="Name -> weight.")
+    upscale: bool | None = Field(None, description="Only false. Who says so is answered as the later API does.")
+    watermark: bool | None = Field(None, description="Only false, and likewise.")
+    nsfw_filter: bool | None = Field(None, description="Only false, and likewise.")
+
+    @property
+    def is_later(self) -> bool:
+        """The public packages send these, which the first API did not know, and read `images`: addresses."""
+        return not self.model_fields_set.isdisjoint(_LATER)
 
     @property
     def generate(self) -> GenerateRequest:
+        """Raises INVALID_FIELD for what craft does not do."""
+        for name in _LATER:
+            if getattr(self, name):
+                raise invalid(name, "is not in craft", "leave it out, or send false")
         return GenerateRequest(
             self.prompt,
             negative_prompt=self.negative_prompt,
@@ -64,8 +71,14 @@ class VisionCraftRequest(Body):
             count=self.image_count,
             sampler=self.sampler or "",
             format="png",
-            loras=tuple(LoraWish(name, weight) for name, weight in self.loras.items()),
+            loras=tuple(LoraRef(name, weight) for name, weight in self.loras.items()),
         )
+
+
+class Pictures(BaseModel):
+    """As the later API answers."""
+
+    images: list[str] = Field(description="Public addresses.")
 
 
 def make_router(services: HttpServices) -> APIRouter:
@@ -82,8 +95,8 @@ def make_router(services: HttpServices) -> APIRouter:
         return list(SAMPLERS)
 
     @router.get("/loras")
-    async def loras(_: Who) -> list[str]:
-        """The LoRAs' names."""
+    async def loras(_: Lists) -> list[str]:
+        """The LoRAs' names. Needs no key where http.open_lists says so."""
         return [lora.name for lora in services.loras.list()]
 
     @router.get("/image/models")
@@ -99,14 +112,18 @@ def make_router(services: HttpServices) -> APIRouter:
     @router.get("/image/loras/{category}")
     async def image_loras(category: str, _: Who) -> list[str]:
         """The names of the LoRAs for an architecture, such as SD-1.5 or SDXL-1.0."""
-        base = {name.lower(): base for name, base in _BASES.items()}.get(category.lower())
+        base = {name.lower(): base for name, base in _CATEGORIES.items()}.get(category.lower())
         if base is None:
-            raise invalid("category", "is no architecture", f"known: {', '.join(_BASES)}")
+            raise invalid("category", "is no architecture", f"known: {', '.join(_CATEGORIES)}")
         return list(services.loras.names_for(base))
 
+    _add_xl(router, services)
+
     @router.post("/generate", responses=responses(*DRAWING))
-    async def generate(body: VisionCraftRequest, request: Request, caller: Who, wish: Wished) -> list[str]:
-        """Draw up to five pictures: an array of base64 PNGs."""
+    async def generate(body: VisionCraftRequest, request: Request, caller: Who, wish: Wished) -> list[str] | Pictures:
+        """Draw up to five pictures: an array of base64 PNGs, or, for the later API's packages, their addresses."""
+        if body.is_later:
+            return await _published(body, request, caller, wish)
         images = await _draw(body, request, caller, wish)
         files = [await encoding.read(services.images, image) for image in images]
         return list(await asyncio.gather(*map(encoding.as_base64, files)))
@@ -119,10 +136,42 @@ def make_router(services: HttpServices) -> APIRouter:
         (image,) = await _draw(body, request, caller, wish)
         return Response(await encoding.read(services.images, image), media_type=image.media_type)
 
-    async def _draw(body: VisionCraftRequest, request: Request, caller: Caller, wish: Wish) -> tuple[Image, ...]:
-        return (await services.drawing.draw(Order(request, caller, wish, body.generate, names=_NAMES))).images
+    @router.post("/generate-xl", responses=responses(*DRAWING))
+    async def generate_xl(body: VisionCraftRequest, request: Request, caller: Who, wish: Wished) -> Pictures:
+        """As the later API has it: the pictures' addresses, whatever the model."""
+        return await _published(body, request, caller, wish)
+
+    async def _published(body: VisionCraftRequest, request: Request, caller: Caller, wish: Wish) -> Pictures:
+        images = await _draw(body, request, caller, wish, public=True)
+        return Pictures(images=[url_of(request, image) for image in images])
+
+    async def _draw(
+        body: VisionCraftRequest, request: Request, caller: Caller, wish: Wish, *, public: bool = False
+    ) -> tuple[Image, ...]:
+        order = Order(request, caller, wish, body.generate, public, names=_NAMES)
+        return (await services.drawing.draw(order)).images
 
     return router
+
+
+def _add_xl(router: APIRouter, services: HttpServices) -> None:
+    """What the later API has beside, of one architecture's."""
+
+    @router.get("/models-xl")
+    async def models_xl(_: Lists) -> list[str]:
+        """The names of the models of SDXL's architecture. Needs no key where http.open_lists says so."""
+        views = [view for view in await services.models.list() if not view.model.refused]
+        return [view.model.name for view in views if view.model.architecture.id == _XL]
+
+    @router.get("/samplers-xl")
+    async def samplers_xl(_: Lists) -> list[str]:
+        """The samplers' names. Needs no key where http.open_lists says so."""
+        return list(SAMPLERS)
+
+    @router.get("/loras-xl")
+    async def loras_xl(_: Lists) -> list[str]:
+        """The names of the LoRAs for SDXL. Needs no key where http.open_lists says so."""
+        return list(services.loras.names_for(_XL))
 
 
 async def _models(services: HttpServices) -> list[str]:

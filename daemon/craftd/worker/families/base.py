@@ -1,6 +1,6 @@
 """What a family of models must be able to do, and what the engine asks of a loaded model.
 
-A **family** knows one architecture: encode, prepare, predict, decode. `denoise.Denoiser` draws
+A **family** knows one architecture: encode texts and images, prepare latents, predict, decode. `denoise.Denoiser` draws
 with any of them, row by row of a batch. A **runner** is what the engine sees of a loaded model:
 a denoiser over a family, or a pipeline that brings its own loop (`generic.py`).
 A family knows nothing of LoRAs but the order of its model rows: the denoiser applies them around its calls.
@@ -8,20 +8,29 @@ A family knows nothing of LoRAs but the order of its model rows: the denoiser ap
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from craft_protos.reasons import CraftError
+from craft_protos.dispatch import Dispatch
+from craft_protos.generate import TextSpec
+from craft_protos.reasons import CraftError, invalid
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.utils.torch_utils import randn_tensor
 
-from craftd.worker.kept import tensor_bytes
-from craftd.worker.lora import residents
-from craftd.worker.lora.residents import Applied
-from craftd.worker.messages import Draw
-from craftd.worker.picture import Pixels
-from craftd.worker.row import Drawing
-from craftd.worker.samplers import Scheduler
+from craftd.worker.engine.row import Drawing
+from craftd.worker.families import autoencoders, samplers
+from craftd.worker.families.latents import LinearSketch, first_call, noised, sizes_of
+from craftd.worker.families.lru_cache import tensor_bytes
+from craftd.worker.families.prompts import EncoderWord
+from craftd.worker.families.samplers import Scheduler
+from craftd.worker.lora import adapter_manager
+from craftd.worker.lora.adapter_manager import Applied
+from craftd.worker.output.picture import Pixels
+
+_SKETCH_SIDE = 32  # of the latents
 
 
 @dataclass(frozen=True)
@@ -30,13 +39,19 @@ class Conditioning:
 
     positive: torch.Tensor  # tokens, features
     negative: torch.Tensor | None  # None: no classifier-free guidance
-    guidance_scale: float
+    text: TextSpec  # that it was made of
     pooled: torch.Tensor | None = None  # features of the prompt as a whole, where the architecture takes them
     negative_pooled: torch.Tensor | None = None
+    mixes_lengths: bool = False  # rows with texts of other lengths may share its calls
 
     @property
-    def text_length(self) -> int:
-        return int(self.positive.shape[1])
+    def guidance_scale(self) -> float:
+        return self.text.guidance_scale
+
+    @property
+    def group(self) -> Hashable:
+        """Rows of equal ones may share a call."""
+        return None if self.mixes_lengths else int(self.positive.shape[1])
 
     @property
     def model_rows(self) -> int:
@@ -54,57 +69,135 @@ class ModelRow:
     sample: torch.Tensor  # 1, channels, height, width; scaled for the model
     timestep: torch.Tensor  # a scalar
     conditioning: Conditioning
-    loras: Applied = residents.NONE
+    loras: Applied = adapter_manager.NONE
 
 
 class TextEncoder(Protocol):
     """A text encoder that remembers what texts became."""
 
     variant: Hashable  # what is applied to it now; texts of another variant are other texts
+    words: Sequence[EncoderWord]  # embeddings, whose names are words to it now
 
 
-class Family(Protocol):
-    """One loaded model of a known architecture."""
+class Family(ABC):
+    """One loaded model of a known architecture, whose autoencoder's latents are denoised. `pipe` is diffusers'."""
+
+    def __init__(self, pipe: Any, device: torch.device) -> None:
+        self._pipe = pipe
+        self._vae = pipe.vae
+        self._device = device
+        self._autoencoder = autoencoders.of(pipe.vae)
+        self._factor = int(pipe.vae_scale_factor) * self._autoencoder.patch  # pixels along the side of a latent
+        self._sizes = sizes_of(pipe)
+        self._sketch: LinearSketch | None = None
+        if self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
+            self._vae.to(torch.float32)  # it overflows
+        # On a CPU its layers hold little and make much: with channels last, and one image at a time, twice as fast.
+        self._at_once = 1 if device.type == "cpu" else None
+        self._wants_channels_last = device.type == "cpu" and self._autoencoder.memory_format is not None
 
     @property
+    @abstractmethod
     def texts(self) -> Sequence[TextEncoder]:
         """Its text encoders."""
-        ...
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning: ...
+    @abstractmethod
+    def encode(self, text: TextSpec) -> Conditioning: ...
 
+    def remarks(self, text: TextSpec) -> Sequence[str]:
+        """What of it does nothing with this model: its user should know."""
+        return ()
+
+    @abstractmethod
     def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
         """A scheduler of its own for one row, with its timesteps; "" is the model's own kind.
 
         Raises INVALID_FIELD for a sampler or a number of steps that does not fit the model.
         """
-        ...
 
-    def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
-        """Noise of unit deviation: 1, channels, height, width. Raises INVALID_FIELD for a size it cannot draw."""
-        ...
-
+    @abstractmethod
     def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
         """The model rows that `predict` makes of `rows`: one for each, and one for each negative prompt."""
-        ...
 
+    @abstractmethod
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         """The guided model output of each row, in one model call."""
-        ...
 
-    def decode(self, latents: torch.Tensor) -> list[Pixels]: ...
+    def encode_image(self, pixels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """1, 3, height, width in -1 to 1 -> the model's latents, in fp32.
+
+        The autoencoder gives a distribution: a generator draws from it, and without one its middle is taken.
+        """
+        return self._autoencoder.encode(pixels.to(self._device), generator)
+
+    def prepare(
+        self,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        scheduler: Scheduler,
+        start: torch.Tensor | None = None,
+        strength: float = 1.0,
+    ) -> torch.Tensor:
+        """The latents of a row's first model call: 1, channels, height, width; noise as strong as the scheduler wants.
+
+        With a picture's latents as `start`, these under the noise of that `strength` (1: of the whole schedule), and
+        the scheduler is set to begin there. Raises INVALID_FIELD for a width and height that the model cannot draw.
+        """
+        noise = self._noise(*size, generator)
+        if start is None:
+            latents: torch.Tensor = noise * samplers.noise_deviation(scheduler)
+            return latents
+        first = first_call(scheduler, strength)
+        return noised(scheduler, start.to(noise.dtype), noise, first)
+
+    def _noise(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
+        if not self._sizes.allows(width, height):  # the front knows: this is for whoever speaks to a worker alone
+            near = "x".join(map(str, self._sizes.nearest(width, height)))
+            field = "height" if self._sizes.allows(width, self._sizes.nearest(width, height)[1]) else "width"
+            raise invalid(field, f"the model cannot draw {width}x{height}", f"take {near}")
+        shape = (1, self._autoencoder.channels, height // self._factor, width // self._factor)
+        noise: torch.Tensor = randn_tensor(shape, generator=generator, device=self._device, dtype=self._noise_dtype)
+        return noise
+
+    @property
+    def _noise_dtype(self) -> torch.dtype:
+        """Of the latents, between steps."""
+        dtype: torch.dtype = self._pipe.text_encoder.dtype
+        return dtype
+
+    def decode(self, latents: torch.Tensor) -> list[Pixels]:
+        if self._wants_channels_last:  # not before, so that the first step comes sooner
+            self._vae.decoder.to(memory_format=self._autoencoder.memory_format)
+            self._wants_channels_last = False
+        portions = torch.split(latents, self._at_once or len(latents))
+        return [pixels for portion in portions for pixels in self._decode(portion)]
+
+    def _decode(self, latents: torch.Tensor) -> list[Pixels]:
+        image = self._autoencoder.decode(latents)
+        if not torch.isfinite(image).all():
+            raise CraftError(
+                "JOB_FAILED",
+                "the autoencoder gave numbers that are not finite",
+                "set worker.precision to fp32",
+            )
+        array = self._pipe.image_processor.postprocess(image, output_type="np")
+        return list((array * 255).round().astype("uint8"))
 
     def sketch(self, latents: torch.Tensor) -> Pixels:
         """About what one row's latents (without noise) will be, small and cheap."""
-        ...
-
-    def offload(self) -> bool:
-        """Keep weights off the device while they are not used; False where that is no help."""
-        ...
+        shrink = max(1, max(latents.shape[-2:]) // _SKETCH_SIDE)
+        small = torch.nn.functional.avg_pool2d(latents.float(), shrink).to(latents.dtype)
+        with torch.inference_mode():
+            if isinstance(self._vae, AutoencoderTiny):
+                return self.decode(small)[0]
+            if self._sketch is None:
+                self._sketch = LinearSketch.fit(self._autoencoder, like=latents.to(self._vae.dtype))
+            return self._sketch.draw(self._autoencoder.own(latents))
 
     def tile(self) -> bool:
         """Decode piecewise from now on; False where that cannot be."""
-        ...
+        self._vae.enable_tiling()
+        return True
 
 
 class Runner(Protocol):
@@ -122,8 +215,17 @@ class Runner(Protocol):
     def precision(self) -> str: ...
 
     @property
+    def weights(self) -> str:
+        """How the weights of what is called at each step are packed; "" where they are numbers to compute with."""
+        ...
+
+    @property
     def notice(self) -> str:
         """What a user should know, said when one of its jobs starts."""
+        ...
+
+    def remarks(self, job: Dispatch) -> Sequence[str]:
+        """What of the job does nothing with this model, said when it starts."""
         ...
 
     @property
@@ -136,15 +238,15 @@ class Runner(Protocol):
         """Whether LoRAs that jobs wait for are being read."""
         ...
 
-    def want(self, jobs: Sequence[Draw]) -> Mapping[str, CraftError]:
+    def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
         """Have the jobs' LoRAs ready, the first job's first; by job, why it can never be drawn."""
         ...
 
-    def is_ready(self, job: Draw) -> bool:
+    def is_ready(self, job: Dispatch) -> bool:
         """Whether its LoRAs are there."""
         ...
 
-    def begin(self, job: Draw, seed: int) -> Drawing: ...
+    def begin(self, job: Dispatch, seed: int) -> Drawing: ...
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:
         """How many of the first there is memory for in one call, as to their LoRAs; one at least."""
@@ -159,7 +261,9 @@ class Runner(Protocol):
 
     def render(self, drawings: Sequence[Drawing]) -> list[Pixels]: ...
 
-    def offload(self) -> bool: ...
+    def offload(self) -> bool:
+        """Keep more of its weights off the device while they are not used; False where that is no help."""
+        ...
 
     def tile(self) -> bool: ...
 

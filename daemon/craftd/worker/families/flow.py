@@ -5,67 +5,73 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
-from craftd.worker import samplers
-from craftd.worker.families.latents import Latents
-from craftd.worker.picture import Pixels
-from craftd.worker.samplers import Scheduler
+from craftd.worker.families import samplers
+from craftd.worker.families.base import Family
+from craftd.worker.families.samplers import Scheduler
 
 _PATCH = 2  # latent pixels along a transformer token's side
 
 
-class FlowMatching:
+class FlowMatching(Family):
     """A loaded pipeline of such a model; `patch` is the side of a token, in pixels of the latents."""
 
+    _begins = False  # whether its pipeline counts from the first timestep, whichever that is
+
     def __init__(self, pipe: Any, device: torch.device, *, patch: int = _PATCH) -> None:
-        self._pipe = pipe
+        super().__init__(pipe, device)
         self._transformer = pipe.transformer
-        self._device = device
         self._token_side = int(pipe.vae_scale_factor) * patch
-        self._latents = Latents(pipe, device, patch=patch)
 
     def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
         own: Scheduler = self._pipe.scheduler
         given: dict[str, Any] = {}
         shift = None
         if own.config.get("use_dynamic_shifting"):
-            exponent = _shift_exponent((width // self._token_side) * (height // self._token_side), own.config)
+            tokens = (width // self._token_side) * (height // self._token_side)
+            exponent = self._shift_exponent(tokens, steps)
             given["mu"] = exponent
             is_linear = own.config.get("time_shift_type") == "linear"
             shift = exponent if is_linear else math.exp(exponent)
         scheduler = samplers.build(sampler, own, shift)
         if not scheduler.config.get("use_flow_sigmas"):
             given |= self._sigmas(steps)
-        samplers.spread(scheduler, steps, self._device, **given)
+        samplers.spread(scheduler, steps, self._device, begins=self._begins, **given)
         return scheduler
 
-    def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
-        return self._latents.noise(width, height, generator)
-
-    def decode(self, latents: torch.Tensor) -> list[Pixels]:
-        return self._latents.decode(latents)
-
-    def sketch(self, latents: torch.Tensor) -> Pixels:
-        return self._latents.sketch(latents)
-
-    def offload(self) -> bool:
-        if self._device.type != "cuda":
-            return False
-        self._pipe.enable_model_cpu_offload(device=self._device)
-        return True
-
-    def tile(self) -> bool:
-        return self._latents.tile()
+    def _shift_exponent(self, tokens: int, steps: int) -> float:
+        """Larger pictures spend more steps in the noise (Esser et al. 2024, section 5.3.2): by a line."""
+        config = self._pipe.scheduler.config
+        least, largest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        slope = (high - low) / (largest - least)
+        return float(tokens * slope + low - slope * least)
 
     def _sigmas(self, steps: int) -> dict[str, Any]:
         """Those that the pipeline has of its own, for the schedulers that take any."""
         return {}
 
 
-def _shift_exponent(tokens: int, config: Any) -> float:
-    """Larger pictures spend more steps in the noise (Esser et al. 2024, section 5.3.2): a line through two points."""
-    least, largest = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    slope = (high - low) / (largest - least)
-    return float(tokens * slope + low - slope * least)
+class EvenlySpaced(FlowMatching):
+    """A loaded pipeline that lays out the noise levels itself, evenly before they are shifted."""
+
+    _begins = True
+
+    def _sigmas(self, steps: int) -> dict[str, Any]:
+        return {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+
+
+def packed(latents: torch.Tensor) -> torch.Tensor:
+    """rows, channels, height, width -> rows, tokens, 4 channels: a token is two by two latent pixels."""
+    rows, channels, height, width = latents.shape
+    patches = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(rows, (height // 2) * (width // 2), channels * 4)
+
+
+def unpacked(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The other way round; `like`: latents of that shape, but for their number of rows."""
+    _, channels, height, width = like.shape
+    patches = tokens.view(-1, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(-1, channels, height, width)

@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from craft_protos.generate import TextSpec
 from craft_protos.reasons import invalid
 
-from craftd.worker import samplers
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
-from craftd.worker.families.flow import FlowMatching
+from craftd.worker.families.flow import EvenlySpaced, packed, unpacked
 from craftd.worker.families.text import PooledClipText, T5Text
-from craftd.worker.samplers import Scheduler
 
 _WORDS = 512  # tokens
 
 
-class Flux(FlowMatching):
+class Flux(EvenlySpaced):
     """The flux family. `pipe` is a loaded FluxPipeline; its own loop is never used."""
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
@@ -33,16 +31,15 @@ class Flux(FlowMatching):
     def texts(self) -> Sequence[TextEncoder]:
         return [self._clip, self._t5]
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
+    def encode(self, text: TextSpec) -> Conditioning:
         """Raises INVALID_FIELD for a negative prompt: without classifier-free guidance it could do nothing."""
-        if negative_prompt:
+        if text.negative_prompt:
             raise invalid("negative_prompt", "FLUX.1 does not take any", "leave it out, and say what there should be")
-        return Conditioning(self._t5.embed(prompt), None, guidance_scale, self._clip.pooled(self._clip.encode(prompt)))
+        pooled = self._clip.pooled(self._clip.encode(text.prompt))
+        return Conditioning(self._t5.embed(text.prompt), None, text, pooled)
 
-    def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
-        scheduler = super().schedule(sampler, steps, width, height)
-        samplers.begin(scheduler)
-        return scheduler
+    def remarks(self, text: TextSpec) -> Sequence[str]:
+        return self._t5.remarks({"prompt": text.prompt})
 
     def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
         return rows
@@ -52,7 +49,7 @@ class Flux(FlowMatching):
         texts = torch.cat([row.conditioning.positive for row in rows])
         timesteps = torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000
         output = self._transformer(
-            hidden_states=_pack(samples),
+            hidden_states=packed(samples),
             timestep=timesteps,
             guidance=self._guidance(rows),
             pooled_projections=torch.cat([_pooled(row) for row in rows]),
@@ -61,7 +58,7 @@ class Flux(FlowMatching):
             img_ids=_places(samples),
             return_dict=False,
         )[0]
-        return list(torch.split(_unpack(output, samples), 1))
+        return list(torch.split(unpacked(output, samples), 1))
 
     def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor | None:
         if not self._transformer.config.guidance_embeds:
@@ -69,26 +66,10 @@ class Flux(FlowMatching):
         scales = [row.conditioning.guidance_scale for row in rows]
         return torch.tensor(scales, device=self._device, dtype=torch.float32)
 
-    def _sigmas(self, steps: int) -> dict[str, Any]:
-        return {"sigmas": np.linspace(1.0, 1 / steps, steps)}
-
 
 def _pooled(row: ModelRow) -> torch.Tensor:
     assert row.conditioning.pooled is not None
     return row.conditioning.pooled
-
-
-def _pack(latents: torch.Tensor) -> torch.Tensor:
-    """rows, channels, height, width -> rows, tokens, 4 channels: a token is two by two latent pixels."""
-    rows, channels, height, width = latents.shape
-    patches = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(rows, (height // 2) * (width // 2), channels * 4)
-
-
-def _unpack(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    rows, channels, height, width = like.shape
-    patches = tokens.view(rows, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return patches.reshape(rows, channels, height, width)
 
 
 def _places(latents: torch.Tensor) -> torch.Tensor:

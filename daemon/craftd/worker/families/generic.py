@@ -14,14 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from craft_protos.dispatch import Dispatch
+from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError
 from PIL import Image
 
-from craftd.worker import samplers
-from craftd.worker.lora.residents import NONE, Applied, AppliedLora, Residents
-from craftd.worker.messages import Draw
-from craftd.worker.picture import Pixels
-from craftd.worker.row import Drawing
+from craftd.architectures import detect
+from craftd.worker.engine.row import Drawing
+from craftd.worker.families import prompts, samplers
+from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
+from craftd.worker.models.offload import Offloading
+from craftd.worker.output.picture import Pixels
+
+_UNLIMITED_TOKENS = 100_000  # where a tokenizer has no limit, it says a number beyond this
 
 
 class Stopped(BaseException):
@@ -39,11 +44,11 @@ class PipelineRun:
         cost: int,
         scheduler_name: str,
         *,
-        residents: Residents,
+        adapters: AdapterManager,
         applied: Applied,
     ) -> None:
         self.of = steps
-        self._residents, self._applied = residents, applied
+        self._adapters, self._applied = adapters, applied
         self.step = 0
         self.cost = cost
         self.scheduler_name = scheduler_name
@@ -63,7 +68,7 @@ class PipelineRun:
 
     @property
     def loras(self) -> Sequence[AppliedLora]:
-        return self._applied.told
+        return self._applied.report
 
     @property
     def is_running(self) -> bool:
@@ -88,7 +93,7 @@ class PipelineRun:
             self._hand_over()
             self._thread.join()
         applied, self._applied = self._applied, NONE
-        self._residents.release(applied)
+        self._adapters.release(applied)
 
     def at_step(self, step: int) -> None:
         """In the pipeline's thread: a step is done, wait for the next turn."""
@@ -99,7 +104,7 @@ class PipelineRun:
             raise Stopped
 
     def _hand_over(self) -> None:
-        with self._residents.running(self._applied):
+        with self._adapters.running(self._applied):
             self._go.release()
             self._back.acquire()
 
@@ -107,6 +112,7 @@ class PipelineRun:
         self._go.acquire()
         try:
             pixels = _pixels(call(**arguments).images[0])
+            _check_size(pixels, arguments)
             self.step = self.of
             self.result = pixels
         except Stopped:
@@ -123,49 +129,76 @@ class PipelineRunner:
     is_tiled = False
 
     def __init__(
-        self, pipe: Any, residents: Residents, *, precision: str, resident_bytes: int, device: torch.device
+        self,
+        pipe: Any,
+        adapters: AdapterManager,
+        *,
+        precision: str,
+        resident_bytes: int,
+        device: torch.device,
+        weights: str = "",
+        notice: str = "",
+        offloading: Offloading | None = None,
     ) -> None:
         self.pipe: Any = None  # its weights are not shared
         self._pipe = pipe
-        self._residents = residents
+        self._adapters = adapters
         self._accepts = inspect.signature(pipe.__call__).parameters
         self._device = device
         self._check()
-        self.precision = precision
+        self.precision, self.weights, self._told = precision, weights, notice
         self._model_bytes = resident_bytes
+        self._offloading = offloading
 
     @property
     def resident_bytes(self) -> int:
-        return self._model_bytes + self._residents.size_bytes
+        return self._model_bytes + self._adapters.size_bytes
 
     @property
     def notice(self) -> str:
         if self._has("callback_on_step_end") or self._has("callback"):
-            return ""
-        return f"{type(self._pipe).__name__} cannot be interrupted between its steps: no progress, and cancel waits"
+            return self._told
+        silent = f"{type(self._pipe).__name__} cannot be interrupted between its steps: no progress, and cancel waits"
+        return "; ".join(filter(None, (self._told, silent)))
 
     @property
     def is_reading(self) -> bool:
-        return self._residents.is_reading
+        return self._adapters.is_reading
 
-    def want(self, jobs: Sequence[Draw]) -> Mapping[str, CraftError]:
+    def remarks(self, job: Dispatch) -> Sequence[str]:
+        said, tokenizer = self._adapters.remarks(job), getattr(self._pipe, "tokenizer", None)
+        for name, text in (("prompt", job.drawing.prompt), ("negative prompt", job.drawing.negative_prompt)):
+            if any(fragment.weight != 1 for fragment in prompts.parse(text)):
+                said.append(f"{type(self._pipe).__name__} reads the {name}'s weights as words")
+            length = 0 if tokenizer is None else self._most_tokens(tokenizer)
+            if length and (left_out := prompts.left_out(text, tokenizer, length)):
+                said.append(f"it reads the {name}'s first {length} tokens, which leaves out {left_out}")
+        return said
+
+    def _most_tokens(self, tokenizer: Any) -> int:
+        """0: as many as there are."""
+        asked = self._accepts.get("max_sequence_length")
+        most = asked.default if asked is not None else getattr(tokenizer, "model_max_length", 0)
+        return most if isinstance(most, int) and 0 < most < _UNLIMITED_TOKENS else 0
+
+    def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
         if self._takes_loras:
-            return self._residents.want(jobs)
+            return self._adapters.want(jobs)
         name = type(self._pipe).__name__
         refused = CraftError("UNSUPPORTED_LORA", f"{name} takes no LoRAs", "leave the LoRAs out, or use another model")
         return {job.job_id: refused for job in jobs}
 
-    def is_ready(self, job: Draw) -> bool:
-        return self._residents.is_ready(job)
+    def is_ready(self, job: Dispatch) -> bool:
+        return self._adapters.is_ready(job)
 
-    def begin(self, job: Draw, seed: int) -> PipelineRun:
+    def begin(self, job: Dispatch, seed: int) -> PipelineRun:
         pipe = copy.copy(self._pipe)
         pipe.set_progress_bar_config(disable=True)
-        scheduler_name = self._set_sampler(pipe, job.sampler)
+        scheduler_name = self._set_sampler(pipe, job.drawing.sampler, job.drawing.steps)
         arguments = self._arguments(job, seed)
-        applied, cost = self._residents.acquire(job), job.width * job.height * 2
-        held: dict[str, Any] = {"residents": self._residents, "applied": applied}
-        run = PipelineRun(pipe.__call__, arguments, job.steps, cost, scheduler_name, **held)
+        applied, cost = self._adapters.acquire(job), job.drawing.width * job.drawing.height * 2
+        held: dict[str, Any] = {"adapters": self._adapters, "applied": applied}
+        run = PipelineRun(pipe.__call__, arguments, job.drawing.steps, cost, scheduler_name, **held)
         order = getattr(getattr(pipe, "scheduler", None), "order", 1)
         self._attach(arguments, run, order)
         return run
@@ -182,10 +215,7 @@ class PipelineRunner:
         return [run.result for run in _ours(drawings) if run.result is not None]
 
     def offload(self) -> bool:
-        if self._device.type != "cuda":
-            return False
-        self._pipe.enable_model_cpu_offload(device=self._device)
-        return True
+        return self._offloading is not None and self._offloading.descend()
 
     def tile(self) -> bool:
         enable = getattr(getattr(self._pipe, "vae", None), "enable_tiling", None)
@@ -196,7 +226,7 @@ class PipelineRunner:
         return True
 
     def close(self) -> None:
-        self._residents.close()
+        self._adapters.close()
 
     @property
     def _takes_loras(self) -> bool:
@@ -215,30 +245,35 @@ class PipelineRunner:
             and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
             and key not in ("prompt", "height", "width")
         ]
-        if not self._has("prompt") or wanting or self._has("image"):
+        is_known = bool(detect.of_pipeline(name, None).pipelines)  # then what it takes beside a text may be left out
+        if not self._has("prompt") or wanting or (self._has("image") and not is_known):
             need = "has no prompt" if not self._has("prompt") else f"needs {', '.join(wanting) or 'an image'}"
             raise CraftError(
                 "UNSUPPORTED_MODEL", f"{name} {need}: craft draws from text alone", "use a text-to-image model"
             )
 
-    def _set_sampler(self, pipe: Any, sampler: str) -> str:
+    def _set_sampler(self, pipe: Any, sampler: str, steps: int) -> str:
+        """Raises INVALID_FIELD before anything is drawn; but how flows are laid out only the pipeline knows."""
         own = getattr(pipe, "scheduler", None)
         if own is None:
             return ""
         pipe.scheduler = samplers.build(sampler, own)
+        if not samplers.is_flow_matching(own):
+            samplers.spread(copy.deepcopy(pipe.scheduler), steps, torch.device("cpu"), begins=True)
         return type(pipe.scheduler).__name__
 
-    def _arguments(self, job: Draw, seed: int) -> dict[str, Any]:
+    def _arguments(self, job: Dispatch, seed: int) -> dict[str, Any]:
         wanted: dict[str, Any] = {
-            "prompt": job.prompt,
-            "negative_prompt": job.negative_prompt or None,
-            "width": job.width,
-            "height": job.height,
-            "num_inference_steps": job.steps,
-            "guidance_scale": job.guidance_scale,
+            "prompt": job.drawing.prompt,
+            "negative_prompt": job.drawing.negative_prompt or None,
+            "width": job.drawing.width,
+            "height": job.drawing.height,
+            "num_inference_steps": job.drawing.steps,
+            "guidance_scale": job.drawing.guidance_scale,
             "generator": torch.Generator("cpu").manual_seed(seed),
         }
-        return {key: value for key, value in wanted.items() if self._has(key) and value is not None}
+        asked = {key: value for key, value in wanted.items() if self._has(key) and value is not None}
+        return {**asked, **detect.of_pipeline(type(self._pipe).__name__, None).call}
 
     def _attach(self, arguments: dict[str, Any], run: PipelineRun, order: int) -> None:
         def at_step_end(_pipe: Any, i: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -254,6 +289,17 @@ class PipelineRunner:
             arguments |= (
                 {"callback": legacy, "callback_steps": 1} if self._has("callback_steps") else {"callback": legacy}
             )
+
+
+def _check_size(pixels: Pixels, arguments: dict[str, Any]) -> None:
+    """Raises JOB_FAILED: some pipelines take what they are asked for as a hint."""
+    height, width = pixels.shape[:2]
+    wanted = arguments.get("width", width), arguments.get("height", height)
+    if (width, height) != wanted:
+        asked = "x".join(map(str, wanted))
+        raise CraftError(
+            "JOB_FAILED", f"the model's pipeline drew {width}x{height} where {asked} was asked for", "ask for that size"
+        )
 
 
 def _ours(drawings: Sequence[Drawing]) -> list[PipelineRun]:

@@ -6,48 +6,44 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
 
-from craftd.worker import samplers
-from craftd.worker.families import guidance
-from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
+from craftd.worker.families import guidance, samplers
+from craftd.worker.families.base import Conditioning, Family, ModelRow, TextEncoder
 from craftd.worker.families.guidance import Stacked
-from craftd.worker.families.latents import Latents
+from craftd.worker.families.samplers import Scheduler
 from craftd.worker.families.text import ClipText
-from craftd.worker.picture import Pixels
-from craftd.worker.samplers import Scheduler
 
 
-class StableDiffusion:
+class StableDiffusion(Family):
     """The sd family. `pipe` is a loaded StableDiffusionPipeline; its own loop is never used."""
+
+    _begins = False  # whether its pipeline counts from the first timestep, whichever that is
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         _check(pipe)
-        self._pipe = pipe
+        super().__init__(pipe, device)
         self._unet = pipe.unet
-        self._device = device
         self._text = ClipText(pipe.tokenizer, pipe.text_encoder, device)
-        self._latents = Latents(pipe, device)
 
     @property
     def texts(self) -> Sequence[TextEncoder]:
         return [self._text]
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
-        positive = self._text.encode(prompt)
-        if guidance_scale <= 1 or self._is_distilled:
-            return Conditioning(self._text.embed(positive, len(positive)), None, guidance_scale)
-        negative = self._text.encode(negative_prompt)
+    def encode(self, text: TextSpec) -> Conditioning:
+        positive = self._text.encode(text.prompt)
+        if text.guidance_scale <= 1 or self._is_distilled:
+            return Conditioning(self._text.embed(positive, len(positive), text.clip_skip), None, text)
+        negative = self._text.encode(text.negative_prompt)
         count = max(len(positive), len(negative))
-        return Conditioning(self._text.embed(positive, count), self._text.embed(negative, count), guidance_scale)
+        embedding = self._text.embed(positive, count, text.clip_skip)  # as in diffusers, of the prompt alone
+        return Conditioning(embedding, self._text.embed(negative, count), text)
 
     def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
         scheduler = samplers.build(sampler, self._pipe.scheduler)
-        samplers.spread(scheduler, steps, self._device)
+        samplers.spread(scheduler, steps, self._device, begins=self._begins)
         return scheduler
-
-    def prepare(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
-        return self._latents.noise(width, height, generator)
 
     def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
         return guidance.order(rows)
@@ -64,21 +60,6 @@ class StableDiffusion:
             return_dict=False,
         )[0]
         return batch.guide(output)
-
-    def decode(self, latents: torch.Tensor) -> list[Pixels]:
-        return self._latents.decode(latents)
-
-    def sketch(self, latents: torch.Tensor) -> Pixels:
-        return self._latents.sketch(latents)
-
-    def offload(self) -> bool:
-        if self._device.type != "cuda":
-            return False
-        self._pipe.enable_model_cpu_offload(device=self._device)
-        return True
-
-    def tile(self) -> bool:
-        return self._latents.tile()
 
     def _added(self, batch: Stacked) -> dict[str, torch.Tensor] | None:
         """What the UNet takes beside the text."""

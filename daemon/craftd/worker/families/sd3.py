@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from craft_protos.generate import TextSpec
 
 from craftd.worker.families import guidance
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.flow import FlowMatching
+from craftd.worker.families.prompts import Chunk
 from craftd.worker.families.text import ClipTexts, PooledClipText, T5Text, most
-from craftd.worker.prompts import Chunk
 
 _WORDS = 256  # tokens of T5
 
@@ -32,20 +33,24 @@ class StableDiffusion3(FlowMatching):
     def texts(self) -> Sequence[TextEncoder]:
         return [*self._clip.encoders, *([] if self._t5 is None else [self._t5])]
 
-    def encode(self, prompt: str, negative_prompt: str, guidance_scale: float) -> Conditioning:
+    def encode(self, text: TextSpec) -> Conditioning:
         clip = self._clip
-        positive, negative = clip.chunks(prompt), clip.chunks(negative_prompt)
-        if guidance_scale <= 1:
-            embedding = self._embed(prompt, positive, most(positive))
-            return Conditioning(embedding, None, guidance_scale, clip.pooled(positive))
+        positive, negative = clip.chunks(text.prompt), clip.chunks(text.negative_prompt)
+        if text.guidance_scale <= 1:
+            embedding = self._embed(text.prompt, positive, most(positive))
+            return Conditioning(embedding, None, text, clip.pooled(positive))
         count = most(positive, negative)
         return Conditioning(
-            self._embed(prompt, positive, count),
-            self._embed(negative_prompt, negative, count),
-            guidance_scale,
+            self._embed(text.prompt, positive, count),
+            self._embed(text.negative_prompt, negative, count),
+            text,
             clip.pooled(positive),
             clip.pooled(negative),
         )
+
+    def remarks(self, text: TextSpec) -> Sequence[str]:
+        texts = {"prompt": text.prompt, "negative prompt": text.negative_prompt}
+        return () if self._t5 is None else self._t5.remarks(texts)
 
     def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
         return guidance.order(rows)

@@ -1,17 +1,28 @@
-"""Tokenizers and text encoders: texts -> embeddings. CLIP takes any length and weights, T5 plain text."""
+"""Tokenizers and text encoders: texts -> embeddings.
+
+CLIP takes any length and weights, T5 plain text, language models a text in the frame of a conversation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import torch
+from craft_protos.reasons import CraftError, invalid
 
-from craftd.worker import prompts
-from craftd.worker.kept import Kept, tensor_bytes
-from craftd.worker.prompts import Chunk
+from craftd.worker.families import prompts
+from craftd.worker.families.lru_cache import LruCache, tensor_bytes
+from craftd.worker.families.prompts import Chunk, EncoderWord
 
-_KEPT_BYTES, _KEPT_T5_BYTES = 8 << 20, 16 << 20  # for each encoder
+FIRST_VECTOR = 1 << 24  # ids of embeddings' vectors, beyond any vocabulary's
+_CACHE_BYTES, _T5_CACHE_BYTES = 8 << 20, 16 << 20  # for each encoder
+_FRAMED_CACHE_BYTES = 64 << 20  # FLUX.2's are 8 MB each
+
+Frame = Callable[[str], str]  # a prompt -> what a language model is given
 
 
 class ClipTokenizer:
@@ -22,6 +33,7 @@ class ClipTokenizer:
         self._length = int(tokenizer.model_max_length)
         empty = list(tokenizer("").input_ids)
         self._begin, self._end = empty[: len(empty) // 2], empty[len(empty) // 2 :]
+        self.words: Sequence[EncoderWord] = ()
 
     @property
     def marks(self) -> tuple[int, int]:
@@ -31,8 +43,28 @@ class ClipTokenizer:
     def capacity(self) -> int:
         return self._length - sum(self.marks)
 
-    def ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    def pieces(self, text: str) -> list[tuple[list[int], float]]:
+        """The names of `words` become ids from FIRST_VECTOR on, one for each vector."""
+        if not self.words:
+            return [(self._ids(text), 1.0)]
+        found = re.split(self._names, text, flags=re.IGNORECASE)
+        return [self._word(part) if place % 2 else (self._ids(part), 1.0) for place, part in enumerate(found)]
+
+    @property
+    def _names(self) -> str:
+        names = "|".join(re.escape(word.name) for word in sorted(self.words, key=lambda word: -len(word.name)))
+        return rf"(?<![\w:-])(?:embedding:)?({names})(?![\w-])"
+
+    def _word(self, name: str) -> tuple[list[int], float]:
+        first = FIRST_VECTOR
+        for word in self.words:
+            if word.name.lower() == name.lower():
+                return list(range(first, first + len(word.vectors))), word.weight
+            first += len(word.vectors)
+        raise AssertionError(name)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids) if text.strip() else []
 
     def padded(self, ids: Sequence[int]) -> list[int]:
         marked = [*self._begin, *ids, *self._end]
@@ -48,35 +80,67 @@ class ClipText:
         self._device = device
         self._empty = prompts.empty(self._tokenizer)
         self.variant: Hashable = ()  # the LoRAs applied to the encoder now
-        self._kept: Kept[torch.Tensor] = Kept(_KEPT_BYTES, tensor_bytes)
+        self.words: Sequence[EncoderWord] = ()  # embeddings that stand for their names
+        self._cache: LruCache[torch.Tensor] = LruCache(_CACHE_BYTES, tensor_bytes)
 
     def encode(self, prompt: str) -> list[Chunk]:
         """The chunks that `prompt` needs."""
+        self._tokenizer.words = self.words
         return prompts.chunks(prompt, self._tokenizer)
 
-    def embed(self, chunks: Sequence[Chunk], count: int) -> torch.Tensor:
-        """1, tokens, features: the chunks' embeddings, filled up with empty ones to `count` chunks."""
+    def embed(self, chunks: Sequence[Chunk], count: int, clip_skip: int = 1) -> torch.Tensor:
+        """1, tokens, features: the chunks' embeddings, filled up with empty ones to `count` chunks.
+
+        `clip_skip`: the layer that they are read at, 1 for the last. Raises INVALID_FIELD where there is none.
+        """
         filled = [*chunks, *[self._empty] * (count - len(chunks))]
-        return torch.cat([self._chunk(chunk) for chunk in filled], dim=1)
+        return torch.cat([self._chunk(chunk, clip_skip) for chunk in filled], dim=1)
 
-    def _chunk(self, chunk: Chunk) -> torch.Tensor:
-        return self._kept.get((self.variant, chunk), lambda: self._weighted(chunk))
+    def _chunk(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
+        return self._cache.get((self.variant, chunk, clip_skip), lambda: self._weighted(chunk, clip_skip))
 
-    def _weighted(self, chunk: Chunk) -> torch.Tensor:
-        plain = self._run(chunk)
+    def _weighted(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
+        plain = self._run(chunk, clip_skip)
         if chunk.is_plain:
             return plain
         weights = torch.tensor(chunk.weights, dtype=torch.float32, device=plain.device)[None, :, None]
-        origin = self._chunk(self._empty).float()
+        origin = self._chunk(self._empty, clip_skip).float()
         moved = (origin + weights * (plain.float() - origin)).to(plain.dtype)
         return torch.where(weights == 1, plain, moved)
 
-    def _run(self, chunk: Chunk) -> torch.Tensor:
-        ids = torch.tensor([chunk.ids], device=self._device)
+    def _run(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
         uses_mask = getattr(self._encoder.config, "use_attention_mask", False)
         mask = self._mask(chunk) if uses_mask else None
-        embedding: torch.Tensor = self._encoder(ids, attention_mask=mask)[0]
+        output = self._call(chunk, attention_mask=mask, output_hidden_states=clip_skip > 1)
+        embedding: torch.Tensor = output[0]
+        if clip_skip > 1:
+            embedding = self._encoder.final_layer_norm(_layer(output, clip_skip))
         return embedding.to(dtype=self._encoder.dtype)
+
+    def _call(self, chunk: Chunk, **arguments: Any) -> Any:
+        """What the encoder makes of the chunk's tokens, the vectors of embeddings in their places."""
+        places = {place: one - FIRST_VECTOR for place, one in enumerate(chunk.ids) if one >= FIRST_VECTOR}
+        ids = torch.tensor([[0 if place in places else one for place, one in enumerate(chunk.ids)]])
+        with self._vectors(places):
+            return self._encoder(ids.to(self._device), **arguments)
+
+    @contextmanager
+    def _vectors(self, places: Mapping[int, int]) -> Iterator[None]:
+        if not places:
+            yield
+            return
+        vectors = torch.cat([word.vectors for word in self.words])
+
+        def put(_module: Any, _ids: Any, embedded: torch.Tensor) -> torch.Tensor:
+            embedded = embedded.clone()
+            embedded[0, list(places)] = vectors[list(places.values())].to(embedded)
+            return embedded
+
+        handle = self._encoder.get_input_embeddings().register_forward_hook(put)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _mask(self, chunk: Chunk) -> torch.Tensor:
         return torch.tensor([chunk.mask], device=self._device)
@@ -87,22 +151,22 @@ class PooledClipText(ClipText):
 
     def __init__(self, tokenizer: Any, encoder: Any, device: torch.device) -> None:
         super().__init__(tokenizer, encoder, device)
-        self._pooled: Kept[torch.Tensor] = Kept(_KEPT_BYTES, tensor_bytes)
+        self._pooled: LruCache[torch.Tensor] = LruCache(_CACHE_BYTES, tensor_bytes)
 
     def pooled(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """1, features."""
-        return self._pooled.get((self.variant, chunks[0]), lambda: self._run_both(chunks[0])[1])
+        return self._pooled.get((self.variant, chunks[0]), lambda: self._run_both(chunks[0], 1)[1])
 
-    def _run(self, chunk: Chunk) -> torch.Tensor:
-        hidden, whole = self._run_both(chunk)
+    def _run(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
+        hidden, whole = self._run_both(chunk, clip_skip)
         self._pooled.put((self.variant, chunk), whole)
         return hidden
 
-    def _run_both(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run_both(self, chunk: Chunk, clip_skip: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(1, tokens, features), and 1, features."""
-        output = self._encoder(torch.tensor([chunk.ids], device=self._device), output_hidden_states=True)
+        output = self._call(chunk, output_hidden_states=True)
         whole = output.text_embeds if "text_embeds" in output else output.pooler_output
-        hidden: torch.Tensor = output.hidden_states[-2]
+        hidden = _layer(output, max(2, clip_skip))
         return hidden.to(dtype=self._encoder.dtype), whole.to(dtype=self._encoder.dtype)
 
 
@@ -116,9 +180,10 @@ class ClipTexts:
         """For each encoder, the chunks that `prompt` needs."""
         return [encoder.encode(prompt) for encoder in self.encoders]
 
-    def embed(self, chunks: Sequence[Sequence[Chunk]], count: int) -> torch.Tensor:
+    def embed(self, chunks: Sequence[Sequence[Chunk]], count: int, clip_skip: int = 1) -> torch.Tensor:
         """1, tokens, features."""
-        return torch.cat([one.embed(some, count) for one, some in zip(self.encoders, chunks, strict=True)], dim=-1)
+        pairs = zip(self.encoders, chunks, strict=True)
+        return torch.cat([one.embed(some, count, clip_skip) for one, some in pairs], dim=-1)
 
     def last_pooled(self, chunks: Sequence[Sequence[Chunk]]) -> torch.Tensor:
         """1, features: the text as a whole, as the last encoder has it."""
@@ -138,12 +203,25 @@ class T5Text:
         self._device = device
         self._length = length
         self.variant: Hashable = ()
-        self._kept: Kept[torch.Tensor] = Kept(_KEPT_T5_BYTES, tensor_bytes)
+        self.words: Sequence[EncoderWord] = ()  # of none that craft draws with T5
+        self._cache: LruCache[torch.Tensor] = LruCache(_T5_CACHE_BYTES, tensor_bytes)
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
         text = "".join(fragment.text for fragment in prompts.parse(prompt))
-        return self._kept.get((self.variant, text), lambda: self._run(text))
+        return self._cache.get((self.variant, text), lambda: self._run(text))
+
+    def remarks(self, texts: Mapping[str, str]) -> list[str]:
+        """Of the texts, by what they are called: weights that do nothing, and words that are not read."""
+        said = []
+        for name, text in texts.items():
+            fragments = prompts.parse(text)
+            if any(fragment.weight != 1 for fragment in fragments):
+                said.append(f"the {name}'s weights do nothing to what T5 reads: it knows none")
+            left_out = prompts.left_out("".join(fragment.text for fragment in fragments), self._tokenizer, self._length)
+            if left_out:
+                said.append(f"T5 reads the {name}'s first {self._length} tokens, which leaves out {left_out}")
+        return said
 
     def _run(self, text: str) -> torch.Tensor:
         ids = self._tokenizer(
@@ -151,6 +229,53 @@ class T5Text:
         ).input_ids
         embedding: torch.Tensor = self._encoder(ids.to(self._device))[0]
         return embedding.to(dtype=self._encoder.dtype)
+
+
+class FramedText:
+    """A language model that reads a prompt inside a frame of its pipeline's, as the pipeline itself encodes it.
+
+    It knows no weights: brackets are words to it.
+    """
+
+    def __init__(self, encode: Callable[[str], torch.Tensor], tokenizer: Any, frame: Frame, *, length: int) -> None:
+        """`encode`: a text -> 1, tokens, features...; `length`: the tokens that are read, the frame's among them."""
+        self._encode = encode
+        self._tokenizer = tokenizer
+        self._frame = frame
+        self._length = length
+        self.variant: Hashable = ()
+        self.words: Sequence[EncoderWord] = ()  # of none that craft draws with a language model
+        self._cache: LruCache[torch.Tensor] = LruCache(_FRAMED_CACHE_BYTES, tensor_bytes)
+
+    def embed(self, prompt: str) -> torch.Tensor:
+        """1, tokens, features..."""
+        return self._cache.get((self.variant, prompt), lambda: self._encode(prompt))
+
+    def remarks(self, texts: Mapping[str, str]) -> list[str]:
+        """Of the texts, by what they are called: weights that are words, and words that are not read."""
+        said: list[str] = []
+        for name, text in texts.items():
+            if any(fragment.weight != 1 for fragment in prompts.parse(text)):
+                said.append(f"the {name}'s weights are words to its text encoder: it knows none")
+            room = self._room
+            if room and (left_out := prompts.left_out(text, self._tokenizer, room)):
+                said.append(f"it reads the {name}'s first {room} tokens, which leaves out {left_out}")
+        return said
+
+    @cached_property
+    def _room(self) -> int:
+        """Tokens of a prompt; nought where there is no frame: then encoding says why."""
+        with suppress(CraftError):
+            return self._length - len(self._tokenizer(self._frame("")).input_ids)
+        return 0
+
+
+def _layer(output: Any, clip_skip: int) -> torch.Tensor:
+    """What the encoder's layer so far from its end has made. Raises INVALID_FIELD where it has fewer."""
+    states: Sequence[torch.Tensor] = output.hidden_states
+    if clip_skip > len(states):
+        raise invalid("clip_skip", f"must be at most {len(states)} for the model's text encoder, not {clip_skip}")
+    return states[-clip_skip]
 
 
 def most(*chunked: Sequence[Sequence[Chunk]]) -> int:

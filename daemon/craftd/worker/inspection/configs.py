@@ -8,9 +8,9 @@ from typing import Any
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.inspection import documents
-from craftd.worker.inspection.refusal import shown, unsafe_config, unsafe_path, unsupported
-from craftd.worker.inspection.tree import File
+from craftd import documents
+from craftd.documents import File
+from craftd.refusal import shown, unsafe_config, unsafe_path, unsupported
 
 _CODE = {
     "adapter_kwargs",

@@ -15,15 +15,27 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
 
-def confine(cpu_s: int = CPU_S) -> None:
-    """Limits of memory, time and files; no file may be written, no process started, no network seen."""
+def confine(cpu_s: int = CPU_S, memory_bytes: int = _MEMORY_BYTES) -> None:
+    """Limits of memory, time and files; no file may be written, no process started, no network seen.
+
+    `memory_bytes` beyond what libraries hold that are imported already; theirs is address space, hardly memory.
+    """
     _leave_network()
-    _limit(resource.RLIMIT_AS, _MEMORY_BYTES)
+    _limit(resource.RLIMIT_AS, memory_bytes + (_address_space_bytes() if "torch" in sys.modules else 0))
     _limit(resource.RLIMIT_CPU, cpu_s)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NPROC, 0)
+
+
+def _address_space_bytes() -> int:
+    """What this process has mapped, where the system tells."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123 - nothing else is imported for it
+            return int(stream.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 1 << 40
 
 
 def _limit(kind: int, most: int) -> None:

@@ -11,15 +11,45 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.inspection import adapter, notes, weights
-from craftd.worker.inspection.adapter import Adapter
+from craftd import safetensors
+from craftd.documents import File
+from craftd.refusal import corrupt, shown
+from craftd.safetensors import Header, Tensor
+from craftd.worker.inspection import metadata
 from craftd.worker.inspection.finite import is_finite
-from craftd.worker.inspection.refusal import corrupt, shown
-from craftd.worker.inspection.tree import File, single
-from craftd.worker.inspection.weights import Layout, Tensor
+from craftd.worker.inspection.tree import single
+from craftd.worker.lora import reading
+from craftd.worker.lora.reading import Reading
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 _PIECE_BYTES = 4 << 20  # a multiple of every number's size
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What its reading tells of a LoRA, whatever model it is for."""
+
+    format: str  # "kohya", "peft", "diffusers", "xlabs"; several joined by "+"
+    base: str  # architecture, "" where unknown
+    rank: int  # the largest
+    layers: int
+    adapts_text_encoder: bool
+    has_conv: bool
+    is_dora: bool
+    notes: list[str]
+
+    @classmethod
+    def of(cls, found: Reading) -> Adapter:
+        return cls(
+            format="+".join(sorted(found.forms)),
+            base=found.base,
+            rank=found.rank,
+            layers=len(found.layers),
+            adapts_text_encoder=found.adapts_text_encoder,
+            has_conv=found.has_conv,
+            is_dora=found.is_dora,
+            notes=found.notes,
+        )
 
 
 @dataclass(frozen=True)
@@ -37,21 +67,28 @@ class Found:
 def check(path: Path) -> Found:
     """Raises UNSAFE_PATH, UNSAFE_FORMAT, CORRUPT_FILE, UNSUPPORTED_LORA, NOT_FINITE."""
     file = single(path)
-    if path.name.lower().endswith(_PICKLES) or "pickle" in weights.sniff(file.read(0, 16)):
+    if path.name.lower().endswith(_PICKLES) or "pickle" in safetensors.sniff(file.read(0, 16)):
         raise _pickle(file.name, path)
-    layout = weights.read(file)
-    found = adapter.read(file.name, layout.tensors, layout.metadata)
-    sha256, ss_hash = _read_through(file, layout)
-    return Found(found, sha256, ss_hash, file.size_bytes, notes.trigger(layout.metadata), notes.listed(layout.metadata))
+    header = safetensors.read(file)
+    found = reading.read(shown(file.name), header.shapes, header.metadata)
+    sha256, ss_hash = _read_through(file, header)
+    return Found(
+        Adapter.of(found),
+        sha256,
+        ss_hash,
+        file.size_bytes,
+        metadata.trigger(header.metadata),
+        metadata.listed(header.metadata),
+    )
 
 
-def _read_through(file: File, layout: Layout) -> tuple[str, str]:
+def _read_through(file: File, header: Header) -> tuple[str, str]:
     """Every byte, once: (sha256 of the file, of the tensors). Raises NOT_FINITE, CORRUPT_FILE."""
     with file.opened() as descriptor:
-        whole = hashlib.sha256(_exactly(file, descriptor, 0, layout.offset))
+        whole = hashlib.sha256(_exactly(file, descriptor, 0, header.offset))
         data = hashlib.sha256()
-        for tensor in layout.tensors:
-            for piece in _pieces(file, descriptor, layout.offset, tensor):
+        for tensor in header.tensors:
+            for piece in _pieces(file, descriptor, header.offset, tensor):
                 if not is_finite(tensor.dtype, piece):
                     raise _not_finite(file, tensor)
                 whole.update(piece)

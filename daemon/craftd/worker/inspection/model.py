@@ -8,20 +8,25 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.inspection import configs, shards, weights
-from craftd.worker.inspection.refusal import corrupt, shown
-from craftd.worker.inspection.tree import File, Tree, single
+from craftd import gguf, safetensors
+from craftd.architectures import detect
+from craftd.documents import File
+from craftd.refusal import corrupt, shown
+from craftd.worker.inspection import chat, configs, scaled, shards
+from craftd.worker.inspection.tree import Tree, single
 
 _INDEX = "model_index.json"
 _OVERRIDES = "craft.json"
+_OF_COMPONENTS = {"config.json", "tokenizer_config.json"}  # a component's folder has one of these, a model's has none
+_WITH_TEMPLATES = ("tokenizer_config.json", "processor_config.json", "chat_template.json")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
-# Parts that are handed to no worker where craft has a family of its own.
-_LEFT_OUT = {"safety_checker", "feature_extractor", "image_encoder"}
-_LEAVE_OUT = {"StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline"}
 
 
 def check(path: Path) -> None:
-    """A diffusers folder or a single file. Raises UNSAFE_PATH, UNSAFE_FORMAT, UNSAFE_CONFIG, CORRUPT_FILE, ..."""
+    """A diffusers folder, or one safetensors or GGUF file.
+
+    Raises UNSAFE_PATH, UNSAFE_FORMAT, UNSAFE_CONFIG, CORRUPT_FILE, UNSUPPORTED_MODEL, NOT_FINITE.
+    """
     if path.is_dir():
         _check_folder(path)
     else:
@@ -31,6 +36,9 @@ def check(path: Path) -> None:
 def _check_folder(path: Path) -> None:
     tree = Tree(path)
     root = {file.name: file for file in tree.part("") or []}
+    if _INDEX not in root and _OF_COMPONENTS & set(root):
+        _check_files(tree.part("") or [], path)
+        return
     if _INDEX not in root:
         raise CraftError(
             "CORRUPT_FILE",
@@ -40,7 +48,7 @@ def _check_folder(path: Path) -> None:
     kind, parts = configs.check_index(root[_INDEX])
     if _OVERRIDES in root:
         configs.check(root[_OVERRIDES])
-    unused = _LEFT_OUT if kind in _LEAVE_OUT else set()
+    unused = detect.of_pipeline(kind, None).unused_parts
     for part in parts:
         if part not in unused:
             _check_part(part, tree.part(part), path)
@@ -49,7 +57,12 @@ def _check_folder(path: Path) -> None:
 def _check_part(part: str, files: list[File] | None, path: Path) -> None:
     if files is None:
         raise corrupt(_INDEX, f"the folder {shown(part)} beside it", "none")
-    tensors = {file.base: weights.check(file) for file in files if _is_weights(file, path)}
+    _check_files(files, path)
+
+
+def _check_files(files: list[File], path: Path) -> None:
+    """A component's."""
+    tensors = {file.base: frozenset(safetensors.read(file).shapes) for file in files if _is_weights(file, path)}
     pickles = [file for file in files if file.name.lower().endswith(_PICKLES)]
     if pickles and not tensors:
         raise _pickle(pickles[0].name, path)
@@ -58,21 +71,29 @@ def _check_part(part: str, files: list[File] | None, path: Path) -> None:
             shards.check(file, tensors, is_alone=not tensors)
         elif file.name.endswith(".json"):
             configs.check(file)
+        elif chat.is_one(file):
+            chat.check(file)
+    for file in files:
+        if file.base in _WITH_TEMPLATES:
+            chat.check_configuration(file)
 
 
 def _check_single(path: Path) -> None:
     file = single(path)
     if path.name.lower().endswith(_PICKLES):
         raise _pickle(file.name, path)
+    if path.name.lower().endswith(".gguf") or file.read(0, 4) == gguf.MAGIC:
+        gguf.read(file)
+        return
     _is_weights(file, path)
-    weights.check(file)
+    scaled.check(file, safetensors.read(file))
 
 
 def _is_weights(file: File, path: Path) -> bool:
     """A safetensors file, by its name. Raises UNSAFE_FORMAT for a pickle that has borrowed it."""
     if not file.name.lower().endswith(".safetensors"):
         return False
-    if "pickle" in weights.sniff(file.read(0, 16)):
+    if "pickle" in safetensors.sniff(file.read(0, 16)):
         raise _pickle(file.name, path)
     return True
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from craft_protos.pixels import eight_bits
 from PIL import Image, UnidentifiedImageError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -47,7 +48,7 @@ def _examined(path: Path) -> dict[str, object]:
 def _digest(picture: Image.Image) -> str:
     """Equal for equal pixels, however they are packed."""
     digest = hashlib.sha256(repr((picture.size, picture.getexif().get(_ORIENTATION))).encode())
-    digest.update(picture.convert("RGBA").tobytes())
+    digest.update(eight_bits(picture).convert("RGBA").tobytes())
     return digest.hexdigest()
 
 

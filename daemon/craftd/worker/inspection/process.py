@@ -1,23 +1,55 @@
 """`python -m craftd.worker --inspect [--lora] PATH`: one line of JSON with the verdict, then the end.
 
 `--inspect --pictures PATH...`: a line for each picture, as it is decoded.
+`--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
+`--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
+`--inspect --chat`: a chat template and a conversation come on stdin; the line has the text that it makes.
+`--inspect --fits [--convert]`: LoRAs' paths and layouts come on stdin; a line for each LoRA with how it fits in each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.inspection import lora, model
-from craftd.worker.inspection.confine import confine
+from craftd.worker.inspection import lora
+from craftd.worker.inspection.confine import CPU_S, confine
+
+if TYPE_CHECKING:
+    from craftd.worker.lora.spellings import Spellings
 
 _LORA_CPU_S = 120  # every byte is read and hashed: some gigabytes at the most
 _PICTURES_CPU_S = 60
+_CHAT_CPU_S = 20  # its own limit is less
+_LAYOUT_CPU_S = 60  # of each model
+_FIT_CPU_S = 20  # of each LoRA
+_BUILDING_BYTES = 4 << 30  # for networks without weights, and for what one LoRA's conversion takes
 _GOOD = {"reason": "", "message": "", "hint": ""}
+
+
+def main(asked: Sequence[str]) -> None:
+    match asked:
+        case ["--pictures", *paths]:
+            run_pictures(map(Path, paths))
+        case ["--identify"]:
+            run_identify()
+        case ["--chat"]:
+            run_chat()
+        case ["--layouts"]:
+            run_layouts()
+        case ["--fits", *options]:
+            run_fits(with_converters="--convert" in options)
+        case ["--lora", path]:
+            run_lora(Path(path))
+        case [path]:
+            run(Path(path))
 
 
 def run(path: Path) -> None:
@@ -41,7 +73,73 @@ def run_pictures(paths: Iterable[Path]) -> None:
         print(json.dumps(found), flush=True)
 
 
+def run_identify() -> None:
+    """{"paths": [path]}. One that ends us is the first without a line."""
+    paths = list(map(Path, json.load(sys.stdin)["paths"]))
+    confine(CPU_S + len(paths))
+    for path in paths:
+        print(json.dumps(_verdict(partial(_identity, path))), flush=True)
+
+
+def run_chat() -> None:
+    """{"name": text, "template": text, "given": {"messages": [...], ...}}"""
+    from craftd.worker.inspection import chat
+
+    asked = json.load(sys.stdin)
+    confine(_CHAT_CPU_S)
+    print(json.dumps(_verdict(lambda: {**_GOOD, "text": chat.render(**asked)})))
+
+
+def run_layouts() -> None:
+    """Of models that have been checked: {"models": [{"model_index.json": text, "unet/config.json": text, ...}]}."""
+    from craftd.worker.inspection import layouts
+
+    layouts.prepare()
+    models = json.load(sys.stdin)["models"]
+    confine(_LAYOUT_CPU_S * len(models), _BUILDING_BYTES)
+    for parts in models:
+        print(json.dumps(_verdict(partial(_layout, parts))), flush=True)
+
+
+def run_fits(*, with_converters: bool) -> None:
+    """{"loras": [path], "layouts": [layout]}; a line says "convert" where diffusers would have to be asked."""
+    from craftd.worker.inspection import fits
+    from craftd.worker.lora.layout import Layout
+    from craftd.worker.lora.spellings import Spellings
+
+    if with_converters:
+        fits.prepare()
+    asked = json.load(sys.stdin)
+    confine(_FIT_CPU_S * (1 + len(asked["loras"])), _BUILDING_BYTES)
+    models = [Spellings(Layout.from_json(text)) for text in asked["layouts"]]
+    for path in map(Path, asked["loras"]):
+        print(json.dumps(_verdict(partial(_fits, path, models, with_converters))), flush=True)
+
+
+def _identity(path: Path) -> dict[str, object]:
+    from craftd.worker.inspection import identify
+
+    return {**_GOOD, "identity": identify.of(path)}
+
+
+def _layout(parts: Mapping[str, str]) -> dict[str, object]:
+    from craftd.worker.inspection import layouts
+
+    return {**_GOOD, "layout": layouts.of(parts)}
+
+
+def _fits(path: Path, models: Sequence[Spellings], with_converters: bool) -> dict[str, object]:
+    from craftd.worker.inspection import fits
+
+    try:
+        return {**_GOOD, "fits": list(fits.of(path, models, with_converters=with_converters))}
+    except fits.NeedsConverter:
+        return {**_GOOD, "convert": True}
+
+
 def _check_model(path: Path) -> dict[str, object]:
+    from craftd.worker.inspection import model  # and with it what chat templates are rendered by
+
     model.check(path)
     return {**_GOOD}
 

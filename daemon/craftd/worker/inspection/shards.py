@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from craftd.worker.inspection import documents
-from craftd.worker.inspection.refusal import corrupt, shown, unsafe_path
-from craftd.worker.inspection.tree import File
+from craftd import documents
+from craftd.documents import File
+from craftd.refusal import corrupt, shown, unsafe_path
 
 _INDEX_BYTES = 32 << 20
 

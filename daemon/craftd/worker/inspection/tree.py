@@ -5,52 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from craftd.worker.inspection.refusal import corrupt, unsafe_path
+from craftd.documents import File, irregular
+from craftd.refusal import corrupt, unsafe_path
 
 _MOST_ENTRIES = 20_000
 _DEEPEST = 16
-_KINDS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
-
-
-@dataclass(frozen=True)
-class File:
-    """A regular file: its name inside the folder, and where it really lies."""
-
-    name: str
-    real: Path
-
-    @cached_property
-    def size_bytes(self) -> int:
-        return self.real.lstat().st_size
-
-    @property
-    def base(self) -> str:
-        return self.name.rpartition("/")[2]
-
-    def read(self, start: int, count: int) -> bytes:
-        """Up to `count` bytes from `start`. Raises UNSAFE_PATH where the file has been exchanged meanwhile."""
-        with self.opened() as descriptor:
-            return os.pread(descriptor, count, start)
-
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        """A descriptor to read it all by. Raises as `read`."""
-        descriptor = _open(self)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
 
 class Tree:
@@ -94,7 +55,7 @@ class Tree:
             raise unsafe_path(name, "is a link out of the model's folder")
         mode = _mode(name, real)
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise _irregular(name, mode)
+            raise irregular(name, mode)
         return stat.S_ISREG(mode)
 
 
@@ -103,7 +64,7 @@ def single(path: Path) -> File:
     real = _resolved(path)
     mode = _mode(path.name, real)
     if not stat.S_ISREG(mode):
-        raise _irregular(path.name, mode)
+        raise irregular(path.name, mode)
     return File(path.name, real)
 
 
@@ -113,10 +74,12 @@ def _resolved(path: Path) -> Path:
 
 
 def _areas(root: Path) -> tuple[Path, ...]:
-    """Where links may lead: the folder; for a snapshot in a Hugging Face cache, its repository's blobs too."""
-    snapshots, repository = root.parent, root.parent.parent
-    is_cached = snapshots.name == "snapshots" and repository.name.startswith("models--")
-    return (root, repository / "blobs") if is_cached else (root,)
+    """Where links may lead: the folder; for one of a snapshot in a Hugging Face cache, its repository's blobs too."""
+    for folder in (root, *root.parents):
+        repository = folder.parent.parent
+        if folder.parent.name == "snapshots" and repository.name.startswith("models--"):
+            return (root, repository / "blobs")
+    return (root,)
 
 
 def _check_bounds(name: str, count: int) -> None:
@@ -133,20 +96,3 @@ def _mode(name: str, real: Path) -> int:
         return real.lstat().st_mode
     except OSError as exc:
         raise corrupt(name, "a file", f"a link to nothing ({exc.strerror})") from exc
-
-
-def _irregular(name: str, mode: int) -> Exception:
-    return unsafe_path(name, f"is {_KINDS.get(stat.S_IFMT(mode), 'a link in a circle')}, not a regular file")
-
-
-def _open(file: File) -> int:
-    """Neither a pipe nor a link put in its place since can hold us up."""
-    try:
-        descriptor = os.open(file.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as exc:
-        raise corrupt(file.name, "a file that can be read", str(exc.strerror)) from exc
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise _irregular(file.name, mode)
-    return descriptor

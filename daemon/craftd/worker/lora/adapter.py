@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from craft_protos.reasons import CraftError
-from torch import nn
 
 RANK_BUCKETS = (16, 32, 64, 128)
-
-Layer = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True)
@@ -22,6 +18,7 @@ class Delta:
     up: torch.Tensor  # outputs, rank
     scale: float  # alpha / rank
     magnitude: torch.Tensor | None = None  # DoRA (Liu et al. 2024): outputs, 1; or 1, inputs
+    is_lycoris: bool = False  # a DoRA's strength counts as LyCORIS has it, not as peft does
 
     @property
     def rank(self) -> int:
@@ -33,6 +30,15 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class Word:
+    """An embedding as a row uses it: what stands for its name in a prompt."""
+
+    name: str
+    weight: float
+    vectors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is known of a LoRA once it has been fitted to a model."""
 
@@ -40,9 +46,10 @@ class Facts:
     sha256: str
     matched: int  # tensors of the file that are used, alphas among them
     total: int
-    unmatched: tuple[str, ...]
+    unmatched: Mapping[str, str]  # tensor -> why
     bucket: int | None  # of its largest rank; None: only merging can apply it
     adapts_text: bool
+    vectors: Mapping[str, torch.Tensor] = field(default_factory=dict)  # of an embedding: text encoder -> count, width
 
 
 @dataclass(frozen=True)
@@ -51,15 +58,3 @@ class Adapter:
 
     facts: Facts
     deltas: Mapping[str, Mapping[str, Delta]]
-
-
-def mismatch(lora: str, model: str, facts: Facts) -> CraftError:
-    """LORA_MISMATCH that counts and names what does not fit."""
-    shown = ", ".join(facts.unmatched[:3]) + (", ..." if len(facts.unmatched) > 3 else "")
-    hint = (
-        "it was made for another kind of model"
-        if not facts.matched
-        else "use a LoRA made for this model, or --lora-missing=skip to apply the rest"
-    )
-    counted = f"{facts.matched} of {facts.total} tensors fit"
-    return CraftError("LORA_MISMATCH", f"LoRA {lora} does not fit model {model}: {counted} (not {shown})", hint)

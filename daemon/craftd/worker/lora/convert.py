@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from craftd.worker.lora import file
+from craftd.worker.lora import reading
 from craftd.worker.lora.file import LoraFile
+from craftd.worker.lora.fit import Fit
+from craftd.worker.lora.strength import Strengths
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +32,13 @@ class Converted:
     original: LoraFile
     sources: Mapping[str, frozenset[str]]
 
-    def unmatched(self, missing: list[str]) -> list[str]:
-        """The original's tensors that are in nothing but `missing`; an alpha shares its layer's fate."""
-        gone = set(missing)
-        used = set().union(*(names for key, names in self.sources.items() if key not in gone))
+    def unmatched(self, found: Fit) -> dict[str, str]:
+        """The original's tensors that are in nothing that fits, and why; an alpha shares its layer's fate."""
+        used = set().union(*(names for key, names in self.sources.items() if key not in found.unmatched))
         used |= {key for key in self.original.tensors if _is_alpha_of(key, used)}
-        return sorted(set(self.original.tensors) - used)
+        left_out = sorted(set(self.original.tensors) - used)
+        whys = {name: why for key, why in found.unmatched.items() for name in self.sources.get(key, ())}
+        return {key: whys.get(key) or self.original.reading.unknown.get(key, "") for key in left_out}
 
 
 def converted(original: LoraFile, pipeline: type) -> Converted | None:
@@ -50,11 +53,13 @@ def converted(original: LoraFile, pipeline: type) -> Converted | None:
         _log.info("diffusers does not convert LoRA %s: %s", original.name, exc)
         return None
     states, alphas = found if isinstance(found, tuple) else (found, None)
-    tensors = {key: value for key, value in states.items() if isinstance(value, Traced)}
+    traces = {key: value for key, value in states.items() if isinstance(value, Traced)}
     given = {key: torch.tensor(float(alpha)) for key, alpha in (alphas or {}).items()}
-    sources = {key: tensor.sources for key, tensor in tensors.items()}
-    plain = {key: tensor.as_subclass(torch.Tensor) for key, tensor in tensors.items()}
-    return Converted(file.parsed(original.name, plain | given, {}), original, sources)
+    sources = {key: tensor.sources for key, tensor in traces.items()}
+    plain = {key: tensor.as_subclass(torch.Tensor) for key, tensor in traces.items()}
+    tensors = plain | given
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return Converted(LoraFile(reading.sort(original.name, shapes, Strengths({})), tensors), original, sources)
 
 
 class Traced(torch.Tensor):

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from craftd.worker.lora.adapter import Delta, Layer
+from craftd.worker.lora.adapter import Delta
+from craftd.worker.lora.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ class Stack:
     """One layer's changes of one rank bucket: slots, rank, inputs...; and slots, outputs, rank."""
 
     def __init__(self, layer: Layer, bucket: int, slots: int, device: torch.device) -> None:
-        outputs, *inputs = layer.weight.shape
-        self.downs = torch.zeros(slots, bucket, *inputs, dtype=layer.weight.dtype, device=device)
-        self.ups = torch.zeros(slots, outputs, bucket, dtype=layer.weight.dtype, device=device)
+        self.downs = torch.zeros(slots, bucket, *layer.inputs, dtype=layer.dtype, device=device)
+        self.ups = torch.zeros(slots, layer.outputs, bucket, dtype=layer.dtype, device=device)
 
     @property
     def size_bytes(self) -> int:
@@ -80,7 +80,7 @@ class Gathered:
 
     @property
     def size_bytes(self) -> int:
-        """Besides what the stacks take."""
+        """The bytes that it takes besides the stacks."""
         return 0 if self.is_view else int(self.downs.nbytes + self.ups.nbytes)
 
 
@@ -92,7 +92,7 @@ class AdaptedLayer:
         self.stacks: dict[int, Stack] = {}
         self._selection: Selection | None = None
         self._kept: tuple[Hashable, Gathered] | None = None
-        self._forward = self._linear if isinstance(layer, nn.Linear) else self._conv
+        self._forward = self._conv if layer.is_convolution else self._linear
 
     @property
     def size_bytes(self) -> int:
@@ -100,18 +100,18 @@ class AdaptedLayer:
 
     @property
     def gathered_bytes(self) -> int:
-        """Of what stays for the next step."""
+        """The bytes of what is kept gathered for the next step."""
         return 0 if self._kept is None else self._kept[1].size_bytes
 
     def attach(self, selection: Selection) -> None:
         self._selection = selection
         if selection.is_kept:
             self.gathered(selection)
-        self._layer.__dict__["forward"] = self._forward
+        self._layer.module.__dict__["forward"] = self._forward
 
     def detach(self) -> None:
         self._selection = None
-        self._layer.__dict__.pop("forward", None)
+        self._layer.module.__dict__.pop("forward", None)
 
     def forget(self) -> None:
         """Drop what was gathered."""
@@ -128,8 +128,7 @@ class AdaptedLayer:
 
     def _linear(self, x: torch.Tensor) -> torch.Tensor:
         assert self._selection is not None
-        taken, layer = self.gathered(self._selection), self._layer
-        y = functional.linear(x, layer.weight, layer.bias)
+        taken, y = self.gathered(self._selection), self._layer.compute(x)
         if taken.is_shared:
             inner = functional.linear(x.reshape(-1, x.shape[-1]), taken.downs)
             y.view(-1, y.shape[-1]).addmm_(inner, taken.ups.mT, alpha=taken.strength)
@@ -141,11 +140,9 @@ class AdaptedLayer:
 
     def _conv(self, x: torch.Tensor) -> torch.Tensor:
         assert self._selection is not None
-        taken, layer = self.gathered(self._selection), self._layer
-        assert isinstance(layer, nn.Conv2d)
-        y: torch.Tensor = layer._conv_forward(x, layer.weight, layer.bias)
+        taken, y = self.gathered(self._selection), self._layer.compute(x)
         ups = taken.ups.expand(y.shape[0], -1, -1) if taken.is_shared else taken.ups
-        inner = _convolved(x, taken, layer)
+        inner = _convolved(x, taken, self._layer.module)
         return torch.baddbmm(y.flatten(2), ups, inner, alpha=taken.strength).view_as(y)
 
     def _shared(self, selection: Selection) -> Gathered:
@@ -164,11 +161,6 @@ class AdaptedLayer:
         if len(columns) == 1:
             return Gathered(downs[0], ups[0])
         return Gathered(torch.cat(downs, dim=1), torch.cat(ups, dim=2))
-
-
-def is_adaptable(layer: Layer) -> bool:
-    """Whether a slot can hold its change."""
-    return isinstance(layer, nn.Linear) or (layer.groups == 1 and layer.padding_mode == "zeros")
 
 
 def _convolved(x: torch.Tensor, taken: Gathered, layer: nn.Conv2d) -> torch.Tensor:

@@ -1,140 +1,119 @@
-"""A LoRA's file fitted to a model: every tensor of it counted, whatever becomes of it.
+"""A LoRA's file fitted to a loaded model: its tensors, as changes of the model's layers.
 
-Used, alpha, or unmatched: there is no fourth. A layer whose tensors are incomplete or of another shape is
-unmatched in all of them.
+Which tensor belongs to which layer is the fit's to say; here are the numbers.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from craft_protos.reasons import CraftError
 
 from craftd.worker.lora import convert, file
-from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts, Layer
+from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts
 from craftd.worker.lora.file import LoraFile
-from craftd.worker.lora.layers import is_adaptable
-from craftd.worker.lora.targets import Place, Targets
+from craftd.worker.lora.fit import Change, Fit, fit, is_by_input, may_be_converted
+from craftd.worker.lora.spellings import Place, Spellings
+from craftd.worker.lora.targets import Targets
 
 Deltas = dict[str, dict[str, Delta]]
-
-
-class Misfit(Exception):
-    """A layer's tensors do not make a change of that layer."""
 
 
 def read(path: Path, targets: Targets, *, name: str, sha256: str, size_bytes: int) -> Adapter:
     """The LoRA in the file, for this model. Raises CORRUPT_FILE, UNSUPPORTED_LORA, NOT_FINITE."""
     with file.opened(path, name, size_bytes) as opened, torch.inference_mode():
-        fitted = _Fitting(targets, opened)
-        fitted.fit()
-        if fitted.unmatched and (converted := convert.converted(opened, targets.pipeline)) is not None:
-            again = _Fitting(targets, converted.file)
-            again.fit()
-            unmatched = converted.unmatched(again.unmatched)
-            if len(unmatched) < len(fitted.unmatched):
-                return again.adapter(opened, sha256, unmatched)
-        return fitted.adapter(opened, sha256, fitted.unmatched)
+        found, used = fitted(opened, targets.spellings, lambda: targets.pipeline)
+        filling = _Filling(targets, used)
+        deltas, vectors = filling.fill(found), filling.vectors() if found.is_whole else {}
+        facts = Facts(
+            name=name,
+            sha256=sha256,
+            matched=found.matched,
+            total=found.total,
+            unmatched=found.unmatched,
+            bucket=_bucket(deltas, targets),
+            adapts_text=bool(vectors) or any(component.startswith("text_encoder") for component in deltas),
+            vectors=vectors,
+        )
+        return Adapter(facts, deltas)
+
+
+def fitted(opened: LoraFile, spellings: Spellings, pipeline: Callable[[], type]) -> tuple[Fit, LoraFile]:
+    """Fits the file to the model; returns it too, converted by diffusers where craft does not know its form."""
+    found = fit(opened.reading, spellings)
+    if may_be_converted(opened.reading, found, spellings.layout):
+        converted = convert.converted(opened, pipeline())
+        if converted is not None:
+            again = fit(converted.file.reading, spellings)
+            unmatched = converted.unmatched(again)
+            if len(unmatched) < len(found.unmatched):
+                return Fit(found.total, unmatched, again.changes), converted.file
+    return found, opened
 
 
 def _bucket(deltas: Deltas, targets: Targets) -> int | None:
     places = [(targets.layers[name][path], delta) for name, layers in deltas.items() for path, delta in layers.items()]
-    if any(delta.magnitude is not None or not is_adaptable(layer) for layer, delta in places):
+    if any(delta.magnitude is not None or not layer.fits_slots for layer, delta in places):
         return None
     largest = max((delta.rank for _layer, delta in places), default=1)
     return next((bucket for bucket in RANK_BUCKETS if largest <= bucket), None)
 
 
-class _Fitting:
-    """One file on its way to one model."""
+class _Filling:
+    """Turns what fits of one file into tensors."""
 
     def __init__(self, targets: Targets, opened: LoraFile) -> None:
         self._targets = targets
         self._file = opened
-        self.deltas: Deltas = defaultdict(dict)
-        self.unmatched: list[str] = list(opened.unknown)
 
-    def fit(self) -> None:
-        for path, roles in self._file.paths.items():
-            try:
-                self._fit(path, roles)
-            except Misfit:
-                self.unmatched += roles.values()
-        self.unmatched.sort()
+    def fill(self, found: Fit) -> Deltas:
+        deltas: Deltas = defaultdict(dict)
+        for change in found.changes:
+            down, up = self._product(change)
+            scale = self._scale(change)
+            for place in change.places:
+                layer = self._targets.layer(place)
+                deltas[place.component][place.layer] = Delta(
+                    down.reshape(change.rank, *layer.inputs).to(layer.dtype),
+                    _outputs(up, place).to(layer.dtype),
+                    scale,
+                    self._magnitude(change.parts, place),
+                    is_lycoris="dora_scale" in change.parts,
+                )
+        return deltas
 
-    def adapter(self, opened: LoraFile, sha256: str, unmatched: list[str]) -> Adapter:
-        """What has been fitted, with the tensors of the file as it was opened counted."""
-        total = len(opened.tensors)
-        facts = Facts(
-            name=opened.name,
-            sha256=sha256,
-            matched=total - len(unmatched),
-            total=total,
-            unmatched=tuple(unmatched),
-            bucket=_bucket(self.deltas, self._targets),
-            adapts_text=any(component.startswith("text_encoder") for component in self.deltas),
-        )
-        return Adapter(facts, self.deltas)
+    def vectors(self) -> dict[str, torch.Tensor]:
+        """Of an embedding, for each text encoder: count, width."""
+        return {
+            component: (tensor := self._tensor(name).float()).reshape(-1, tensor.shape[-1])
+            for component, name in self._file.reading.vectors.items()
+        }
 
-    def _fit(self, path: str, roles: Mapping[str, str]) -> None:
-        places = self._targets.find(path)
-        if not places or "down" not in roles or "up" not in roles:
-            raise Misfit
-        if any(place.layer in self.deltas[place.component] for place in places):
-            raise Misfit  # the same layer by another name
-        down, up = self._whole(roles, places)
-        scale = self._scale(roles, places[0].component, down.shape[0])
-        for place in places:
-            layer = self._targets.layer(place)
-            self.deltas[place.component][place.layer] = Delta(
-                _like(down, layer), _outputs(up, place).to(layer.weight.dtype), scale, self._magnitude(roles, place)
-            )
-
-    def _whole(self, roles: Mapping[str, str], places: tuple[Place, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The change as the file has it, checked against all layers that share it."""
-        down, up = self._tensor(roles["down"]), self._tensor(roles["up"])
-        if "mid" in roles:  # LoCon in Tucker form: the kernel is in the middle
-            mid = self._tensor(roles["mid"])
-            if mid.ndim != 4 or mid.shape[1] != down.shape[0]:
-                raise Misfit
+    def _product(self, change: Change) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two matrices whose product is the change, as the file has them."""
+        down, up = self._tensor(change.parts["down"]), self._tensor(change.parts["up"])
+        if "mid" in change.parts:  # LoCon in Tucker form: the kernel is in the middle
+            mid = self._tensor(change.parts["mid"])
             down = torch.einsum("mnkl,ni->mikl", mid.float(), down.flatten(1).float())
-        layers = [self._targets.layer(place) for place in places]
-        outputs = sum(layer.weight.shape[0] for layer in layers)
-        rank = down.shape[0] if down.ndim else 0
-        if not rank or up.shape[:1] != (outputs,) or up.numel() != outputs * rank:
-            raise Misfit
-        if any(down.numel() != rank * layer.weight[0].numel() for layer in layers) or not _has_shape(down, layers[0]):
-            raise Misfit
-        return down, up.reshape(outputs, rank)
+        return down, up.reshape(-1, change.rank)
 
-    def _magnitude(self, roles: Mapping[str, str], place: Place) -> torch.Tensor | None:
+    def _magnitude(self, parts: Mapping[str, str], place: Place) -> torch.Tensor | None:
         """outputs, 1 as peft has it; or 1, inputs as LyCORIS had it once."""
-        layer = self._targets.layer(place)
-        outputs, inputs = layer.weight.shape[:2]
-        if "dora_scale" in roles:
-            scale = self._tensor(roles["dora_scale"])
-            if scale.ndim > 1 and scale.shape[0] == 1 and scale.numel() == inputs:
-                return scale.reshape(1, inputs)
-        elif "magnitude" in roles:
-            scale = self._tensor(roles["magnitude"])
-        else:
+        if "magnitude" not in parts and "dora_scale" not in parts:
             return None
-        part = _outputs(scale.reshape(-1), place)
-        if part.numel() != outputs:
-            raise Misfit
-        return part.reshape(outputs, 1)
+        shape = self._targets.layer(place).shape
+        magnitude = self._tensor(parts["magnitude" if "magnitude" in parts else "dora_scale"])
+        if "magnitude" not in parts and is_by_input(tuple(magnitude.shape), shape):
+            return magnitude.reshape(1, -1)
+        return _outputs(magnitude.reshape(-1), place).reshape(-1, 1)
 
-    def _scale(self, roles: Mapping[str, str], component: str, rank: int) -> float:
-        if "alpha" in roles:
-            alpha = self._tensor(roles["alpha"])
-            if alpha.numel() != 1:
-                raise Misfit
-            return float(alpha) / rank
-        scaling = self._file.scalings.get(component)
-        return 1.0 if scaling is None else scaling.scale(rank)
+    def _scale(self, change: Change) -> float:
+        if change.scale is not None:
+            return change.scale
+        return float(self._tensor(change.parts["alpha"])) / change.rank
 
     def _tensor(self, key: str) -> torch.Tensor:
         tensor = self._file.tensors[key]
@@ -147,16 +126,6 @@ class _Fitting:
                 "the file is damaged or its training diverged; use another",
             )
         return tensor
-
-
-def _has_shape(down: torch.Tensor, layer: Layer) -> bool:
-    """As the layer's inputs, kernel included; a kernel of one may be written or left out."""
-    wanted, found = list(layer.weight.shape[1:]), list(down.shape[1:])
-    return [side for side in wanted if side != 1] == [side for side in found if side != 1]
-
-
-def _like(down: torch.Tensor, layer: Layer) -> torch.Tensor:
-    return down.reshape(down.shape[0], *layer.weight.shape[1:]).to(layer.weight.dtype)
 
 
 def _outputs(up: torch.Tensor, place: Place) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The way for what slots do not hold: weights with the LoRAs in them, put in place for a call and taken out again.
+"""Merged LoRAs, for those that do not fit into slots: weights that contain them replace the model's for a call.
 
 The model's own weights are never written to: a merged set lies beside them, and taking it out puts the very
 same tensors back.
@@ -6,23 +6,25 @@ same tensors back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from craftd.worker.lora.adapter import Adapter, Delta, Layer
+from craftd.worker.lora.adapter import Adapter, Delta
+from craftd.worker.lora.layer import Weight
 from craftd.worker.lora.targets import Targets
 
-Weights = Mapping[str, Mapping[str, torch.Tensor]]  # component -> layer -> weight
+_LEAST_NORM = 1e-12  # an output without any weight stays so
+Weights = Mapping[str, Mapping[str, Weight]]  # component -> layer -> what reads its weight
 
 
 @dataclass(frozen=True)
 class Merged:
     """The weights of the layers that a set of LoRAs changes, by component and layer."""
 
-    weights: Weights
+    weights: Mapping[str, Mapping[str, torch.Tensor]]
 
     @property
     def size_bytes(self) -> int:
@@ -32,7 +34,7 @@ class Merged:
 def own_weights(targets: Targets) -> Weights:
     """The model's weights as they are now: taken where nothing is applied, they may be read in any thread."""
     return {
-        component: {path: layer.weight.data for path, layer in layers.items()}
+        component: {path: layer.weight() for path, layer in layers.items()}
         for component, layers in targets.layers.items()
     }
 
@@ -45,43 +47,56 @@ def merge(adapters: Sequence[tuple[Adapter, float]], own: Weights) -> Merged:
             changes = [(adapter.deltas.get(component, {}), strength) for adapter, strength in adapters]
             paths = {path for deltas, _ in changes for path in deltas}
             merged[component] = {
-                path: _merged(weights[path], [(deltas[path], w) for deltas, w in changes if path in deltas])
+                path: _merged(weights[path](), [(deltas[path], w) for deltas, w in changes if path in deltas])
                 for path in paths
             }
     return Merged({component: layers for component, layers in merged.items() if layers})
 
 
 @contextmanager
-def applied(merged: Merged, targets: Targets, components: Sequence[str]) -> Iterator[None]:
+def applied(merged: Merged, targets: Targets, components: Iterable[str]) -> Iterator[None]:
     """While it holds, the components compute with the merged weights."""
-    own: list[tuple[Layer, torch.Tensor]] = []
+    undo: list[Callable[[], None]] = []
     try:
         for component in components:
             for path, weight in merged.weights.get(component, {}).items():
-                layer = targets.layers[component][path]
-                own.append((layer, layer.weight.data))
-                layer.weight.data = weight.to(layer.weight.device)
+                undo.append(targets.layers[component][path].replace(weight))
         yield
     finally:
-        for layer, weight in reversed(own):
-            layer.weight.data = weight
+        for put_back in reversed(undo):
+            put_back()
 
 
 def _merged(own: torch.Tensor, deltas: Sequence[tuple[Delta, float]]) -> torch.Tensor:
     pristine = own.float()
     weight = pristine
     for delta, strength in deltas:
-        product = delta.up.to(own.device).float() @ delta.down.to(own.device).float().flatten(1)
-        change = strength * delta.scale * product.view(own.shape)
-        weight = weight + change
-        if delta.magnitude is not None:
-            weight = weight * _renormed(pristine + change, delta.magnitude.to(own.device).float())
+        weight = weight + _change(pristine, delta, strength)
     return weight.to(own.dtype)
 
 
-def _renormed(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """What brings each output (or input) to its own magnitude: Liu et al. 2024, equation 5."""
+def _change(pristine: torch.Tensor, delta: Delta, strength: float) -> torch.Tensor:
+    """What one LoRA adds to the weight, whatever others add."""
+    device = pristine.device
+    product = delta.up.to(device).float() @ delta.down.to(device).float().flatten(1)
+    change = delta.scale * product.view(pristine.shape)
+    if delta.magnitude is None:
+        return strength * change
+    if not strength:
+        return torch.zeros_like(pristine)
+    magnitude = delta.magnitude.to(device).float()
+    if delta.is_lycoris:  # the whole change, its rescaling by degrees
+        changed = pristine + change
+        return changed * (1 + strength * (_rescaling(changed, magnitude) - 1)) - pristine
+    changed = pristine + strength * change  # peft: rescaled wholly, after a change by degrees
+    return changed * _rescaling(changed, magnitude) - pristine
+
+
+def _rescaling(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    """The factor that gives each output (or input) its own magnitude: Liu et al. 2024, equation 5."""
     axis = 0 if magnitude.shape[1] == 1 else 1
     others = [dim for dim in range(changed.ndim) if dim != axis]
     norm: torch.Tensor = torch.linalg.vector_norm(changed, dim=others)
-    return (magnitude.reshape(-1) / norm).view([-1 if dim == axis else 1 for dim in range(changed.ndim)])
+    return (magnitude.reshape(-1) / norm.clamp_min(_LEAST_NORM)).view(
+        [-1 if dim == axis else 1 for dim in range(changed.ndim)]
+    )

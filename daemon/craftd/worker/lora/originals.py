@@ -1,16 +1,15 @@
 """The layers' names in the programs that the models come from, which LoRA files often use.
 
-The UNets of SD and SDXL (Stability's generative-models), SD3's MMDiT and FLUX.1's; there, one layer of the
-original may be several of diffusers', whose outputs stand one after another.
+The UNets of SD and SDXL (Stability's generative-models), and the transformers of SD3, FLUX.1 and later; there, one
+layer of the original may be several of diffusers', whose outputs stand one after another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from craftd.worker.lora.adapter import Layer
+from craftd.worker.lora.layout import Component, Shape
 
 
 @dataclass(frozen=True)
@@ -22,17 +21,17 @@ class Part:
     is_swapped: bool = False
 
 
-def names(module: Any, layers: Mapping[str, Layer]) -> dict[str, tuple[Part, ...]]:
+def names(component: Component) -> dict[str, tuple[Part, ...]]:
     """The original's names -> the layers they are here."""
-    match type(module).__name__:
-        case "UNet2DConditionModel":
-            return {original: (Part(layer),) for original, layer in _unet(module.config, layers)}
-        case "FluxTransformer2DModel":
-            return _joined(_FLUX, _FLUX_BLOCKS, layers)
-        case "SD3Transformer2DModel":
-            return _joined(_SD3, _SD3_BLOCKS, layers)
-        case _:
-            return {}
+    if component.kind == "UNet2DConditionModel":
+        return {original: (Part(layer),) for original, layer in _unet(component.depth, component.layers)}
+    once, blocks = _TRANSFORMERS.get(component.kind, ({}, {}))
+    return _joined(once, blocks, component.layers)
+
+
+def in_kohya_files(component: Component) -> dict[str, tuple[Part, ...]]:
+    """As `names`, as far as kohya's programs use them: elsewhere they have diffusers' names too."""
+    return {} if component.kind in _TRAINED_BY_DIFFUSERS_NAMES else names(component)
 
 
 _RESNET = {
@@ -51,9 +50,8 @@ _UNET = {
 }
 
 
-def _unet(config: Any, layers: Mapping[str, Layer]) -> Iterator[tuple[str, str]]:
-    depth = config.layers_per_block
-    if not isinstance(depth, int):
+def _unet(depth: int, layers: Mapping[str, Shape]) -> Iterator[tuple[str, str]]:
+    if not depth:
         return
     for layer in layers:
         match layer.split("."):
@@ -142,8 +140,82 @@ _SD3_BLOCKS = {
 }
 
 
+_FLUX2 = {
+    "img_in": ["x_embedder"],
+    "txt_in": ["context_embedder"],
+    "time_in.in_layer": ["time_guidance_embed.timestep_embedder.linear_1"],
+    "time_in.out_layer": ["time_guidance_embed.timestep_embedder.linear_2"],
+    "guidance_in.in_layer": ["time_guidance_embed.guidance_embedder.linear_1"],
+    "guidance_in.out_layer": ["time_guidance_embed.guidance_embedder.linear_2"],
+    "double_stream_modulation_img.lin": ["double_stream_modulation_img.linear"],
+    "double_stream_modulation_txt.lin": ["double_stream_modulation_txt.linear"],
+    "single_stream_modulation.lin": ["single_stream_modulation.linear"],
+    "final_layer.adaLN_modulation.1": ["~norm_out.linear"],
+    "final_layer.linear": ["proj_out"],
+}
+_FLUX2_BLOCKS = {
+    "double_blocks.#.img_attn.qkv": [f"transformer_blocks.#.attn.to_{part}" for part in "qkv"],
+    "double_blocks.#.img_attn.proj": ["transformer_blocks.#.attn.to_out.0"],
+    "double_blocks.#.img_mlp.0": ["transformer_blocks.#.ff.linear_in"],
+    "double_blocks.#.img_mlp.2": ["transformer_blocks.#.ff.linear_out"],
+    "double_blocks.#.txt_attn.qkv": [f"transformer_blocks.#.attn.add_{part}_proj" for part in "qkv"],
+    "double_blocks.#.txt_attn.proj": ["transformer_blocks.#.attn.to_add_out"],
+    "double_blocks.#.txt_mlp.0": ["transformer_blocks.#.ff_context.linear_in"],
+    "double_blocks.#.txt_mlp.2": ["transformer_blocks.#.ff_context.linear_out"],
+    "single_blocks.#.linear1": ["single_transformer_blocks.#.attn.to_qkv_mlp_proj"],
+    "single_blocks.#.linear2": ["single_transformer_blocks.#.attn.to_out"],
+}
+_Z_IMAGE = {
+    "x_embedder": ["all_x_embedder.2-1"],
+    "final_layer.linear": ["all_final_layer.2-1.linear"],
+    "final_layer.adaLN_modulation.1": ["all_final_layer.2-1.adaLN_modulation.1"],
+}
+_Z_IMAGE_BLOCKS = {
+    name: parts
+    for blocks in ("layers", "noise_refiner", "context_refiner")
+    for name, parts in {
+        f"{blocks}.#.attention.qkv": [f"{blocks}.#.attention.to_{part}" for part in "qkv"],
+        f"{blocks}.#.attention.out": [f"{blocks}.#.attention.to_out.0"],
+    }.items()
+}
+_KREA2 = {
+    "first": ["img_in"],
+    "last.linear": ["final_layer.linear"],
+    "tmlp.0": ["time_embed.linear_1"],
+    "tmlp.2": ["time_embed.linear_2"],
+    "tproj.1": ["time_mod_proj"],
+    "txtmlp.1": ["txt_in.linear_1"],
+    "txtmlp.3": ["txt_in.linear_2"],
+    "txtfusion.projector": ["text_fusion.projector"],
+}
+_KREA2_LAYERS = {f"attn.w{part}": f"attn.to_{part}" for part in "qkv"} | {
+    "attn.wo": "attn.to_out.0",
+    "attn.gate": "attn.to_gate",
+    "mlp.gate": "ff.gate",
+    "mlp.up": "ff.up",
+    "mlp.down": "ff.down",
+}
+_KREA2_BLOCKS = {
+    f"{original}.#.{layer}": [f"{blocks}.#.{own}"]
+    for original, blocks in {
+        "blocks": "transformer_blocks",
+        "txtfusion.layerwise_blocks": "text_fusion.layerwise_blocks",
+        "txtfusion.refiner_blocks": "text_fusion.refiner_blocks",
+    }.items()
+    for layer, own in _KREA2_LAYERS.items()
+}
+_TRANSFORMERS: dict[str, tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]] = {
+    "FluxTransformer2DModel": (_FLUX, _FLUX_BLOCKS),
+    "SD3Transformer2DModel": (_SD3, _SD3_BLOCKS),
+    "Flux2Transformer2DModel": (_FLUX2, _FLUX2_BLOCKS),
+    "ZImageTransformer2DModel": (_Z_IMAGE, _Z_IMAGE_BLOCKS),
+    "Krea2Transformer2DModel": (_KREA2, _KREA2_BLOCKS),
+}
+_TRAINED_BY_DIFFUSERS_NAMES = ("ZImageTransformer2DModel",)
+
+
 def _joined(
-    once: Mapping[str, Sequence[str]], blocks: Mapping[str, Sequence[str]], layers: Mapping[str, Layer]
+    once: Mapping[str, Sequence[str]], blocks: Mapping[str, Sequence[str]], layers: Mapping[str, Shape]
 ) -> dict[str, tuple[Part, ...]]:
     numbers = {part for layer in layers for part in layer.split(".") if part.isdecimal()}
     wanted = dict(once)
@@ -154,18 +226,18 @@ def _joined(
     return {original: parts for original, parts in found.items() if parts}
 
 
-def _parts(named: Sequence[str], layers: Mapping[str, Layer]) -> Iterator[Part]:
+def _parts(named: Sequence[str], layers: Mapping[str, Shape]) -> Iterator[Part]:
     start, paths = 0, [name.removeprefix("~") for name in named]
     if not all(path in layers for path in paths):
         return
     for name, path in zip(named, paths, strict=True):
-        width = layers[path].weight.shape[0]
+        width = layers[path][0]
         outputs = slice(start, start + width) if len(paths) > 1 else None
         yield Part(path, outputs, name != path or _is_last_context(path, layers))
         start += width
 
 
-def _is_last_context(path: str, layers: Mapping[str, Layer]) -> bool:
+def _is_last_context(path: str, layers: Mapping[str, Shape]) -> bool:
     """SD3's last block keeps only scale and shift of its text, and diffusers has these the other way round."""
     block = path.removesuffix(".norm1_context.linear")
     return block != path and f"{block}.attn.to_add_out" not in layers

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from craft_protos.dispatch import File
 from craft_protos.reasons import CraftError
 
-from craftd.worker import memory
 from craftd.worker.lora import match
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.targets import Targets
-from craftd.worker.messages import LoraUse, is_sha256
+from craftd.worker.models import memory
+from craftd.worker.models.folder import is_sha256
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class LoraRead:
 
 
 class Reader:
-    """Over the worker's store of files."""
+    """Reads LoRAs from the worker's store of files, in a thread."""
 
     def __init__(self, files: Path, post: Callable[[LoraRead], None]) -> None:
         self._files = files
@@ -43,12 +44,12 @@ class Reader:
         future.add_done_callback(lambda _done: self._post(LoraRead()))
         return future
 
-    def read(self, use: LoraUse, targets: Targets) -> Adapter:
+    def read(self, lora: File, targets: Targets) -> Adapter:
         """In any thread. Raises CORRUPT_FILE, UNSUPPORTED_LORA, NOT_FINITE, UNSAFE_PATH."""
-        if not is_sha256(use.sha256):
-            raise CraftError("UNSAFE_PATH", f"LoRA {use.name}: {use.sha256!r} is no sha256", "name it by its sha256")
+        if not is_sha256(lora.sha256):
+            raise CraftError("UNSAFE_PATH", f"LoRA {lora.name}: {lora.sha256!r} is no sha256", "name it by its sha256")
         return match.read(
-            self._files / use.sha256, targets, name=use.name, sha256=use.sha256, size_bytes=use.size_bytes
+            self._files / lora.sha256, targets, name=lora.name, sha256=lora.sha256, size_bytes=lora.size_bytes
         )
 
 

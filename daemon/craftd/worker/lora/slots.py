@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from craftd.worker import memory
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Stack
 from craftd.worker.lora.targets import Targets
+from craftd.worker.models import memory
 
 SLOTS_A_ROW = (1, 2, 4)
 _KEPT_BYTES = 256 << 20  # gathered for a batch and kept for its next step, at most
@@ -78,7 +78,7 @@ class Slots:
 
     @property
     def size_bytes(self) -> int:
-        """With what stays gathered."""
+        """The bytes of all slots, and of what is kept gathered for the next step."""
         return self._stacks_bytes + self._gathered_bytes
 
     @property
@@ -117,7 +117,7 @@ class Slots:
         return True
 
     def pin(self, sha256: str, weight: float) -> Use:
-        """Hold it for a row, until `unpin`."""
+        """Keep a LoRA in its slot for a row, until `unpin`."""
         bucket = self._where[sha256]
         held = self._buckets[bucket].held
         held[sha256] = held.pop(sha256)
@@ -186,7 +186,7 @@ class Slots:
         return found
 
     def _attach(self, attached: list[AdaptedLayer], component: str, rows: Sequence[Sequence[Use]]) -> None:
-        """Those that it came to are in `attached`, also where memory runs out."""
+        """Records each layer in `attached` as it is patched, so that a failure half-way can be undone."""
         uses = {(use.bucket, use.slot) for row in rows for use in row}
         touched = set().union(*(self._touched[use].get(component, frozenset()) for use in uses))
         if not touched:
@@ -220,7 +220,7 @@ class Slots:
         return Selection(key, used, [], is_kept=sum(gathered) + max(gathered) <= self._limits.kept_bytes)
 
     def _room(self, rank: int, kept: Set[str]) -> int | None:
-        """A slot that nobody needs."""
+        """A free slot, or that of an idle LoRA which leaves it; None where all are in use."""
         bucket = self._buckets.setdefault(rank, Bucket())
         if bucket.free:
             return bucket.free.pop()
@@ -238,7 +238,7 @@ class Slots:
         return 2 * self._stacks_bytes + self._gathered_bytes <= self._limits.slots_bytes
 
     def _grow(self, rank: int, bucket: Bucket) -> None:
-        """Twice as many, up to the limit: few copies. Where memory is short, one: none that nobody asked for."""
+        """Doubles the slots, so that few copies are made; where memory is short, adds just the one that is needed."""
         twice = max(2, (bucket.slots - 1) * 2 + 1)
         slots = min(twice if self._may_double else bucket.slots + 1, self._limits.slots + 1)
         for layer in self._all_layers():

@@ -37,7 +37,7 @@ def text_key(caption: str) -> Hashable:
 
 
 class Dataset:
-    """Over what `encoded` holds by the time that it is asked for."""
+    """Makes batches of the latents and captions that `encoded` holds."""
 
     def __init__(self, items: Sequence[Item], encoded: Encoded, device: torch.device) -> None:
         self._items = items
@@ -58,6 +58,34 @@ class Dataset:
         return Batch(torch.cat(latents).to(self._device), [item.caption for item in items])
 
     def text(self, captions: Sequence[str]) -> Text:
-        kept = [self._encoded.get(text_key(caption)) for caption in captions]
-        pooled = torch.cat([one["pooled"] for one in kept]).to(self._device) if "pooled" in kept[0] else None
-        return Text(torch.cat([one["features"] for one in kept]).to(self._device), pooled)
+        return Text.joined([self._encoded.get(text_key(caption)) for caption in captions]).to(self._device)
+
+
+class Order:
+    """Which pictures make up the next batch: every picture once an epoch, no batch of two sizes.
+
+    `groups` are the pictures of one size each. Shuffled by the training's generator, epoch by epoch.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], batch_size: int, generator: torch.Generator) -> None:
+        self._groups = groups
+        self._batch_size = batch_size
+        self._generator = generator
+        self.left: list[list[int]] = []  # batches of this epoch
+
+    def next(self) -> list[int]:
+        if not self.left:
+            self.left = self._epoch()
+        return self.left.pop(0)
+
+    def _epoch(self) -> list[list[int]]:
+        batches: list[list[int]] = []
+        for group in self._groups:
+            shuffled = [group[i] for i in self._permuted(len(group))]
+            starts = range(0, len(shuffled), self._batch_size)
+            batches += [shuffled[start : start + self._batch_size] for start in starts]
+        return [batches[i] for i in self._permuted(len(batches))]
+
+    def _permuted(self, count: int) -> list[int]:
+        order: list[int] = torch.randperm(count, generator=self._generator).tolist()
+        return order

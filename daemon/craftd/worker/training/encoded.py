@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from craftd.worker.kept import tensor_bytes
+from craftd.worker.families.lru_cache import tensor_bytes
 from craftd.worker.training import stored
 
 _MOST_BYTES = 512 << 20
@@ -17,7 +17,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Encoded:
-    """Tensors by key, each put once; lies in `folder`, made once it is needed, which is its owner's to remove."""
+    """Keeps tensors by key. Beyond its bound they lie in `folder`, made when needed, which the owner removes."""
 
     def __init__(self, folder: Path, most_bytes: int = _MOST_BYTES) -> None:
         self._folder = folder

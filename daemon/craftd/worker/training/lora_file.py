@@ -1,8 +1,8 @@
 """The finished LoRA's tensors, in the layouts that others load: diffusers' and peft's, or kohya's.
 
 The strength is in the numbers of the first (B times alpha / rank), because programs that read that layout look for
-alpha in different places; the second has a tensor for it. For SDXL, SD3 and FLUX.1 kohya uses the original program's
-layers, of which one may be several of diffusers': their changes stand side by side in it, block by block.
+alpha in different places; the second has a tensor for it. For SDXL, SD3, FLUX and Krea 2 kohya uses the original
+program's layers, of which one may be several of diffusers': their changes stand side by side in it, block by block.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from craftd.architectures import detect
+from craftd.architectures.registry import SDXL
 from craftd.worker.lora import originals
-from craftd.worker.lora.adapter import Layer
+from craftd.worker.lora.layer import Layer
 from craftd.worker.lora.originals import Part
+from craftd.worker.lora.targets import component_of, own_layers
 
 Tensors = dict[str, torch.Tensor]
 _ROLES = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_magnitude_vector.weight": "magnitude"}
@@ -86,22 +88,20 @@ def _kohya_layers(component: str, layers: Mapping[str, Change], pipe: Any) -> It
             yield known.get(layer, _text_name(component, layer)), change
         return
     network = getattr(pipe, component)
-    own = _own_layers(network)
-    for original, parts in originals.names(network, own).items():
+    own, named = own_layers(network), originals.in_kohya_files(component_of(network))
+    for original, parts in named.items():
         if any(part.layer in layers for part in parts):
             yield original, _joined(parts, layers, own)
+    renamed = {part.layer for parts in named.values() for part in parts}
+    yield from ((layer, change) for layer, change in layers.items() if layer not in renamed)
 
 
 def _sdxl_names(pipe: Any) -> dict[str, str]:
     """Of its UNet's layers in the original; SD 1's and 2's have diffusers' names in kohya's layout too."""
-    if type(pipe).__name__ != "StableDiffusionXLPipeline":
+    if detect.of_pipeline(type(pipe).__name__, None).id != SDXL.id:
         return {}
-    named = originals.names(pipe.unet, _own_layers(pipe.unet))
+    named = originals.names(component_of(pipe.unet))
     return {part.layer: original for original, parts in named.items() for part in parts}
-
-
-def _own_layers(network: nn.Module) -> dict[str, Layer]:
-    return {path: layer for path, layer in network.named_modules() if isinstance(layer, Layer)}
 
 
 def _joined(parts: Sequence[Part], layers: Mapping[str, Change], own: Mapping[str, Layer]) -> Change:
@@ -109,7 +109,7 @@ def _joined(parts: Sequence[Part], layers: Mapping[str, Change], own: Mapping[st
     trained = [(part, layers[part.layer]) for part in parts if part.layer in layers]
     if len(parts) == 1:
         return trained[0][1]
-    outputs = sum(own[part.layer].weight.shape[0] for part in parts)
+    outputs = sum(own[part.layer].outputs for part in parts)
     ranks = sum(change.rank for _, change in trained)
     up = torch.zeros(outputs, ranks)
     place = 0
@@ -130,7 +130,7 @@ def _joined_magnitude(
     magnitudes = []
     for part in parts:
         magnitude = layers[part.layer].magnitude if part.layer in layers else None
-        norms = own[part.layer].weight.detach().float().cpu().flatten(1).norm(dim=1)
+        norms = own[part.layer].weight()().float().cpu().flatten(1).norm(dim=1)
         magnitudes.append(norms if magnitude is None else magnitude.reshape(-1))
     return torch.cat(magnitudes)
 

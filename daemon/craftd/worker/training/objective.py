@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
 from torch.nn import functional
 
-from craftd.worker import samplers
+from craftd.worker.families import samplers
 
 _snr: Any = compute_snr
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from craft_protos.pixels import eight_bits
 from craft_protos.reasons import CraftError
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -31,6 +32,7 @@ def load(path: Path, name: str, size: tuple[int, int], *, is_flipped: bool = Fal
 
 def _opaque(image: Image.Image) -> Image.Image:
     """Whatever shines through is white."""
+    image = eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image.convert("RGBA"))

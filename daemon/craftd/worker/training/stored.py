@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
-import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ import torch
 from craft_protos.reasons import CraftError
 from safetensors.torch import save
 
-from craftd.worker import workplaces
+from craftd import safetensors as headers
+from craftd.worker.process import work_folder
 
 _HALF = re.compile(r"\.made-(\d+)-")
 
@@ -33,11 +32,8 @@ class Stored:
 def safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
     """A file's contents; the same for the same tensors and metadata, whose order the library leaves to chance."""
     plain = save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())})
-    (length,) = struct.unpack("<Q", plain[:8])
-    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(plain[8 : 8 + length])
-    written = json.dumps(header, separators=(",", ":")).encode()
-    written += b" " * (-len(written) % 8)
-    return struct.pack("<Q", len(written)) + written + plain[8 + length :]
+    header, offset = headers.split(plain)
+    return headers.packed({"__metadata__": dict(sorted(metadata.items()))} | header) + plain[offset:]
 
 
 def put(folder: Path, data: bytes) -> Stored:
@@ -53,7 +49,7 @@ def put(folder: Path, data: bytes) -> Stored:
 def sweep(folder: Path) -> None:
     """Remove what workers that were killed left half written."""
     for path in folder.glob(".made-*"):
-        if (named := _HALF.match(path.name)) and workplaces.is_orphan(path, int(named.group(1))):
+        if (named := _HALF.match(path.name)) and work_folder.is_orphan(path, int(named.group(1))):
             path.unlink(missing_ok=True)
 
 

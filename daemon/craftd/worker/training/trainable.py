@@ -9,115 +9,121 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from craft_protos.train import TrainSpec
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from craftd.worker import samplers
+from craftd.architectures import detect, registry
+from craftd.architectures.architecture import Architecture, Training
+from craftd.worker.engine.progress_hooks import ProgressHooks
+from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Conditioning, Family, ModelRow
-from craftd.worker.loader import FAMILIES
-from craftd.worker.movement import Movement
-from craftd.worker.training.recipe import Recipe
-from craftd.worker.training.twin import twin
+from craftd.worker.quantized.layers import form_of
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _ADAPTER = "default"
 
-# As diffusers' training scripts choose them.
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-# A UNet that takes its words through the timestep's embedding too, as pocket does, is hardly steered by attention.
-_WHOLE = (
-    *_ATTENTION,
-    *("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "add_embedding.proj"),
-    *("conv1", "conv2", "conv_shortcut", "time_emb_proj"),
-)
-_JOINT = tuple(f"attn.{name}" for name in (*_ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
-_FLUX = (*_JOINT, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 _TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 _FLUX_GUIDANCE = 1.0  # what a guidance-distilled model is told while it learns
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What one kind of pipeline has to train."""
-
-    architecture: str
-    denoiser: str
-    targets: tuple[str, ...]
-    text_encoders: tuple[str, ...]
-
-
-KINDS: Mapping[str, Kind] = {
-    "StableDiffusionPipeline": Kind("sd", "unet", _ATTENTION, ("text_encoder",)),
-    "StableDiffusionXLPipeline": Kind("sdxl", "unet", _ATTENTION, ("text_encoder", "text_encoder_2")),
-    "StableDiffusion3Pipeline": Kind("sd3", "transformer", _JOINT, ("text_encoder", "text_encoder_2")),
-    "FluxPipeline": Kind("flux", "transformer", _FLUX, ("text_encoder",)),
-}
-
-
-@dataclass(frozen=True)
 class Text:
-    """What captions have become. Tensors are rows, ..."""
+    """What captions have become, each row's features by itself: 1, tokens, features. `pooled`: rows, features."""
 
-    features: torch.Tensor
+    features: Sequence[torch.Tensor]
     pooled: torch.Tensor | None = None
 
+    @classmethod
+    def of(cls, features: torch.Tensor, pooled: torch.Tensor | None = None) -> Text:
+        """Rows of one length: rows, tokens, features."""
+        return cls(torch.split(features, 1), pooled)
+
+    @classmethod
+    def joined(cls, rows: Sequence[Mapping[str, torch.Tensor]]) -> Text:
+        """Of what was kept of each caption."""
+        pooled = torch.cat([row["pooled"] for row in rows]) if "pooled" in rows[0] else None
+        return cls([row["features"] for row in rows], pooled)
+
     def as_tensors(self) -> dict[str, torch.Tensor]:
-        return {"features": self.features} | ({} if self.pooled is None else {"pooled": self.pooled})
+        """To keep of a single caption."""
+        (features,) = self.features
+        return {"features": features} | ({} if self.pooled is None else {"pooled": self.pooled})
+
+    def to(self, place: torch.device | torch.dtype) -> Text:
+        pooled = None if self.pooled is None else self.pooled.to(place)
+        return Text([features.to(place) for features in self.features], pooled)
 
 
-def check(pipe: Any, model: str) -> Kind:
-    """What it has to train. Raises UNTRAINABLE_MODEL."""
-    kind = KINDS.get(type(pipe).__name__)
-    if kind is None:
-        name = type(pipe).__name__
-        raise _untrainable(
-            model, f"is a {name}", "LoRAs can be trained for Stable Diffusion 1, 2, XL and 3, and FLUX.1"
-        )
-    network = getattr(pipe, kind.denoiser)
+def architecture_of(pipe: Any) -> Architecture:
+    unet = getattr(pipe, "unet", None)
+    return detect.of_pipeline(type(pipe).__name__, unet and unet.config.cross_attention_dim)
+
+
+def network_of(pipe: Any) -> str:
+    """The component that is called at each step."""
+    return "unet" if getattr(pipe, "unet", None) is not None else "transformer"
+
+
+def check(pipe: Any, model: str) -> Training:
+    """How it is trained. Raises UNTRAINABLE_MODEL."""
+    training = architecture_of(pipe).training
+    if training is None:
+        names = ", ".join(row.name for row in registry.ROWS if row.training)
+        raise _untrainable(model, f"is a {type(pipe).__name__}", f"LoRAs can be trained for {names}")
+    network = getattr(pipe, network_of(pipe))
     if _is_step_distilled(pipe, network):
         raise _untrainable(
             model, "was distilled to draw in few steps", "train for the model it was made from; the LoRA fits this one"
         )
+    if form := form_of(network):
+        hint = "train for the same model in bf16 or fp16, or: craft models edit NAME --precision auto"
+        raise _untrainable(model, f"has its weights packed ({form})", hint)
     if hasattr(network, "_hf_hook"):
         raise CraftError(
             "OUT_OF_MEMORY",
             f"model {model} is too big to stay on the device, so it cannot be trained there",
             "train for a smaller model, or on a device with more memory",
         )
-    return replace(kind, targets=_WHOLE) if network.config.get("addition_embed_type") == "text" else kind
+    is_like_pocket = network.config.get("addition_embed_type") == "text"
+    return replace(training, targets=registry.WHOLE) if is_like_pocket else training
 
 
 class Trainable:
     """`parameters` are the adapter's, fp32, by component and layer."""
 
-    def __init__(self, pipe: Any, kind: Kind, recipe: Recipe, device: torch.device, movement: Movement) -> None:
-        self.kind = kind
+    def __init__(
+        self, pipe: Any, training: Training, recipe: TrainSpec, device: torch.device, hooks: ProgressHooks
+    ) -> None:
+        network = network_of(pipe)
         self._device = device
-        self._dtype = getattr(pipe, kind.denoiser).dtype
-        trained = [kind.denoiser, *(kind.text_encoders if recipe.train_text_encoder else ())]
-        self.modules: dict[str, nn.Module] = {name: twin(getattr(pipe, name)) for name in trained}
+        self._dtype = getattr(pipe, network).dtype
+        trained = [network, *(training.text_encoders if recipe.train_text_encoder else ())]
+        targets = {name: training.targets if name == network else _TEXT for name in trained}
+        self.modules: dict[str, nn.Module] = {name: share_weights(getattr(pipe, name)) for name in trained}
         self.pipe = over(pipe, self.modules)
         self.family = family_of(self.pipe, device)
-        self._inject(recipe)
+        self._inject(recipe, targets)
         for module in self.modules.values():
-            movement.watch_backward(module)
+            hooks.watch_backward(module)
         self.parameters = dict(self._named())
 
     @property
     def text_is_trained(self) -> bool:
         return len(self.modules) > 1
 
-    def computing(self) -> AbstractContextManager[Any]:
-        """While it holds, the adapter's fp32 and the model's half precision go together."""
+    def computing(self, *_rows: Any) -> AbstractContextManager[Any]:
         return computing(self._device, self._dtype)
 
     def encode_texts(self, captions: Sequence[str]) -> Text:
-        return encode_texts(self.pipe, self.kind, captions, self._device)
+        return encode_texts(self.pipe, captions, self._device)
 
     def predict(self, samples: torch.Tensor, timesteps: torch.Tensor, text: Text) -> torch.Tensor:
         """The model's output for noised latents, one row each."""
@@ -130,18 +136,18 @@ class Trainable:
         return torch.cat(self.family.predict(rows))
 
     def _conditionings(self, text: Text) -> Iterator[Conditioning]:
-        pooled = [None] * len(text.features) if text.pooled is None else torch.split(text.pooled.to(self._dtype), 1)
-        for features, whole in zip(torch.split(text.features.to(self._dtype), 1), pooled, strict=True):
-            yield Conditioning(features, None, _FLUX_GUIDANCE, whole)
+        given = text.to(self._dtype)
+        pooled = [None] * len(given.features) if given.pooled is None else torch.split(given.pooled, 1)
+        for features, whole in zip(given.features, pooled, strict=True):
+            yield Conditioning(features, None, TextSpec("", guidance_scale=_FLUX_GUIDANCE), whole)
 
-    def _inject(self, recipe: Recipe) -> None:
+    def _inject(self, recipe: TrainSpec, targets: Mapping[str, Sequence[str]]) -> None:
         """Peft draws the first weights from torch's own generator, so that is seeded, and put back."""
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(recipe.seed)
             for name, module in self.modules.items():
-                targets = self.kind.targets if name == self.kind.denoiser else _TEXT
-                inject_adapter_in_model(_configuration(recipe, targets), module, _ADAPTER)
+                inject_adapter_in_model(_configuration(recipe, targets[name]), module, _ADAPTER)
                 cast_training_params(module, dtype=torch.float32)
                 module.train()
                 if recipe.gradient_checkpointing:
@@ -154,6 +160,27 @@ class Trainable:
                     yield f"{component}.{name.replace(f'.{_ADAPTER}', '')}", parameter
 
 
+def share_weights(module: Module) -> Module:
+    """The same layers over the same weights, none of which asks for a gradient.
+
+    A tensor that was made under inference mode would break backward, so it is copied.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(_usable(parameter.detach()), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = _usable(buffer)
+    for part in module.modules():
+        for hook in part._forward_hooks.values():
+            owner = getattr(hook, "__self__", None)
+            memo[id(owner)] = owner
+    return copy.deepcopy(module, memo)
+
+
+def _usable(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def over(pipe: Any, modules: Mapping[str, nn.Module]) -> Any:
     """The same pipeline with other networks in it."""
     other = copy.copy(pipe)
@@ -163,52 +190,34 @@ def over(pipe: Any, modules: Mapping[str, nn.Module]) -> Any:
 
 def family_of(pipe: Any, device: torch.device) -> Family:
     """A family over a pipeline, with nothing kept yet."""
-    return FAMILIES[type(pipe).__name__](pipe, device)
+    return FAMILIES[architecture_of(pipe).family](pipe, device)
 
 
-def computing(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+def computing(device: torch.device, dtype: torch.dtype, *_rows: Any) -> AbstractContextManager[Any]:
+    """While it holds, an adapter's fp32 and a model of that precision go together."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, torch.bfloat16)
 
 
-def encode_texts(pipe: Any, kind: Kind, captions: Sequence[str], device: torch.device) -> Text:
+def encode_texts(pipe: Any, captions: Sequence[str], device: torch.device) -> Text:
     """Captions as diffusers encodes prompts: plain words, as many tokens as the encoder takes."""
     texts = list(captions)
-    match kind.architecture:
-        case "sd":
-            return Text(pipe.encode_prompt(texts, device, 1, False)[0])
-        case "sdxl":
+    match architecture_of(pipe).family:
+        case registry.SD1.family:
+            return Text.of(pipe.encode_prompt(texts, device, 1, False)[0])
+        case registry.SDXL.family:
             features, _, pooled, _ = pipe.encode_prompt(texts, device=device, do_classifier_free_guidance=False)
-            return _without_empty(texts, Text(features, pooled), pipe)
-        case "sd3":
+            return _without_empty(texts, Text.of(features, pooled), pipe)
+        case registry.SD3.family:
             features, _, pooled, _ = pipe.encode_prompt(
                 texts, None, None, device=device, do_classifier_free_guidance=False
             )
-            return Text(features, pooled)
-        case _:
+            return Text.of(features, pooled)
+        case registry.FLUX.family:
             features, pooled, _ = pipe.encode_prompt(texts, device=device)
-            return Text(features, pooled)
-
-
-def encode_pixels(pipe: Any, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """1, 3, height, width in -1 to 1 -> the model's latents, in fp32: the middle of what the autoencoder gives."""
-    vae = pipe.vae
-    given = vae.encode(pixels.to(device=device, dtype=vae.dtype))
-    latents = given.latents if isinstance(vae, AutoencoderTiny) else given.latent_dist.mode()
-    return _scaled(latents.float(), vae.config)
-
-
-def _scaled(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    """The autoencoder's latents -> the model's: what the families' decoding undoes."""
-    mean, deviation = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and deviation is not None:
-        return (latents - _by_channel(mean, latents)) / _by_channel(deviation, latents) * float(config.scaling_factor)
-    return (latents - float(config.get("shift_factor") or 0.0)) * float(config.scaling_factor)
-
-
-def _by_channel(values: Any, like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1)
+            return Text.of(features, pooled)
+        case _:
+            family = family_of(pipe, device)
+            return Text([family.encode(TextSpec(text, guidance_scale=0.0)).positive for text in texts])
 
 
 def _without_empty(texts: Sequence[str], text: Text, pipe: Any) -> Text:
@@ -216,11 +225,12 @@ def _without_empty(texts: Sequence[str], text: Text, pipe: Any) -> Text:
     if not pipe.config.force_zeros_for_empty_prompt or all(texts):
         return text
     assert text.pooled is not None
-    said = torch.tensor([float(bool(words)) for words in texts], device=text.features.device)
-    return Text(text.features * said[:, None, None], text.pooled * said[:, None])
+    said = torch.tensor([float(bool(words)) for words in texts], device=text.pooled.device)
+    features = [one * weight for one, weight in zip(text.features, said, strict=True)]
+    return Text(features, text.pooled * said[:, None])
 
 
-def _configuration(recipe: Recipe, targets: Sequence[str]) -> LoraConfig:
+def _configuration(recipe: TrainSpec, targets: Sequence[str]) -> LoraConfig:
     alpha: Any = recipe.alpha  # peft divides it, though it says int
     return LoraConfig(
         r=recipe.rank,
@@ -238,13 +248,21 @@ def _checkpoint_gradients(module: Any) -> None:
 
 
 def _is_step_distilled(pipe: Any, network: Any) -> bool:
-    """Latent consistency models and such; FLUX.1-schnell is the FLUX that has neither guidance nor a shift by size."""
+    """Latent consistency models and such, and those that their architecture's row tells by a configuration."""
     if type(pipe.scheduler).__name__ in ("LCMScheduler", "TCDScheduler"):
         return True
     if network.config.get("time_cond_proj_dim") is not None:
         return True
-    has_guidance = network.config.get("guidance_embeds", True)
-    return not has_guidance and samplers.is_flow_matching(pipe.scheduler) and not _shifts_by_size(pipe)
+    row = architecture_of(pipe)
+    if row.distilled is None or not row.distilled.tells(_configuration_of(pipe, row.distilled.part)):
+        return False
+    # Of a FLUX.1 that takes no guidance only schnell was distilled: its shift does not follow from the size.
+    return row.id != registry.FLUX.id or not _shifts_by_size(pipe)
+
+
+def _configuration_of(pipe: Any, part: str) -> Mapping[str, object]:
+    configuration: Mapping[str, object] = getattr(pipe, part).config if part else pipe.config
+    return configuration
 
 
 def _shifts_by_size(pipe: Any) -> bool:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import torch
 from craft_protos.reasons import CraftError
+from craft_protos.train import TrainSpec
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
-from craftd.worker import memory
-from craftd.worker.training.dataset import Dataset
+from craftd.worker.models import memory
+from craftd.worker.training.dataset import Dataset, Order
 from craftd.worker.training.objective import Objective
-from craftd.worker.training.order import Order
-from craftd.worker.training.recipe import Recipe
 from craftd.worker.training.state import State
 from craftd.worker.training.trainable import Trainable
 
@@ -52,7 +51,7 @@ class Trainer:
     """Owned by one thread. `state` is always that of the last step that is done, however far the next one is."""
 
     def __init__(
-        self, model: Trainable, objective: Objective, recipe: Recipe, pictures: Dataset, prior: Dataset | None
+        self, model: Trainable, objective: Objective, recipe: TrainSpec, pictures: Dataset, prior: Dataset | None
     ) -> None:
         self._model = model
         self._objective = objective
@@ -81,7 +80,7 @@ class Trainer:
         self._mark()
 
     def micro_batch(self) -> StepDone | None:
-        """One forward and one backward; what came of it where it was the step's last.
+        """Computes one forward and one backward pass; returns the step that it completed, if it did.
 
         Raises JOB_FAILED where the loss is no number.
         """
@@ -204,7 +203,7 @@ class Trainer:
         return CraftError("JOB_FAILED", f"the training diverged: {what}", hint)
 
 
-def _rate(optimizer: torch.optim.Optimizer, recipe: Recipe) -> Callable[[int], float]:
+def _rate(optimizer: torch.optim.Optimizer, recipe: TrainSpec) -> Callable[[int], float]:
     is_flat = recipe.learning_rate_schedule == "constant"
     schedule = get_scheduler(
         "constant_with_warmup" if is_flat else recipe.learning_rate_schedule,

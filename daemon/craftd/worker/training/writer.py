@@ -12,7 +12,7 @@ from craftd.worker.training.stored import Stored
 
 
 class Writer:
-    """One at a time. `tell` is called in the thread, as soon as a checkpoint of that step is safe."""
+    """Writes one checkpoint at a time; calls `tell` in its thread once a step's checkpoint is on disk."""
 
     def __init__(self, folder: Path, tell: Callable[[int, Stored], None]) -> None:
         self._folder = folder
@@ -39,7 +39,7 @@ class Writer:
             written.result()
 
     def close(self) -> None:
-        """What is still being written is for nobody."""
+        """Stop; what is still being written is dropped."""
         with self._telling:
             self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)

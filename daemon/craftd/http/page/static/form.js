@@ -3,7 +3,10 @@
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
 
-const SHAPES = [["Square", 1, 1], ["Portrait 3:4", 3, 4], ["Portrait 9:16", 9, 16], ["Landscape 4:3", 4, 3], ["Landscape 16:9", 16, 9]];
+const SHAPES = {
+  square_hd: "Square", square: "Small square",
+  portrait_4_3: "Portrait 3:4", portrait_16_9: "Portrait 9:16", landscape_4_3: "Landscape 4:3", landscape_16_9: "Landscape 16:9",
+};
 const PLAIN = ["prompt", "negative_prompt", "count", "width", "height", "steps", "guidance_scale", "sampler", "seed"];
 const SEED_LIMIT = 2 ** 53;
 
@@ -85,8 +88,8 @@ export class Form {
       control.removeAttribute("aria-invalid");
       control.removeAttribute("aria-describedby");
     }
-    tellProblem($("wish-error"), problem);
     const control = problem?.field && $("wish").elements.namedItem(problem.field);
+    tellProblem($("wish-error"), problem && { ...problem, message: labelled(problem, control), hint: problem.hint });
     if (control instanceof Element) {
       control.setAttribute("aria-invalid", "true");
       control.setAttribute("aria-describedby", "wish-error");
@@ -117,6 +120,7 @@ export class Form {
     for (const name of ["width", "height", "steps", "guidance_scale", "sampler"]) $(name).value = defaults[name];
     $("width").step = $("height").step = model.granularity;
     $("width").min = $("height").min = model.granularity;
+    $("width").max = $("height").max = model.largest_side;
     $("size").replaceChildren(...sizesOf(model).map(([name, w, h]) => new Option(`${name}, ${w} × ${h}`, `${w}x${h}`)));
     $("size").append(new Option("Another…", ""));
     this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
@@ -196,6 +200,12 @@ export class Form {
   }
 }
 
+/** What the daemon says of a field, by the name that it has here. */
+function labelled({ message, field }, control) {
+  const label = control?.labels?.[0]?.firstChild.textContent.trim().toLowerCase();
+  return label && message.startsWith(`${field}: `) ? message.replace(`${field}:`, `${label}:`) : message;
+}
+
 function number(name, text) {
   const value = Number(text);
   const isWhole = name !== "guidance_scale";
@@ -206,14 +216,11 @@ function number(name, text) {
   return value;
 }
 
-/** The model's own pixels in several shapes, sides as it takes them. */
-function sizesOf({ defaults, granularity }) {
-  const area = defaults.width * defaults.height;
-  const sizes = [["Default", defaults.width, defaults.height]];
-  for (const [name, across, down] of SHAPES) {
-    const unit = Math.sqrt(area / (across * down));
-    const [width, height] = [across, down].map((part) => Math.max(1, Math.round((part * unit) / granularity)) * granularity);
-    if (!sizes.some(([, w, h]) => w === width && h === height)) sizes.push([name, width, height]);
+/** The model's own size, then its own pixels in several shapes, as the daemon has rounded them. */
+function sizesOf({ defaults, sizes }) {
+  const listed = [["Default", defaults.width, defaults.height]];
+  for (const { shape, width, height } of sizes) {
+    if (!listed.some(([, w, h]) => w === width && h === height)) listed.push([SHAPES[shape], width, height]);
   }
-  return sizes;
+  return listed;
 }

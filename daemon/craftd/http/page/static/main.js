@@ -49,6 +49,15 @@ function leave(problem) {
   tellProblem($("key-error"), problem && aboutKey(problem));
   $("key").value = "";
   $("key").focus();
+  nameBot();
+}
+
+/** Where a key is had from, while a bot runs. Without an answer, nothing is promised. */
+async function nameBot() {
+  const bot = await get("page/bot.json").catch(() => ({ name: "" }));
+  $("bot-link").textContent = bot.name && `@${bot.name}`;
+  $("bot-link").href = bot.url ?? "";
+  show($("bot"), Boolean(bot.name));
 }
 
 /** The daemon's hint is for programs. */
@@ -120,13 +129,11 @@ function on({ name, data }) {
     case "queued": return stage.queued(data.position, data.why);
     case "loading": return stage.loading(data.model, data.bytes_done, data.bytes_total);
     case "started": return stage.say(data.notice || "Drawing…");
-    case "step":
-      if (isBrowsing) return stage.say(`Step ${data.step} of ${data.of}`, "Drawing…");
-      return stage.step(data.index, data.step, data.of, data.preview);
+    case "step": return stage.step(data.index, data.step, data.of, isBrowsing ? null : data.preview);
     case "lost": return stage.say("The connection was lost; trying again…");
     case "image":
       gallery.add(data);
-      return isBrowsing || stage.image(data);
+      return isBrowsing ? stage.made(data.index) : stage.image(data);
     case "finished":
       if (isBrowsing) stage.begin(data);
       isBrowsing = false;

@@ -9,7 +9,8 @@ const EXTENSIONS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "web
 
 export class Stage {
   #spec = null; // of the job on show
-  #tiles = new Map(); // index -> {button, image, step}
+  #tiles = new Map(); // index -> {button, picture}
+  #job = { steps: 1, count: 1, done: new Map() }; // that runs: index -> its steps, whatever is on show
   #shown = null; // {button, spec} of the picture whose facts are shown
   #phase = "";
 
@@ -33,7 +34,8 @@ export class Stage {
     this.clear();
     this.#spec = job.generate;
     this.#phase = "";
-    const { width, height, count } = job.generate;
+    const { width, height, count, steps } = job.generate;
+    this.#job = { steps, count, done: new Map() };
     this.#frame(width, height, count);
     for (let index = 0; index < count; index++) this.#addTile(index);
     show($("blank"), false);
@@ -58,23 +60,35 @@ export class Stage {
   }
 
   step(index, step, of, preview) {
+    this.#note(index, step);
     const tile = this.#tiles.get(index);
     if (!tile || tile.isDrawn) return;
-    Object.assign(tile, { step, of });
     tile.button.classList.replace("waiting", "drawing");
     tile.button.style.setProperty("--done", step / of);
     if (preview) tile.picture.src = `data:image/jpeg;base64,${preview}`;
-    this.#showSteps();
   }
 
   image(image) {
+    this.made(image.index);
+    this.#put(image);
+  }
+
+  /** A picture of the job that runs is done; it need not be on show. */
+  made(index) {
+    this.#note(index, this.#job.steps);
+  }
+
+  #note(index, step) {
+    this.#job.done.set(index, step);
+    this.#showSteps();
+  }
+
+  #put(image) {
     const tile = this.#tiles.get(image.index);
     if (!tile || tile.isDrawn) return;
     tile.isDrawn = true;
-    tile.step = tile.of = this.#spec.steps;
     const spec = { ...this.#spec, seed: image.seed };
     pictureUrl(image.id).then((url) => this.#hang(tile, url, spec, image), (problem) => this.fail(problem));
-    this.#showSteps();
   }
 
   /** The job's end. */
@@ -103,7 +117,8 @@ export class Stage {
     this.#addTile(image.index);
     show($("blank"), false);
     show($("tiles"), true);
-    this.image(image);
+    this.#put(image);
+    if (isBusy && this.#job.done.size) this.#showSteps();
   }
 
   /** What happens now, for eyes; `coarse` is what ears get, and only when it changes. */
@@ -117,14 +132,13 @@ export class Stage {
   }
 
   #showSteps() {
-    const tiles = [...this.#tiles.values()];
-    const done = tiles.reduce((sum, tile) => sum + (tile.step ?? 0), 0);
-    const all = this.#spec.steps * tiles.length;
-    const current = Math.max(...tiles.map((tile) => tile.step ?? 0));
-    const drawn = tiles.filter((tile) => tile.isDrawn).length;
-    const many = tiles.length > 1 ? `, ${drawn} of ${tiles.length} done` : "";
-    this.say(`Step ${current} of ${this.#spec.steps}${many}`, `Drawing, ${Math.floor((4 * done) / all) * 25} %`);
-    this.#meter(done / all);
+    const { steps, count, done } = this.#job;
+    const made = [...done.values()];
+    const share = made.reduce((sum, step) => sum + step, 0) / (steps * count);
+    const drawn = made.filter((step) => step >= steps).length;
+    const many = count > 1 ? `, ${drawn} of ${count} done` : "";
+    this.say(`Step ${Math.max(...made)} of ${steps}${many}`, `Drawing, ${Math.floor(4 * share) * 25} %`);
+    this.#meter(share);
   }
 
   #meter(share) {

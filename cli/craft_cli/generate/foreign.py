@@ -1,0 +1,90 @@
+"""Options by the names that other programs give them (AUTOMATIC1111, diffusers, mflux, stable-diffusion.cpp)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from craft_protos.reasons import CraftError
+
+from craft_cli import errors
+
+_NAMES = {
+    "--cfg": "--guidance",
+    "--cfg-scale": "--guidance",
+    "--guidance-scale": "--guidance",
+    "--negative-prompt": "--negative",
+    "--num-images": "--count",
+    "--num-images-per-prompt": "--count",
+    "--batch-count": "--count",
+    "--num-inference-steps": "--steps",
+    "--sampling-steps": "--steps",
+    "--scheduler": "--sampler",
+    "--sampling-method": "--sampler",
+    "--out": "--output",
+    "--lora-path": "--lora",
+}
+_PROMPT = ("-p", "--prompt")
+_VERBOSE = ("-v", "--verbose")
+_RANDOM_SEED = "-1"
+
+
+def translated(args: Sequence[str]) -> list[str]:
+    """The words of a command line with every foreign option as craft's own. Raises USAGE."""
+    return _Translation(list(args)).whole()
+
+
+class _Translation:
+    """One command line on its way. `prompts` come last, behind `--`, for they may begin with a dash."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        self._own: list[str] = []
+        self._prompts: list[str] = []
+
+    def whole(self) -> list[str]:
+        while self._words and self._words[0] != "--":
+            self._take(self._words.pop(0))
+        rest = [*self._prompts, *self._words[1:]]
+        return [*self._own, "--", *rest] if rest else self._own
+
+    def _take(self, word: str) -> None:
+        name, has_value, value = word.partition("=")
+        if name in _NAMES:
+            self._own.append(_NAMES[name] + has_value + value)
+        elif name in _PROMPT:
+            self._prompts.append(value if has_value else self._value(name))
+        elif name == "--size":
+            self._own += _sides(value if has_value else self._value(name))
+        elif name == "--seed":
+            self._own += _seed(value if has_value else self._value(name))
+        elif name == "--lora-paths":
+            self._own += self._loras(value)
+        elif word in _VERBOSE:
+            errors.say(f"craft: {word} does nothing here: progress is shown anyway, and the rest is in `craft logs`")
+        else:
+            self._own.append(word)
+
+    def _value(self, name: str) -> str:
+        if not self._words:
+            raise CraftError("USAGE", f"{name} requires an argument", "see `craft generate --help`")
+        return self._words.pop(0)
+
+    def _loras(self, first: str) -> list[str]:
+        """Takes the words up to the next option: each is a LoRA, as mflux takes several at once."""
+        files = [first] if first else []
+        while self._words and not self._words[0].startswith("-"):
+            files.append(self._words.pop(0))
+        return [word for file in files for word in ("--lora", file)]
+
+
+def _sides(text: str) -> list[str]:
+    sides = re.fullmatch(r"(\d+)\s*[x×X*,]\s*(\d+)", text.strip())
+    if sides is None:
+        raise CraftError("USAGE", f"--size {text}: no size", "write it as --size 768x512, or -W 768 -H 512")
+    return ["--width", sides[1], "--height", sides[2]]
+
+
+def _seed(text: str) -> list[str]:
+    """-1 is any seed, as it is without one."""
+    return [] if text == _RANDOM_SEED else [f"--seed={text}"]

@@ -1,0 +1,72 @@
+"""LoRAs as users write them, name:0.8, and as they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from craft_protos.lora import LoraRef
+from craft_protos.reasons import CraftError, invalid
+
+
+def parse(text: str) -> LoraRef:
+    """`it`, `it:0.8`. Raises USAGE."""
+    name, colon, weight = text.rpartition(":")
+    if not colon:
+        return LoraRef(text)
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not name or not math.isfinite(number):
+        raise CraftError("USAGE", f"-l {text}: {weight!r} is no weight", "write it like -l it:0.8")
+    return LoraRef(name, number)
+
+
+def from_json(value: Any) -> tuple[LoraRef, ...]:
+    """A batch line's `loras`: {"lora", "weight"}, or text as -l takes it. Raises INVALID_FIELD."""
+    if not isinstance(value, list):
+        raise invalid("loras", "must be a list", '[{"lora": "it", "weight": 0.8}]')
+    return tuple(_ref(one) for one in value)
+
+
+def shown(uses: Iterable[dict[str, Any]]) -> str:
+    """it:0.8, other:0.3"""
+    return ", ".join(f"{use['name']}:{use['weight']:g}" for use in uses)
+
+
+def fitness(fit: dict[str, Any]) -> str:
+    """How a LoRA fits, in a few words; of a plan or of a model."""
+    if not fit.get("total"):
+        return "fits, by its architecture" if fit["fits"] else "does not fit" if fit["why_not"] else "not known"
+    counted = f"{fit['matched']} of {fit['total']} tensors"
+    if fit["matched"] == fit["total"]:
+        return f"fits: all {fit['total']} tensors"
+    return f"fits in part: {counted}" if fit["matched"] else f"does not fit: {counted}"
+
+
+def partly_applied(uses: Iterable[dict[str, Any]]) -> list[str]:
+    """A line about each LoRA of a picture that was not applied in full."""
+    return [
+        f"LoRA {use['name']} was applied in part: {use['matched']} of {use['total']} tensors"
+        for use in uses
+        if use.get("total") and use["matched"] < use["total"]
+    ]
+
+
+def _ref(value: Any) -> LoraRef:
+    if isinstance(value, str):
+        try:
+            return parse(value)
+        except CraftError as error:
+            raise invalid("loras", error.message, error.hint) from error
+    if not isinstance(value, dict) or not isinstance(value.get("lora"), str) or set(value) - {"lora", "weight"}:
+        raise invalid("loras", "must be objects with lora and weight", '[{"lora": "it", "weight": 0.8}]')
+    weight = value.get("weight")
+    if isinstance(weight, bool) or not isinstance(weight, int | float | None):
+        raise invalid("loras", f"{weight!r} is no weight", '[{"lora": "it", "weight": 0.8}]')
+    try:
+        return LoraRef(value["lora"], None if weight is None else float(weight))
+    except OverflowError as error:
+        raise invalid("loras", f"a weight of {str(weight)[:20]}... is out of range") from error

@@ -1,0 +1,125 @@
+"""Make a picture again from what its file says, and say whether it came out the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from craft_protos.generate import GenerateRequest
+from craft_protos.pixels import eight_bits
+from craft_protos.reasons import CraftError
+
+from craft_cli.generate import delivery, drawing, provenance
+from craft_cli.generate.delivery import Manner
+from craft_cli.generate.provenance import Provenance
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from craft_cli.connection.session import Session
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture's file: its pixels and its provenance."""
+
+    name: str
+    picture: Image.Image
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the new picture differs from the original."""
+
+    max_difference: int  # of 255, in any channel of any pixel
+    tolerance: int
+    differences: dict[str, list[str]]  # circumstances: name -> [then, now]
+
+    @property
+    def result(self) -> str:
+        if self.max_difference == 0:
+            return "identical"
+        return "within" if self.max_difference <= self.tolerance else "different"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "result": self.result,
+            "max_difference": self.max_difference,
+            "tolerance": self.tolerance,
+            "differences": self.differences,
+        }
+
+
+def read_original(name: str) -> Original:
+    """Raises NO_INPUT, BAD_DATA or NO_PROVENANCE."""
+    data = provenance.read_source(name)
+    shown = "stdin" if name == "-" else name
+    picture = provenance.open_picture(data, shown)
+    return Original(shown, picture, provenance.read(picture, shown))
+
+
+def find_model(session: Session, origin: Provenance) -> str:
+    """The name here of the model that drew it, whatever it was called there. Raises UNKNOWN_MODEL."""
+    name, sha256 = origin.spec.model, origin.model_sha256
+    if not sha256:
+        return name
+    listed = [model.name for model in drawing.insist(session, lambda client: client.list_models())]
+    here = ""
+    for candidate in sorted(listed, key=lambda other: other != name):  # its namesake first
+        found = _sha256(session, candidate)
+        if found == sha256:
+            return candidate
+        here = f"; {name} here is {found[:12]}" if candidate == name else here
+    message = f"it was drawn with the model {name} {sha256[:12]}, which is not here{here}"
+    raise CraftError("UNKNOWN_MODEL", message, "-m NAME draws with another model")
+
+
+def require_loras(session: Session, origin: Provenance) -> None:
+    """Each of the LoRAs that took part is here, under whatever name. Raises UNKNOWN_LORA."""
+    if not origin.loras:
+        return
+    here = {lora.sha256 for lora in drawing.insist(session, lambda client: client.list_loras())}
+    for lora in origin.loras:
+        if lora.sha256 not in here:
+            name = origin.lora_files.get(lora.sha256)
+            file = f" ({name})" if name else ""
+            message = f"it was drawn with the LoRA {lora.name}{file}, sha256 {lora.sha256}, which is not here"
+            raise CraftError("UNKNOWN_LORA", message, "add that file: craft lora add FILE")
+
+
+def _sha256(session: Session, name: str) -> str:
+    """Of a model's files; hashing them takes its time where that was never done."""
+    return drawing.insist(session, lambda client: client.get_model(name)).sha256
+
+
+def again(original: Original, model: str) -> GenerateRequest:
+    """What draws it once more: its own seed, one picture."""
+    return replace(original.provenance.spec, model=model)
+
+
+def verify(session: Session, original: Original, model: str, tolerance: int, manner: Manner) -> Verdict:
+    """Draw it again, compare, and leave nothing behind."""
+    from craft_cli.generate import spec as specs
+
+    request = specs.request(again(original, model), lease=True)
+    job = delivery.attend(session, request, lambda job_id: delivery.watch(session, job_id, manner))
+    data = drawing.fetch(session, job.images[0])
+    session.client.delete_image(job.images[0].id)
+    return _compare(original, data, tolerance)
+
+
+def _compare(original: Original, data: bytes, tolerance: int) -> Verdict:
+    remade = provenance.open_picture(data, "the new picture")
+    now = provenance.read(remade, "the new picture")
+    differences = original.provenance.differences(now)
+    return Verdict(_max_difference(original.picture, remade), tolerance, differences)
+
+
+def _max_difference(one: Image.Image, other: Image.Image) -> int:
+    from PIL import ImageChops
+
+    if one.size != other.size:
+        return 255
+    extrema = ImageChops.difference(eight_bits(one).convert("RGB"), eight_bits(other).convert("RGB")).getextrema()
+    return max(int(high) for _, high in extrema)  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Models and LoRAs from elsewhere, on their way into the daemon."""

@@ -1,0 +1,1 @@
+"""Shows things to users: progress, tables, JSON, pictures in the terminal, durations and sizes."""

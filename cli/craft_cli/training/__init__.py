@@ -1,0 +1,1 @@
+"""A training as this side sees it: a folder of pictures, its captions, its losses."""

@@ -1,0 +1,20 @@
+"""Whether a daemon could start with the configuration that there is: asked before one that runs is stopped for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from craft_protos.config import Settings
+from craft_protos.paths import Paths
+
+
+def check(paths: Paths, settings: Settings) -> None:
+    """Opens nothing and writes nothing. Raises what would end a new daemon: CONFIG_INVALID, STORE_NEWER, ..."""
+    from craftd.keys import adminfile
+    from craftd.rpc import tcp
+    from craftd.store import schema
+
+    tcp.configured(settings.daemon)
+    if settings.keys.admin_key_file and Path(settings.keys.admin_key_file).exists():
+        adminfile.load(Path(settings.keys.admin_key_file))
+    schema.check(paths.database)

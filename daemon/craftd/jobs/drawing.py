@@ -1,0 +1,86 @@
+"""How a job that draws is done: its LoRAs' files go to a worker, the images that come back are stored."""
+
+from __future__ import annotations
+
+import logging
+
+from craft_protos.dispatch import Dispatch, ModelManifest
+from craft_protos.reasons import CraftError
+from craft_protos.worker_pb2 import FromWorker
+
+from craftd.jobs import events, wire
+from craftd.jobs.events import Hub
+from craftd.jobs.job import Job
+from craftd.loras.service import LoraService
+from craftd.scheduler.active_job import ActiveJob, Assignment, Storing
+from craftd.scheduler.job_writer import JobWriter
+from craftd.workers.dispatches import ActiveDispatch
+
+_log = logging.getLogger("craft.jobs")
+
+
+class Drawing:
+    """The scheduler's Work for GENERATE."""
+
+    def __init__(self, loras: LoraService, writer: JobWriter, hub: Hub) -> None:
+        self._loras = loras
+        self._writer = writer
+        self._hub = hub
+
+    def open(self, active: ActiveJob) -> None:
+        """All that is known of it is in `active`."""
+
+    async def find_rest(self, active: ActiveJob) -> None:
+        """What has been drawn is stored by itself."""
+
+    async def prepare(self, active: ActiveJob) -> Assignment:
+        """Its LoRAs, their files being what they were. Raises UNKNOWN_LORA, NO_INPUT, CORRUPT_FILE."""
+        loras = [await self._loras.verified(use.sha256) for use in active.job.drawing.loras]
+
+        def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
+            return wire.drawing(active.job, to.epoch, active.remaining, model, loras, preview_every=to.preview_every)
+
+        return Assignment({lora.sha256: lora.place.path for lora in loras}, dispatch)
+
+    def receive(self, active: ActiveJob, frame: FromWorker) -> Storing | None:
+        match frame.WhichOneof("frame"):
+            case "step":
+                step = events.Step(frame.step.index, frame.step.step, frame.step.of, frame.step.preview)
+                self._hub.publish(active.job.id, step)
+            case "image":
+                return self._receive_image(active, frame.image)
+        return None
+
+    def is_complete(self, active: ActiveJob) -> bool:
+        if active.remaining:
+            return False
+        return active.storing > 0 or set(active.job.spec.wanted) <= {*active.images, *active.removed}
+
+    def rewind(self, active: ActiveJob) -> None:
+        """What was received is kept."""
+
+    def close(self, active: ActiveJob) -> None:
+        """Nothing of it is kept here."""
+
+    def _receive_image(self, active: ActiveJob, frame: FromWorker.ImageDone) -> Storing | None:
+        """An image counts as drawn while it is being stored."""
+        dispatch = active.dispatch
+        if dispatch is None or frame.index not in dispatch.indices:
+            return None
+        dispatch.indices.discard(frame.index)
+        active.received.add(frame.index)
+        active.account(frame.load_s, frame.denoise_s)
+        return self._store(active, frame)
+
+    async def _store(self, active: ActiveJob, frame: FromWorker.ImageDone) -> Job | None:
+        made = wire.image(active.job, frame)
+        try:
+            image, job = await self._writer.add_image(made, frame.data, active.job, active.succeeded())
+        except CraftError as exc:
+            if exc.reason != "JOB_FINISHED":
+                raise
+            _log.info("an image came too late", extra={"job": made.job_id, "index": made.index})
+            return None
+        active.images[image.index] = image
+        self._hub.publish(job.id, events.ImageMade(image))
+        return job if job.state.is_final else None

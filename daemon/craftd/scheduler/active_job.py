@@ -1,0 +1,150 @@
+"""An unfinished job in the daemon's memory, and what the scheduler asks of each kind of job."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from craft_protos.dispatch import Dispatch, ModelManifest
+from craft_protos.worker_pb2 import FromWorker
+
+from craftd.images.image import Image
+from craftd.jobs.events import Queued
+from craftd.jobs.job import Error, Job, JobView, State
+from craftd.workers.dispatches import ActiveDispatch
+from craftd.workers.handle import WorkerHandle
+
+
+class Stage(enum.Enum):
+    """Where an unfinished job is."""
+
+    WAITING = "in the queue"
+    DISPATCHED = "in a worker"
+    RETURNED = "back from its worker: what it made is being stored"
+    ENDING = "its end is being stored"
+
+
+@dataclass
+class ActiveJob:
+    """Owned by ActiveJobs; one method per transition."""
+
+    job: Job
+    order: int
+    images: dict[int, Image] = field(default_factory=dict)
+    removed: frozenset[int] = frozenset()  # images that were drawn, and deleted before the job ended
+    received: set[int] = field(default_factory=set)  # images that came, stored or about to be
+    epoch: int = 0
+    worker: WorkerHandle | None = None  # that it was given to last
+    storing: int = 0
+    ending: asyncio.Task[Job] | None = None  # its end is being stored
+    tell_at: float = 0.0  # not before, its watchers hear of its place again (monotonic)
+    reloads: int = 0  # dispatches that found files of its model gone which were there a moment before
+    last_watched: float = field(default_factory=time.monotonic)
+    last_queued: Queued | None = None  # what its watchers heard last of its place
+
+    @property
+    def stage(self) -> Stage:
+        if self.ending is not None:
+            return Stage.ENDING
+        if self.job.state is State.QUEUED:
+            return Stage.WAITING
+        return Stage.RETURNED if self.dispatch is None else Stage.DISPATCHED
+
+    @property
+    def dispatch(self) -> ActiveDispatch | None:
+        """While a worker has it."""
+        dispatches = None if self.worker is None else self.worker.dispatches
+        return None if dispatches is None else dispatches.find(self.job.id, self.epoch)
+
+    @property
+    def remaining(self) -> tuple[int, ...]:
+        return tuple(index for index in self.job.spec.wanted if index not in self.received)
+
+    @property
+    def view(self) -> JobView:
+        return JobView(self.job, tuple(self.images[index] for index in sorted(self.images)))
+
+    def take_up(self, worker: WorkerHandle | None = None) -> None:
+        """It leaves the queue: for a worker, or for what is left to be stored."""
+        self.epoch += 1
+        self.worker = worker
+        self.job = replace(self.job, state=State.RUNNING, start_time=None)
+
+    def start(self) -> None:
+        if self.job.start_time is None:
+            self.job = replace(self.job, start_time=time.time())
+
+    def account(self, load_s: float, denoise_s: float) -> None:
+        """Images of a job are drawn together: the longest says how long it took."""
+        job = self.job
+        self.job = replace(job, load_s=max(job.load_s, load_s), denoise_s=max(job.denoise_s, denoise_s))
+
+    def withdraw(self) -> bool:
+        """Take it back from its worker; whether one had it."""
+        worker, dispatch = self.worker, self.dispatch
+        if worker is None or dispatch is None:
+            return False
+        worker.cancel(self.job.id, self.epoch)
+        worker.dispatches.remove(self.job.id, self.epoch)
+        return True
+
+    def requeue(self, *, is_suspect: bool, attempts: int) -> None:
+        self.job = replace(self.job, state=State.QUEUED, start_time=None, is_suspect=is_suspect, attempts=attempts)
+
+    def progressed(self) -> None:
+        """A training that gets on is no suspect: its checkpoint is further than where a worker died."""
+        self.job = replace(self.job, is_suspect=False, attempts=0)
+
+    def succeeded(self) -> Job:
+        return replace(self.job, state=State.SUCCEEDED, finish_time=time.time())
+
+    def ended(self, state: State, error: Error | None) -> Job:
+        return replace(self.job, state=state, finish_time=time.time(), error=error)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker needs for a job beside its model."""
+
+    files: Mapping[str, Path]  # by sha256
+    dispatch: Callable[[ActiveDispatch, ModelManifest], Dispatch]  # what the worker is sent
+
+
+Storing = Coroutine[Any, Any, Job | None]  # gives the job as stored, where that was its end
+
+
+class Work(Protocol):
+    """How one kind of job is done: what a worker is given, and what becomes of what it sends."""
+
+    def open(self, active: ActiveJob) -> None:
+        """A job has come, new or from before the daemon's start."""
+        ...
+
+    async def find_rest(self, active: ActiveJob) -> Callable[[], Storing] | None:
+        """What is left to be stored, where workers have done their part already."""
+        ...
+
+    async def prepare(self, active: ActiveJob) -> Assignment:
+        """Its next dispatch. Raises what keeps the job from being done."""
+        ...
+
+    def receive(self, active: ActiveJob, frame: FromWorker) -> Storing | None:
+        """What its worker says of it; what there is to store of that."""
+        ...
+
+    def is_complete(self, active: ActiveJob) -> bool:
+        """Nothing is still to come from a worker."""
+        ...
+
+    def rewind(self, active: ActiveJob) -> None:
+        """Its worker is gone, or it was taken from it."""
+        ...
+
+    def close(self, active: ActiveJob) -> None:
+        """It has ended."""
+        ...

@@ -1,0 +1,256 @@
+"""A request for a training, checked against the limits and made complete. Nothing here touches a device."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from craft_protos.config import LimitSettings
+from craft_protos.generate import SEED_LIMIT
+from craft_protos.reasons import CraftError, invalid
+from craft_protos.train import KOHYA, PEFT, SCHEDULES, Picture, TrainRequest, TrainSpec
+
+from craftd.architectures import buckets, registry
+from craftd.architectures.architecture import Training
+from craftd.datasets.dataset import Dataset
+from craftd.loras import names
+from craftd.models.model import Model
+
+T = TypeVar("T")
+
+_MOST_STEPS = 1_000_000
+_LARGEST_RANK = 256
+_MOST_PROMPTS = 16
+_MOST_SAMPLES = 200
+_LONGEST_TRIGGER = 500  # as LoRAs' own
+_MOST_CLASS_PICTURES = 1000
+_SMALLEST_RESOLUTION = 64
+
+
+def check(asked: TrainRequest, limits: LimitSettings) -> None:
+    """What can be said without the model and the pictures. Raises INVALID_FIELD."""
+    if asked.resume:
+        _check_text("resume", asked.resume, 100)
+        return
+    names.check(asked.name)
+    _check_text("trigger", asked.trigger, _LONGEST_TRIGGER)
+    _check_whole(asked, limits)
+    _check_numbers(asked)
+    _check_samples(asked, limits)
+    if asked.format not in ("", PEFT, KOHYA):
+        raise invalid("format", f"must be {PEFT} or {KOHYA}, not {asked.format[:32]!r}")
+    schedule = asked.learning_rate_schedule
+    if schedule not in ("", *SCHEDULES):
+        raise invalid("learning_rate_schedule", f"must be one of {', '.join(SCHEDULES)}, not {schedule[:32]!r}")
+    if bool(asked.class_prompt.strip()) != bool(asked.class_pictures):
+        field = "class_pictures" if asked.class_prompt else "class_prompt"
+        raise invalid(field, "is missing", "a class has a prompt and a number of pictures")
+    _check_text("class_prompt", asked.class_prompt, limits.max_prompt_chars)
+
+
+def defaults_for(model: Model) -> Training:
+    """Raises UNTRAINABLE_MODEL."""
+    usual = model.architecture.training
+    if usual is None:
+        raise CraftError(
+            "UNTRAINABLE_MODEL",
+            f"model {model.name}: craft trains no LoRAs for {model.pipeline or model.architecture.family}",
+            f"take a model of {', '.join(row.name for row in registry.ROWS if row.training)}: craft models list",
+            field="model",
+        )
+    return replace(usual, resolution=min(usual.resolution, model.defaults.width))
+
+
+def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSettings) -> TrainSpec:
+    """The spec of a checked request. Raises INVALID_FIELD, UNTRAINABLE_MODEL."""
+    usual = defaults_for(model)
+    if dataset.uncaptioned and not asked.trigger.strip():
+        raise invalid(
+            "trigger",
+            f"is missing, and {dataset.uncaptioned} of {len(dataset.pictures)} pictures have no caption",
+            "give --trigger 'a few words', or write captions: it.txt beside it.png",
+        )
+    if asked.train_text_encoder and not usual.text_encoders:
+        why = f"a text encoder of {model.architecture.name} is a language model, which craft does not train"
+        raise invalid("train_text_encoder", why, "leave --te out")
+    resolution = _or(asked.resolution, usual.resolution)
+    _check_resolution(resolution, model, limits)
+    batch, accumulation = (
+        _or(asked.batch_size, usual.batch_size),
+        _or(asked.gradient_accumulation, usual.gradient_accumulation),
+    )
+    an_epoch = epoch_steps(dataset.pictures, resolution, model.sizes.granularity, batch, accumulation)
+    steps = _steps(asked, usual, an_epoch)
+    rank = _or(asked.rank, usual.rank)
+    warmup = min(usual.warmup_steps, steps // 10) if asked.warmup_steps is None else asked.warmup_steps
+    if warmup > steps:
+        raise invalid("warmup_steps", f"must be at most the {steps} steps, not {warmup}")
+    if asked.sample_every > steps:
+        raise invalid("sample_every", f"must be at most the {steps} steps, not {asked.sample_every}")
+    _check_sample_count(asked, steps)
+    return TrainSpec(
+        name=asked.name,
+        model=model.name,
+        dataset=dataset.id,
+        trigger=asked.trigger.strip(),
+        rank=rank,
+        alpha=_or(asked.alpha, float(rank)),
+        steps=steps,
+        epochs=max(1, math.ceil(steps / an_epoch)),
+        learning_rate=_or(asked.learning_rate, usual.learning_rate),
+        batch_size=batch,
+        gradient_accumulation=accumulation,
+        resolution=resolution,
+        train_text_encoder=asked.train_text_encoder,
+        dora=asked.dora,
+        sample_prompts=asked.sample_prompts,
+        sample_every=asked.sample_every,
+        seed=secrets.randbelow(SEED_LIMIT) if asked.seed is None else asked.seed,
+        flip=asked.flip,
+        min_snr_gamma=_or(asked.min_snr_gamma, usual.min_snr_gamma),
+        ema_decay=_or(asked.ema_decay, usual.ema_decay),
+        gradient_checkpointing=_or(asked.gradient_checkpointing, usual.gradient_checkpointing),
+        format=asked.format or PEFT,
+        when_idle=asked.when_idle,
+        checkpoint_every=min(asked.checkpoint_every or min(usual.checkpoint_every, math.ceil(steps / 2)), steps),
+        class_prompt=asked.class_prompt.strip(),
+        class_pictures=asked.class_pictures,
+        prior_weight=_or(asked.prior_weight, usual.prior_weight),
+        learning_rate_schedule=asked.learning_rate_schedule or usual.learning_rate_schedule,
+        warmup_steps=warmup,
+        caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
+    )
+
+
+def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
+    """What the user should know before."""
+    sizes = _sizes(dataset.pictures, spec.resolution, model.sizes.granularity)
+    shapes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in sizes.most_common())
+    seen = spec.steps * spec.batch_size * spec.gradient_accumulation
+    said = [
+        f"{len(dataset.pictures)} pictures, trained at: {shapes}",
+        f"{spec.steps} steps are {spec.epochs} epochs: each picture is seen about {seen / len(dataset.pictures):.0f}"
+        " times",
+        _checkpoints(spec),
+    ]
+    small = [one.file_name for one in dataset.pictures if one.width * one.height < spec.resolution**2 // 2]
+    if small:
+        more = ", ..." if len(small) > 3 else ""
+        said.append(f"{len(small)} pictures are smaller than that and will be enlarged: {', '.join(small[:3])}{more}")
+    if dataset.uncaptioned:
+        said.append(f"{dataset.uncaptioned} pictures have no caption: theirs is the trigger")
+    if spec.class_pictures:
+        said.append(f"{spec.class_pictures} pictures of {spec.class_prompt!r} are drawn first")
+    said += [f"left out: {one.file_name} {one.why}" for one in dataset.left_out]
+    return tuple(said)
+
+
+def _checkpoints(spec: TrainSpec) -> str:
+    """None is written at the end: there is the LoRA."""
+    if spec.checkpoint_every < spec.steps:
+        return f"a checkpoint every {spec.checkpoint_every} steps"
+    return "no checkpoint on the way: after a crash it begins anew"
+
+
+def epoch_steps(pictures: Iterable[Picture], resolution: int, unit: int, batch_size: int, accumulation: int) -> int:
+    """Optimizer steps in which every picture is seen once; no batch has pictures of two sizes."""
+    batches = sum(math.ceil(count / batch_size) for count in _sizes(pictures, resolution, unit).values())
+    return max(1, math.ceil(batches / accumulation))
+
+
+def _sizes(pictures: Iterable[Picture], resolution: int, unit: int) -> Counter[tuple[int, int]]:
+    return Counter(buckets.bucket(one.width, one.height, resolution, unit) for one in pictures)
+
+
+def _steps(asked: TrainRequest, usual: Training, an_epoch: int) -> int:
+    if asked.steps is not None:
+        return asked.steps
+    steps = usual.steps if asked.epochs is None else asked.epochs * an_epoch
+    if steps > _MOST_STEPS:
+        raise invalid("epochs", f"make {steps} steps; the limit is {_MOST_STEPS}", "take fewer")
+    return steps
+
+
+def _check_whole(asked: TrainRequest, limits: LimitSettings) -> None:
+    for field, value, least, most in (
+        ("rank", asked.rank, 1, _LARGEST_RANK),
+        ("steps", asked.steps, 1, _MOST_STEPS),
+        ("epochs", asked.epochs, 1, _MOST_STEPS),
+        ("batch_size", asked.batch_size, 1, 256),
+        ("gradient_accumulation", asked.gradient_accumulation, 1, 1024),
+        ("resolution", asked.resolution, _SMALLEST_RESOLUTION, limits.max_side),
+        ("sample_every", asked.sample_every, 0, _MOST_STEPS),
+        ("checkpoint_every", asked.checkpoint_every, 0, _MOST_STEPS),
+        ("class_pictures", asked.class_pictures, 0, _MOST_CLASS_PICTURES),
+        ("warmup_steps", asked.warmup_steps, 0, _MOST_STEPS),
+        ("seed", asked.seed, 0, SEED_LIMIT - 1),
+    ):
+        if value is not None and not least <= value <= most:
+            raise invalid(field, f"must be from {least} to {most}, not {value}")
+
+
+def _check_resolution(resolution: int, model: Model, limits: LimitSettings) -> None:
+    """Pictures are trained at sizes of the resolution's area, the longest of which the model must be able to draw."""
+    unit, most = model.sizes.granularity, _largest_resolution(model, limits)
+    near = min(max(round(resolution / unit), math.ceil(_SMALLEST_RESOLUTION / unit)) * unit, most)
+    if resolution % unit:
+        complaint = f"must be a multiple of {unit} for the model {model.name}, not {resolution}"
+        raise invalid("resolution", complaint, f"take {near}")
+    if resolution > most:
+        complaint = f"must be at most {most} for the model {model.name}, not {resolution}"
+        raise invalid("resolution", f"{complaint}: its longer pictures would be too long", f"take {near}")
+
+
+def _largest_resolution(model: Model, limits: LimitSettings) -> int:
+    unit, longest = model.sizes.granularity, min(model.sizes.largest_side, limits.max_side)
+    found = longest // unit
+    while found > 1 and max(map(max, buckets.sizes(found * unit, unit))) > model.sizes.largest_side:
+        found -= 1
+    return found * unit
+
+
+def _check_numbers(asked: TrainRequest) -> None:
+    for field, value, least, most in (
+        ("alpha", asked.alpha, 1e-3, 10_000.0),
+        ("learning_rate", asked.learning_rate, 1e-9, 1.0),
+        ("min_snr_gamma", asked.min_snr_gamma, 0.0, 1000.0),
+        ("ema_decay", asked.ema_decay, 0.0, 0.999999),
+        ("prior_weight", asked.prior_weight, 0.0, 100.0),
+        ("caption_dropout", asked.caption_dropout, 0.0, 1.0),
+    ):
+        if value is not None and not least <= value <= most:  # and so nothing that is no number
+            raise invalid(field, f"must be from {least:g} to {most:g}, not {value:g}")
+
+
+def _check_samples(asked: TrainRequest, limits: LimitSettings) -> None:
+    if len(asked.sample_prompts) > _MOST_PROMPTS:
+        raise invalid("sample_prompts", f"are {len(asked.sample_prompts)}; the limit is {_MOST_PROMPTS}", "take fewer")
+    for prompt in asked.sample_prompts:
+        if not prompt.strip():
+            raise invalid("sample_prompts", "one is empty", "say what to draw")
+        _check_text("sample_prompts", prompt, limits.max_prompt_chars)
+
+
+def _check_sample_count(asked: TrainRequest, steps: int) -> None:
+    """All of them are kept, and drawing them takes its time."""
+    prompts = len(asked.sample_prompts)
+    count = prompts * math.ceil(steps / asked.sample_every) if asked.sample_every else prompts
+    if count > _MOST_SAMPLES:
+        fitting = math.ceil(steps / (_MOST_SAMPLES // prompts))
+        raise invalid("sample_every", f"makes {count} samples; the limit is {_MOST_SAMPLES}", f"take {fitting}")
+
+
+def _check_text(field: str, text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise invalid(field, f"has {len(text)} characters; the limit is {longest}", "shorten it")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise invalid(field, "has a control character", "remove it")
+
+
+def _or(given: T | None, usual: T) -> T:
+    return usual if given is None else given

@@ -1,0 +1,299 @@
+"""craft's own denoise loop: rows of different samplers, steps and guidance in one model call.
+
+`begin`, `advance` and `decode` draw with any family: a `Denoiser` for the engine, a training for its samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from craft_protos.dispatch import Dispatch
+from craft_protos.generate import TextSpec
+from craft_protos.provenance import AppliedLora
+from craft_protos.reasons import CraftError
+
+from craftd.worker.engine.row import Drawing
+from craftd.worker.families import samplers
+from craftd.worker.families.base import Conditioning, Family, ModelRow
+from craftd.worker.families.lru_cache import LruCache
+from craftd.worker.families.prompts import EncoderWord
+from craftd.worker.families.samplers import Scheduler
+from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
+from craftd.worker.models.offload import Offloading
+from craftd.worker.output import picture
+from craftd.worker.output.picture import Pixels
+
+_PROMPT_CACHE_BYTES = 8 << 20
+_CACHED_SCHEDULES = 32
+
+
+Around = Callable[[Sequence[ModelRow]], AbstractContextManager[Any]]  # what holds while these are computed
+
+
+@dataclass(eq=False)
+class Denoising:
+    """One image between two steps. It holds nothing of the model: another one may draw the next step."""
+
+    conditioning: Conditioning
+    scheduler: Scheduler
+    steps: int
+    latents: torch.Tensor
+    cost: int
+    step_arguments: dict[str, Any]
+    applied: Applied = NONE
+    adapters: AdapterManager | None = None  # whose `applied` is
+    calls: int = 0
+    sketch: Pixels | None = field(default=None, repr=False)  # what the latents seem to become
+
+    @property
+    def group(self) -> Hashable:
+        return (tuple(self.latents.shape), self.conditioning.group, self.applied.group)
+
+    @property
+    def step(self) -> int:
+        return samplers.completed_steps(self.calls, self.steps, self.scheduler)
+
+    @property
+    def of(self) -> int:
+        return samplers.completed_steps(len(self.scheduler.timesteps), self.steps, self.scheduler)
+
+    @property
+    def is_done(self) -> bool:
+        return self.calls == len(self.scheduler.timesteps)
+
+    @property
+    def scheduler_name(self) -> str:
+        return type(self.scheduler).__name__
+
+    @property
+    def loras(self) -> Sequence[AppliedLora]:
+        return self.applied.report
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        return self.scheduler.timesteps[self.calls]
+
+    def model_row(self) -> ModelRow:
+        sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
+        return ModelRow(sample, self.timestep, self.conditioning, self.applied)
+
+    def take(self, output: torch.Tensor) -> None:
+        """Step the scheduler with the model's output."""
+        given = output.to(self.latents.dtype)
+        stepped = self.scheduler.step(given, self.timestep, self.latents, **self.step_arguments, return_dict=False)
+        self.latents = stepped[0]
+        self.calls += 1
+
+    def preview(self) -> bytes:
+        return b"" if self.sketch is None else picture.encode_preview(self.sketch)
+
+    def close(self) -> None:
+        self.sketch = None
+        applied, self.applied = self.applied, NONE
+        if self.adapters is not None:
+            self.adapters.release(applied)
+
+
+def begin(
+    family: Family, conditioning: Conditioning, scheduler: Scheduler, *, size: tuple[int, int], steps: int, seed: int
+) -> Denoising:
+    """Start a row. Random numbers are drawn in diffusers' order, so that a seed gives the same image."""
+    width, height = size
+    with torch.inference_mode():
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return Denoising(
+            conditioning=conditioning,
+            scheduler=scheduler,
+            steps=steps,
+            latents=family.prepare(size, generator, scheduler),
+            cost=width * height * conditioning.model_rows,
+            step_arguments=samplers.step_arguments(scheduler, generator),
+        )
+
+
+def advance(
+    family: Family, rows: Sequence[Denoising], around: Around, *, with_preview: Sequence[bool]
+) -> list[Exception | None]:
+    """Make one model call for all rows, then step each row's scheduler; returns each row's error or None."""
+    with torch.inference_mode():
+        inputs = [row.model_row() for row in rows]
+        with around(inputs):
+            outputs = family.predict(inputs)
+        return [
+            _take(family, row, given, output, wanted)
+            for row, given, output, wanted in zip(rows, inputs, outputs, with_preview, strict=True)
+        ]
+
+
+def decode(family: Family, rows: Sequence[Denoising], precision: str) -> list[Pixels]:
+    """The pixels of finished rows of one size. Raises JOB_FAILED where their latents are not finite."""
+    with torch.inference_mode():
+        latents = torch.cat([row.latents for row in rows])
+        if not torch.isfinite(latents).all():
+            raise CraftError(
+                "JOB_FAILED",
+                "the model gave numbers that are not finite",
+                f"it was computed in {precision}; take another sampler, or set worker.precision to fp32",
+            )
+        return family.decode(latents)
+
+
+class Denoiser:
+    """Draws jobs with a family's model and the LoRAs that they ask for."""
+
+    def __init__(
+        self,
+        family: Family,
+        adapters: AdapterManager,
+        *,
+        precision: str,
+        resident_bytes: int,
+        device: torch.device,
+        weights: str = "",
+        notice: str = "",
+        pipe: Any = None,
+        offloading: Offloading | None = None,
+    ) -> None:
+        self.pipe = pipe
+        self.precision = precision
+        self.weights = weights
+        self.notice = notice
+        self._model_bytes = resident_bytes
+        self._offloading = offloading
+        self._adapters = adapters
+        self.is_tiled = False
+        self._family = family
+        self._device = device
+        self._last_step: Any = None  # a CUDA event
+        self._unused_schedule = lru_cache(_CACHED_SCHEDULES)(family.schedule)
+        self._encoded: LruCache[Conditioning] = LruCache(
+            _PROMPT_CACHE_BYTES, lambda conditioning: conditioning.size_bytes
+        )
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._model_bytes + self._adapters.size_bytes
+
+    @property
+    def is_reading(self) -> bool:
+        return self._adapters.is_reading
+
+    def remarks(self, job: Dispatch) -> Sequence[str]:
+        said = self._family.remarks(job.drawing.text)
+        return [*said, *self._adapters.remarks(job)]
+
+    def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
+        return self._adapters.want(jobs)
+
+    def is_ready(self, job: Dispatch) -> bool:
+        return self._adapters.is_ready(job)
+
+    def begin(self, job: Dispatch, seed: int) -> Denoising:
+        spec, applied = job.drawing, self._adapters.acquire(job)
+        try:
+            with torch.inference_mode():
+                conditioning = self._encode(spec.text, applied)
+                scheduler = copy.deepcopy(self._unused_schedule(spec.sampler, spec.steps, spec.width, spec.height))
+            size = (spec.width, spec.height)
+            row = begin(self._family, conditioning, scheduler, size=size, steps=spec.steps, seed=seed)
+            row.applied, row.adapters = applied, self._adapters
+            return row
+        except BaseException:
+            self._adapters.release(applied)
+            raise
+
+    def that_fit(self, drawings: Sequence[Drawing]) -> int:
+        return self._adapters.that_fit([(row.applied, row.conditioning.model_rows) for row in _ours(drawings)])
+
+    def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
+        self._pace()
+        return advance(self._family, _ours(drawings), self._applied, with_preview=with_preview)
+
+    def render(self, drawings: Sequence[Drawing]) -> list[Pixels]:
+        return decode(self._family, _ours(drawings), self.precision)
+
+    def offload(self) -> bool:
+        return self._offloading is not None and self._offloading.descend()
+
+    def tile(self) -> bool:
+        self.is_tiled = self.is_tiled or self._family.tile()
+        return self.is_tiled
+
+    def close(self) -> None:
+        self._encoded.clear()
+        self._adapters.close()
+
+    def _pace(self) -> None:
+        """Stay one step ahead of a CUDA device, no further: else progress and cancel would lag behind."""
+        if self._device.type == "cuda":
+            if self._last_step is not None:
+                self._last_step.synchronize()
+            cuda: Any = torch.cuda
+            self._last_step = cuda.Event()
+            self._last_step.record()
+
+    def _applied(self, rows: Sequence[ModelRow]) -> AbstractContextManager[None]:
+        return self._adapters.denoising([row.loras for row in self._family.order(rows)])
+
+    def _encode(self, text: TextSpec, applied: Applied) -> Conditioning:
+        return self._encoded.get((text, applied.text_key), lambda: self._encode_with(text, applied))
+
+    def _encode_with(self, text: TextSpec, applied: Applied) -> Conditioning:
+        if not applied.text_key:
+            return self._family.encode(text)
+        try:
+            for place, encoder in enumerate(self._family.texts):
+                encoder.variant = applied.text_key
+                encoder.words = _words(applied, place)
+            with self._adapters.encoding(applied):
+                return self._family.encode(text)
+        finally:
+            for encoder in self._family.texts:
+                encoder.variant, encoder.words = (), ()
+
+
+def _words(applied: Applied, place: int) -> tuple[EncoderWord, ...]:
+    """The embeddings for the text encoder at that place."""
+    component = f"text_encoder_{place + 1}" if place else "text_encoder"
+    return tuple(EncoderWord(word.name, word.weight, word.vectors[component]) for word in applied.words)
+
+
+def _take(
+    family: Family, row: Denoising, given: ModelRow, output: torch.Tensor, wants_preview: bool
+) -> Exception | None:
+    try:
+        row.take(output)
+        shows = wants_preview and not row.is_done
+        row.sketch = family.sketch(_clean(given, output, row.scheduler)) if shows else None
+    except Exception as exc:  # a scheduler's failure is its own row's, not the batch's
+        return exc
+    return None
+
+
+def _ours(drawings: Sequence[Drawing]) -> list[Denoising]:
+    rows = [drawing for drawing in drawings if isinstance(drawing, Denoising)]
+    assert len(rows) == len(drawings)
+    return rows
+
+
+def _clean(given: ModelRow, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
+    """The noiseless latents that this output points at (Song et al. 2020, equation 12; Lipman et al. 2022)."""
+    if samplers.is_flow_matching(scheduler):
+        return given.sample - float(given.timestep) / float(scheduler.config.num_train_timesteps) * output
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        return given.sample
+    alpha = float(alphas[int(given.timestep.round().clamp(0, len(alphas) - 1))])
+    kept, noise = alpha**0.5, (1 - alpha) ** 0.5
+    kinds: dict[str, torch.Tensor] = {
+        "epsilon": (given.sample - noise * output) / kept,
+        "v_prediction": kept * given.sample - noise * output,
+        "sample": output,
+    }
+    return kinds[scheduler.config.get("prediction_type", "epsilon")]

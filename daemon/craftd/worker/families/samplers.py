@@ -1,0 +1,238 @@
+"""The samplers' names -> diffusers' schedulers, always built from the model's own scheduler configuration.
+
+`DPM++ SDE` is DPM-Solver++(2S) with noise, as diffusers has it without torchsde: its noise comes
+from the image's own generator, not from a process-wide seed, so that an image can be made again.
+
+Flow-matching models take the samplers of `FLOW_RECIPES` alone: the others assume another kind of noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any, Protocol
+
+import diffusers
+import torch
+from craft_protos import samplers
+from craft_protos.reasons import CraftError, invalid
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+
+_KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
+_SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
+# Of a schedule's name: what diffusers' documentation gives for it.
+_LEVELS = {"Karras": "use_karras_sigmas", "Exponential": "use_exponential_sigmas", "Beta": "use_beta_sigmas"}
+_SPACINGS = {"SGM Uniform": "trailing", "Simple": "trailing", "Normal": "linspace"}
+
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "Euler Karras": ("EulerDiscreteScheduler", _KARRAS),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", _KARRAS),
+    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", _SDE),
+    "DPM++ 2M SDE Karras": ("DPMSolverMultistepScheduler", _SDE | _KARRAS),
+    "DPM++ 2M SDE Heun": ("DPMSolverMultistepScheduler", _SDE | {"solver_type": "heun"}),
+    "DPM++ 3M SDE": ("DPMSolverMultistepScheduler", _SDE | {"solver_order": 3}),
+    "DPM++ 2S": ("DPMSolverSinglestepScheduler", {}),
+    "DPM++ SDE": ("DPMSolverSinglestepScheduler", _SDE),
+    "DPM++ SDE Karras": ("DPMSolverSinglestepScheduler", _SDE | _KARRAS),
+    "DPM2": ("KDPM2DiscreteScheduler", {}),
+    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "LMS Karras": ("LMSDiscreteScheduler", _KARRAS),
+    "PNDM": ("PNDMScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {}),
+    "LCM": ("LCMScheduler", {}),
+    "TCD": ("TCDScheduler", {}),
+}
+
+# What schedulers raise for numbers of steps that they cannot do.
+_IMPOSSIBLE = (ValueError, IndexError, ZeroDivisionError, RuntimeError, AssertionError)
+
+_FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+FLOW_RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "Heun": ("FlowMatchHeunDiscreteScheduler", {}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", _FLOW),
+    "DPM++ 2S": ("DPMSolverSinglestepScheduler", _FLOW),
+    "UniPC": ("UniPCMultistepScheduler", _FLOW),
+}
+
+
+class Scheduler(Protocol):
+    """The part of a diffusers scheduler that the loop uses."""
+
+    config: Any
+    timesteps: torch.Tensor
+    order: int
+
+    def set_timesteps(self, num_inference_steps: int, *, device: Any, **arguments: Any) -> None: ...
+
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> Any: ...
+
+
+def build(name: str, own: Scheduler, shift: float | None = None) -> Scheduler:
+    """A fresh scheduler of that name for the model whose `own` scheduler is given; "" is its own kind.
+
+    `shift` is of flow matching, where it follows from the size and the scheduler cannot find it by itself.
+
+    Raises INVALID_FIELD for a name nobody knows, or one that this model cannot use.
+    """
+    if not name:
+        return _from_config(type(own), own, {})
+    name = samplers.canonical(name)
+    if is_flow_matching(own):
+        return _build_flow(name, own, shift)
+    sampler, schedule = (name, "") if name in RECIPES else samplers.parts_of(name)
+    kind, overrides = RECIPES[sampler]
+    if sampler == "Euler a" and schedule in _LEVELS:
+        return _ancestral(own, _of_schedule(schedule))
+    return _from_config(getattr(diffusers, kind), own, overrides | _of_schedule(schedule))
+
+
+def _of_schedule(name: str) -> dict[str, Any]:
+    """The options of one; a model's own schedule of another kind is not kept beside it."""
+    if name in _LEVELS:
+        return {option: level == name for level, option in _LEVELS.items()}
+    return {"timestep_spacing": _SPACINGS[name]} if name else {}
+
+
+class SpacedEulerAncestralScheduler(EulerAncestralDiscreteScheduler):
+    """Ancestral steps of Euler's method over the noise levels of its plain scheduler.
+
+    diffusers has no such option; AUTOMATIC1111 and ComfyUI draw "Euler a" with any schedule so (Karras et al. 2022).
+    """
+
+    levels: Any
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        self.levels.set_timesteps(num_inference_steps, device=device)
+        self.num_inference_steps = num_inference_steps  # type: ignore[assignment]
+        self.timesteps, self.sigmas = self.levels.timesteps, self.levels.sigmas
+        self._step_index = self._begin_index = None
+
+
+def _ancestral(own: Scheduler, schedule: dict[str, Any]) -> Scheduler:
+    scheduler: Any = _from_config(SpacedEulerAncestralScheduler, own, {})
+    scheduler.levels = _from_config(EulerDiscreteScheduler, own, schedule)
+    made: Scheduler = scheduler
+    return made
+
+
+def spread(scheduler: Scheduler, steps: int, device: torch.device, *, begins: bool = False, **arguments: Any) -> None:
+    """Lay out the timesteps; `arguments` that the scheduler does not take are left out.
+
+    `begins`: count from the first timestep, as the pipelines after Stable Diffusion 2 do.
+
+    Raises INVALID_FIELD where the sampler cannot do that many.
+    """
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    given = {key: value for key, value in arguments.items() if key in accepted}
+    try:
+        _lay_out(scheduler, steps, device, begins, given)
+    except _IMPOSSIBLE as exc:
+        raise _impossible(steps, scheduler, device, begins, given) from exc
+
+
+def _lay_out(scheduler: Scheduler, steps: int, device: torch.device, begins: bool, given: dict[str, Any]) -> None:
+    trained = int(scheduler.config.get("num_train_timesteps", steps))
+    if steps > trained:
+        raise ValueError(f"{steps} are more than the {trained} that the model was trained with")
+    scheduler.set_timesteps(steps, device=device, **given)
+    if len(scheduler.timesteps) == 0 or not torch.isfinite(scheduler.timesteps).all():
+        raise ValueError("no timesteps")  # a schedule that is stretched to its end cannot be of one step
+    if begins:
+        _begin(scheduler)
+    _check_indices(scheduler)
+
+
+def _check_indices(scheduler: Scheduler) -> None:
+    """Raises ValueError where the last steps would look beyond the end of the scheduler's tables.
+
+    Many timesteps may coincide, and the first of equal ones is then taken for the second, or lie beyond the last.
+    """
+    timesteps: torch.Tensor = scheduler.timesteps
+    sigmas, alphas = getattr(scheduler, "sigmas", None), getattr(scheduler, "alphas_cumprod", None)
+    index_of = getattr(scheduler, "index_for_timestep", None)
+    if sigmas is not None and index_of is not None:
+        first = index_of(timesteps[0]) if getattr(scheduler, "begin_index", None) is None else 0
+        is_beyond = int(first) + len(timesteps) > len(sigmas) - 1
+        if "solver_order" in scheduler.config and bool((sigmas[:-1].diff() == 0).any()):
+            raise ValueError("a step of no length, by which multistep solvers divide")
+    else:
+        is_beyond = alphas is not None and int(timesteps.max()) >= len(alphas)
+    if is_beyond or (len(timesteps) > 1 and timesteps[0] == timesteps[-1]):
+        raise ValueError("timesteps that the scheduler cannot take")
+
+
+def _begin(scheduler: Scheduler) -> None:
+    set_begin_index = getattr(scheduler, "set_begin_index", None)
+    if set_begin_index is not None:
+        set_begin_index(0)
+
+
+def noise_deviation(scheduler: Scheduler) -> Any:
+    """How large the first latents' noise is."""
+    return getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def scaled(scheduler: Scheduler, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """Latents as the model takes them; of flow matching, as they are."""
+    scale = getattr(scheduler, "scale_model_input", None)
+    return latents if scale is None else scale(latents, timestep)
+
+
+def step_arguments(scheduler: Scheduler, generator: torch.Generator) -> dict[str, Any]:
+    """What `step` takes beside the tensors, as diffusers' pipelines pass it."""
+    accepted = inspect.signature(scheduler.step).parameters
+    given: dict[str, Any] = {"eta": 0.0, "generator": generator}
+    return {key: value for key, value in given.items() if key in accepted}
+
+
+def completed_steps(calls: int, steps: int, scheduler: Scheduler) -> int:
+    """Steps as users count them after so many model calls; what diffusers' progress bar shows."""
+    total, order = len(scheduler.timesteps), scheduler.order
+    warmup = total - steps * order
+    return sum(1 for i in range(1, calls + 1) if i == total or (i > warmup and i % order == 0))
+
+
+def _build_flow(name: str, own: Scheduler, shift: float | None) -> Scheduler:
+    sampler, schedule = samplers.parts_of(name)
+    if sampler not in FLOW_RECIPES or (schedule and (sampler != "Euler" or schedule not in _LEVELS)):
+        allowed = ", ".join([*FLOW_RECIPES, *(f"Euler {level}" for level in _LEVELS)])
+        raise invalid("sampler", f"{name} does not fit this model, which matches flows", f"use one of {allowed}")
+    kind, overrides = FLOW_RECIPES[sampler]
+    overrides = overrides | _of_schedule(schedule)
+    own_shift = own.config.get("flow_shift", own.config.get("shift", 1.0))
+    shifts = {"shift": own_shift if shift is None else shift, "flow_shift": own_shift}
+    return _from_config(getattr(diffusers, kind), own, overrides | shifts)
+
+
+def _from_config(kind: Any, own: Scheduler, overrides: dict[str, Any]) -> Scheduler:
+    scheduler: Scheduler = kind.from_config(own.config, **overrides)
+    return scheduler
+
+
+def is_flow_matching(own: Scheduler) -> bool:
+    return "FlowMatch" in type(own).__name__ or bool(own.config.get("use_flow_sigmas"))
+
+
+def _impossible(
+    steps: int, scheduler: Scheduler, device: torch.device, begins: bool, given: dict[str, Any]
+) -> CraftError:
+    name = type(scheduler).__name__.removesuffix("Scheduler")
+    trained = int(scheduler.config.get("num_train_timesteps", steps))
+    for fewer in (trained, trained - 1, trained // 2, 20, 10, 1):
+        try:
+            _lay_out(copy.deepcopy(scheduler), fewer, device, begins, given)
+        except _IMPOSSIBLE:
+            continue
+        return invalid("steps", f"{name} cannot do {steps} steps with this model", f"take {fewer}")
+    return invalid("steps", f"{name} cannot do {steps} steps with this model", "take another sampler")

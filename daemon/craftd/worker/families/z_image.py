@@ -1,0 +1,71 @@
+"""Z-Image: one stream of the picture's tokens and the words', which Qwen3 reads as a conversation's only message.
+
+Rows of different texts share a call, each with its own length: the transformer fills them up and masks what it filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from craft_protos.generate import TextSpec
+from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from craftd.worker.families import guidance
+from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.conversing import Conversing, of_one_message
+
+
+class ZImage(Conversing):
+    """The z-image family. `pipe` is a loaded ZImagePipeline; its own loop is never used."""
+
+    def encode(self, text: TextSpec) -> Conditioning:
+        negative = self._text.embed(text.negative_prompt) if self._is_guided(text) else None
+        return Conditioning(self._text.embed(text.prompt), negative, text, mixes_lengths=True)
+
+    def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
+        batch = guidance.stack(rows)
+        texts = [text[:length] for text, length in zip(batch.texts, batch.lengths, strict=True)]
+        samples = batch.samples.to(self._transformer.dtype).unsqueeze(2)
+        with _row_by_row(self._transformer.cap_embedder, batch.lengths):
+            output = self._transformer(
+                list(samples.unbind()), (1000 - batch.timesteps) / 1000, texts, return_dict=False
+            )[0]
+        return batch.guide(-torch.stack(output).squeeze(2).float(), guidance.added)
+
+    @property
+    def _noise_dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def _is_guided(self, text: TextSpec) -> bool:
+        return text.guidance_scale > 0
+
+    def _encoded(self, text: str) -> torch.Tensor:
+        embedding: torch.Tensor = self._pipe.encode_prompt(text, self._device, do_classifier_free_guidance=False)[0][0]
+        return embedding[None]
+
+    def _framed(self, text: str) -> str:
+        return of_one_message(self._pipe.tokenizer, text, thinking=True)
+
+
+@contextmanager
+def _row_by_row(embedder: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
+    """While it holds, an embedder that gets texts one behind another computes them as rows, which LoRAs go by."""
+    filled = [length + -length % SEQ_MULTI_OF for length in lengths]
+    if len(set(filled)) == 1:
+        yield
+        return
+    own = embedder.forward
+
+    def forward(joined: torch.Tensor) -> torch.Tensor:
+        rows = own(pad_sequence(list(torch.split(joined, filled)), batch_first=True))
+        return torch.cat([row[:length] for row, length in zip(rows, filled, strict=True)])
+
+    embedder.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del embedder.__dict__["forward"]

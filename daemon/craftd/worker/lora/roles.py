@@ -1,0 +1,87 @@
+"""What a tensor of a LoRA's file is to its layer, by its name: the forms that craft knows, and those it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from craft_protos.reasons import CraftError
+
+# (form, pattern): the layer's path, and its part. Adapters that peft names ("default_0") are in the middle of theirs.
+_FORMS = (
+    ("peft", re.compile(r"^(?P<path>.+)\.lora_(?P<part>[AB])(?:\.(?P<adapter>[^.]+))?\.weight$")),
+    ("peft", re.compile(r"^(?P<path>.+)\.lora_(?P<part>magnitude)_vector(?:\.[^.]+){0,2}$")),
+    ("kohya", re.compile(r"^(?P<path>.+)\.lora_(?P<part>down|up|mid)\.weight$")),
+    ("diffusers", re.compile(r"^(?P<path>.+)\.lora\.(?P<part>down|up)\.weight$")),
+    ("diffusers", re.compile(r"^(?P<path>.+)\.lora_linear_layer\.(?P<part>down|up)\.weight$")),
+    ("diffusers", re.compile(r"^(?P<path>.+[._](?:to_\w+|\w+_proj)_lora)\.(?P<part>down|up)\.weight$")),
+    ("xlabs", re.compile(r"^(?P<path>.+_lora\d?)\.(?P<part>down|up)\.weight$")),
+    ("", re.compile(r"^(?P<path>.+)\.(?P<part>alpha|dora_scale)$")),
+)
+_PARTS = {"A": "down", "B": "up"}
+
+_REFUSED = (
+    ("LoKr", re.compile(r"\.lokr_")),
+    ("LoHa", re.compile(r"\.hada_")),
+    ("BOFT", re.compile(r"\.(boft_\w+|oft_blocks\.boft)")),
+    ("OFT", re.compile(r"\.oft_|(^|[._])oft_(blocks|diag)\b")),
+    ("IA3", re.compile(r"\.(ia3_\w+|on_input)$")),
+    ("GLoRA", re.compile(r"\.[ab][12]\.weight$")),
+    ("VeRA", re.compile(r"\.vera_lambda_[bd]\b")),
+    ("AdaLoRA", re.compile(r"\.lora_E\b")),
+    ("Control-LoRA", re.compile(r"^lora_controlnet$")),
+    ("file of full differences", re.compile(r"\.diff(_b)?$|\.[wb]_norm$")),
+)
+
+_EMBEDDING = re.compile(r"^bundle_emb\.(?P<name>[^.]+)\.")
+_BIAS = re.compile(r"\.lora_B(\.[^.]+)?\.bias$")
+_EMBEDDED = re.compile(r"\.lora_embedding_[AB](\.[^.]+)?$")
+
+
+@dataclass(frozen=True)
+class Role:
+    """One tensor: of which layer, as the file calls it, and which part of its change."""
+
+    path: str
+    part: str  # "down", "up", "mid", "alpha", "magnitude" (peft's DoRA), "dora_scale" (LyCORIS')
+    form: str  # "kohya", "peft", "diffusers", "xlabs"; "" for what several have
+    adapter: str = ""  # as peft names it, where a file has that
+
+
+def of(key: str) -> Role | None:
+    """None where the name says nothing that craft knows."""
+    for form, pattern in _FORMS:
+        found = pattern.match(key)
+        if found is not None:
+            adapter = found.groupdict().get("adapter") or ""
+            return Role(found["path"], _PARTS.get(found["part"], found["part"]), form, adapter)
+    return None
+
+
+def refuse_others(name: str, keys: Iterable[str]) -> None:
+    """Raises UNSUPPORTED_LORA for a kind of adapter that craft does not apply."""
+    for key in keys:
+        for kind, pattern in _REFUSED:
+            if pattern.search(key):
+                raise CraftError(
+                    "UNSUPPORTED_LORA",
+                    f"LoRA {name} is a {kind}, by its tensor {shown(key)}; craft does not apply those",
+                    "use a LoRA, LoCon or DoRA",
+                )
+
+
+def what_else(key: str) -> str:
+    """What a tensor is that belongs to no low-rank change, if that can be told."""
+    embedding = _EMBEDDING.match(key)
+    if embedding is not None:
+        return f"the bundled embedding {shown(embedding['name'])}, which craft does not apply"
+    if _BIAS.search(key):
+        return "a bias of the adapter, which craft does not apply"
+    return "a change of an embedding, which craft does not apply" if _EMBEDDED.search(key) else ""
+
+
+def shown(text: str) -> str:
+    """A stranger's text, fit for a terminal."""
+    cut = text if len(text) <= 120 else f"{text[:117]}..."
+    return repr(cut) if cut.isprintable() else ascii(cut)

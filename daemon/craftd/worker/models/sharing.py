@@ -1,0 +1,103 @@
+"""Text encoders that several loaded models have in common: their weights lie in memory once.
+
+Each model has a module of its own over the same tensors, so that what one does to its module (LoRAs in slots, merged
+weights, hooks, a move to another device) is nothing that another sees. A tensor goes when the last of them has gone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from craft_protos.dispatch import ModelFile, ModelManifest
+from torch import nn
+
+_KEPT = "_craft_pattern"  # where a module holds what others are made of
+
+
+class _Pattern:
+    """A module that nobody computes with: what others are made of."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+
+class SharedEncoders:
+    """Those that are in memory, by what makes them equal. Used by the thread that loads, one model at a time."""
+
+    def __init__(self) -> None:
+        self._patterns: weakref.WeakValueDictionary[str, _Pattern] = weakref.WeakValueDictionary()
+
+    def find(self, key: str) -> nn.Module | None:
+        """A module over the tensors of a model that is loaded."""
+        pattern = self._patterns.get(key)
+        if pattern is None:
+            return None
+        module = over_same_tensors(pattern.module)
+        _hold(module, pattern)
+        return module
+
+    def offer(self, key: str, module: nn.Module) -> None:
+        """For models to come, as long as one that has it stays. Before anything is done to it."""
+        if key and key not in self._patterns:
+            pattern = _Pattern(over_same_tensors(module))
+            self._patterns[key] = pattern
+            _hold(module, pattern)
+
+
+def release(pipe: Any) -> None:
+    """What a model no longer shares, because its tensors leave the device."""
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.__dict__.pop(_KEPT, None)
+
+
+def over_same_tensors(module: nn.Module) -> nn.Module:
+    """Another module with parameters and buffers of its own, whose tensors are the same memory."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False)
+        for value in (*part.buffers(recurse=False), *vars(part).values()):
+            if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+                memo[id(value)] = value
+    kept = module.__dict__.pop(_KEPT, None)
+    try:
+        return copy.deepcopy(module, memo)
+    finally:
+        if kept is not None:
+            _hold(module, kept)
+
+
+def keys(manifest: ModelManifest, precision: str, classes: Mapping[str, str]) -> Mapping[str, str]:
+    """What may be shared of a model: component -> a key that equals another model's where the files are the same.
+
+    `classes`: of its components, which must be the same too.
+    """
+    components = {file.path.partition("/")[0] for file in manifest.files if file.path.startswith("text_encoder")}
+    found = {
+        component: _key(files_of(manifest, component), f"{precision} {manifest.precision} {classes.get(component, '')}")
+        for component in sorted(components)
+    }
+    return {component: key for component, key in found.items() if key}
+
+
+def files_of(manifest: ModelManifest, component: str) -> tuple[ModelFile, ...]:
+    """Those of the folder of one component."""
+    return tuple(file for file in manifest.files if file.path.startswith(f"{component}/"))
+
+
+def _key(files: Sequence[ModelFile], precision: str) -> str:
+    """Of what they hold, whatever they are called; "" where they hold no weights, as a checkpoint's."""
+    if not any(file.path.endswith((".safetensors", ".gguf")) for file in files):
+        return ""
+    lines = sorted(f"{file.sha256} {file.path.rpartition('.')[2]}" for file in files)
+    return hashlib.sha256("\n".join([precision, *lines]).encode()).hexdigest()
+
+
+def _hold(module: nn.Module, pattern: _Pattern) -> None:
+    module.__dict__[_KEPT] = pattern

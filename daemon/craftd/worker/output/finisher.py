@@ -1,0 +1,135 @@
+"""Last steps of an image, away from the engine's thread: latents -> pixels -> a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import diffusers
+import torch
+from craft_protos import formats
+from craft_protos.reasons import CraftError
+from craft_protos.version import __version__
+
+from craftd.worker.engine.row import Row
+from craftd.worker.models import memory
+from craftd.worker.models.memory import Rung
+from craftd.worker.models.model_cache import LoadedModel
+from craftd.worker.output import picture, provenance
+from craftd.worker.output.picture import Pixels
+from craftd.worker.output.provenance import Circumstances
+from craftd.worker.process.device import Device
+from craftd.worker.process.reporter import Picture
+
+_log = logging.getLogger(__name__)
+
+_DECODED_PIXELS = 4 * 512 * 512  # in one call of the autoencoder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Posted when a row's file is there, or cannot be."""
+
+    row: Row
+    loaded: LoadedModel
+    picture: Picture | None = None
+    error: CraftError | None = None
+
+
+class Finisher:
+    """One thread decodes, two encode; on a CPU the engine's own thread decodes.
+
+    A second thread would bring a second team of compute threads, and two teams on the same
+    cores take longer than one after the other.
+    """
+
+    def __init__(self, device: Device, post: Callable[[Finished | Exception], None]) -> None:
+        self._device = device
+        self._post = post
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._encoding = ThreadPoolExecutor(2, thread_name_prefix="encode")
+
+    def finish(self, rows: Sequence[Row], loaded: LoadedModel) -> None:
+        """Take over rows whose last step is done."""
+        if self._device.is_cpu:
+            self._decode(rows, loaded)
+        else:
+            synchronise(self._device)
+            self._decoding.submit(self._finish, rows, loaded)
+
+    def _finish(self, rows: Sequence[Row], loaded: LoadedModel) -> None:
+        try:
+            self._decode(rows, loaded)
+        except Exception as exc:  # the task's outermost: the engine raises it again, which ends the process
+            self._post(exc)
+
+    def _decode(self, rows: Sequence[Row], loaded: LoadedModel) -> None:
+        for some in _portions(rows):
+            for row, result in zip(some, render(some, loaded), strict=True):
+                if isinstance(result, CraftError):
+                    self._post(Finished(row, loaded, error=result))
+                else:
+                    self._encoding.submit(self._encode, row, loaded, result)
+
+    def _encode(self, row: Row, loaded: LoadedModel, pixels: Pixels) -> None:
+        try:
+            made = self._picture(row, loaded, pixels)
+        except Exception as exc:  # the task's outermost: the row must hear of it
+            self._post(Finished(row, loaded, error=as_craft_error(exc)))
+        else:
+            self._post(Finished(row, loaded, picture=made))
+
+    def _picture(self, row: Row, loaded: LoadedModel, pixels: Pixels) -> Picture:
+        how = Circumstances(
+            scheduler=row.drawn.scheduler_name,
+            device=str(self._device.place),
+            precision=loaded.runner.precision,
+            weights=loaded.runner.weights,
+            versions={"craft": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+            batch=row.batch,
+            vae_tiling=loaded.runner.is_tiled,
+        )
+        text, infotext = provenance.texts(row.job, row.index, row.drawn.loras, how)
+        data = picture.encode(pixels, row.job.drawing.format, text, infotext)
+        return Picture(data, formats.FORMATS[row.job.drawing.format].media_type, text)
+
+
+def render(rows: Sequence[Row], loaded: LoadedModel) -> list[Pixels | CraftError]:
+    """Pixels of each row, or why there are none; falls down the memory ladder where it must."""
+    try:
+        with memory.recognised():
+            return list(loaded.runner.render([row.drawn for row in rows]))
+    except memory.OUT_OF_MEMORY:
+        rung = loaded.ladder.descend(len(rows), is_decoding=True)
+        if rung is Rung.FAIL:
+            return [memory.too_little(f"decoding {rows[0].job.drawing.width}x{rows[0].job.drawing.height} pixels")]
+        _log.warning("out of memory while decoding %d rows: %s", len(rows), rung.name)
+    except Exception as exc:  # one row's failure must not take the others along
+        if len(rows) == 1:
+            return [as_craft_error(exc)]
+    half = len(rows) // 2
+    return render(rows[:half], loaded) + render(rows[half:], loaded) if half else render(rows, loaded)
+
+
+def as_craft_error(exc: Exception, doing: str = "drawing") -> CraftError:
+    """What a user hears of a library's exception; one that leaves the device unusable ends the process."""
+    if isinstance(exc, torch.AcceleratorError):
+        raise exc
+    if isinstance(exc, CraftError):
+        return exc
+    _log.error("a job failed", exc_info=exc)
+    line = (str(exc).splitlines() or [""])[0]
+    return CraftError("JOB_FAILED", f"{doing} failed: {type(exc).__name__}: {line}", "`craft daemon logs` has more")
+
+
+def synchronise(device: Device) -> None:
+    """Wait until the device has done what was asked of it, so that another thread may read the results."""
+    if device.place.type == "cuda":
+        torch.cuda.current_stream(device.place).synchronize()
+
+
+def _portions(rows: Sequence[Row]) -> list[list[Row]]:
+    size = max(1, _DECODED_PIXELS // max(1, rows[0].job.drawing.width * rows[0].job.drawing.height))
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]

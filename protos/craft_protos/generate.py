@@ -1,0 +1,111 @@
+"""What to draw: as a caller asks for it, and resolved. Every side uses these; the fields are jobs.proto's."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from craft_protos.lora import MOST_LORAS, LoraRef
+from craft_protos.rules import Choice, Length, Range, ruled
+
+SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
+FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
+MOST_CLIP_SKIP = 12  # layers of CLIP, in Stable Diffusion 1
+FORMAT_NAMES = ("png", "jpeg", "webp")
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What a caller asks for: None and "" mean the model's own default."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    model: str = ""
+    width: int | None = ruled(None, Range(1, 65_536))
+    height: int | None = ruled(None, Range(1, 65_536))
+    steps: int | None = ruled(None, Range(1, 100_000))
+    guidance_scale: float | None = ruled(None, Range(0, 1000))
+    seed: int | None = ruled(None, Range(0, SEED_LIMIT - 1))
+    count: int = ruled(1, Range(1, 100_000))
+    sampler: str = ""
+    format: str = ruled("", Choice(("", *FORMAT_NAMES)))
+    deterministic: bool = False
+    indices: tuple[int, ...] = ruled((), Length(1000))  # only these of the count; none: all
+    loras: tuple[LoraRef, ...] = ruled((), Length(MOST_LORAS))  # beside those in the prompt
+    lora_missing: str = ruled(FAIL, Choice((FAIL, SKIP)))
+    trigger_words: bool = False
+    default_model: str = ""  # the caller's own, where `model` says nothing
+    # Those that only some architectures understand: a row of the registry `takes` them, others refuse them.
+    clip_skip: int | None = ruled(None, Range(1, MOST_CLIP_SKIP))  # CLIP's layer that is read; 1 is its last
+    guidance_rescale: float | None = ruled(None, Range(0, 1))  # how much of guidance's overexposure is taken back
+    # What an SDXL is told of the picture: pixels before it was scaled (0: as drawn), and what a crop took off.
+    original_width: int | None = ruled(None, Range(0, 65_536))
+    original_height: int | None = ruled(None, Range(0, 65_536))
+    crop_left: int | None = ruled(None, Range(0, 65_536))
+    crop_top: int | None = ruled(None, Range(0, 65_536))
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The part of a spec that its conditioning follows from."""
+
+    prompt: str
+    negative_prompt: str = ""
+    guidance_scale: float = 1.0
+    clip_skip: int = 1
+    guidance_rescale: float = 0.0
+    original_width: int = 0  # 0: the size that is drawn
+    original_height: int = 0
+    crop_left: int = 0
+    crop_top: int = 0
+
+
+@dataclass(frozen=True)
+class GenerateSpec:
+    """The request with everything resolved: the image can be made from this and the model alone."""
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: int  # of image 0; image i has seed + i
+    count: int
+    sampler: str
+    format: str = "png"
+    deterministic: bool = False
+    indices: tuple[int, ...] = ()
+    loras: tuple[LoraRef, ...] = ()
+    lora_missing: str = FAIL
+    clip_skip: int = 1
+    guidance_rescale: float = 0.0
+    original_width: int = 0
+    original_height: int = 0
+    crop_left: int = 0
+    crop_top: int = 0
+
+    @property
+    def text(self) -> TextSpec:
+        return TextSpec(**{field.name: getattr(self, field.name) for field in fields(TextSpec)})
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Indices of the images that are drawn."""
+        return self.indices or tuple(range(self.count))
+
+
+# Fields of a request that few architectures understand -> what the spec says where nothing is asked.
+OPTIONAL: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(GenerateSpec)
+    if field.default is not MISSING and getattr(GenerateRequest, field.name) is None
+}
+
+
+def public_json(spec: GenerateSpec) -> dict[str, Any]:
+    """As `craft --json` and the HTTP API tell of it."""
+    told = {name: value for name, value in vars(spec).items() if name != "indices"}
+    told["loras"] = [{"id": o.lora, "name": o.name, "sha256": o.sha256, "weight": o.weight} for o in spec.loras]
+    return told

@@ -1,0 +1,60 @@
+"""What a picture says of how it was made: a JSON object, and the request that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from craft_protos.codec import from_json, hints_of, to_json
+from craft_protos.generate import FAIL, SKIP, GenerateRequest, GenerateSpec
+from craft_protos.lora import LoraRef
+
+if TYPE_CHECKING:
+    from craft_protos.dispatch import Dispatch
+
+_OF_THE_JOB = ("count", "indices", "lora_missing")  # fields that say nothing of one picture
+_OTHERWISE = ("model", "loras")  # fields that have another form in a record
+_ALWAYS = ("prompt", "width", "height", "steps", "guidance_scale", "seed", "sampler")
+
+
+@dataclass(frozen=True)
+class AppliedLora:
+    """A LoRA that an image was drawn with: `matched` of its file's `total` tensors were applied; 0 of 0: not known."""
+
+    id: str
+    name: str
+    sha256: str
+    weight: float
+    matched: int = 0
+    total: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.matched == self.total
+
+
+def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstances: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the image of that index follows from."""
+    told = {name: value for name, value in to_json(job.drawing).items() if name not in _OF_THE_JOB}
+    return {
+        **told,
+        "model": {"name": job.model.name, "sha256": job.model.sha256},
+        "loras": [to_json(lora) for lora in loras],
+        "seed": job.drawing.seed + index,
+        "index": index,
+        **circumstances,
+    }
+
+
+def request(record: Mapping[str, Any], loras: Sequence[AppliedLora]) -> GenerateRequest:
+    """What makes the picture again, its LoRAs by their sha256. Raises INVALID_FIELD, KeyError and TypeError."""
+    if any(record[name] is None for name in _ALWAYS):
+        raise TypeError("what makes a picture is never null")
+    known = hints_of(GenerateSpec).keys() - {*_OF_THE_JOB, *_OTHERWISE}
+    fields = {name: record[name] for name in known if name in record or name in _ALWAYS}
+    return replace(
+        from_json(GenerateRequest, {"format": "png", **fields, "model": record["model"]["name"]}),
+        loras=tuple(LoraRef(lora.sha256, lora.weight) for lora in loras),
+        lora_missing=FAIL if all(lora.is_whole for lora in loras) else SKIP,
+    )
