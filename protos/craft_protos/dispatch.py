@@ -62,6 +62,7 @@ class Dispatch:
     owner: str = ""
     provenance: str = ""
     preview_every: int = 0
+    inputs: tuple[File, ...] = ()  # the pictures that the spec names, each once
 
     @property
     def drawing(self) -> GenerateSpec:

@@ -12,6 +12,34 @@ SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
 FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
 MOST_CLIP_SKIP = 12  # layers of CLIP, in Stable Diffusion 1
 FORMAT_NAMES = ("png", "jpeg", "webp")
+FITS = ("crop", "fill", "stretch")  # how a picture comes to another shape than its own; jobs.proto says what each does
+MOST_MASK_PIXELS = 4096  # of a mask's grow, blur and padding
+
+
+@dataclass(frozen=True)
+class Start:
+    """The picture that image-to-image begins from, by its sha256 in the input store."""
+
+    sha256: str = ""
+    strength: float | None = ruled(None, Range(0, 1))  # 0: as it is; in a job never None
+    fit: str = ruled("crop", Choice(FITS))
+
+    @property
+    def share(self) -> float:
+        """The strength of a job's start, which always has one."""
+        assert self.strength is not None, self.sha256
+        return self.strength
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The picture whose white is drawn anew, by its sha256 in the input store. Pixels are the start's."""
+
+    sha256: str = ""
+    blur: float | None = ruled(None, Range(0, MOST_MASK_PIXELS))  # in a job never None
+    grow: int = ruled(0, Range(-MOST_MASK_PIXELS, MOST_MASK_PIXELS))
+    invert: bool = False
+    padding: int | None = ruled(None, Range(0, MOST_MASK_PIXELS))  # None: the whole is drawn
 
 
 @dataclass(frozen=True)
@@ -43,6 +71,8 @@ class GenerateRequest:
     original_height: int | None = ruled(None, Range(0, 65_536))
     crop_left: int | None = ruled(None, Range(0, 65_536))
     crop_top: int | None = ruled(None, Range(0, 65_536))
+    start: Start | None = None  # image-to-image
+    mask: Mask | None = None  # inpainting: with a start
 
 
 @dataclass(frozen=True)
@@ -85,6 +115,8 @@ class GenerateSpec:
     original_height: int = 0
     crop_left: int = 0
     crop_top: int = 0
+    start: Start | None = None
+    mask: Mask | None = None
 
     @property
     def text(self) -> TextSpec:

@@ -85,6 +85,32 @@ IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 2
 IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 3
 Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
+class _Fit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIT_UNSPECIFIED: _Fit.ValueType  # 0
+    """crop"""
+    FIT_CROP: _Fit.ValueType  # 1
+    """scaled until it covers the size; what is over is cut off on both sides alike"""
+    FIT_FILL: _Fit.ValueType  # 2
+    """scaled until all of it is there; its edges are drawn out over the rest"""
+    FIT_STRETCH: _Fit.ValueType  # 3
+
+class Fit(_Fit, metaclass=_FitEnumTypeWrapper):
+    """How a start picture, and its mask, come to another size or shape than theirs."""
+
+FIT_UNSPECIFIED: Fit.ValueType  # 0
+"""crop"""
+FIT_CROP: Fit.ValueType  # 1
+"""scaled until it covers the size; what is over is cut off on both sides alike"""
+FIT_FILL: Fit.ValueType  # 2
+"""scaled until all of it is there; its edges are drawn out over the rest"""
+FIT_STRETCH: Fit.ValueType  # 3
+Global___Fit: _TypeAlias = Fit  # noqa: Y015
+
 class _LoraMissing:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -138,6 +164,8 @@ class GenerateSpec(_message.Message):
     ORIGINAL_HEIGHT_FIELD_NUMBER: _builtins.int
     CROP_LEFT_FIELD_NUMBER: _builtins.int
     CROP_TOP_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     model: _builtins.str
@@ -188,6 +216,14 @@ class GenerateSpec(_message.Message):
         <lora:name:0.8>; in a Job, the prompt has none left.
         """
 
+    @_builtins.property
+    def start(self) -> Global___Start:
+        """Image-to-image: drawing begins from this picture. Width and height that are not asked for follow from it."""
+
+    @_builtins.property
+    def mask(self) -> Global___Mask:
+        """Inpainting: of the start, only what it shows is drawn anew."""
+
     def __init__(
         self,
         *,
@@ -214,10 +250,12 @@ class GenerateSpec(_message.Message):
         original_height: _builtins.int | None = ...,
         crop_left: _builtins.int | None = ...,
         crop_top: _builtins.int | None = ...,
+        start: Global___Start | None = ...,
+        mask: Global___Mask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "original_height", b"original_height", "original_width", b"original_width", "seed", b"seed", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "mask", b"mask", "original_height", b"original_height", "original_width", b"original_width", "seed", b"seed", "start", b"start", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip_skip: _TypeAlias = _typing.Literal["clip_skip"]  # noqa: Y015
     _WhichOneofArgType__clip_skip: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip"]  # noqa: Y015
@@ -265,6 +303,81 @@ class GenerateSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___GenerateSpec: _TypeAlias = GenerateSpec  # noqa: Y015
+
+@_typing.final
+class Start(_message.Message):
+    """A picture of the input store (inputs.proto), by its sha256, that drawing begins from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    strength: _builtins.float
+    """From 0 (the picture as it is) to 1 (hardly anything of it is left), as diffusers counts it. Unset: 0.8."""
+    fit: Global___Fit.ValueType
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        strength: _builtins.float | None = ...,
+        fit: Global___Fit.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "strength", b"strength"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strength", b"_strength", "fit", b"fit", "sha256", b"sha256", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
+    _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
+
+Global___Start: _TypeAlias = Start  # noqa: Y015
+
+@_typing.final
+class Mask(_message.Message):
+    """A picture of the input store whose white is drawn anew and whose black stays; of the start's size, or scaled to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    BLUR_FIELD_NUMBER: _builtins.int
+    GROW_FIELD_NUMBER: _builtins.int
+    INVERT_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    blur: _builtins.float
+    """Gaussian, over so many pixels of the start, after it was grown."""
+    grow: _builtins.int
+    """Pixels of the start by which the white grows, or shrinks where it is negative."""
+    invert: _builtins.bool
+    padding: _builtins.int
+    """Only the part around the white, with so many pixels of the start on each side, is drawn, at width x height.
+    Unset: the whole is drawn.
+    """
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        blur: _builtins.float | None = ...,
+        grow: _builtins.int = ...,
+        invert: _builtins.bool = ...,
+        padding: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blur", b"_blur", "_padding", b"_padding", "blur", b"blur", "padding", b"padding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blur", b"_blur", "_padding", b"_padding", "blur", b"blur", "grow", b"grow", "invert", b"invert", "padding", b"padding", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__blur: _TypeAlias = _typing.Literal["blur"]  # noqa: Y015
+    _WhichOneofArgType__blur: _TypeAlias = _typing.Literal["_blur", b"_blur"]  # noqa: Y015
+    _WhichOneofReturnType__padding: _TypeAlias = _typing.Literal["padding"]  # noqa: Y015
+    _WhichOneofArgType__padding: _TypeAlias = _typing.Literal["_padding", b"_padding"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blur) -> _WhichOneofReturnType__blur | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__padding) -> _WhichOneofReturnType__padding | None: ...
+
+Global___Mask: _TypeAlias = Mask  # noqa: Y015
 
 @_typing.final
 class LoraUse(_message.Message):

@@ -39,6 +39,8 @@ REASONS: dict[str, Reason] = {
     "UNKNOWN_REPOSITORY": Reason("NOT_FOUND", 404, 66, "the model hub has no such repository, revision or file"),
     "UNKNOWN_JOB": Reason("NOT_FOUND", 404, 66, "no job of that id"),
     "UNKNOWN_IMAGE": Reason("NOT_FOUND", 404, 66, "no image of that id"),
+    "UNKNOWN_INPUT": Reason("NOT_FOUND", 404, 66, "the caller has sent no such picture, or it is kept no longer"),
+    "BAD_INPUT": Reason("INVALID_ARGUMENT", 422, 65, "a picture that drawing cannot begin from"),
     "NO_INPUT": Reason("NOT_FOUND", 404, 66, "no such input file"),
     "FILE_FORBIDDEN": Reason("PERMISSION_DENIED", 403, 77, "the system does not let craft read the file"),
     "AMBIGUOUS_ID": Reason("INVALID_ARGUMENT", 422, 65, "more than one thing begins with that id"),
