@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from craft_protos.config import Settings
 from craft_protos.paths import Paths
+from craft_protos.settings import Settings
 
 
 def check(paths: Paths, settings: Settings) -> None:

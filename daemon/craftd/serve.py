@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from craft_protos.config import Settings, WorkerSettings
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings, WorkerSettings
 
 import craftd
 from craftd.bot_process import BotProcess

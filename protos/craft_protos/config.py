@@ -1,7 +1,7 @@
-"""The configuration: its schema, and the only reader of the environment and of TOML.
+"""The configuration: the only reader of the environment and of TOML. `settings.py` is its schema.
 
 Each setting comes from, in this order: the environment (`CRAFT_<SECTION>_<NAME>`),
-`config.toml`, the default below. A key that is unknown, ill-typed or out of its range
+`config.toml`, the default. A key that is unknown, ill-typed or out of its range
 is an error that names file and line.
 """
 
@@ -13,190 +13,22 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from craft_protos import rungs, texts
+from craft_protos import texts
 from craft_protos.files import shown
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
-from craft_protos.rules import Address, Addresses, Choice, Form, Range, Rule, Sampler, ruled
+from craft_protos.rules import Rule
+from craft_protos.settings import TIERS, Settings, TierSettings, sections_of, variable_name
 
 if TYPE_CHECKING:
     from platformdirs import PlatformDirs
 
 
-T = TypeVar("T")
-_A_DAY_S = 86400.0
-_A_PATH = Form(r"(?s)|/.*", "an absolute path")  # a daemon's folder is /
-
-
-@dataclass(frozen=True)
-class DaemonSettings:
-    """[daemon]: the front."""
-
-    listen: str = ruled("", Address(may_be_empty=True))  # TCP, beside the socket
-    tls_cert: str = ruled("", _A_PATH)  # PEM files, needed where `listen` is no loopback address
-    tls_key: str = ruled("", _A_PATH)
-    queue_limit: int = ruled(512, Range(1, 1_000_000))
-    grace_s: float = ruled(30.0, Range(0, _A_DAY_S))  # how long running jobs may go on at SIGTERM
-    lease_s: float = ruled(30.0, Range(0.1, _A_DAY_S))  # a leased job without a watcher is cancelled after this
-    keep_alive_s: float = ruled(300.0, Range(-1, 1e9))  # an idle model stays in memory; 0: not at all, -1: for ever
-    log_level: str = ruled("info", Choice(("debug", "info", "warning", "error")))
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """[worker]: the process that draws."""
-
-    # run with `python -m`; craftd.fakeworker draws without torch
-    module: str = ruled("craftd.worker", Form(r"[A-Za-z_][\w.]*", "a module's name"))
-    device: str = ruled("auto", Form(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, mps, cuda or cuda:N"))
-    precision: str = ruled("auto", Choice(("auto", "fp32", "fp16", "bf16")))
-    # how much of a model that does not fit is on a CUDA device at once; auto takes the most that fits
-    offload: str = ruled("auto", Choice((rungs.AUTO, *rungs.RUNGS)))
-    threads: int = ruled(0, Range(0, 1024))  # 0: torch's own choice
-    max_rows: int = ruled(32, Range(1, 1024))  # images in the batch at once
-    stall_timeout_s: float = ruled(120.0, Range(0.1, _A_DAY_S))  # no progress so long while drawing: replaced
-    load_timeout_s: float = ruled(900.0, Range(1, _A_DAY_S))  # the same while a model loads
-
-
-@dataclass(frozen=True)
-class GenerateSettings:
-    """[generate]: what `craft generate` uses where nothing else is said."""
-
-    model: str = ""
-    sampler: str = ruled("", Sampler())
-    format: str = ruled("png", Choice(("png", "jpeg", "webp")))
-
-
-@dataclass(frozen=True)
-class LimitSettings:
-    """[limits]: what one request may ask for."""
-
-    max_side: int = ruled(4096, Range(64, 65536))  # pixels
-    max_pixels: int = ruled(4096 * 4096, Range(64 * 64, 65536 * 65536))
-    max_steps: int = ruled(1000, Range(1, 100_000))
-    max_count: int = ruled(256, Range(1, 100_000))
-    max_prompt_chars: int = ruled(20_000, Range(1, 1_000_000))
-    max_pictures: int = ruled(1000, Range(3, 100_000))  # of a training
-    max_picture_bytes: int = ruled(50_000_000, Range(1, 10**10))  # one of them, as a file
-    max_dataset_bytes: int = ruled(2_000_000_000, Range(1, 10**12))  # all of them
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """[images]: how long pictures are kept."""
-
-    keep_days: float = ruled(0.0, Range(0, 100_000))  # older ones are deleted; 0: kept for ever
-    max_gib: float = ruled(50.0, Range(0, 1e9))  # beyond that the oldest are deleted; 0: no limit
-
-
-@dataclass(frozen=True)
-class KeepSettings:
-    """[keep]: how long what is done with is remembered."""
-
-    jobs_days: float = ruled(90.0, Range(0, 100_000))  # finished jobs without pictures; 0: for ever
-    jobs_most: int = ruled(200_000, Range(0, 10**9))  # beyond that the oldest of them are forgotten; 0: no limit
-    orphans_days: float = ruled(30.0, Range(0, 100_000))  # files that the database does not know; 0: for ever
-
-
-@dataclass(frozen=True)
-class KeySettings:
-    """[keys]: how callers from afar are let in."""
-
-    admin_key_file: str = ruled("", _A_PATH)  # holds an admin's key, and is made where it is missing
-    failures_per_minute: int = ruled(30, Range(1, 1_000_000))  # wrong keys from one address; then they must wait
-
-
-@dataclass(frozen=True)
-class TierSettings:
-    """[tiers.NAME]: how much a key may ask for."""
-
-    requests_per_minute: int = ruled(600, Range(1, 1_000_000))
-    images_in_flight: int = ruled(64, Range(1, 1_000_000))  # asked for and not drawn yet
-    queue_share: float = ruled(0.5, Range(0, 1))  # of the queue's places; one at least
-
-
-DEFAULT_TIER = "default"
-_TIERS = "tiers"
 _TIER_NAME = r"[A-Za-z0-9_-]{1,64}"
-
-
-@dataclass(frozen=True)
-class HttpSettings:
-    """[http]: the face for callers that speak HTTP."""
-
-    enabled: bool = False
-    listen: str = ruled("127.0.0.1:7811", Address())
-    public_url: str = ruled("", Form(r"|https?://[^\s/?#]+(/[^\s?#]*)?", "a URL"))  # what callers see it as
-    # owners whose public pictures tell everybody what they were made from, comma between; *: all
-    public_metadata: str = ""
-    open_lists: bool = False  # the lists of names that VisionCraft's packages ask for without a key need none
-    trusted_proxies: str = ruled("", Addresses())  # whose X-Forwarded-For and -Proto are believed, comma between
-    allowed_hosts: str = ""  # names in Host headers that are taken besides, comma between
-    allowed_origins: str = ruled(  # sites whose pages may call (CORS), comma between; *: all
-        "", Form(r"|\*|https?://[^\s/,]+(\s*,\s*https?://[^\s/,]+)*", "origins such as https://example.org")
-    )
-
-    @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
-
-
-_LOOPBACK = r"(localhost|127(\.\d{1,3}){3}|\[::1\])"
-
-
-@dataclass(frozen=True)
-class TelegramSettings:
-    """[telegram]: the bot that gives keys."""
-
-    enabled: bool = False  # the daemon keeps the bot running
-    token_file: str = ruled("", _A_PATH)  # holds the bot's token; refused if others can read it
-    channel: str = ruled(  # whose members get keys
-        "", Form(r"|@[A-Za-z]\w{3,63}|-?\d{1,20}", "a channel: @name, or its number")
-    )
-    api_url: str = ruled(  # the token travels there
-        "https://api.telegram.org",
-        Form(rf"https://[^\s/?#]+(/[^\s?#]*)?|http://{_LOOPBACK}(:\d{{1,5}})?(/[^\s?#]*)?", "an https:// URL"),
-    )
-    admins: str = ruled(  # accounts that may ban, and that hear of trouble
-        "", Form(r"|\d{1,15}(\s*,\s*\d{1,15})*", "account numbers, comma between")
-    )
-    invite_url: str = ruled("", Form(r"|https?://[^\s]+", "a URL"))  # where one joins the channel
-    draw: bool = False  # /draw PROMPT
-    texts_file: str = ruled("", _A_PATH)  # answers in other words than craft's own
-    sweep_every_s: float = ruled(43200.0, Range(1, _A_DAY_S))  # asks Telegram about every key's owner
-    commands_per_minute: int = ruled(20, Range(1, 10_000))  # commands of one account that are answered
-
-    @property
-    def admin_accounts(self) -> tuple[int, ...]:
-        return tuple(int(one) for one in self.admins.split(",") if one.strip())
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The whole configuration."""
-
-    daemon: DaemonSettings = field(default_factory=DaemonSettings)
-    worker: WorkerSettings = field(default_factory=WorkerSettings)
-    generate: GenerateSettings = field(default_factory=GenerateSettings)
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    images: ImageSettings = field(default_factory=ImageSettings)
-    keep: KeepSettings = field(default_factory=KeepSettings)
-    keys: KeySettings = field(default_factory=KeySettings)
-    http: HttpSettings = field(default_factory=HttpSettings)
-    telegram: TelegramSettings = field(default_factory=TelegramSettings)
-    tiers: Mapping[str, TierSettings] = field(default_factory=dict)
-
-    def tier(self, name: str) -> TierSettings:
-        """A key's tier; one that was taken out of the configuration is the default one."""
-        return self.tiers.get(name) or self.tiers.get(DEFAULT_TIER) or TierSettings()
 
 
 @dataclass(frozen=True)
@@ -301,7 +133,7 @@ def load(config_file: Path, env: Mapping[str, str] | None = None) -> Settings:
             if variable in env:
                 values[name] = parse(env[variable], section, name, variable)
         sections[section] = schema(**values)
-    tiers = {name: TierSettings(**values) for name, values in written.get(_TIERS, {}).items()}
+    tiers = {name: TierSettings(**values) for name, values in written.get(TIERS, {}).items()}
     return Settings(**sections, tiers=tiers)
 
 
@@ -327,16 +159,6 @@ def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
         raise _bad(config_file, line, f"not valid TOML: {exc}") from exc
     _check(config_file, text, written)
     return written
-
-
-def sections_of(schema: type) -> dict[str, type]:
-    """Section name -> its dataclass."""
-    return {f.name: get_type_hints(schema)[f.name] for f in dataclasses.fields(schema) if f.name != _TIERS}
-
-
-def variable_name(section: str, name: str) -> str:
-    """The environment variable that overrides a setting."""
-    return f"CRAFT_{section}_{name}".upper()
 
 
 def parse(text: str, section: str, name: str, source: str) -> Any:
@@ -375,21 +197,21 @@ _KINDS: dict[type, str] = {bool: "boolean", int: "whole number", float: "number"
 def _check(config_file: Path, text: str, written: dict[str, Any]) -> None:
     known = sections_of(Settings)
     for section, values in written.items():
-        if section == _TIERS and isinstance(values, dict):
+        if section == TIERS and isinstance(values, dict):
             _check_tiers(config_file, text, values)
         elif section in known and isinstance(values, dict):
             _check_section(config_file, text, section, known[section], values)
         else:
-            raise _bad(config_file, _line_of(text, section), f"unknown section [{section}]", [*known, f"{_TIERS}.NAME"])
+            raise _bad(config_file, _line_of(text, section), f"unknown section [{section}]", [*known, f"{TIERS}.NAME"])
 
 
 def _check_tiers(config_file: Path, text: str, tiers: dict[str, Any]) -> None:
     for name, values in tiers.items():
-        section = f"{_TIERS}.{name}"
+        section = f"{TIERS}.{name}"
         if not isinstance(values, dict):
-            raise _bad(config_file, _line_of(text, name, _TIERS), f"unknown key {section}", [f"[{_TIERS}.NAME]"])
+            raise _bad(config_file, _line_of(text, name, TIERS), f"unknown key {section}", [f"[{TIERS}.NAME]"])
         if not re.fullmatch(_TIER_NAME, name):
-            raise _bad(config_file, _line_of(text, _TIERS), f"{name[:40]!r} is no tier's name: take letters and digits")
+            raise _bad(config_file, _line_of(text, TIERS), f"{name[:40]!r} is no tier's name: take letters and digits")
         _check_section(config_file, text, section, TierSettings, values)
 
 

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from craft_protos import config, daemon_pb2, daemon_pb2_grpc, keys_pb2, keys_pb2_grpc
 from craft_protos.reasons import CraftError
+from craft_protos.settings import TelegramSettings
 from craftd.bot import token
 
 from tests.bot.telegram import TOKEN
@@ -98,8 +99,8 @@ def test_settings_have_their_forms(tmp_path: Path, name: str, value: str, is_rig
 
 
 def test_admins_are_numbers() -> None:
-    assert config.TelegramSettings(admins="1, 22,333").admin_accounts == (1, 22, 333)
-    assert config.TelegramSettings().admin_accounts == ()
+    assert TelegramSettings(admins="1, 22,333").admin_accounts == (1, 22, 333)
+    assert TelegramSettings().admin_accounts == ()
 
 
 def test_without_a_channel_it_says_so(home: Home, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from craft_cli.generate import flags
 from craft_protos import config, synonyms
+from craft_protos.settings import Settings, sections_of, variable_name
 from PIL import Image
 
 from tests.cli.test_named_options import COMMANDS
@@ -150,10 +151,8 @@ def test_variables_that_do_not_exist_are_said(shared_home: Home) -> None:
 
 
 def test_every_variable_that_exists_is_known() -> None:
-    sections = config.sections_of(config.Settings)
-    known = {
-        config.variable_name(section, name): "" for section, kind in sections.items() for name in kind.__annotations__
-    }
+    sections = sections_of(Settings)
+    known = {variable_name(section, name): "" for section, kind in sections.items() for name in kind.__annotations__}
     assert config.complaints(known | dict.fromkeys(config._OWN_VARIABLES, "")) == []
 
 

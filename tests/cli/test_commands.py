@@ -11,7 +11,7 @@ import typer
 from craft_cli import app, errors
 from craft_cli.commands.config import names
 from craft_cli.parsing import CONTEXT
-from craft_protos import config
+from craft_protos.settings import Settings, sections_of
 
 from tests.home import CRAFT, Home, until
 
@@ -169,7 +169,7 @@ def test_a_broken_file_is_named_by_line_and_left_alone(home: Home, text: str, li
 
 
 def test_every_setting_has_a_name() -> None:
-    sections = config.sections_of(config.Settings)
+    sections = sections_of(Settings)
     assert len(names()) == sum(len(get_type_hints(schema)) for schema in sections.values())
 
 

@@ -9,6 +9,7 @@ from typing import get_type_hints
 import pytest
 from craft_protos import config
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings, sections_of, variable_name
 
 UNUSABLE = [
     ("daemon", "queue_limit", "0"),
@@ -44,13 +45,13 @@ def test_what_would_make_craft_unusable_is_refused_wherever_it_stands(
     section: str, name: str, value: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "config.toml"
-    is_text = get_type_hints(config.sections_of(config.Settings)[section])[name] is str
+    is_text = get_type_hints(sections_of(Settings)[section])[name] is str
     file.write_text(f"[{section}]\n\n{name} = {json.dumps(value) if is_text else value}\n")
     with pytest.raises(CraftError) as refused:
         config.load(file, {})
     assert refused.value.reason == "CONFIG_INVALID"
     assert refused.value.message.startswith(f"{file}:3: {section}.{name} ")
-    variable = config.variable_name(section, name)
+    variable = variable_name(section, name)
     with pytest.raises(CraftError, match=f"^{variable}: ") as refused:
         config.load(tmp_path / "none.toml", {variable: value})
     assert refused.value.exit_code == 78
@@ -68,14 +69,14 @@ def test_what_would_make_craft_unusable_is_refused_wherever_it_stands(
     ],
 )
 def test_what_is_within_is_taken(section: str, name: str, value: str, taken: object, tmp_path: Path) -> None:
-    settings = config.load(tmp_path / "none.toml", {config.variable_name(section, name): value})
+    settings = config.load(tmp_path / "none.toml", {variable_name(section, name): value})
     assert getattr(getattr(settings, section), name) == taken
 
 
 def test_the_defaults_keep_their_own_rules(tmp_path: Path) -> None:
-    defaults = config.Settings()
+    defaults = Settings()
     lines = []
-    for section, schema in config.sections_of(config.Settings).items():
+    for section, schema in sections_of(Settings).items():
         lines.append(f"[{section}]")
         values = getattr(defaults, section)
         lines += [f"{name} = {json.dumps(getattr(values, name))}" for name in get_type_hints(schema)]

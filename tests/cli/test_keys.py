@@ -17,6 +17,7 @@ from craft_cli.generate import drawing
 from craft_protos import config, images_pb2, jobs_pb2
 from craft_protos.channels import is_local
 from craft_protos.reasons import CraftError
+from craft_protos.settings import TierSettings
 from PIL import Image
 
 from tests.daemon import certificates
@@ -267,9 +268,9 @@ def test_tiers_are_read(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("[tiers.default]\nqueue_share = 0.1\n[tiers.paying]\nrequests_per_minute = 7\n")
     settings = config.load(file, {})
-    assert settings.tier("paying") == config.TierSettings(requests_per_minute=7)
-    assert settings.tier("gone") == settings.tier("default") == config.TierSettings(queue_share=0.1)
-    assert config.load(tmp_path / "none.toml", {}).tier("default") == config.TierSettings()
+    assert settings.tier("paying") == TierSettings(requests_per_minute=7)
+    assert settings.tier("gone") == settings.tier("default") == TierSettings(queue_share=0.1)
+    assert config.load(tmp_path / "none.toml", {}).tier("default") == TierSettings()
 
 
 @pytest.mark.parametrize(

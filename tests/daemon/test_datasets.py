@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from craft_protos import jobs_pb2, training_pb2
-from craft_protos.config import LimitSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import LimitSettings
 from craft_protos.train import Picture
 from craftd.datasets import table
 from craftd.datasets.dataset import Dataset, Incoming, Progress, Upload, id_of, in_order

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import apsw
 import pytest
-from craft_protos.config import DaemonSettings, GenerateSettings, Settings, WorkerSettings
 from craft_protos.generate import GenerateRequest
 from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
+from craft_protos.settings import DaemonSettings, GenerateSettings, Settings, WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
 from craftd.architectures.registry import SD1
 from craftd.architectures.sizes import Sizes

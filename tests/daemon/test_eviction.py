@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from craft_protos.config import WorkerSettings
+from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
 from craftd import eviction
 from craftd.architectures.registry import SD1

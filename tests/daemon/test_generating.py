@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from craft_protos.config import GenerateSettings
+from craft_protos.settings import GenerateSettings
 from craftd.jobs.generate_defaults import GenerateDefaults
 
 

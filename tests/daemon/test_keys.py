@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from craft_protos import api_key as keys
-from craft_protos.config import DaemonSettings, KeySettings, Settings, TierSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import DaemonSettings, KeySettings, Settings, TierSettings
 from craftd.keys import adminfile
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.failures import Failures

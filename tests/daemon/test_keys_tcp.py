@@ -16,11 +16,11 @@ import grpc.aio
 import pytest
 from craft_protos import api_key as keys
 from craft_protos import daemon_pb2, daemon_pb2_grpc, images_pb2, images_pb2_grpc, jobs_pb2, jobs_pb2_grpc
-from craft_protos.config import DaemonSettings
 from craft_protos.jobs_pb2 import JOB_STATE_QUEUED, JOB_STATE_SUCCEEDED
 from craft_protos.keys_pb2 import BanOwnerRequest, CreateKeyRequest, ListKeysRequest, SuspendKeyRequest
 from craft_protos.keys_pb2_grpc import KeysStub
 from craft_protos.reasons import CraftError
+from craft_protos.settings import DaemonSettings
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.keys.rates import Rate
 from craftd.keys.service import KeyService

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from craft_protos.config import WorkerSettings
 from craft_protos.generate import GenerateSpec
+from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import Dispatch, FromWorker, ModelManifest, ToWorker
 from craftd.jobs.events import Finished, Hub, Step
 from craftd.jobs.job import Job, JobView, Priority

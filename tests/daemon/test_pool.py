@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from craft_protos.config import WorkerSettings
 from craft_protos.generate import GenerateSpec
+from craft_protos.settings import WorkerSettings
 from craftd.images.files import ImageFiles
 from craftd.images.service import ImageService
 from craftd.jobs import store

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from craft_protos.config import DaemonSettings, WorkerSettings
 from craft_protos.generate import GenerateSpec
+from craft_protos.settings import DaemonSettings, WorkerSettings
 from craftd.images.files import ImageFiles
 from craftd.images.service import ImageService
 from craftd.jobs import events, store

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from craft_protos.config import WorkerSettings
 from craft_protos.dispatch import Cancel, Dispatch, Load, Preview, Unload
 from craft_protos.reasons import CraftError
+from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
 from craftd.models.model import Manifest
 from craftd.workers.connection import Connection, Death

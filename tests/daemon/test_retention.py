@@ -13,8 +13,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from craft_protos.config import ImageSettings
 from craft_protos.generate import GenerateSpec
+from craft_protos.settings import ImageSettings
 from craftd.images import table as images
 from craftd.images.files import ImageFiles
 from craftd.images.image import Image
@@ -158,7 +158,7 @@ def test_what_cannot_be_unlinked_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from craft_protos.config import ImageSettings
+from craft_protos.settings import ImageSettings
 from craftd.images.files import ImageFiles
 from craftd.images.retention import Retention
 from craftd.store.database import Database

@@ -10,9 +10,9 @@ import craftd
 import grpc
 import pytest
 from craft_protos import jobs_pb2
-from craft_protos.config import GenerateSettings, LimitSettings
 from craft_protos.generate import OPTIONAL, GenerateRequest, GenerateSpec
 from craft_protos.reasons import CraftError
+from craft_protos.settings import GenerateSettings, LimitSettings
 from craftd.architectures import registry
 from craftd.architectures.architecture import Architecture
 from craftd.architectures.registry import FLUX, SD1, SDXL, UNKNOWN

@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import pytest
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2
-from craft_protos.config import KeepSettings, Settings, find_paths
+from craft_protos.config import find_paths
 from craft_protos.reasons import CraftError
+from craft_protos.settings import KeepSettings, Settings
 from craftd.jobs.job import State
 from craftd.store.room import Room
 from craftd.upkeep.folders import Amount
@@ -45,7 +46,7 @@ async def album(tmp_path: Path) -> AsyncIterator[Album]:
 
 
 def upkeep(album: Album, *, is_idle: bool = True, **keep: Any) -> Upkeep:
-    from craft_protos.config import ImageSettings
+    from craft_protos.settings import ImageSettings
     from craftd.images.retention import Retention
 
     paths = find_paths({"CRAFT_DATA_DIR": str(album.folder), "CRAFT_STATE_DIR": str(album.folder / "state")})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 from craft_protos import jobs_pb2, keys_pb2
-from craft_protos.config import Settings
+from craft_protos.settings import Settings
 from craftd.http.app import make_app
 from craftd.http.schema import needs_key, routes_of
 from craftd.http.services import HttpServices

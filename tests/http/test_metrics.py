@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from craft_protos.config import WorkerSettings
+from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
 from craftd.http.lag import LoopLag
 from craftd.http.metrics import StepTimes

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from craft_protos import config
-from craft_protos.config import Settings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings
 
 from tests.home import HANG_S, Home
 from tests.http.shim import Shim, serving, told

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import uvicorn
-from craft_protos.config import LimitSettings
 from craft_protos.infotexts import parse
 from craft_protos.reasons import CraftError
+from craft_protos.settings import LimitSettings
 from craftd.architectures.registry import SD1
 from craftd.architectures.sizes import Sizes
 from craftd.http import infotexts

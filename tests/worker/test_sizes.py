@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from craft_protos.config import LimitSettings
+from craft_protos.settings import LimitSettings
 from craftd.architectures import detect
 from craftd.http.sizes import SHAPES, side_lengths
 from craftd.models import folder

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import typer
 from craft_protos import config, files
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings, sections_of, variable_name
 
 from craft_cli import completing, errors
 from craft_cli.generate import output
@@ -44,7 +45,7 @@ def set_value(key: str = _KEY, value: str = typer.Argument(..., metavar="VALUE",
     written = config.read_file(path)
     written.setdefault(section, {})[name] = config.parse(value, section, name, key)
     _write(path, written)
-    _say_restart(section, config.variable_name(section, name))
+    _say_restart(section, variable_name(section, name))
 
 
 @app.command("unset", **leaf("craft config unset generate.sampler"))
@@ -57,7 +58,7 @@ def unset(key: str = _KEY) -> None:
         errors.say(f"craft: {key} is not set in {path}")
         return
     _write(path, {title: values for title, values in written.items() if values})
-    _say_restart(section, config.variable_name(section, name))
+    _say_restart(section, variable_name(section, name))
 
 
 @app.command("list", **leaf("craft config list --json | jq .limits"))
@@ -101,7 +102,7 @@ def path(as_json: bool = _JSON) -> None:
 
 def names() -> list[str]:
     """Every setting as section.name."""
-    sections = config.sections_of(config.Settings)
+    sections = sections_of(Settings)
     return [f"{section}.{name}" for section, schema in sections.items() for name in get_type_hints(schema)]
 
 
@@ -119,7 +120,7 @@ def _find(key: str) -> tuple[str, str]:
 
 
 def _source(section: str, name: str, written: dict[str, dict[str, Any]]) -> str:
-    variable = config.variable_name(section, name)
+    variable = variable_name(section, name)
     if variable in os.environ:
         return variable
     return "config.toml" if name in written.get(section, {}) else "default"

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from craft_protos import config, files, records
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings
 
 from craft_cli import errors
 from craft_cli.connection import autostart, ending, services
@@ -216,7 +217,7 @@ def _http_address(session: Session, settings: dict[str, str]) -> str:
     raise CraftError("ALREADY_RUNNING", message, f"craft daemon restart --http{'=' if wanted else ''}{wanted}")
 
 
-def _check_addresses(session: Session, wanted: config.Settings) -> None:
+def _check_addresses(session: Session, wanted: Settings) -> None:
     """Raises CONFIG_INVALID where a new daemon could not listen, though it may where the running one does."""
     asked = {"http.listen": wanted.http.listen if wanted.http.enabled else "", "daemon.listen": wanted.daemon.listen}
     if not any(asked.values()) or not autostart.find(session.paths):

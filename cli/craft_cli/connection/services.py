@@ -14,6 +14,7 @@ from pathlib import Path
 
 from craft_protos import config, files
 from craft_protos.paths import Paths
+from craft_protos.settings import DaemonSettings
 
 _LABEL = "craft.craftd"
 _MARK = "craft data folder:"
@@ -68,7 +69,7 @@ def installed(paths: Paths) -> Service | None:
     return service if service.folder_in(text) == str(paths.data_dir) else None
 
 
-def describe(paths: Paths, grace_s: float = config.DaemonSettings.grace_s) -> Service:
+def describe(paths: Paths, grace_s: float = DaemonSettings.grace_s) -> Service:
     """This system's service for this data folder; `grace_s`: what its daemon takes to stop."""
     stop_s = math.ceil(grace_s) + _STOP_MARGIN_S
     return _launchd(paths, stop_s) if sys.platform == "darwin" else _systemd(paths, stop_s)

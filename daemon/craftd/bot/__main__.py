@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from craft_protos import config
-from craft_protos.config import Client, Settings
+from craft_protos.config import Client
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings
 
 from craftd.bot import logs, token
 

@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 
 os.environ.setdefault("PTB_TIMEDELTA", "1")  # how the library is to give durations
 
-from craft_protos.config import TelegramSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import TelegramSettings
 from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, ReplyParameters, User
 from telegram.constants import ParseMode
 from telegram.error import BadRequest, Conflict, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError

@@ -9,8 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
-from craft_protos.config import Settings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings
 from telegram import User
 
 from craftd.bot.api import Api, Refused, Unanswered, is_conflict, wait_of

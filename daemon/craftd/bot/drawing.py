@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from craft_protos import jobs_pb2, keys_pb2
-from craft_protos.config import TelegramSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import TelegramSettings
 
 from craftd.bot.api import Api, Refused
 from craftd.bot.daemon import DaemonClient, owner_of

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from craft_protos import keys_pb2
-from craft_protos.config import TelegramSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import TelegramSettings
 
 from craftd.bot.api import Api, Pace, Refused, Unanswered
 from craftd.bot.daemon import DaemonClient, account_of, owner_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from craft_protos import keys_pb2
-from craft_protos.config import Settings
+from craft_protos.settings import Settings
 
 from craftd.bot.daemon import DaemonClient
 from craftd.bot.texts import Texts

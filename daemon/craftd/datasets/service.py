@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Collection
 from functools import partial
 from pathlib import Path
 
-from craft_protos.config import LimitSettings
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.settings import LimitSettings
 from craft_protos.train import Picture
 
 from craftd.datasets import table

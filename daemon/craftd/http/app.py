@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from craft_protos.config import HttpSettings
+from craft_protos.settings import HttpSettings
 from craft_protos.version import __version__
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from craft_protos.config import Settings
+from craft_protos.settings import Settings
 
 from craftd.control import Control
 from craftd.http.drawing import Drawing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from craft_protos.config import LimitSettings
+from craft_protos.settings import LimitSettings
 
 from craftd.jobs import validate
 from craftd.models.model import Model

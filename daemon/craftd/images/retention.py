@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import apsw
-from craft_protos.config import ImageSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import ImageSettings
 
 from craftd.images import table
 from craftd.images.files import ImageFiles

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from craft_protos import config
-from craft_protos.config import GenerateSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import GenerateSettings
 
 from craftd.models.registry import BUILT_IN
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import partial
 
-from craft_protos.config import Settings
 from craft_protos.generate import GenerateRequest, GenerateSpec
 from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings
 from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of

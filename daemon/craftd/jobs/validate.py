@@ -10,12 +10,12 @@ import unicodedata
 from dataclasses import replace
 
 from craft_protos import codec, samplers
-from craft_protos.config import GenerateSettings, LimitSettings
 from craft_protos.formats import FORMATS
 from craft_protos.generate import FAIL, OPTIONAL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec
 from craft_protos.job_request import JobRequest
 from craft_protos.lora import MOST_LORAS, parse_tags, refuse_tags
 from craft_protos.reasons import invalid
+from craft_protos.settings import GenerateSettings, LimitSettings
 
 from craftd.architectures import registry
 from craftd.architectures.sizes import Sizes

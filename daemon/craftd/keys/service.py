@@ -17,8 +17,8 @@ from pathlib import Path
 
 import apsw
 from craft_protos.api_key import Presented, new, parse
-from craft_protos.config import DEFAULT_TIER, Settings
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.settings import DEFAULT_TIER, Settings
 
 from craftd.keys import adminfile, table
 from craftd.keys.caller import LOCAL, Caller, Role

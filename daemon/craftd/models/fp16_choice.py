@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from craft_protos.config import WorkerSettings
+from craft_protos.settings import WorkerSettings
 
 from craftd.workers.pool import WorkerPool
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from craft_protos.addresses import is_loopback
-from craft_protos.config import DaemonSettings
 from craft_protos.reasons import CraftError
+from craft_protos.settings import DaemonSettings
 
 
 @dataclass(frozen=True)

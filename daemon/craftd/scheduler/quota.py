@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from craft_protos.config import Settings
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.settings import Settings
 
 from craftd.keys.caller import Caller
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from craft_protos.config import LimitSettings
 from craft_protos.generate import SEED_LIMIT
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.settings import LimitSettings
 from craft_protos.train import KOHYA, PEFT, SCHEDULES, Picture, TrainRequest, TrainSpec
 
 from craftd.architectures import buckets, registry

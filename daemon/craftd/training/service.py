@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from craft_protos.config import LimitSettings
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.settings import LimitSettings
 from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.datasets.service import DatasetService

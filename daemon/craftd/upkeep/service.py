@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from craft_protos.config import Settings
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError, invalid
+from craft_protos.settings import Settings
 
 from craftd.images import retention
 from craftd.images.retention import Retention

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from craft_protos.config import WorkerSettings
 from craft_protos.dispatch import Cancel, Dispatch, Load, Preview, Unload
 from craft_protos.frames import BadFrame, to_worker
+from craft_protos.settings import WorkerSettings
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker
 

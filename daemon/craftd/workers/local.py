@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from craft_protos import frames
-from craft_protos.config import WorkerSettings
+from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker, ToWorker
 
 from craftd.workers.connection import Ending

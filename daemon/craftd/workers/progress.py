@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from craft_protos.config import WorkerSettings
+from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker, ToWorker
 
 _PROOFS = {"hello", "loading", "loaded", "unloaded", "load_failed", "started", "step", "image", "done", "failed"} | {
