@@ -12,6 +12,7 @@ clients out. Words in the prompt make it misbehave:
     [fail]             fails the job
     [slow]             takes 50 ms a step until the file `hurry` lies in its files folder
     [held]             does not step until the file `release` lies there
+    [held rest]        does not step until then, once it has drawn an image of several
     [held load]        does not finish loading until then
     [part]             says that of each LoRA two tensors of three were applied
 
@@ -62,6 +63,11 @@ class _Job:
 
     def says(self, word: str) -> bool:
         return f"[{word}]" in self.asked.drawing.prompt
+
+    @property
+    def is_held(self) -> bool:
+        has_drawn = len(self.left) < len(self.asked.indices)
+        return self.says("held") or (self.says("held rest") and has_drawn)
 
 
 class FakeWorker:
@@ -195,7 +201,7 @@ class FakeWorker:
         if any(job.says("slow") for job in jobs) and not (self._files / "hurry").exists():
             time.sleep(_SLOW_S)
         for job in jobs:
-            if job.says("held") and not (self._files / "release").exists():
+            if job.is_held and not (self._files / "release").exists():
                 time.sleep(_IDLE_S)
                 continue
             for index in job.left[:room]:

@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -32,6 +34,7 @@ from PIL import Image
 
 from tests.home import HANG_S, Home
 
+T = TypeVar("T")
 FINAL = {jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED}
 Process = asyncio.subprocess.Process | subprocess.Popen[bytes]
 _numbers = itertools.count()
@@ -68,6 +71,17 @@ class Daemon:
             if event.WhichOneof("event") == kind:
                 return event
         raise AssertionError(f"no {kind} came")
+
+    async def has_begun(self, job_id: str) -> None:
+        """Until a worker has the job, and its model in memory: what stays so, where an event is heard but once."""
+        async with asyncio.timeout(HANG_S):
+            while True:
+                job = await self.jobs.GetJob(jobs_pb2.GetJobRequest(id=job_id))
+                assert job.state not in FINAL, job.error
+                loaded = {model for worker in (await self.status()).workers for model in worker.models}
+                if job.state == jobs_pb2.JOB_STATE_RUNNING and job.generate.model in loaded:
+                    return
+                await asyncio.sleep(0.01)
 
     async def waits_for(self, job_id: str, what: str) -> str:
         """Until its watchers hear that it waits for that; all that they hear of it."""
@@ -155,6 +169,16 @@ async def running(home: Home) -> AsyncIterator[Daemon]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             await daemon.stop(signal.SIGKILL)
+
+
+async def within_a_minute(work: Callable[[int], Awaitable[T]]) -> T:
+    """What `work` gives; again, with the next number, where the clock's minute changed: requests count by minutes."""
+    for number in itertools.count():
+        minute = time.time() // 60
+        done = await work(number)
+        if time.time() // 60 == minute:
+            break
+    return done
 
 
 def details(error: grpc.aio.AioRpcError) -> dict[str, Message]:

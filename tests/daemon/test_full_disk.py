@@ -91,7 +91,7 @@ async def test_a_full_data_disk_refuses_new_jobs_and_keeps_the_accepted_ones(mak
         home.paths.models_dir.symlink_to(home.root / "models", target_is_directory=True)
         async with running(home) as daemon:
             held = await daemon.create("[held]")
-            await daemon.see(held.id, "loading")
+            await daemon.has_begun(held.id)
             filler = fill(home.paths.data_dir)
             home.release()
             await daemon.waits_for(held.id, "No space left")

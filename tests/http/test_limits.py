@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -62,8 +64,11 @@ def test_large_bodies_need_a_key_in_the_headers(small: Shim, alice: str) -> None
 
 
 def test_rates_are_told_and_kept(small: Shim) -> None:
-    key = small.key("slow", tier="slow")
-    answers = [small.call("GET", "/loras", key) for _ in range(4)]
+    for number in itertools.count():
+        minute, key = time.time() // 60, small.key(f"slow {number}", tier="slow")
+        answers = [small.call("GET", "/loras", key) for _ in range(4)]
+        if time.time() // 60 == minute:  # by which they are counted
+            break
     assert [one.status_code for one in answers] == [200, 200, 200, 429]
     assert answers[0].headers["ratelimit-policy"] == '"requests";q=3;w=60'
     assert re.fullmatch(r'"requests";r=2;t=\d+', answers[0].headers["ratelimit"])
