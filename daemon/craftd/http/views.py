@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_type_hints
 
-from craft_protos.codec import hints_of
 from craft_protos.generate import GenerateSpec, public_json
 from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError
@@ -43,7 +42,7 @@ else:
         "SpecView",
         __base__=_Spec,
         __doc__="What is drawn, every field resolved.",
-        **{name: (hint, ...) for name, hint in hints_of(GenerateSpec).items() if name != "indices"}
+        **{name: (hint, ...) for name, hint in get_type_hints(GenerateSpec).items() if name != "indices"}
         | {"loras": (list[LoraView], ...)},
     )
 
