@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from craft_protos import daemon_pb2, daemon_pb2_grpc, jobs_pb2
+from craft_protos import daemon_pb2, daemon_pb2_grpc, jobs_pb2, keys_pb2
 
 from tests.home import HANG_S, until
 from tests.http.shim import LORA, Keys, Shim, serving, told
@@ -81,18 +81,20 @@ def test_hanging_up_in_the_middle_of_a_stream_cancels(shim: Shim, keys: Keys) ->
 
 
 def test_who_asked_for_it_keeps_the_job(shim: Shim, keys: Keys) -> None:
-    body = {"model": "flat", "prompt": "[slow] kept", "steps": 10, "image_count": 1}
+    body = {"model": "flat", "prompt": "[slow] kept", "steps": 400, "image_count": 1}
     headers = {"Craft-On-Disconnect": "continue", "Idempotency-Key": "a key, of any form"}
     connection = begin(shim, "/generate", keys.user, body, **headers)
     job_id = shim.newest().id
     connection.close()
-    assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_SUCCEEDED
-    again = shim.call("POST", "/generate", keys.user, json=body, headers=headers)
-    assert again.status_code == 200 and shim.newest().id == job_id
-    other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 11}, headers=headers)
-    assert told(other) == (409, "REQUEST_ID_CLASH", "Idempotency-Key")
-    stranger = shim.call("POST", "/generate", keys.other, json=body, headers=headers)
-    assert stranger.status_code == 200 and shim.newest().id != job_id
+    await_step(shim, job_id, 20)
+    with shim.home.hurried():
+        assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_SUCCEEDED
+        again = shim.call("POST", "/generate", keys.user, json=body, headers=headers)
+        assert again.status_code == 200 and shim.newest().id == job_id
+        other = shim.call("POST", "/generate", keys.user, json=body | {"steps": 401}, headers=headers)
+        assert told(other) == (409, "REQUEST_ID_CLASH", "Idempotency-Key")
+        stranger = shim.call("POST", "/generate", keys.other, json=body, headers=headers)
+        assert stranger.status_code == 200 and shim.newest().id != job_id
 
 
 def two_wait(
@@ -101,17 +103,25 @@ def two_wait(
     """(one call, another, the job that both wait for)."""
     body = {"model": "flat", "prompt": f"[slow] {word}", "steps": steps}
     one = begin(shim, "/generate", keys.user, body, **{"Idempotency-Key": word})
-    job_id = shim.newest().id
+    job_id, before = shim.newest().id, _requests(shim)
     two = ask(shim, "/generate", keys.user, body, **{"Idempotency-Key": word})
-    await_step(shim, job_id, 30)  # by then the second call has come in
+    until(lambda: _requests(shim) != before, "the second call has come in")
+    await_step(shim, job_id, 30)  # the daemon tells of them after it has looked at the call
     return one, two, job_id
+
+
+def _requests(shim: Shim) -> int:
+    """Of alice's, counted when they come in."""
+    return shim.keys.GetUsage(keys_pb2.GetUsageRequest(key="alice")).requests
 
 
 def test_the_last_who_waits_counts(shim: Shim, keys: Keys) -> None:
     """Two wait for one job: it goes on when one of them hangs up."""
-    one, two, job_id = two_wait(shim, keys, "shared", steps=100)
+    one, two, job_id = two_wait(shim, keys, "shared", steps=1000)
     one.close()
-    answer = two.getresponse()
+    await_step(shim, job_id, 20)
+    with shim.home.hurried():
+        answer = two.getresponse()
     assert answer.status == 200 and len(json.loads(answer.read())) == 1
     two.close()
     assert shim.finish(job_id).state == jobs_pb2.JOB_STATE_SUCCEEDED
