@@ -178,10 +178,12 @@ def test_logs_with_and_without_a_daemon(home: Home) -> None:
 
 def test_logs_follow(home: Home) -> None:
     home.craft("daemon", "start")
-    process = home.start("daemon", "logs", "-f", "-n", "0", "--json")
+    process = home.start("daemon", "logs", "-f", "-n", "1", "--json")
     assert process.stdout
+    assert json.loads(process.stdout.readline())["event"] != "worker ended"  # it is there, and follows
     home.craft("generate", "x [crash once]")  # a worker's death is logged
-    assert json.loads(process.stdout.readline())
+    while json.loads(process.stdout.readline())["event"] != "worker ended":
+        continue
     process.send_signal(signal.SIGINT)
     home.finish(process)
     assert process.returncode == 130
