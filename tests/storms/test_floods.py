@@ -28,7 +28,7 @@ _MEGABYTE = 1 << 20
 
 async def test_silent_connections_keep_nobody_out(storm_seed: int) -> None:
     async with scene(storm_seed) as one:
-        one.caller.limit_s = 20
+        one.caller.limit_s = 100
         one.keeper.limit_descriptors(_DESCRIPTORS)
         await one.ask()
         await one.settle()

@@ -30,6 +30,6 @@ def test_every_fault_and_every_moment_has_its_turn() -> None:
 @pytest.mark.parametrize("about", list(_ABOUT))
 async def test_nothing_is_lost(about: str, storm_seed: int) -> None:
     async with scene(storm_seed) as one:
-        one.caller.limit_s = 30
+        one.caller.limit_s = 100
         outcome = await pass_over(one, deal(storm_seed, _ABOUT[about]))
     assert not outcome.violations, summary(outcome.violations)

@@ -28,6 +28,8 @@ from craftd.worker.process.reporter import Reporter
 from craftd.worker.training.run import TrainingContext, TrainingRun
 from craftd.worker.training.trainings import Trainings
 
+from tests.home import HANG_S
+
 CPU = Device(torch.device("cpu"), "fake", 1 << 30, "fp32")
 
 
@@ -179,7 +181,7 @@ class Studio:
         for job in jobs:
             self.engine.handle(job)
         self.engine.tick()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HANG_S
         while self.engine.doing != "idle":
             assert time.monotonic() < deadline, f"still {self.engine.doing}"
             self.now += seconds_per_turn

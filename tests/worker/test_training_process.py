@@ -37,7 +37,7 @@ def test_pictures_are_the_same_before_during_and_after_and_are_drawn_between_its
     jobs = [submit(sd, "plain", sampler="Euler a"), submit_with(sd, [(lora, 0.8)], "adapted")]
     before = [pixels(image) for image in worker.draw(*jobs)]
     worker.seen.clear()
-    worker.send(ask(files, sd, steps=24))
+    worker.send(ask(files, sd, steps=96))
     for _ in range(3):
         worker.until_kind("training")
     during = [pixels(image) for image in worker.draw(*jobs)]
@@ -48,7 +48,7 @@ def test_pictures_are_the_same_before_during_and_after_and_are_drawn_between_its
         assert np.array_equal(first, third)
         assert np.array_equal(first, second)
     steps = [frame.step.step for frame in _of_training(worker.seen, "training")]
-    assert steps == list(range(1, 25))
+    assert steps == list(range(1, 97))
     assert {frame.epoch for frame in _of_training(worker.seen, "training")} == {3}
     kinds = [frame.WhichOneof("frame") for frame in worker.seen]
     assert kinds.index("training") < kinds.index("image") < len(kinds) - kinds[::-1].index("training")

@@ -287,7 +287,7 @@ def test_loading_that_runs_out_of_memory_gets_the_trainings() -> None:
     """By the numbers both models fit; with what a training holds besides they do not."""
     other = FakeRunner()
     room = _room(other=other)
-    _begun(room, train(steps=50))
+    _begun(room, train(steps=5000))  # more turns than a thread takes to begin
     plain = room.cache._load_model
 
     def load(model: ModelManifest, done: Callable[[int], None]) -> FakeRunner:
