@@ -1,5 +1,7 @@
 """A worker without torch: flat-coloured pictures from the seed, and trouble on request.
 
+With a start picture, the colour is that of its middle, a little of the seed's by its strength.
+
 `CRAFT_WORKER_MODULE=craftd.fakeworker` has the daemon use it, for tests and for trying
 clients out. Words in the prompt make it misbehave:
 
@@ -23,6 +25,7 @@ an older craft. It trains, too: see craftd.faketraining.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -39,13 +42,14 @@ from pathlib import Path
 
 from craft_protos import frames, jobs_pb2
 from craft_protos.codec import from_message
-from craft_protos.dispatch import Cancel, Dispatch, Frame, Load, ModelManifest, Preview, Unload
+from craft_protos.dispatch import Cancel, Dispatch, File, Frame, Load, ModelManifest, Preview, Unload
 from craft_protos.formats import FORMATS
+from craft_protos.generate import steps_of
 from craft_protos.provenance import AppliedLora, record
 from craft_protos.train import TrainSpec
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker, ToWorker
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from craftd.faketraining import FakeTraining, die
 
@@ -132,7 +136,7 @@ class FakeWorker:
                 self._training = FakeTraining(asked, self._files, self._send)
             case Dispatch():
                 self._load(asked.model, is_held="[held load]" in asked.drawing.prompt)
-                if self._refuse_loras(asked):
+                if self._refuse_missing(asked):
                     return
                 self._jobs[asked.job_id] = _Job(asked, asked.preview_every, list(asked.indices))
             case Cancel():
@@ -162,15 +166,19 @@ class FakeWorker:
         else:
             self._send(FromWorker(loaded=FromWorker.Loaded(model=model.name, resident_bytes=total)))
 
-    def _refuse_loras(self, asked: Dispatch) -> bool:
-        """Fail a job one of whose LoRAs' files was not put."""
-        for file in asked.files:
-            if not (self._files / file.sha256).exists():
-                error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"LoRA {file.name}: its file is missing")
+    def _refuse_missing(self, asked: Dispatch) -> bool:
+        """Fail a job one of whose LoRAs' or pictures' files was not put, or is not what it should be."""
+        for file in (*asked.files, *asked.inputs):
+            if not (self._files / file.sha256).exists() or (file in asked.inputs and not self._is_whole(file)):
+                error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"{file.name}: its file is missing")
                 failed = FromWorker.JobFailed(job_id=asked.job_id, epoch=asked.epoch, error=error)
                 self._send(FromWorker(failed=failed))
                 return True
         return False
+
+    def _is_whole(self, file: File) -> bool:
+        data = (self._files / file.sha256).read_bytes()
+        return (hashlib.sha256(data).hexdigest(), len(data)) == (file.sha256, file.size_bytes)
 
     def _train(self) -> None:
         """One step between those of what is drawn."""
@@ -214,7 +222,7 @@ class FakeWorker:
         done = job.steps_done[index] = job.steps_done.get(index, 0) + 1
         self._progress += 1
         self._misbehave(job, done)
-        steps = job.asked.drawing.steps
+        steps = _steps(job)
         wants_preview = job.preview_every and done % job.preview_every == 0
         preview = self._picture(job, index, "jpeg", side=32) if wants_preview else b""
         step = FromWorker.Step(
@@ -230,7 +238,7 @@ class FakeWorker:
             self._send(FromWorker(started=FromWorker.Started(job_id=job.asked.job_id, epoch=job.asked.epoch)))
 
     def _misbehave(self, job: _Job, done: int) -> None:
-        if done < min(2, job.asked.drawing.steps):
+        if done < min(2, _steps(job)):
             return
         marker = self._files / f"crashed-{job.asked.job_id}"
         for word, trouble in self._troubles.items():
@@ -264,7 +272,7 @@ class FakeWorker:
         del self._jobs[message.job_id]
 
     def _send_image(self, job: _Job, index: int) -> None:
-        spec = job.asked.drawing
+        spec, (width, height) = job.asked.drawing, self._size(job)
         provenance = _provenance(job, index)
         done = FromWorker.ImageDone(
             job_id=job.asked.job_id,
@@ -273,8 +281,8 @@ class FakeWorker:
             seed=spec.seed + index,
             data=self._picture(job, index, spec.format, provenance=provenance),
             media_type=FORMATS[spec.format].media_type,
-            width=spec.width,
-            height=spec.height,
+            width=width,
+            height=height,
             provenance=provenance,
             denoise_s=0.001 * spec.steps,
         )
@@ -282,9 +290,16 @@ class FakeWorker:
         self._send(FromWorker(image=done))
 
     def _picture(self, job: _Job, index: int, kind: str, *, side: int = 0, provenance: str = "") -> bytes:
-        spec, seed = job.asked.drawing, job.asked.drawing.seed + index
+        seed = job.asked.drawing.seed + index
         colour = (seed % 256, seed // 256 % 256, seed // 65536 % 256)
-        size = (side, side) if side else (spec.width, spec.height)
+        if (start := job.asked.drawing.start) is not None:
+            with Image.open(self._files / start.sha256) as opened:
+                middle = opened.convert("RGB").getpixel((opened.width // 2, opened.height // 2))
+            assert isinstance(middle, tuple)
+            pairs = zip(middle, colour, strict=True)
+            red, green, blue = (round(old + (new - old) * start.share) for old, new in pairs)
+            colour = (red, green, blue)
+        size = (side, side) if side else self._size(job)
         notes = PngImagePlugin.PngInfo()
         notes.add_text("craft", provenance)
         exif = Image.Exif()
@@ -294,6 +309,14 @@ class FakeWorker:
         Image.new("RGB", size, colour).save(stream, FORMATS[kind].pillow, **more)
         return stream.getvalue()
 
+    def _size(self, job: _Job) -> tuple[int, int]:
+        """Where only the part around a mask is drawn, the picture has the start's size."""
+        spec = job.asked.drawing
+        if spec.start is None or spec.mask is None or spec.mask.padding is None:
+            return spec.width, spec.height
+        with Image.open(self._files / spec.start.sha256) as opened:
+            return ImageOps.exif_transpose(opened).size
+
     def _tell_stats(self) -> None:
         stats = FromWorker.Stats(
             predict_calls=self._calls,
@@ -302,6 +325,11 @@ class FakeWorker:
             doing="step" if self._jobs else "training" if self._training else "idle",
         )
         self._send(FromWorker(stats=stats))
+
+
+def _steps(job: _Job) -> int:
+    """One at the least: the picture is sent after it."""
+    return max(1, steps_of(job.asked.drawing.steps, job.asked.drawing.start))
 
 
 def _provenance(job: _Job, index: int) -> str:

@@ -19,7 +19,6 @@ from craft_protos.settings import Settings, WorkerSettings
 import craftd
 from craftd.bot_process import BotProcess
 from craftd.control import Control, Stop, own_rss_bytes
-from craftd.datasets.files import DatasetFiles
 from craftd.datasets.service import DatasetService
 from craftd.descriptors import raise_descriptor_limit
 from craftd.endpoint import Endpoint
@@ -28,6 +27,7 @@ from craftd.hub.client import connect
 from craftd.images.files import ImageFiles
 from craftd.images.retention import Retention
 from craftd.images.service import ImageService
+from craftd.inputs.service import InputService
 from craftd.jobs import store
 from craftd.jobs.drawing import Drawing
 from craftd.jobs.events import Hub
@@ -55,6 +55,7 @@ from craftd.scheduler.active_jobs import ActiveJobs
 from craftd.scheduler.job_writer import JobWriter
 from craftd.scheduler.pauses import Pauses
 from craftd.scheduler.scheduler import Scheduler
+from craftd.store.contents import Contents
 from craftd.store.database import Database
 from craftd.store.room import Room
 from craftd.tasks import serve_for_ever
@@ -127,11 +128,15 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     images, retention = await _images(database, image_files, settings, room)
     loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
     await loras.open()
+    inputs = InputService(database, Contents(paths.inputs_dir, "inputs"), inspect_pictures, settings.limits)
+    await inputs.open()
     keys, tcp = KeyService(database, settings), configured(settings.daemon)
     await keys.open()
     generating = GenerateDefaults(paths.config_file, settings.generate)
     trainings = await _trainings(setting, models, loras, database=database, hub=hub, generating=generating)
-    scheduler = _scheduler(settings, models, trainings.lifecycle, loras, images, database=database, pool=pool, hub=hub)
+    scheduler = _scheduler(
+        settings, models, trainings.lifecycle, loras, images, inputs=inputs, database=database, pool=pool, hub=hub
+    )
     await _resume(database, scheduler.jobs)
     stop, bot = _obeying(Stop(settings.daemon.grace_s)), _bot(setting, keys)
     control = Control(endpoint.address, pool, scheduler, stop, bot=bot)
@@ -139,6 +144,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         database=database,
         retention=retention,
         trainings=trainings,
+        inputs=inputs,
         room=room,
         is_idle=scheduler.is_idle,
         paths=paths,
@@ -152,15 +158,18 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         pool=pool,
         active=scheduler.jobs,
         trainings=trainings,
-        holdings=Holdings(database, images, trainings),
+        inputs=inputs,
+        holdings=Holdings(database, images, trainings, inputs),
         settings=settings,
         generating=generating,
         fits=await _fits(settings.worker, database),
     )
-    server = RpcServer(Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log, upkeep))
+    server = RpcServer(
+        Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log, upkeep, inputs)
+    )
     if tcp is not None:
         control.note_listening(server.listen(tcp))
-    http = HttpServices(jobs, images, models, loras, keys, control, pool, settings)
+    http = HttpServices(jobs, images, models, loras, keys, control, pool, settings, inputs)
     faces: list[Face] = [server, *_http_face(http)]
     if tcp is not None or settings.http.enabled:
         keys.expect_callers()
@@ -215,6 +224,7 @@ def _scheduler(
     loras: LoraService,
     images: ImageService,
     *,
+    inputs: InputService,
     database: Database,
     pool: WorkerPool,
     hub: Hub,
@@ -228,7 +238,7 @@ def _scheduler(
         hub=hub,
         writer=writer,
         pauses=pauses,
-        works={Kind.GENERATE: Drawing(loras, writer, hub), Kind.TRAIN: lifecycle},
+        works={Kind.GENERATE: Drawing(loras, inputs, writer, hub), Kind.TRAIN: lifecycle},
         lease_s=settings.daemon.lease_s,
     )
 
@@ -289,7 +299,7 @@ async def _trainings(
     generating: GenerateDefaults,
 ) -> TrainingService:
     paths, limits = setting.paths, setting.settings.limits
-    datasets = DatasetService(database, DatasetFiles(paths.datasets_dir), inspect_pictures, limits)
+    datasets = DatasetService(database, Contents(paths.datasets_dir, "datasets"), inspect_pictures, limits)
     files = TrainingFiles(paths.training_dir)
     lifecycle = TrainingLifecycle(database, hub, loras, datasets, files)
     keep_samples_s = setting.settings.images.keep_days * 86400.0

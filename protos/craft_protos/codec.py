@@ -185,7 +185,7 @@ def _of_json(name: str, hint: Any, value: Any) -> Any:
             raise invalid(name, "must be a list")
         return tuple(_of_json(name, get_args(hint)[0], one) for one in value)
     if is_dataclass(hint):
-        return from_json(cast(Any, hint), value)
+        return _object_of_json(name, hint, value)
     if hint is float and type(value) is int:
         try:
             return float(value)
@@ -194,6 +194,20 @@ def _of_json(name: str, hint: Any, value: Any) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise invalid(name, f"must be {_MEANINGS[hint]}")
     return value
+
+
+def _object_of_json(name: str, hint: Any, value: Any) -> Any:
+    """A field of its is called like start.strength."""
+    if not isinstance(value, Mapping):
+        raise invalid(name, "must be an object")
+    for one in value:
+        if one not in hints_of(hint):
+            raise invalid(f"{name}.{shortened(one)}", "no such field", f"known: {', '.join(hints_of(hint))}")
+    try:
+        return from_json(hint, value)
+    except CraftError as error:
+        message = error.message.removeprefix(f"{error.field}: ")
+        raise invalid(f"{name}.{error.field}", message, error.hint) from error
 
 
 def _without_none(hint: Any) -> Any:

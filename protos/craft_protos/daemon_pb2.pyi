@@ -333,7 +333,7 @@ class Held(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     PLACE_FIELD_NUMBER: _builtins.int
     what: _builtins.str
-    """"pictures", "jobs", "data", "checkpoints", "orphans", "loras", "logs" """
+    """"pictures", "jobs", "data", "inputs", "checkpoints", "orphans", "loras", "logs" """
     count: _builtins.int
     bytes: _builtins.int
     rule: _builtins.str
@@ -368,7 +368,7 @@ class PruneRequest(_message.Message):
     """only say how much it is"""
     @_builtins.property
     def what(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"pictures", "jobs", "data", "checkpoints", "orphans" """
+        """"pictures", "jobs", "data", "inputs", "checkpoints", "orphans" """
 
     def __init__(
         self,

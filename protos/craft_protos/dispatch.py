@@ -63,6 +63,7 @@ class Dispatch:
     provenance: str = ""
     preview_every: int = 0
     inputs: tuple[File, ...] = ()  # the pictures that the spec names, each once
+    public: bool = False  # whoever has an image's id may see it
 
     @property
     def drawing(self) -> GenerateSpec:

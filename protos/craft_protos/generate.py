@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from craft_protos.lora import MOST_LORAS, LoraRef
@@ -40,6 +40,11 @@ class Mask:
     grow: int = ruled(0, Range(-MOST_MASK_PIXELS, MOST_MASK_PIXELS))
     invert: bool = False
     padding: int | None = ruled(None, Range(0, MOST_MASK_PIXELS))  # None: the whole is drawn
+
+
+def steps_of(steps: int, start: Start | None) -> int:
+    """How many of a job's steps are done: with a start picture the last ones, as many as diffusers takes."""
+    return steps if start is None else min(int(steps * start.share), steps)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,6 @@ OPTIONAL: dict[str, Any] = {
 
 def public_json(spec: GenerateSpec) -> dict[str, Any]:
     """As `craft --json` and the HTTP API tell of it."""
-    told = {name: value for name, value in vars(spec).items() if name != "indices"}
+    told = {name: value for name, value in asdict(spec).items() if name != "indices"}
     told["loras"] = [{"id": o.lora, "name": o.name, "sha256": o.sha256, "weight": o.weight} for o in spec.loras]
     return told

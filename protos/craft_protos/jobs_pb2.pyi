@@ -315,7 +315,9 @@ class Start(_message.Message):
     FIT_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     strength: _builtins.float
-    """From 0 (the picture as it is) to 1 (hardly anything of it is left), as diffusers counts it. Unset: 0.8."""
+    """From 0 (the picture as it is) to 1 (hardly anything of it is left), as diffusers counts it: of the steps, so
+    large a part is done. Unset: 0.8; with a mask 1.
+    """
     fit: Global___Fit.ValueType
     def __init__(
         self,
@@ -347,13 +349,13 @@ class Mask(_message.Message):
     PADDING_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     blur: _builtins.float
-    """Gaussian, over so many pixels of the start, after it was grown."""
+    """Gaussian, over so many pixels of the start, after it was grown. Unset: 4."""
     grow: _builtins.int
     """Pixels of the start by which the white grows, or shrinks where it is negative."""
     invert: _builtins.bool
     padding: _builtins.int
     """Only the part around the white, with so many pixels of the start on each side, is drawn, at width x height.
-    Unset: the whole is drawn.
+    Unset: the whole is drawn, at any size: that of the start where none is asked for.
     """
     def __init__(
         self,

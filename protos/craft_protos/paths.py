@@ -41,6 +41,11 @@ class Paths:
         return self.data_dir / "datasets"
 
     @property
+    def inputs_dir(self) -> Path:
+        """Pictures that are drawn from, by sha256."""
+        return self.data_dir / "inputs"
+
+    @property
     def training_dir(self) -> Path:
         """A folder for each train job: its checkpoint and samples."""
         return self.data_dir / "training"

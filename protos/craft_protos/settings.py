@@ -91,8 +91,9 @@ class LimitSettings:
     max_count: int = setting(256, "Most pictures of one request", Range(1, 100_000), unit="pictures")
     max_prompt_chars: int = setting(20_000, "Longest prompt", Range(1, 1_000_000), unit="characters")
     max_pictures: int = setting(1000, "Most pictures of a training", Range(3, 100_000), unit="pictures")
-    max_picture_bytes: int = setting(50_000_000, "Largest file of one of them", Range(1, 10**10), unit="bytes")
-    max_dataset_bytes: int = setting(2_000_000_000, "All of them together", Range(1, 10**12), unit="bytes")
+    max_picture_bytes: int = setting(50_000_000, "Largest file of a sent picture", Range(1, 10**10), unit="bytes")
+    max_dataset_bytes: int = setting(2_000_000_000, "All pictures of a training", Range(1, 10**12), unit="bytes")
+    max_inputs_bytes: int = setting(2_000_000_000, "All a caller sent to draw from", Range(1, 10**12), unit="bytes")
 
 
 @dataclass(frozen=True)

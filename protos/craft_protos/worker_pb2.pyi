@@ -81,6 +81,7 @@ class Dispatch(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    PUBLIC_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     epoch: _builtins.int
     """echoed in every frame about it"""
@@ -90,6 +91,8 @@ class Dispatch(_message.Message):
     provenance: _builtins.str
     """JSON object: what the front knows of the provenance (craft version, the job)."""
     preview_every: _builtins.int
+    public: _builtins.bool
+    """whoever has an image's id may see it: it does not tell which pictures it was made from"""
     @_builtins.property
     def generate(self) -> _jobs_pb2.GenerateSpec: ...
     @_builtins.property
@@ -128,10 +131,11 @@ class Dispatch(_message.Message):
         provenance: _builtins.str = ...,
         preview_every: _builtins.int = ...,
         inputs: _abc.Iterable[Global___File] | None = ...,
+        public: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "spec", b"spec", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

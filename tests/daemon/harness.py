@@ -22,6 +22,7 @@ from craft_protos import (
     daemon_pb2_grpc,
     images_pb2,
     images_pb2_grpc,
+    inputs_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     loras_pb2_grpc,
@@ -50,6 +51,7 @@ class Daemon:
         self.channel = grpc.aio.insecure_channel(address)
         self.jobs = jobs_pb2_grpc.JobsStub(self.channel)
         self.images = images_pb2_grpc.ImagesStub(self.channel)
+        self.inputs = inputs_pb2_grpc.InputsStub(self.channel)
         self.loras = loras_pb2_grpc.LorasStub(self.channel)
         self.models = models_pb2_grpc.ModelsStub(self.channel)
         self.training = training_pb2_grpc.TrainingStub(self.channel)

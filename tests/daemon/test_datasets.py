@@ -16,8 +16,8 @@ from craft_protos.settings import LimitSettings
 from craft_protos.train import Picture
 from craftd.datasets import table
 from craftd.datasets.dataset import Dataset, Incoming, Progress, Upload, id_of, in_order
-from craftd.datasets.files import DatasetFiles
 from craftd.datasets.service import DatasetService
+from craftd.store.contents import Contents
 from craftd.store.database import Database
 from craftd.workers.pictures import PictureFindings
 from PIL import Image
@@ -289,7 +289,7 @@ async def received(service: DatasetService, owner: str, parts: int, has_begun: a
 
 async def test_uploads_that_stand_still_end_and_stop_nobody_else(tmp_path: Path) -> None:
     database = Database(tmp_path / "craft.db")
-    files, limits = DatasetFiles(tmp_path / "datasets"), LimitSettings()
+    files, limits = Contents(tmp_path / "datasets", "datasets"), LimitSettings()
     patient = DatasetService(database, files, all_fit, limits, patience_s=3600)
     hasty = DatasetService(database, files, all_fit, limits, patience_s=0.05)
     begun = [asyncio.Event() for _ in range(4)]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from craftd.datasets.files import DatasetFiles
 from craftd.images.files import ImageFiles
 from craftd.loras.files import LoraFiles
+from craftd.store.contents import Contents
 from craftd.training.files import TrainingFiles
 
 DATA = b"some bytes"
@@ -36,7 +36,7 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _dataset(folder: Path) -> Path:
-    files = DatasetFiles(folder)
+    files = Contents(folder, "datasets")
     tray = files.tray()
     tray.begin()
     tray.add(DATA)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,25 @@ import pytest
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2
 from craft_protos.config import find_paths
 from craft_protos.reasons import CraftError
-from craft_protos.settings import KeepSettings, Settings
+from craft_protos.settings import KeepSettings, LimitSettings, Settings
+from craftd.inputs.service import InputService
 from craftd.jobs.job import State
+from craftd.store.contents import Contents
 from craftd.store.room import Room
 from craftd.upkeep.folders import Amount
 from craftd.upkeep.service import Upkeep
+from craftd.workers.pictures import PictureFindings
 
 from tests.daemon import trains
 from tests.daemon.harness import Daemon, field, reason, running
 from tests.daemon.test_full_disk import fill, mounted
 from tests.daemon.test_retention import DAY_S, NOW, Album
 from tests.home import Home
+
+
+async def _nothing(_: Sequence[Path]) -> AsyncIterator[PictureFindings]:
+    return
+    yield
 
 
 class Trainings:
@@ -56,6 +64,7 @@ def upkeep(album: Album, *, is_idle: bool = True, **keep: Any) -> Upkeep:
         database=album.database,
         retention=retention,
         trainings=trainings,
+        inputs=InputService(album.database, Contents(paths.inputs_dir, "inputs"), _nothing, LimitSettings()),
         room=Room(paths.room_file),
         is_idle=lambda: is_idle,
         paths=paths,
@@ -177,7 +186,7 @@ async def test_df_tells_and_prune_removes(daemon: Daemon) -> None:
     done = await daemon.finish((await daemon.create(count=2)).id)
     usage = await daemon.daemon.GetDiskUsage(daemon_pb2.GetDiskUsageRequest())
     held = {one.what: one for one in usage.held}
-    assert list(held) == ["pictures", "jobs", "data", "checkpoints", "orphans", "loras", "logs"]
+    assert list(held) == ["pictures", "jobs", "data", "inputs", "checkpoints", "orphans", "loras", "logs"]
     assert (held["pictures"].count, held["pictures"].rule) == (2, "up to 50 GiB")
     assert held["pictures"].bytes == sum(image.size_bytes for image in done.images)
     assert held["jobs"].count == 1 and "90 days, 200,000 at most" in held["jobs"].rule

@@ -39,7 +39,7 @@ class _Nobody:
 def routes() -> list[tuple[str, str, bool]]:
     """(method, path, whether it asks for a key) of all."""
     nothing = [None] * 6
-    services = HttpServices(*nothing, _Nobody(), Settings())  # type: ignore[arg-type]
+    services = HttpServices(*nothing, _Nobody(), Settings(), None)  # type: ignore[arg-type]
     app = make_app(services, services.settings.http)
     assert len(app.routes) == len(routes_of(app))
     return [(method, route.path, needs_key(route)) for route in routes_of(app) for method in _methods(route)]

@@ -12,9 +12,9 @@ from craft_cli.render import units
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 _WHAT = typer.Argument(
-    None, metavar="[pictures|jobs|data|checkpoints|orphans]...", help="Which; all but pictures if not given."
+    None, metavar="[pictures|jobs|data|inputs|checkpoints|orphans]...", help="Which; all but pictures if not given."
 )
-_USUAL = ("jobs", "data", "checkpoints", "orphans")
+_USUAL = ("jobs", "data", "inputs", "checkpoints", "orphans")
 
 
 @app.command("prune", **leaf("craft prune --dry-run", "craft prune pictures --older-than 90d", "craft prune --force"))

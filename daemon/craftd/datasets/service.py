@@ -7,9 +7,7 @@ import logging
 import re
 import time
 import unicodedata
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection
-from functools import partial
 from pathlib import Path
 
 from craft_protos.reasons import CraftError, invalid
@@ -28,15 +26,13 @@ from craftd.datasets.dataset import (
     Upload,
     id_of,
 )
-from craftd.datasets.files import DatasetFiles, Received, Tray
+from craftd.store.contents import Contents, Received, Tray
 from craftd.store.database import Database
+from craftd.store.uploads import PATIENCE_S, Uploads
 from craftd.workers.pictures import InspectPictures, PictureFindings
 
 _log = logging.getLogger("craft.datasets")
 _LONGEST_NAME = 255  # characters
-_MOST_UPLOADS = 8  # at once; more wait
-_MOST_OF_AN_OWNER = 2  # of them
-_PATIENCE_S = 60.0  # with a sender that says nothing
 _SHOWN = 5  # of bad pictures, in an error
 _KEPT_UPLOADS = 4  # of the largest size, for each owner
 
@@ -45,19 +41,17 @@ class DatasetService:
     def __init__(
         self,
         database: Database,
-        files: DatasetFiles,
+        files: Contents,
         inspect: InspectPictures,
         limits: LimitSettings,
         *,
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._database = database
         self._files = files
         self._inspect = inspect
         self._limits = limits
-        self._patience_s = patience_s
-        self._room = asyncio.Semaphore(_MOST_UPLOADS)
-        self._rooms = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, _MOST_OF_AN_OWNER))
+        self._uploads = Uploads("pictures", patience_s)
         self._changing = asyncio.Lock()  # files and rows change together
 
     async def get(self, dataset_id: str, scope: str, owner: str) -> Dataset:
@@ -74,7 +68,7 @@ class DatasetService:
         """How far it is, then the dataset, durable. Raises BAD_DATASET, INVALID_FIELD, DISK_FULL, STORAGE_FAILED."""
         if not FEWEST <= upload.count <= self._limits.max_pictures:
             raise _few_or_many(upload.count, self._limits.max_pictures)
-        async with self._rooms[upload.owner], self._room:
+        async with self._uploads.room(upload.owner):
             tray = self._files.tray()
             try:
                 pictures = await self._take_in(upload, tray)
@@ -107,7 +101,7 @@ class DatasetService:
         incoming: list[Incoming] = []
         taken: list[tuple[Incoming, Received]] = []
         left = total = 0
-        while (part := await self._next(upload, incoming)) is not None:
+        while (part := await self._uploads.next(upload.parts, incoming[-1].file_name if incoming else "")) is not None:
             if isinstance(part, Incoming):
                 if left:
                     raise _cut_short(incoming[-1])
@@ -132,17 +126,6 @@ class DatasetService:
         if len(taken) != upload.count:
             raise _bad(f"{len(taken)} pictures came where {upload.count} were announced", "send them again")
         return taken
-
-    async def _next(self, upload: Upload, incoming: list[Incoming]) -> Incoming | bytes | None:
-        """None at the end. Raises CORRUPT_FILE where nothing comes: others wait for the room."""
-        try:
-            async with asyncio.timeout(self._patience_s):
-                return await anext(upload.parts, None)
-        except TimeoutError:
-            after = f" after {incoming[-1].file_name}" if incoming else ""
-            raise CraftError(
-                "CORRUPT_FILE", f"pictures: nothing came for {self._patience_s:g} s{after}", "send them again"
-            ) from None
 
     def _check(self, part: Incoming, before: list[Incoming], upload: Upload) -> None:
         """Raises INVALID_FIELD, BAD_DATASET."""

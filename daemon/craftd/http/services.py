@@ -11,6 +11,7 @@ from craft_protos.settings import Settings
 from craftd.control import Control
 from craftd.http.drawing import Drawing
 from craftd.images.service import ImageService
+from craftd.inputs.service import InputService
 from craftd.jobs.service import JobService
 from craftd.keys.service import KeyService
 from craftd.loras.service import LoraService
@@ -31,6 +32,7 @@ class HttpServices:
     control: Control
     pool: WorkerPool
     settings: Settings
+    inputs: InputService
 
     @cached_property
     def drawing(self) -> Drawing:

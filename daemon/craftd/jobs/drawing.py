@@ -1,13 +1,16 @@
-"""How a job that draws is done: its LoRAs' files go to a worker, the images that come back are stored."""
+"""How a job that draws is done: its LoRAs' and pictures' files go to a worker, the images that come back are stored."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
-from craft_protos.dispatch import Dispatch, ModelManifest
+from craft_protos.dispatch import Dispatch, File, ModelManifest
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
 
+from craftd.inputs.service import InputService
 from craftd.jobs import events, wire
 from craftd.jobs.events import Hub
 from craftd.jobs.job import Job
@@ -22,8 +25,9 @@ _log = logging.getLogger("craft.jobs")
 class Drawing:
     """The scheduler's Work for GENERATE."""
 
-    def __init__(self, loras: LoraService, writer: JobWriter, hub: Hub) -> None:
+    def __init__(self, loras: LoraService, inputs: InputService, writer: JobWriter, hub: Hub) -> None:
         self._loras = loras
+        self._inputs = inputs
         self._writer = writer
         self._hub = hub
 
@@ -34,13 +38,25 @@ class Drawing:
         """What has been drawn is stored by itself."""
 
     async def prepare(self, active: ActiveJob) -> Assignment:
-        """Its LoRAs, their files being what they were. Raises UNKNOWN_LORA, NO_INPUT, CORRUPT_FILE."""
+        """Its LoRAs and pictures. Raises UNKNOWN_LORA, UNKNOWN_INPUT, NO_INPUT, CORRUPT_FILE."""
         loras = [await self._loras.verified(use.sha256) for use in active.job.drawing.loras]
+        inputs = await self._pictures(active.job)
 
         def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
-            return wire.drawing(active.job, to.epoch, active.remaining, model, loras, preview_every=to.preview_every)
+            asked = wire.drawing(active.job, to.epoch, active.remaining, model, loras, preview_every=to.preview_every)
+            return replace(asked, inputs=tuple(inputs))
 
-        return Assignment({lora.sha256: lora.place.path for lora in loras}, dispatch)
+        files = {lora.sha256: lora.place.path for lora in loras}
+        return Assignment(files | {file.sha256: path for file, path in inputs.items()}, dispatch)
+
+    async def _pictures(self, job: Job) -> dict[File, Path]:
+        """Those that its spec names, each once. Raises UNKNOWN_INPUT."""
+        spec, found = job.drawing, dict[File, Path]()
+        for name, one in (("start picture", spec.start), ("mask", spec.mask)):
+            if one is not None and one.sha256 not in {file.sha256 for file in found}:
+                known, path = await self._inputs.file(job.owner, one.sha256, name)
+                found[File(name, known.sha256, known.size_bytes)] = path
+        return found
 
     def receive(self, active: ActiveJob, frame: FromWorker) -> Storing | None:
         match frame.WhichOneof("frame"):

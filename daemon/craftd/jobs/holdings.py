@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import apsw
 
 from craftd.images.service import ImageService
+from craftd.inputs.service import InputService
 from craftd.store.database import Database
 from craftd.training.service import TrainingService
 
@@ -36,10 +37,13 @@ class Forgotten:
 
 
 class Holdings:
-    def __init__(self, database: Database, images: ImageService, trainings: TrainingService) -> None:
+    def __init__(
+        self, database: Database, images: ImageService, trainings: TrainingService, inputs: InputService
+    ) -> None:
         self._database = database
         self._images = images
         self._trainings = trainings
+        self._inputs = inputs
 
     async def delete(self, owner: str) -> Forgotten:
         """Files go before the rows that name them: what a crash cuts short is found and deleted the next time."""
@@ -47,6 +51,7 @@ class Holdings:
         for job_id in await self._database.run(lambda connection: _with_samples(connection, owner)):
             await asyncio.to_thread(self._trainings.files.remove_all_samples, job_id)
         jobs, datasets = await self._database.run(lambda connection: _delete_rows(connection, owner))
+        await self._inputs.forget(owner)
         await self._trainings.sweep()  # files of datasets and checkpoints that no row names any more
         return Forgotten(jobs, images, datasets)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from craft_protos.codec import to_json
 from craft_protos.generate import GenerateSpec
 from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
@@ -48,7 +49,7 @@ class Kind(enum.StrEnum):
 def body_sha256(request: JobRequest) -> str:
     """Of everything but the request_id: the same for the same request of whatever version of craft."""
     spec, usual = request.spec, type(request.spec)()
-    said = {name: value for name, value in vars(spec).items() if value != getattr(usual, name)}
+    said = {name: value for name, value in to_json(spec).items() if getattr(spec, name) != getattr(usual, name)}
     body: dict[str, object] = {"priority": Priority[request.priority.upper()], "lease": request.lease}
     body["expire_time"] = request.expire_time
     if isinstance(spec, TrainRequest):

@@ -16,7 +16,8 @@ from craft_protos.settings import Settings
 from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
-from craftd.jobs import holdings, store, validate
+from craftd.inputs.service import InputService
+from craftd.jobs import holdings, pictures, store, validate
 from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
 from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
@@ -47,6 +48,7 @@ class JobService:
         pool: WorkerPool,
         active: ActiveJobs,
         trainings: TrainingService,
+        inputs: InputService,
         holdings: Holdings,
         settings: Settings,
         generating: GenerateDefaults,
@@ -60,6 +62,7 @@ class JobService:
         self._active = active
         self._settings = settings
         self._trainings = trainings
+        self._inputs = inputs
         self._holdings = holdings
         self.generating = generating
         self.fits = fits
@@ -89,7 +92,7 @@ class JobService:
             resolved = await self._trainings.resolve(caller, request.spec)
             plan = self._plan(resolved.spec, resolved.model)
             return replace(plan, queue_position=self._active.queued_of(Kind.TRAIN), notes=resolved.notes)
-        spec, model, loras = await self._resolve(request.spec)
+        spec, model, loras = await self._resolve(caller, request.spec)
         if learns:
             await self.fits.learn(loras, [model])
         fits = await self.fits.known(loras, model)
@@ -187,18 +190,20 @@ class JobService:
         """Raises what stands in the way."""
         if isinstance(request.spec, TrainRequest):
             return (await self._trainings.resolve(caller, request.spec)).spec
-        spec, model, loras = await self._resolve(request.spec)
+        spec, model, loras = await self._resolve(caller, request.spec)
         for obstacle in await obstacles(await self.fits.known(loras, model), self._loras, spec):
             if obstacle is not None:
                 raise obstacle
         return spec
 
-    async def _resolve(self, asked: GenerateRequest) -> tuple[GenerateSpec, Model, tuple[Lora, ...]]:
+    async def _resolve(self, caller: Caller, asked: GenerateRequest) -> tuple[GenerateSpec, Model, tuple[Lora, ...]]:
         """The spec, its model and its LoRAs."""
         wanted = validate.checked(asked, self._settings.limits)
         chosen = choose(wanted, self._loras)
         model = await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))
         chosen = with_embeddings(chosen, wanted.negative_prompt, model, self._loras)
+        found = await pictures.find(wanted, caller, self._inputs)
+        wanted = pictures.with_pictures(wanted, found, model, self._settings.limits)
         spec = validate.resolve(wanted, chosen, model, self.generating.settings, self._settings.limits)
         return spec, model, chosen.loras
 

@@ -19,12 +19,14 @@ from craft_protos.settings import GenerateSettings, LimitSettings
 
 from craftd.architectures import registry
 from craftd.architectures.sizes import Sizes
+from craftd.jobs import pictures
 from craftd.jobs.lora_resolution import Chosen
 from craftd.loras.service import check_weight
 from craftd.models.model import Model
 
 _LARGEST_GUIDANCE = 1000.0
 _MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
+_WORDS = {"start": "a picture to begin from", "mask": "a picture of what is drawn anew"}  # instead of a value
 _LONGEST_LORA = 255  # characters of what names one
 
 
@@ -41,13 +43,18 @@ def checked(wanted: GenerateRequest, limits: LimitSettings) -> GenerateRequest:
     _check_range("count", wanted.count or 1, 1, limits.max_count)
     _check_numbers(wanted, limits)
     _check_indices(wanted)
+    pictures.check(wanted)
     return _with_tags(wanted)
 
 
 def resolve(
     wanted: GenerateRequest, chosen: Chosen, model: Model, settings: GenerateSettings, limits: LimitSettings
 ) -> GenerateSpec:
-    """The spec of a checked request: the model's defaults filled in, the seed drawn, the prompt without tags."""
+    """The spec of a checked request: the model's defaults filled in, the seed drawn, the prompt without tags.
+
+    What follows from its start picture is in it already: `pictures.with_pictures`.
+    """
+    _check_understood(wanted, model)
     defaults, count = model.defaults, wanted.count or 1
     _check_text("prompt", chosen.prompt, limits)
     spec = GenerateSpec(
@@ -68,8 +75,10 @@ def resolve(
         lora_missing=wanted.lora_missing,
         **{name: value for name in OPTIONAL if (value := getattr(wanted, name)) is not None},
     )
-    _check_understood(spec, model)
-    check_size(spec.width, spec.height, model, limits)
+    if pictures.is_free(wanted):
+        pictures.check_free_size(spec.width, spec.height, model, limits)
+    else:
+        check_size(spec.width, spec.height, model, limits)
     if spec.format == "jpeg":
         check_room_in_jpeg(spec.prompt, spec.negative_prompt)
     return spec
@@ -102,27 +111,22 @@ def _check_numbers(wanted: GenerateRequest, limits: LimitSettings) -> None:
     if wanted.seed is not None and not 0 <= wanted.seed <= SEED_LIMIT - (wanted.count or 1):
         raise invalid("seed", f"must be from 0 to 2^53 less the number of images, not {wanted.seed}")
     for name in OPTIONAL:
-        if (value := getattr(wanted, name)) is not None:
-            _check_rule(name, value)
+        value = getattr(wanted, name)
+        if value is not None and (rule := codec.rule_of(GenerateRequest, name)) and (said := rule.complaint(value)):
+            raise invalid(name, said)
     if wanted.sampler:
         samplers.canonical(wanted.sampler)
     if wanted.format and wanted.format not in FORMATS:
         raise invalid("format", f"must be one of {', '.join(FORMATS)}, not {wanted.format[:32]!r}")
 
 
-def _check_rule(name: str, value: float) -> None:
-    """Against the schema's rule. Raises INVALID_FIELD."""
-    if complaint := codec.rule_of(GenerateRequest, name).complaint(value):
-        raise invalid(name, complaint)
-
-
-def _check_understood(spec: GenerateSpec, model: Model) -> None:
+def _check_understood(wanted: GenerateRequest, model: Model) -> None:
     """Raises INVALID_FIELD for what would do nothing with this model."""
     for name, neutral in OPTIONAL.items():
-        value = getattr(spec, name)
-        if value != neutral and name not in model.architecture.takes:
+        value = getattr(wanted, name)
+        if value not in (None, neutral) and name not in model.architecture.takes:
             others = [row.name for row in registry.ROWS if name in row.takes]
-            message = f"{value} means nothing to the model {model.name}"
+            message = f"{_WORDS.get(name, value)} means nothing to the model {model.name}"
             raise invalid(name, message, f"leave it out, or take a model of {' or '.join(others)}")
 
 

@@ -41,6 +41,7 @@ def drawing(
         owner=job.owner,
         provenance=json.dumps(known),
         preview_every=preview_every,
+        public=job.public,
     )
 
 

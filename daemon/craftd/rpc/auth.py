@@ -44,6 +44,8 @@ POLICY: dict[str, Access] = {
     "craft.v1.Training/UploadDataset": Access.USER,
     "craft.v1.Training/GetDataset": Access.USER,
     "craft.v1.Training/GetTrainingLog": Access.USER,
+    "craft.v1.Inputs/PutInput": Access.USER,
+    "craft.v1.Inputs/FindInput": Access.USER,
     # Models and LoRAs are everybody's: users use them, and add LoRAs by upload.
     "craft.v1.Models/ListModels": Access.USER,
     "craft.v1.Models/GetModel": Access.USER,

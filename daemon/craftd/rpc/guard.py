@@ -69,8 +69,9 @@ def handlers_of(
 
 def _handler(method: MethodDescriptor, serve: Callable[..., Any], door: _Door) -> grpc.RpcMethodHandler[Any, Any]:
     decode = _decoder(GetMessageClass(method.input_type))
+    if method.client_streaming and not method.server_streaming:
+        return grpc.stream_unary_rpc_method_handler(_guarded_upload(serve, door), decode, _encode)
     if method.client_streaming:
-        assert method.server_streaming, f"{method.full_name}: no such method exists yet"
         return grpc.stream_stream_rpc_method_handler(_guarded_conversation(serve, door), decode, _encode)
     if method.server_streaming:
         # health's Watch is a coroutine that writes its messages itself
@@ -106,6 +107,31 @@ def _guarded_call(serve: Callable[[Any, Any], Awaitable[Message]], door: _Door) 
             await _abort(context, _unexpected(exc))
 
     return call
+
+
+def _guarded_upload(
+    serve: Callable[[AsyncIterator[Any], Any], Awaitable[Message]], door: _Door
+) -> Callable[..., Awaitable[Message]]:
+    async def upload(requests: AsyncIterator[Message | _Undecodable], context: Context) -> Message:
+        try:
+            who = await door.enter(context)
+            with door.counted(who):
+                return await serve(_stayed(requests, door, who), who)
+        except CraftError as exc:
+            await _abort(context, exc)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as exc:  # the outermost frame of a request
+            await _abort(context, _unexpected(exc))
+
+    return upload
+
+
+async def _stayed(requests: AsyncIterator[Message | _Undecodable], door: _Door, who: Any) -> AsyncIterator[Message]:
+    """What comes, for as long as its sender may call."""
+    async for request in requests:
+        door.stay(who)
+        yield _decoded(request)
 
 
 def _guarded_stream(

@@ -8,13 +8,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2, training_pb2
+from craft_protos import daemon_pb2, images_pb2, inputs_pb2, jobs_pb2, keys_pb2, loras_pb2, models_pb2, training_pb2
 from grpc_health.v1 import health_pb2
 
 from craftd.control import Control
 from craftd.datasets.service import DatasetService
 from craftd.descriptors import most_connections
 from craftd.images.service import ImageService
+from craftd.inputs.service import InputService
 from craftd.jobs.service import JobService
 from craftd.keys.service import KeyService
 from craftd.logs import Log
@@ -25,6 +26,7 @@ from craftd.rpc.daemon import Daemon
 from craftd.rpc.guard import handlers_of
 from craftd.rpc.health import Health
 from craftd.rpc.images import Images
+from craftd.rpc.inputs import Inputs
 from craftd.rpc.jobs import Jobs
 from craftd.rpc.keys import Keys
 from craftd.rpc.loras import Loras
@@ -53,6 +55,7 @@ class Services:
     control: Control
     log: Log
     upkeep: Upkeep
+    inputs: InputService
 
 
 class RpcServer:
@@ -63,6 +66,7 @@ class RpcServer:
         implementations: list[tuple[Any, object]] = [
             (jobs_pb2.DESCRIPTOR, Jobs(services.jobs)),
             (images_pb2.DESCRIPTOR, Images(services.images)),
+            (inputs_pb2.DESCRIPTOR, Inputs(services.inputs)),
             (models_pb2.DESCRIPTOR, Models(services.models, services.loras, services.jobs.fits)),
             (loras_pb2.DESCRIPTOR, Loras(services.loras, services.models, services.jobs.fits)),
             (training_pb2.DESCRIPTOR, Training(services.datasets, services.trainings, services.jobs)),

@@ -18,6 +18,7 @@ from craft_protos.settings import Settings
 
 from craftd.images import retention
 from craftd.images.retention import Retention
+from craftd.inputs.service import InputService
 from craftd.store.database import Database
 from craftd.store.room import Room
 from craftd.store.schema import backup_of
@@ -31,8 +32,8 @@ _EVERY_S = 3600.0
 _YOUNG_S = 3600.0  # a job that has just ended is not forgotten, however many there are
 _DAY_S = 86400.0
 _AT_ONCE = 500  # jobs in one transaction
-PICTURES, JOBS, DATA, CHECKPOINTS, ORPHANS = "pictures", "jobs", "data", "checkpoints", "orphans"
-KINDS = (PICTURES, JOBS, DATA, CHECKPOINTS, ORPHANS)
+PICTURES, JOBS, DATA, INPUTS, CHECKPOINTS, ORPHANS = "pictures", "jobs", "data", "inputs", "checkpoints", "orphans"
+KINDS = (PICTURES, JOBS, DATA, INPUTS, CHECKPOINTS, ORPHANS)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Upkeep:
         database: Database,
         retention: Retention,
         trainings: TrainingService,
+        inputs: InputService,
         room: Room,
         is_idle: Callable[[], bool],
         paths: Paths,
@@ -70,6 +72,7 @@ class Upkeep:
         self._database = database
         self._retention = retention
         self._trainings = trainings
+        self._inputs = inputs
         self._room = room
         self._is_idle = is_idle
         self._paths = paths
@@ -97,6 +100,7 @@ class Upkeep:
             gone += (await self._forget_jobs(now - _YOUNG_S, most=there - keep.jobs_most)).count
         if keep.orphans_days:
             await self._remove_orphans(now - keep.orphans_days * _DAY_S)
+        await self._inputs.sweep()
         if gone:
             _log.info("forgot old jobs", extra={"jobs": gone})
         if self._is_idle():
@@ -129,11 +133,16 @@ class Upkeep:
             return await self._forget_jobs(before, dry_run=dry_run)
         if kind == ORPHANS:
             return await self._remove_orphans(before, dry_run=dry_run)
-        folder = self._paths.datasets_dir if kind == DATA else self._paths.training_dir
+        folder = self._folders[kind]
         then = await asyncio.to_thread(folders.measure, folder)
+        if dry_run and kind == INPUTS:
+            return Amount(*await self._inputs.forgettable(older_than_s))
         if dry_run:
             return Amount(*await self._trainings.prunable(is_data=kind == DATA, older_than_s=older_than_s))
-        await self._trainings.prune(is_data=kind == DATA, older_than_s=older_than_s)
+        if kind == INPUTS:
+            await self._inputs.sweep(older_than_s)
+        else:
+            await self._trainings.prune(is_data=kind == DATA, older_than_s=older_than_s)
         now = await asyncio.to_thread(folders.measure, folder)
         return Amount(then.count - now.count, then.bytes - now.bytes)
 
@@ -178,6 +187,12 @@ class Upkeep:
         return await asyncio.to_thread(work)
 
     @property
+    def _folders(self) -> dict[str, Path]:
+        """Of those kinds whose files are theirs alone."""
+        paths = self._paths
+        return {DATA: paths.datasets_dir, INPUTS: paths.inputs_dir, CHECKPOINTS: paths.training_dir}
+
+    @property
     def _orphaned(self) -> tuple[Path, ...]:
         return tuple(folder / "orphaned" for folder in (self._paths.images_dir, self._paths.loras_dir))
 
@@ -198,6 +213,7 @@ class Upkeep:
             Held(PICTURES, Amount(*pictures), images_rule, paths.images_dir),
             Held(JOBS, Amount(count_jobs, store.bytes), jobs_rule, paths.database),
             Held(DATA, folders.measure(paths.datasets_dir), "a day, and while a training needs it", paths.datasets_dir),
+            Held(INPUTS, folders.measure(paths.inputs_dir), "a day, and while a job needs it", paths.inputs_dir),
             Held(CHECKPOINTS, folders.measure(paths.training_dir), "7 days after a failure", paths.training_dir),
             Held(ORPHANS, orphans, _either(_days(keep.orphans_days), ""), paths.images_dir / "orphaned"),
             Held("loras", own, "until they are removed", paths.loras_dir),

@@ -22,6 +22,8 @@ class PictureFindings:
     width: int = 0
     height: int = 0
     pixels: str = ""  # equal for equal pixels
+    media_type: str = ""
+    has_alpha: bool = False
 
 
 InspectPictures = Callable[[Sequence[Path]], AsyncIterator[PictureFindings]]
@@ -63,4 +65,10 @@ def _parsed(line: bytes) -> PictureFindings:
     told = json.loads(line)
     if why := told.get("why"):
         return PictureFindings(why=str(why)[:200])
-    return PictureFindings("", int(told["width"]), int(told["height"]), str(told["pixels"]))
+    return PictureFindings(
+        width=int(told["width"]),
+        height=int(told["height"]),
+        pixels=str(told["pixels"]),
+        media_type=str(told["media_type"]),
+        has_alpha=bool(told["has_alpha"]),
+    )

@@ -1,4 +1,4 @@
-"""Pictures to train on: can they be decoded, and how large are they upright?"""
+"""Pictures to train on, or to draw from: can they be decoded, and how large are they upright?"""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from craft_protos.pixels import eight_bits
 from PIL import Image, UnidentifiedImageError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_MEDIA_TYPES = {"PNG": "image/png", "WEBP": "image/webp"}  # others are a JPEG, or several: the first counts
 _MOST_PIXELS = 64_000_000
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
 def check(paths: Iterable[Path]) -> Iterator[dict[str, object]]:
@@ -42,7 +44,13 @@ def _examined(path: Path) -> dict[str, object]:
         picture.load()
         if picture.getexif().get(_ORIENTATION) in _SIDEWAYS:
             width, height = height, width
-        return {"width": width, "height": height, "pixels": _digest(picture)}
+        return {
+            "width": width,
+            "height": height,
+            "pixels": _digest(picture),
+            "media_type": _MEDIA_TYPES.get(picture.format or "", "image/jpeg"),
+            "has_alpha": picture.mode in _WITH_ALPHA or "transparency" in picture.info,
+        }
 
 
 def _digest(picture: Image.Image) -> str:
