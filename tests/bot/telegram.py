@@ -79,6 +79,7 @@ class Telegram:
         self.offsets: list[int] = []
         self.pollers = 0
         self.tells_anybody = False  # who is a member, also a bot that is no admin
+        self.on_asked: dict[int, Callable[[], object]] = {}  # once, when the bot asks about that account
         self._updates: list[dict[str, Any]] = []
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._outage: Fault | None = None
@@ -266,6 +267,8 @@ class Telegram:
             return _member(account, self.bot_status)
         if self.bot_status != "administrator" and not self.tells_anybody:
             raise ApiError(400, "Bad Request: member list is inaccessible")
+        if (act := self.on_asked.pop(account, None)) is not None:
+            await asyncio.to_thread(act)
         known = self.statuses.get(account)
         if known is None:
             raise ApiError(400, "Bad Request: PARTICIPANT_ID_INVALID")

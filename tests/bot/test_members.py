@@ -147,10 +147,9 @@ def test_the_sweep_goes_on_where_it_was_killed() -> None:
             found = [int(one["user_id"]) for one in place.telegram.called("getChatMember")]
             return [account for account in found if account != BOT_ID]
 
-        place.telegram.calls.clear()
         bot = place.start()
-        place.telegram.until(lambda: 730 in asked(), "most of a sweep")
-        bot.kill()
+        place.telegram.on_asked[730] = bot.kill  # after most of a sweep
+        assert bot.wait() != 0
         place.telegram.calls.clear()
         place.start()
         place.telegram.until(lambda: 739 in asked(), "its end")
