@@ -58,8 +58,20 @@ def test_progress_then_the_path(shared_home: Home) -> None:
     assert plain(seen).strip().splitlines()[-1] == "x-slow-1.png"
 
 
+_LATE_WORKER = """
+import pathlib, time
+while not pathlib.Path({hurry!r}).exists():
+    time.sleep(0.02)
+from craftd.fakeworker import main
+main()
+"""
+
+
 def test_the_first_picture_says_what_it_waits_for(home: Home) -> None:
-    code, seen = at_terminal(home, "generate", "x", "--no-show")
+    """Of a worker that takes until then to start."""
+    (home.root / "lateworker.py").write_text(_LATE_WORKER.format(hurry=str(home.paths.files_dir / "hurry")))
+    home.env |= {"PYTHONPATH": str(home.root), "CRAFT_WORKER_MODULE": "lateworker"}
+    code, seen = at_terminal(home, "generate", "x", "--no-show", until="starting the worker")
     assert code == 0
     assert "starting the worker" in plain(seen)
 

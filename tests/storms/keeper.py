@@ -54,10 +54,10 @@ class Keeper:
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """Its live ones, as the system knows them."""
+        """Its live ones, as the system knows them; not the processes that look at a stranger's file, one each."""
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.pid).children()
-            return [one for one in children if any("worker" in word for word in _command(one))]
+            return [one for one in children if _is_worker(_command(one))]
         return []
 
     async def start(self) -> float:
@@ -170,6 +170,10 @@ class Keeper:
     def last_words(self) -> str:
         path = self.home.root / "stderr.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _is_worker(command: list[str]) -> bool:
+    return any("worker" in word for word in command) and "--inspect" not in command
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -42,10 +42,9 @@ class Measures:
 
     def take(self, one: Scene, now: float) -> None:
         front = psutil.Process(one.keeper.pid)
-        workers = one.keeper.workers
         self.at.append(now)
         self.values["front MB"].append(front.memory_info().rss / 2**20)
-        self.values["worker MB"].append(sum(worker.memory_info().rss for worker in workers) / 2**20)
+        self.values["worker MB"].append(sum(map(_rss_bytes, one.keeper.workers)) / 2**20)
         self.values["descriptors"].append(front.num_fds())
         self.values["threads"].append(front.num_threads())
 
@@ -57,6 +56,14 @@ class Measures:
             name: statistics.linear_regression(at, some[warm:]).slope * _HOUR if len(at) > 2 else 0.0
             for name, some in self.values.items()
         }
+
+
+def _rss_bytes(worker: psutil.Process) -> int:
+    """0 of one that has ended."""
+    try:
+        return int(worker.memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 async def soak(one: Scene, load: Load, seconds: float) -> Outcome:
