@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PROTOS := $(wildcard protos/craft_protos/*.proto)
 
-.PHONY: env dev demo test storms check protos docs tutorial constraints bench pocket clean
+.PHONY: env dev demo test storms check protos docs man tutorial constraints bench pocket clean
 
 # What a user needs: the command and the daemon.
 env: $(VENV)/.installed
@@ -50,6 +50,10 @@ protos: dev
 
 docs: dev
 	$(PY) -m docs.reasons
+
+# From the commands, without the tools that `dev` installs.
+man: env
+	$(PY) -m docs.manual
 
 tutorial: dev
 	$(PY) -m docs.tutorial

@@ -14,7 +14,7 @@ PROTOS = ROOT / "protos"
 def main() -> int:
     stale = [*_stale_protos(), *_stale_docs()]
     for path in stale:
-        print(f"{path} is not what its source makes: run `make protos docs`", file=sys.stderr)
+        print(f"{path} is not what its source makes: run `make protos docs man`", file=sys.stderr)
     return 1 if stale else 0
 
 
@@ -36,10 +36,12 @@ def _stale_protos() -> list[Path]:
 
 
 def _stale_docs() -> list[Path]:
+    from docs import manual
     from docs.reasons import render
 
     page = ROOT / "docs" / "reasons.md"
-    return [] if page.exists() and page.read_text(encoding="utf-8") == render() else [page]
+    is_right = page.exists() and page.read_text(encoding="utf-8") == render()
+    return [*([] if is_right else [page]), *manual.stale()]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,13 @@ _GROUPS = {
     "daemon": Member("daemon", is_group=True),
     "config": Member("config", is_group=True),
 }
-_OTHER_NUMBERS = {"model": "models", "loras": "lora", "job": "jobs", "image": "images", "key": "keys"}
+_OTHER_NUMBERS = {
+    "model": "models",
+    "loras": "lora",
+    "job": "jobs",
+    "image": "images",
+    "key": "keys",
+}
 
 
 class _Craft(LazyGroup):
@@ -50,6 +56,7 @@ class _Craft(LazyGroup):
         "rm": Member("words", "rm"),
         "train": Member("loras", "train", "lora train"),
         "ps": Member("words", "ps"),
+        "top": Member("top"),
         "stop": Member("words", "stop"),
         "serve": Member("serve"),
         "status": Member("daemon", "status", "daemon status"),
@@ -58,6 +65,7 @@ class _Craft(LazyGroup):
         "prune": Member("prune"),
         "samplers": Member("words", "samplers"),
         "doctor": Member("doctor"),
+        "completion": Member("completion"),
         "version": Member("words", "version"),
         "help": Member("words", "help"),
         **_GROUPS,

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -115,6 +115,13 @@ def user_config_home(env: Mapping[str, str] | None = None) -> Path:
     return given if given.is_absolute() else Path.home() / ".config"
 
 
+def editor(env: Mapping[str, str] | None = None) -> str:
+    """The command of the user's editor, "" where none is named. VISUAL is for terminals that can be drawn upon."""
+    env = os.environ if env is None else env
+    visual = "" if env.get("TERM", "dumb") == "dumb" else env.get("VISUAL", "")
+    return visual or env.get("EDITOR", "")
+
+
 def notify_socket(env: Mapping[str, str] | None = None) -> str:
     """Where systemd wants to hear that the daemon is ready; empty: nowhere."""
     env = os.environ if env is None else env
@@ -139,10 +146,27 @@ def load(config_file: Path, env: Mapping[str, str] | None = None) -> Settings:
 
 def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
     """The checked contents of config.toml, {} where there is none."""
+    text, written = _parsed(config_file)
+    for fault in _faults(config_file, text, written):
+        raise fault
+    return written
+
+
+def faults(config_file: Path) -> list[CraftError]:
+    """Everything that is wrong with the file, each with its line."""
+    try:
+        text, written = _parsed(config_file)
+    except CraftError as exc:
+        return [exc]
+    return list(_faults(config_file, text, written))
+
+
+def _parsed(config_file: Path) -> tuple[str, dict[str, Any]]:
+    """The file's text and the TOML in it."""
     try:
         text = config_file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return {}
+        return "", {}
     except (OSError, UnicodeDecodeError) as exc:
         why = getattr(exc, "strerror", None) or str(exc)
         message = f"{shown(config_file)} cannot be read: {why}"
@@ -157,8 +181,7 @@ def read_file(config_file: Path) -> dict[str, dict[str, Any]]:
         found = re.search(r"at line (\d+)", str(exc))
         line = int(found.group(1)) if found else text.count("\n") + 1
         raise _bad(config_file, line, f"not valid TOML: {exc}") from exc
-    _check(config_file, text, written)
-    return written
+    return text, written
 
 
 def parse(text: str, section: str, name: str, source: str) -> Any:
@@ -194,37 +217,40 @@ def _complaint(schema: type, name: str, value: Any) -> str:
 _KINDS: dict[type, str] = {bool: "boolean", int: "whole number", float: "number", str: "string"}
 
 
-def _check(config_file: Path, text: str, written: dict[str, Any]) -> None:
+def _faults(config_file: Path, text: str, written: dict[str, Any]) -> Iterator[CraftError]:
     known = sections_of(Settings)
     for section, values in written.items():
         if section == TIERS and isinstance(values, dict):
-            _check_tiers(config_file, text, values)
+            yield from _faults_of_tiers(config_file, text, values)
         elif section in known and isinstance(values, dict):
-            _check_section(config_file, text, section, known[section], values)
+            yield from _faults_of_section(config_file, text, section, known[section], values)
         else:
-            raise _bad(config_file, _line_of(text, section), f"unknown section [{section}]", [*known, f"{TIERS}.NAME"])
+            yield _bad(config_file, _line_of(text, section), f"unknown section [{section}]", [*known, f"{TIERS}.NAME"])
 
 
-def _check_tiers(config_file: Path, text: str, tiers: dict[str, Any]) -> None:
+def _faults_of_tiers(config_file: Path, text: str, tiers: dict[str, Any]) -> Iterator[CraftError]:
     for name, values in tiers.items():
         section = f"{TIERS}.{name}"
         if not isinstance(values, dict):
-            raise _bad(config_file, _line_of(text, name, TIERS), f"unknown key {section}", [f"[{TIERS}.NAME]"])
-        if not re.fullmatch(_TIER_NAME, name):
-            raise _bad(config_file, _line_of(text, TIERS), f"{name[:40]!r} is no tier's name: take letters and digits")
-        _check_section(config_file, text, section, TierSettings, values)
+            yield _bad(config_file, _line_of(text, name, TIERS), f"unknown key {section}", [f"[{TIERS}.NAME]"])
+        elif not re.fullmatch(_TIER_NAME, name):
+            yield _bad(config_file, _line_of(text, TIERS), f"{name[:40]!r} is no tier's name: take letters and digits")
+        else:
+            yield from _faults_of_section(config_file, text, section, TierSettings, values)
 
 
-def _check_section(config_file: Path, text: str, section: str, schema: type, values: dict[str, Any]) -> None:
+def _faults_of_section(
+    config_file: Path, text: str, section: str, schema: type, values: dict[str, Any]
+) -> Iterator[CraftError]:
     kinds = get_type_hints(schema)
     for name, value in values.items():
         line = _line_of(text, name, section)
         if name not in kinds:
-            raise _bad(config_file, line, f"unknown key {section}.{name}", list(kinds))
-        if not _fits(value, kinds[name]):
-            raise _bad(config_file, line, f"{section}.{name} must be a {_KINDS[kinds[name]]}")
-        if complaint := _complaint(schema, name, value):
-            raise _bad(config_file, line, f"{section}.{name} {complaint}")
+            yield _bad(config_file, line, f"unknown key {section}.{name}", list(kinds))
+        elif not _fits(value, kinds[name]):
+            yield _bad(config_file, line, f"{section}.{name} must be a {_KINDS[kinds[name]]}")
+        elif complaint := _complaint(schema, name, value):
+            yield _bad(config_file, line, f"{section}.{name} {complaint}")
 
 
 def _fits(value: object, kind: type) -> bool:

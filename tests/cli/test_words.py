@@ -175,23 +175,6 @@ def test_ps_shows_what_waits_and_what_is_in_memory(craft: Craft, capsys: pytest.
     assert craft("jobs", "cancel", job) == 0
 
 
-def test_all_jobs_are_cancelled_and_the_newest_watched(
-    craft: Craft, shared_home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for prompt in ("x [held]", "y [held]"):
-        assert craft("generate", prompt, "--detach") == 0
-    made = capsys.readouterr().out.split()
-    assert craft("jobs", "cancel") == 2
-    watching = shared_home.start("jobs", "watch", "--json")
-    assert watching.stdout is not None
-    assert json.loads(watching.stdout.readline())["job"]["id"] == made[1]
-    assert craft("jobs", "cancel", "--all") == 0
-    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == made[::-1]
-    watching.communicate(timeout=HANG_S)
-    assert craft("jobs", "watch") == 66
-    assert "no job waits or runs" in capsys.readouterr().err
-
-
 def test_samplers_are_those_that_are_accepted(craft: Craft, capsys: pytest.CaptureFixture[str]) -> None:
     assert craft("samplers", "--json") == 0
     told = json.loads(capsys.readouterr().out)

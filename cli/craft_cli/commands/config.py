@@ -5,27 +5,30 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import shutil
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
 from craft_protos import config, files
 from craft_protos.reasons import CraftError
-from craft_protos.settings import Settings, sections_of, variable_name
+from craft_protos.settings import GenerateSettings, Settings, sections_of, variable_name
 
 from craft_cli import completing, errors
 from craft_cli.generate import output
 from craft_cli.parsing import leaf, new_app
+from craft_cli.render import knobs
 
 app = new_app(
     "Read and change settings. CRAFT_<SECTION>_<NAME> in the environment comes first.",
     examples=(
         "Examples:\n  craft config list\n  craft config set generate.sampler 'Euler a'\n"
-        "  craft config set daemon.keep_alive_s 600\n  craft config path"
+        "  craft config set daemon.keep_alive_s 600\n  craft config edit\n  craft config path"
     ),
 )
 
 _KEY = typer.Argument(..., metavar="SECTION.NAME", help="A setting.", autocompletion=completing.settings)
+_RESTART = "a running daemon takes it up at its next start: craft daemon restart"
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 
@@ -34,7 +37,7 @@ def get(key: str = _KEY) -> None:
     """Print a setting's value."""
     section, name = _find(key)
     settings = config.load(config.find_paths().config_file)
-    output.line(_shown(getattr(getattr(settings, section), name)))
+    output.line(knobs.shown(getattr(getattr(settings, section), name)))
 
 
 @app.command("set", **leaf("craft config set generate.sampler 'Euler a'"))
@@ -61,22 +64,40 @@ def unset(key: str = _KEY) -> None:
     _say_restart(section, variable_name(section, name))
 
 
-@app.command("list", **leaf("craft config list --json | jq .limits"))
+@app.command("list", **leaf("craft config list", "craft config list --json | jq .limits"))
 def list_settings(as_json: bool = _JSON) -> None:
-    """List every setting, its value and where that comes from."""
+    """List every setting: value, unit, where that comes from, default, variable, meaning.
+
+    In a pipe one a line, tabs between. --json has the values by section, and all of it under "settings".
+    """
     path = config.find_paths().config_file
     settings, written = config.load(path), config.read_file(path)
+    known = [knobs.described(*_find(key), settings, _source(*_find(key), written)) for key in names()]
+    known += [one for tier, limits in settings.tiers.items() for one in knobs.of_tier(tier, limits)]
     if as_json:
-        output.print_json(dataclasses.asdict(settings))
-        return
-    rows = []
-    for key in names():
-        section, name = _find(key)
-        rows.append([key, _shown(getattr(getattr(settings, section), name)), _source(section, name, written)])
-    for tier, limits in settings.tiers.items():
-        shown = dataclasses.asdict(limits).items()
-        rows += [[f"tiers.{tier}.{name}", _shown(value), "config.toml"] for name, value in shown]
-    output.print_table(["setting", "value", "from"], rows)
+        output.print_json({**dataclasses.asdict(settings), "settings": [dataclasses.asdict(one) for one in known]})
+    elif output.is_at_terminal():
+        for line in knobs.page(known, shutil.get_terminal_size().columns):
+            output.line(line)
+    else:
+        for one in known:
+            output.line("\t".join(map(errors.one_line, one.cells)))
+
+
+@app.command("edit", **leaf("craft config edit", "VISUAL='code --wait' craft config edit"))
+def edit() -> None:
+    """Open the configuration file in $VISUAL or $EDITOR; afterwards it is checked, and what is wrong named by its line.
+
+    Where there is no file yet, a new one lists every setting with its default, as comments.
+    """
+    from craft_cli import editing
+
+    path = config.find_paths().config_file
+    before = config.faults(path) or config.load(path)
+    editing.edit(path)
+    if (after := config.load(path)) != before:
+        is_daemons = not isinstance(before, Settings) or _without_generate(after) != _without_generate(before)
+        errors.say("craft: the configuration has changed" + ("; " + _RESTART if is_daemons else ""))
 
 
 @app.command("path", **leaf("craft config path"))
@@ -119,15 +140,15 @@ def _find(key: str) -> tuple[str, str]:
     return section, name
 
 
+def _without_generate(settings: Settings) -> Settings:
+    return dataclasses.replace(settings, generate=GenerateSettings())
+
+
 def _source(section: str, name: str, written: dict[str, dict[str, Any]]) -> str:
     variable = variable_name(section, name)
     if variable in os.environ:
         return variable
     return "config.toml" if name in written.get(section, {}) else "default"
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _write(path: Path, written: dict[str, dict[str, Any]]) -> None:
@@ -144,4 +165,4 @@ def _say_restart(section: str, variable: str) -> None:
     if variable in os.environ:
         errors.say(f"craft: {variable} in the environment still comes first")
     if section != "generate":
-        errors.say("craft: a running daemon takes it up at its next start: craft daemon restart")
+        errors.say(f"craft: {_RESTART}")

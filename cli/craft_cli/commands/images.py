@@ -29,8 +29,12 @@ app = new_app(
     ),
 )
 
-_ID = typer.Argument(..., metavar="ID", help="A picture's id, or the beginning of it.")
-_IDS = typer.Argument(..., metavar="ID...", help="Pictures' ids, or the beginnings of them.")
+_ID = typer.Argument(
+    ..., metavar="ID", help="A picture's id, or the beginning of it.", autocompletion=completing.images
+)
+_IDS = typer.Argument(
+    ..., metavar="ID...", help="Pictures' ids, or the beginnings of them.", autocompletion=completing.images
+)
 _FILE = typer.Argument(..., metavar="FILE", help="A picture that craft made; - for stdin.")
 _OUT = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where it goes; as in craft generate.")
 _FORCE = typer.Option(False, "-f", "--force", help="Overwrite what exists.")
@@ -41,7 +45,7 @@ _MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", auto
 
 @app.command("list", **leaf("craft images list --job 3f9a", "craft images list -n 0 --json | jq -r '.[].id'"))
 def list_images(
-    job: str = typer.Option("", "--job", metavar="ID", help="Only this job's."),
+    job: str = typer.Option("", "--job", metavar="ID", help="Only this job's.", autocompletion=completing.jobs),
     limit: int = typer.Option(20, "-n", "--limit", help="How many, newest first; 0: all."),
     as_json: bool = _JSON,
 ) -> None:

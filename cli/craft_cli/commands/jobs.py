@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 from craft_protos.reasons import CraftError
 
+from craft_cli import completing, errors
+from craft_cli.confirming import confirm
 from craft_cli.connection.session import Session
 from craft_cli.generate import combining, loras, output
 from craft_cli.parsing import leaf, new_app
@@ -23,15 +25,23 @@ app = new_app(
     ),
 )
 
-_ID = typer.Argument(..., metavar="ID", help="A job's id, or the beginning of it.")
-_NEWEST = typer.Argument("", metavar="[ID]", help="A job's id; the newest that has not ended if not given.")
+_ID = typer.Argument(..., metavar="ID", help="A job's id, or the beginning of it.", autocompletion=completing.jobs)
+_RUNNING = typer.Argument(
+    "", metavar="[ID]", help="A job's id; the one that runs if not given.", autocompletion=completing.jobs
+)
 _ALL = typer.Option(False, "--all", help="Every job that has not ended; with a key, of its owner's.")
-_SOME = typer.Argument(None, metavar="[ID]...", help="Jobs' ids, or the beginnings of them.")
-_IDS = typer.Argument(..., metavar="ID...", help="Jobs' ids, or the beginnings of them.")
+_YES = typer.Option(False, "-y", "--yes", help="With --all: do not ask.")
+_SOME = typer.Argument(
+    None, metavar="[ID]...", help="Jobs' ids, or the beginnings of them.", autocompletion=completing.unfinished_jobs
+)
+_IDS = typer.Argument(
+    ..., metavar="ID...", help="Jobs' ids, or the beginnings of them.", autocompletion=completing.jobs
+)
 _STATES = typer.Option(
     [], "--state", metavar="STATE", help="Only those queued, running, succeeded, failed or cancelled."
 )
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
+_NONE = "no job waits or runs"
 
 
 @app.command("list", **leaf("craft jobs list --state running", "craft jobs list -n 0 --json | jq -r '.[].id'"))
@@ -133,14 +143,17 @@ def show(
 
 @app.command("watch", **leaf("craft jobs watch 3f9a", "craft jobs watch"))
 def watch(
-    job_id: str = _NEWEST, as_json: bool = typer.Option(False, "--json", help="One JSON object an event.")
+    job_id: str = _RUNNING, as_json: bool = typer.Option(False, "--json", help="One JSON object an event.")
 ) -> None:
-    """Follow a job to its end. Ctrl-C ends the watching, not the job."""
+    """Follow a job to its end. Ctrl-C ends the watching, not the job.
+
+    Without an id it is the one that runs; of several the newest, and it is said which.
+    """
     from craft_cli.generate import delivery, drawing
     from craft_cli.training import training
 
     session, manner = Session(), delivery.Manner(as_json=as_json)
-    job = training.follow(session, job_id or _newest(session), manner)
+    job = training.follow(session, job_id or _running(session), manner)
     if not as_json:
         for image in sorted(job.images, key=lambda image: image.index):
             output.line(image.id)
@@ -175,24 +188,38 @@ def wait(job_ids: list[str] = _IDS, as_json: bool = _JSON) -> None:
     "cancel",
     **leaf(
         "craft jobs cancel 3f9a",
-        "craft jobs cancel --all",
+        "craft jobs cancel --all --yes",
         "craft jobs list --state queued --json | jq -r '.[].id' | xargs craft jobs cancel",
     ),
 )
-def cancel(job_ids: list[str] = _SOME, *, every: bool = _ALL, as_json: bool = _JSON) -> None:
-    """Cancel jobs; a running one stops within a step."""
+def cancel(job_ids: list[str] = _SOME, *, every: bool = _ALL, yes: bool = _YES, as_json: bool = _JSON) -> None:
+    """Cancel jobs; a running one stops within a step. --all asks first."""
     from craft_cli.generate import drawing
     from craft_cli.render import shapes
 
     if every == bool(job_ids):
         raise CraftError("USAGE", "which jobs? Ids, or --all", "craft jobs list --state queued")
+    if yes and not every:
+        raise CraftError("USAGE", "--yes: jobs that are named are not asked about", "it goes with --all")
     session = Session()
-    for job_id in job_ids or [job.id for job in _unfinished(session)]:
+    for job_id in job_ids or _all_agreed(session, is_agreed=yes):
         job = drawing.insist(session, lambda client, job_id=job_id: client.cancel_job(job_id))  # type: ignore[misc]
         if as_json:
             output.print_json(shapes.job(job))
         else:
             output.line(f"{job.id}\t{shapes.state_of(job.state).lower()}")
+
+
+def _all_agreed(session: Session, *, is_agreed: bool) -> list[str]:
+    """The ids of all that have not ended, newest first, once somebody has said yes to the end of them."""
+    jobs = _unfinished(session)
+    if not jobs:
+        errors.say(f"craft: {_NONE}: nothing to cancel")
+    elif not is_agreed:
+        is_one = len(jobs) == 1
+        subject = f": {errors.one_line(_subject(jobs[0]))[:60]}" if is_one else ""
+        confirm(f"cancel {units.counted(len(jobs), 'jobs')}{subject}?", "nothing was cancelled", "--yes")
+    return [job.id for job in jobs]
 
 
 def _unfinished(session: Session) -> list[jobs_pb2.Job]:
@@ -205,11 +232,20 @@ def _unfinished(session: Session) -> list[jobs_pb2.Job]:
     return drawing.insist(session, lambda client: list(client.list_jobs(states, 0)))
 
 
-def _newest(session: Session) -> str:
-    """Raises UNKNOWN_JOB where all have ended."""
-    for job in _unfinished(session):
-        return job.id
-    raise CraftError("UNKNOWN_JOB", "no job waits or runs", "craft jobs list shows those that have ended")
+def _running(session: Session) -> str:
+    """The newest that runs, else the one whose turn comes next. Raises UNKNOWN_JOB where all have ended."""
+    from craft_protos import jobs_pb2
+
+    unfinished = _unfinished(session)
+    running = [job for job in unfinished if job.state == jobs_pb2.JOB_STATE_RUNNING]
+    if not unfinished:
+        raise CraftError("UNKNOWN_JOB", _NONE, "craft jobs list shows those that have ended")
+    chosen = running[0] if running else min(unfinished, key=lambda job: job.position)
+    if len(unfinished) > 1:
+        others = units.counted(len(unfinished) - 1, "other jobs")
+        subject = errors.one_line(_subject(chosen))[:60]
+        errors.say(f"craft: watching {chosen.id} ({subject}); {others} too: craft ps")
+    return chosen.id
 
 
 def _state(name: str) -> jobs_pb2.JobState.ValueType:

@@ -73,12 +73,14 @@ class Client:
     def get_job(self, job_id: str) -> jobs_pb2.Job:
         return self._call(self._jobs.GetJob, jobs_pb2.GetJobRequest(id=job_id))
 
-    def list_jobs(self, states: list[jobs_pb2.JobState.ValueType], limit: int) -> Iterator[jobs_pb2.Job]:
+    def list_jobs(
+        self, states: list[jobs_pb2.JobState.ValueType], limit: int, timeout_s: float | None = None
+    ) -> Iterator[jobs_pb2.Job]:
         """Newest first, at most `limit` (0: all)."""
 
         def page(token: str, size: int) -> tuple[list[jobs_pb2.Job], str]:
             request = jobs_pb2.ListJobsRequest(page_size=size, page_token=token, states=states)
-            answer = self._call(self._jobs.ListJobs, request)
+            answer = self._call(self._jobs.ListJobs, request, timeout_s)
             return list(answer.jobs), answer.next_page_token
 
         return _pages(page, limit)
@@ -110,12 +112,12 @@ class Client:
                 return answer.image
         raise CraftError("UNKNOWN_IMAGE", f"no image has the id {image_id}", "see `craft images list`")
 
-    def list_images(self, job_id: str, limit: int) -> Iterator[images_pb2.Image]:
+    def list_images(self, job_id: str, limit: int, timeout_s: float | None = None) -> Iterator[images_pb2.Image]:
         """Newest first, at most `limit` (0: all)."""
 
         def page(token: str, size: int) -> tuple[list[images_pb2.Image], str]:
             request = images_pb2.ListImagesRequest(page_size=size, page_token=token, job_id=job_id)
-            answer = self._call(self._images.ListImages, request)
+            answer = self._call(self._images.ListImages, request, timeout_s)
             return list(answer.images), answer.next_page_token
 
         return _pages(page, limit)
@@ -147,8 +149,8 @@ class Client:
         """Bytes that were deleted."""
         return self._long_call(self._models.DeleteModel, models_pb2.DeleteModelRequest(name=name)).freed_bytes
 
-    def list_parts(self) -> list[models_pb2.Part]:
-        return list(self._call(self._models.ListParts, models_pb2.ListPartsRequest()).parts)
+    def list_parts(self, timeout_s: float | None = None) -> list[models_pb2.Part]:
+        return list(self._call(self._models.ListParts, models_pb2.ListPartsRequest(), timeout_s).parts)
 
     def search_catalogue(self, words: str) -> list[models_pb2.CatalogueEntry]:
         request = models_pb2.SearchCatalogueRequest(words=words)
