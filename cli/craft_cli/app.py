@@ -32,6 +32,7 @@ _GROUPS = {
     "lora": Member("loras", is_group=True),
     "jobs": Member("jobs", is_group=True),
     "images": Member("images", is_group=True),
+    "presets": Member("presets", is_group=True),
     "keys": Member("keys", is_group=True),
     "bot": Member("bot", is_group=True),
     "daemon": Member("daemon", is_group=True),

@@ -64,6 +64,12 @@ def formats(incomplete: str) -> list[str]:
     return _beginning(FORMATS, incomplete)
 
 
+def presets(incomplete: str) -> list[str]:
+    from craft_cli.generate import presets
+
+    return _beginning(presets.names(), incomplete)
+
+
 def settings(incomplete: str) -> list[str]:
     from craft_cli.commands.config import names
 

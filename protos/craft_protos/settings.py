@@ -13,6 +13,7 @@ from craft_protos.rules import Address, Addresses, Choice, Form, Range, Rule, Sa
 T = TypeVar("T")
 _A_DAY_S = 86400.0
 _A_PATH = Form(r"(?s)|/.*", "an absolute path")  # a daemon's folder is /
+_A_SIZE = r"|[1-9]\d{0,4}x[1-9]\d{0,4}"
 TIERS = "tiers"
 
 
@@ -79,6 +80,17 @@ class GenerateSettings:
     model: str = setting("", "Model to draw with; empty: the daemon's choice")
     sampler: str = setting("", "Sampler; empty: the model's own", Sampler())
     format: str = setting("png", "Files that are written: png, jpeg or webp", Choice(("png", "jpeg", "webp")))
+    steps: int = setting(0, "Denoising steps, of every model; 0: the model's own", Range(0, 100_000), unit="steps")
+    size: str = setting(
+        "", "WIDTHxHEIGHT, of every model; empty: the model's own", Form(_A_SIZE, "a size such as 768x512")
+    )
+    guidance: float = setting(-1.0, "Guidance scale, of every model; -1: the model's own", Range(-1, 1000))
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height in pixels; 0, 0 where the model's own are meant."""
+        width, _, height = self.size.partition("x")
+        return (int(width), int(height)) if self.size else (0, 0)
 
 
 @dataclass(frozen=True)

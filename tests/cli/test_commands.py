@@ -22,6 +22,7 @@ GROUPS = {
     "images": ["list", "show", "get", "rm", "prune", "replay", "verify"],
     "daemon": ["start", "stop", "restart", "status", "wait", "logs", "install"],
     "config": ["get", "set", "unset", "list", "edit", "path"],
+    "presets": ["save", "list", "show", "rm"],
 }
 
 

@@ -41,7 +41,7 @@ def test_every_setting_says_what_it_means(schema: type) -> None:
     for one in fields(schema):
         means = one.metadata["means"]
         assert means[0].isupper() and not means.endswith("."), one.name
-        is_quantity = get_type_hints(schema)[one.name] in (int, float) and one.name != "queue_share"
+        is_quantity = get_type_hints(schema)[one.name] in (int, float) and one.name not in ("queue_share", "guidance")
         assert bool(one.metadata["unit"]) == is_quantity, one.name
 
 

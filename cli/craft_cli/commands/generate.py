@@ -17,7 +17,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, flags, foreign, loras, output
+from craft_cli.generate import combining, flags, foreign, loras, output, presets
 from craft_cli.generate import spec as specs
 from craft_cli.generate.delivery import Manner, draw
 from craft_cli.parsing import CONTEXT, SpokenCommand
@@ -86,7 +86,7 @@ class Command(SpokenCommand):
     flags = flags.GENERATE
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, foreign.translated(args))
+        return super().parse_args(ctx, presets.expanded(self, ctx, foreign.translated(args)))
 
 
 @app.command(cls=Command, epilog=_EXAMPLES, context_settings=CONTEXT)
@@ -95,6 +95,9 @@ def generate(
     *,
     model: str = typer.Option("", "-m", "--model", help="Model to draw with.", autocompletion=completing.models),
     lora: list[str] = _LORAS,
+    preset: str = typer.Option(
+        "", "--preset", metavar="NAME", help="Options kept under a name.", autocompletion=completing.presets
+    ),
     lora_missing: str = typer.Option(
         "", "--lora-missing", metavar="fail|skip", help="What to do where a LoRA fits in part only: fail."
     ),
@@ -156,6 +159,7 @@ def generate(
         **specs.pair("--original-size", original_size, ("original_width", "original_height"), "1024x768"),
         **specs.pair("--crop", crop, ("crop_left", "crop_top"), "64,0"),
     )
+    wanted = specs.with_settings(wanted, settings)
     _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing), is_batch=batch is not None)
     specs.require_at_most(wanted, most)
     if batch is not None:

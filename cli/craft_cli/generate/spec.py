@@ -12,6 +12,7 @@ from craft_protos.generate import FAIL, GenerateRequest
 from craft_protos.lora import has_tags
 from craft_protos.reasons import CraftError, invalid
 from craft_protos.rules import Choice, ruled
+from craft_protos.settings import GenerateSettings
 
 from craft_cli.generate import drawing, loras
 
@@ -26,6 +27,18 @@ def with_default_model(asked: GenerateRequest, name: str) -> GenerateRequest:
     name = asked.default_model or name
     has_loras = bool(asked.loras) or has_tags(asked.prompt)
     return replace(asked, default_model=name) if has_loras else replace(asked, model=name)
+
+
+def with_settings(asked: GenerateRequest, settings: GenerateSettings) -> GenerateRequest:
+    """What the configuration says of steps, size and guidance, where nothing else is said."""
+    width, height = settings.sides
+    if asked.width is None and asked.height is None and width:
+        asked = replace(asked, width=width, height=height)
+    if asked.steps is None and settings.steps:
+        asked = replace(asked, steps=settings.steps)
+    if asked.guidance_scale is None and settings.guidance >= 0:
+        asked = replace(asked, guidance_scale=settings.guidance)
+    return asked
 
 
 def require_at_most(asked: GenerateRequest, most: int) -> None:
