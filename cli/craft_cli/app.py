@@ -43,6 +43,7 @@ _OTHER_NUMBERS = {
     "loras": "lora",
     "job": "jobs",
     "image": "images",
+    "preset": "presets",
     "key": "keys",
 }
 

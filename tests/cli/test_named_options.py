@@ -48,6 +48,7 @@ def commands(command: Any, path: str = "craft") -> Iterator[tuple[str, set[str]]
 
 
 COMMANDS = dict(commands(app.command()))
+COMMANDS["craft presets save"] |= COMMANDS["craft generate"]  # which it takes unread
 ALL = set().union(*COMMANDS.values())
 
 

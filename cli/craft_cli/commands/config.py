@@ -84,7 +84,7 @@ def list_settings(as_json: bool = _JSON) -> None:
             output.line("\t".join(map(errors.one_line, one.cells)))
 
 
-@app.command("edit", **leaf("craft config edit", "VISUAL='code --wait' craft config edit"))
+@app.command("edit", **leaf("craft config edit", "EDITOR=nano craft config edit"))
 def edit() -> None:
     """Open the configuration file in $VISUAL or $EDITOR; afterwards it is checked, and what is wrong named by its line.
 

@@ -13,7 +13,7 @@ from craft_cli.parsing import leaf, new_app
 app = new_app(
     "Keep options of `craft generate` under a name: --preset NAME uses them.",
     examples=(
-        "Examples:\n  craft presets save portrait --size 768x1024 --steps 30 -l film:0.6\n"
+        "Examples:\n  craft presets save portrait -W 768 -H 1024 --steps 30 -l film:0.6\n"
         "  craft generate 'a sailor' --preset portrait --steps 40\n  craft presets list"
     ),
 )
@@ -23,7 +23,7 @@ _NAMES = typer.Argument(..., metavar="NAME...", help="Presets' names.", autocomp
 _OPTIONS = typer.Argument(None, metavar="[OPTIONS OF GENERATE]...", help="As in `craft generate --help`.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 _save = leaf(
-    "craft presets save portrait --size 768x1024 --steps 30 --guidance 5",
+    "craft presets save portrait -W 768 -H 1024 --steps 30 --guidance 5",
     "craft presets save portrait -l film:0.6 --sampler 'Euler a' --force",
 )
 _save["context_settings"] = {
