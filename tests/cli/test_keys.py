@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from PIL import Image
 
 from tests.daemon import certificates
 from tests.home import Home
+from tests.http.again import free_port
 
 KEY = "craft_t9tvkjvyt1_g0c8b9p8hxvppq4662x1reg5aw09crkjt95f51t8v45bt0kkq6p62ea0jje"
 
@@ -220,15 +220,13 @@ def test_who_is_not_connected_hears_why(remote: dict[str, str], tmp_path: Path) 
     assert "its certificate is not trusted" in said(ca_file=str(other))
     assert "holds no certificate" in said(ca_file=str(tmp_path / "junk.pem"))
     assert "that is no HOST:PORT" in said("studio")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    closed = f"127.0.0.1:{free_port()}"
     assert said(closed) == f"no daemon answers at {closed}: Connection refused"
 
 
 def test_who_was_never_there_is_not_awaited(remote: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`client` raises: the first call, which would wait for a daemon to come back, is never made."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    closed = f"127.0.0.1:{free_port()}"
     for address in (closed, remote["CRAFT_HOST"], "studio"):  # the second speaks TLS
         monkeypatch.setenv("CRAFT_HOST", address)
         with pytest.raises(CraftError, match=f"no daemon answers at {address}"):

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from tests.daemon.harness import spawn_and_wait
 from tests.http.shim import Shim
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
     """One that the system gives to nobody by itself: it is still free when the daemon starts, and starts again."""
@@ -19,7 +21,9 @@ def free_port() -> int:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as held, contextlib.suppress(OSError):
             held.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def kill(shim: Shim) -> None:

@@ -17,6 +17,7 @@ from craft_protos.reasons import CraftError
 from craft_protos.settings import Settings
 
 from tests.home import HANG_S, Home
+from tests.http.again import free_port
 from tests.http.shim import Shim, serving, told
 
 _OUR_SITE, _PAGES = "https://craft.example.org/pictures", "https://pages.example.org"
@@ -57,7 +58,7 @@ def test_a_port_that_is_taken(home: Home) -> None:
 
 
 def test_a_taken_port_does_not_cost_the_daemon_that_runs(home: Home) -> None:
-    assert home.craft("daemon", "start", "--http=127.0.0.1:0").returncode == 0
+    assert home.craft("daemon", "start", f"--http=127.0.0.1:{free_port()}").returncode == 0
     before = json.loads(home.craft("daemon", "status", "--json").stdout)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = home.craft("daemon", "restart", f"--http=127.0.0.1:{taken.getsockname()[1]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx2
 from craft_protos import jobs_pb2, keys_pb2, keys_pb2_grpc
 
 from tests.daemon import certificates, trains
+from tests.http.again import free_port
 from tests.storms.callers import CALL_S, Broken, Caller
 from tests.storms.journal import End, Picture
 from tests.storms.scene import Scene, scene
@@ -182,7 +182,7 @@ class Faces:
 @contextlib.asynccontextmanager
 async def faces(seed: int, folder: Path, **settings: str) -> AsyncIterator[Faces]:
     """A craft that answers on its socket, over TCP with TLS and over HTTP."""
-    pems, tcp, http = certificates.make(folder), _free_port(), _free_port()
+    pems, tcp, http = certificates.make(folder), free_port(), free_port()
     listening = {
         "CRAFT_DAEMON_LISTEN": f"127.0.0.1:{tcp}",
         "CRAFT_DAEMON_TLS_CERT": str(pems.cert),
@@ -212,10 +212,3 @@ async def faces(seed: int, folder: Path, **settings: str) -> AsyncIterator[Faces
 async def _key(one: Scene, owner: str) -> str:
     keys = keys_pb2_grpc.KeysStub(one.caller.channel)
     return str((await keys.CreateKey(keys_pb2.CreateKeyRequest(owner=owner))).secret)
-
-
-def _free_port() -> int:
-    """One that was free a moment ago: a daemon that is started again must find it so too."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
