@@ -133,8 +133,8 @@ def test_two_pollers_are_told_of_and_the_bot_goes_on() -> None:
         bot = place.start()
         place.user(ADMIN).hears("Somebody else uses my token")
         assert place.works(place.gives(21)) == (200, "")
+        place.telegram.until(lambda: "alone receives its updates again" in bot.output, "it says that that is over")
         assert bot.output.count("somebody else receives this bot's updates") == 1
-        assert "alone receives its updates again" in bot.output
 
 
 def test_a_token_that_is_revoked_ends_it_and_is_not_told() -> None:
