@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from craft_protos import frames, jobs_pb2
-from craft_protos.worker_pb2 import Dispatch, FromWorker, ModelFile, ModelManifest, ToWorker
+from craft_protos.worker_pb2 import Dispatch, File, FromWorker, ModelFile, ModelManifest, ToWorker
 from PIL import Image
 
 from tests.home import HANG_S
@@ -47,6 +47,7 @@ def submit(
     owner: str = "",
     provenance: str = "{}",
     preview_every: int = 0,
+    inputs: Sequence[File] = (),
     **spec: Any,
 ) -> ToWorker:
     """A job with small, quick defaults."""
@@ -63,6 +64,7 @@ def submit(
             owner=owner,
             provenance=provenance,
             preview_every=preview_every,
+            inputs=inputs,
         )
     )
 

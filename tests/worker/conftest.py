@@ -15,8 +15,9 @@ from craft_protos.worker_pb2 import ModelManifest
 from tests import tiny_loras, tiny_models
 from tests.worker import client, loras
 from tests.worker.flows import flow_truth
+from tests.worker.starts import alike
 
-__all__ = ["flow_truth"]
+__all__ = ["alike", "flow_truth"]
 
 
 @pytest.fixture(scope="session")

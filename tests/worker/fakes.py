@@ -73,6 +73,9 @@ class FakeDrawing:
     def preview(self) -> bytes:
         return b""
 
+    def finished(self, pixels: Pixels) -> Pixels:
+        return pixels
+
     def close(self) -> None:
         self.is_closed = True
 

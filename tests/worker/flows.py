@@ -22,7 +22,7 @@ def flow_truth(truth: Truth, pipelines: Callable[[str], Any]) -> Truth:
 
     def draw(kind: str, sampler: str = "Euler", **call: Any) -> np.ndarray:
         asked = arguments(pipelines(kind), {"guidance_scale": 5.0} | call)
-        return truth(kind, "", scheduled=partial(_scheduled, sampler), **asked)
+        return truth(kind, "", scheduled=partial(scheduled, sampler), **asked)
 
     return draw
 
@@ -42,7 +42,7 @@ def arguments(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
             return call
 
 
-def _scheduled(sampler: str, own: Any) -> Any:
+def scheduled(sampler: str, own: Any) -> Any:
     """The pipelines pass noise levels, and a shift where it follows from the size: not all schedulers take both."""
     import diffusers
     from craftd.worker.families.samplers import FLOW_RECIPES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from craftd.worker.families.latents import first_call
+from craftd.worker.families.latents import Source, first_call
 from craftd.worker.training import trainable
 from diffusers import AutoPipelineForImage2Image
 
@@ -74,8 +74,29 @@ def test_drawing_begins_where_diffusers_begins(pipelines: Pipelines, kind: str, 
         timesteps, _ = theirs.get_timesteps(STEPS, strength, CPU.place)
         expected = _diffusers_prepares(theirs, _pixels(), timesteps[:1], seed=4)
         generator = torch.Generator("cpu").manual_seed(4)
-        start = family.encode_image(_pixels(), generator)
-        ours = family.prepare((SIDE, SIDE), generator, scheduler, start, strength)
+        source = Source(family.encode_start(_pixels()), strength)
+        ours = family.prepare((SIDE, SIDE), generator, scheduler, source).latents
     assert torch.equal(scheduler.timesteps[first_call(scheduler, strength) :], timesteps)
     assert getattr(scheduler, "begin_index", None) == getattr(theirs.scheduler, "begin_index", None)
     assert torch.allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["flux2", "krea2", "sd3"])
+@pytest.mark.parametrize("sampler", ["", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC"])
+@pytest.mark.parametrize("strength", [0.2, 0.55, 1.0])
+def test_flows_without_a_pipeline_of_diffusers_begin_by_the_same_rule(
+    pipelines: Pipelines, kind: str, sampler: str, strength: float
+) -> None:
+    """On the straight line from the picture to the noise; of FLUX.2 the middle of what its autoencoder gives."""
+    family = trainable.family_of(pipelines(kind), CPU.place)
+    scheduler: Any = family.schedule(sampler, STEPS, SIDE, SIDE)
+    with torch.inference_mode():
+        source = Source(family.encode_start(_pixels()), strength)
+        beginning = family.prepare((SIDE, SIDE), torch.Generator("cpu").manual_seed(4), scheduler, source)
+        generator = None if kind == "flux2" else torch.Generator("cpu").manual_seed(4)
+        picture = family.encode_image(_pixels(), generator)
+        noise = torch.randn(picture.shape, generator=generator or torch.Generator("cpu").manual_seed(4))
+    assert beginning.first == int(STEPS - STEPS * strength) * scheduler.order
+    level = float(scheduler.sigmas[beginning.first])
+    assert torch.allclose(beginning.latents, (1 - level) * picture + level * noise, atol=1e-4)
+    assert scheduler.begin_index == beginning.first

@@ -18,12 +18,16 @@ from craft_protos.generate import TextSpec
 from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError
 
-from craftd.worker.engine.row import Drawing
+from craftd.worker.engine.row import AsItIs, Drawing
+from craftd.worker.engine.sources import Sources
 from craftd.worker.families import samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
+from craftd.worker.families.latents import Kept, Source
 from craftd.worker.families.lru_cache import LruCache
 from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
+from craftd.worker.inputs.canvas import Canvas
+from craftd.worker.inputs.canvases import Canvases
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
 from craftd.worker.output import picture
@@ -48,6 +52,10 @@ class Denoising:
     step_arguments: dict[str, Any]
     applied: Applied = NONE
     adapters: AdapterManager | None = None  # whose `applied` is
+    first: int = 0  # the schedule's model call that it began with
+    kept: Kept | None = None  # what a mask keeps of the picture that it began from
+    beside: torch.Tensor | None = None  # channels that the model takes beside the latents
+    canvas: Canvas | None = None  # what it is drawn on
     calls: int = 0
     sketch: Pixels | None = field(default=None, repr=False)  # what the latents seem to become
 
@@ -57,15 +65,16 @@ class Denoising:
 
     @property
     def step(self) -> int:
-        return samplers.completed_steps(self.calls, self.steps, self.scheduler)
+        return samplers.completed_steps(self.calls, self.steps, self.scheduler, self.first)
 
     @property
     def of(self) -> int:
-        return samplers.completed_steps(len(self.scheduler.timesteps), self.steps, self.scheduler)
+        calls = len(self.scheduler.timesteps) - self.first
+        return samplers.completed_steps(calls, self.steps, self.scheduler, self.first)
 
     @property
     def is_done(self) -> bool:
-        return self.calls == len(self.scheduler.timesteps)
+        return self._next == len(self.scheduler.timesteps)
 
     @property
     def scheduler_name(self) -> str:
@@ -77,10 +86,17 @@ class Denoising:
 
     @property
     def timestep(self) -> torch.Tensor:
-        return self.scheduler.timesteps[self.calls]
+        return self.scheduler.timesteps[self._next]
+
+    @property
+    def _next(self) -> int:
+        """The schedule's model call that comes next."""
+        return self.first + self.calls
 
     def model_row(self) -> ModelRow:
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
+        if self.beside is not None:
+            sample = torch.cat([sample, self.beside], dim=1)
         return ModelRow(sample, self.timestep, self.conditioning, self.applied)
 
     def take(self, output: torch.Tensor) -> None:
@@ -89,6 +105,11 @@ class Denoising:
         stepped = self.scheduler.step(given, self.timestep, self.latents, **self.step_arguments, return_dict=False)
         self.latents = stepped[0]
         self.calls += 1
+        if self.kept is not None:
+            self.latents = self.kept.put_back(self.latents, self.scheduler, self._next)
+
+    def finished(self, pixels: Pixels) -> Pixels:
+        return pixels if self.canvas is None else self.canvas.finished(pixels)
 
     def preview(self) -> bytes:
         return b"" if self.sketch is None else picture.encode_preview(self.sketch)
@@ -101,17 +122,25 @@ class Denoising:
 
 
 def begin(
-    family: Family, conditioning: Conditioning, scheduler: Scheduler, *, size: tuple[int, int], steps: int, seed: int
+    family: Family,
+    conditioning: Conditioning,
+    scheduler: Scheduler,
+    *,
+    size: tuple[int, int],
+    steps: int,
+    seed: int,
+    source: Source | None = None,
 ) -> Denoising:
     """Start a row. Random numbers are drawn in diffusers' order, so that a seed gives the same image."""
     width, height = size
     with torch.inference_mode():
         generator = torch.Generator("cpu").manual_seed(seed)
+        beginning = family.prepare(size, generator, scheduler, source)
         return Denoising(
             conditioning=conditioning,
             scheduler=scheduler,
             steps=steps,
-            latents=family.prepare(size, generator, scheduler),
+            **vars(beginning),
             cost=width * height * conditioning.model_rows,
             step_arguments=samplers.step_arguments(scheduler, generator),
         )
@@ -151,6 +180,7 @@ class Denoiser:
         self,
         family: Family,
         adapters: AdapterManager,
+        canvases: Canvases,
         *,
         precision: str,
         resident_bytes: int,
@@ -167,6 +197,8 @@ class Denoiser:
         self._model_bytes = resident_bytes
         self._offloading = offloading
         self._adapters = adapters
+        self._canvases = canvases
+        self._sources = Sources(family)
         self.is_tiled = False
         self._family = family
         self._device = device
@@ -182,27 +214,33 @@ class Denoiser:
 
     @property
     def is_reading(self) -> bool:
-        return self._adapters.is_reading
+        return self._adapters.is_reading or self._canvases.is_reading
 
     def remarks(self, job: Dispatch) -> Sequence[str]:
         said = self._family.remarks(job.drawing.text)
-        return [*said, *self._adapters.remarks(job)]
+        return [*said, *self._adapters.remarks(job), *self._canvases.remarks(job)]
 
     def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
-        return self._adapters.want(jobs)
+        return {**self._adapters.want(jobs), **self._canvases.want(jobs)}
 
     def is_ready(self, job: Dispatch) -> bool:
-        return self._adapters.is_ready(job)
+        return self._adapters.is_ready(job) and self._canvases.is_ready(job)
 
-    def begin(self, job: Dispatch, seed: int) -> Denoising:
-        spec, applied = job.drawing, self._adapters.acquire(job)
+    def begin(self, job: Dispatch, seed: int) -> Denoising | AsItIs:
+        spec = job.drawing
+        canvas = None if spec.start is None else self._canvases.get(job)
+        size = (spec.width, spec.height) if canvas is None else canvas.size
+        scheduler = self._unused_schedule(spec.sampler, spec.steps, *size)
+        if canvas is not None and (canvas.is_blank or not _strength(job)):
+            return AsItIs(canvas.base, type(scheduler).__name__)
+        applied = self._adapters.acquire(job)
         try:
             with torch.inference_mode():
                 conditioning = self._encode(spec.text, applied)
-                scheduler = copy.deepcopy(self._unused_schedule(spec.sampler, spec.steps, spec.width, spec.height))
-            size = (spec.width, spec.height)
-            row = begin(self._family, conditioning, scheduler, size=size, steps=spec.steps, seed=seed)
-            row.applied, row.adapters = applied, self._adapters
+                source = None if canvas is None else self._sources.of(canvas, _strength(job))
+            own = copy.deepcopy(scheduler)
+            row = begin(self._family, conditioning, own, size=size, steps=spec.steps, seed=seed, source=source)
+            row.applied, row.adapters, row.canvas = applied, self._adapters, canvas
             return row
         except BaseException:
             self._adapters.release(applied)
@@ -216,7 +254,9 @@ class Denoiser:
         return advance(self._family, _ours(drawings), self._applied, with_preview=with_preview)
 
     def render(self, drawings: Sequence[Drawing]) -> list[Pixels]:
-        return decode(self._family, _ours(drawings), self.precision)
+        drawn = [drawing for drawing in drawings if isinstance(drawing, Denoising)]
+        decoded = iter(decode(self._family, drawn, self.precision) if drawn else ())
+        return [drawing.pixels if isinstance(drawing, AsItIs) else next(decoded) for drawing in drawings]
 
     def offload(self) -> bool:
         return self._offloading is not None and self._offloading.descend()
@@ -227,6 +267,8 @@ class Denoiser:
 
     def close(self) -> None:
         self._encoded.clear()
+        self._sources.clear()
+        self._canvases.close()
         self._adapters.close()
 
     def _pace(self) -> None:
@@ -258,6 +300,11 @@ class Denoiser:
                 encoder.variant, encoder.words = (), ()
 
 
+def _strength(job: Dispatch) -> float:
+    start = job.drawing.start
+    return 1.0 if start is None else start.share
+
+
 def _words(applied: Applied, place: int) -> tuple[EncoderWord, ...]:
     """The embeddings for the text encoder at that place."""
     component = f"text_encoder_{place + 1}" if place else "text_encoder"
@@ -284,16 +331,17 @@ def _ours(drawings: Sequence[Drawing]) -> list[Denoising]:
 
 def _clean(given: ModelRow, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
     """The noiseless latents that this output points at (Song et al. 2020, equation 12; Lipman et al. 2022)."""
+    sample = given.sample[:, : output.shape[1]]  # without what an inpainting model takes beside it
     if samplers.is_flow_matching(scheduler):
-        return given.sample - float(given.timestep) / float(scheduler.config.num_train_timesteps) * output
+        return sample - float(given.timestep) / float(scheduler.config.num_train_timesteps) * output
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
-        return given.sample
+        return sample
     alpha = float(alphas[int(given.timestep.round().clamp(0, len(alphas) - 1))])
     kept, noise = alpha**0.5, (1 - alpha) ** 0.5
     kinds: dict[str, torch.Tensor] = {
-        "epsilon": (given.sample - noise * output) / kept,
-        "v_prediction": kept * given.sample - noise * output,
+        "epsilon": (sample - noise * output) / kept,
+        "v_prediction": kept * sample - noise * output,
         "sample": output,
     }
     return kinds[scheduler.config.get("prediction_type", "epsilon")]

@@ -15,7 +15,7 @@ from craft_protos.train import TrainSpec
 
 from craftd.worker.engine import batch
 from craftd.worker.engine.row import Job, Row
-from craftd.worker.lora.reader import LoraRead
+from craftd.worker.lora.reader import FileRead
 from craftd.worker.models import memory
 from craftd.worker.models.memory import Rung
 from craftd.worker.models.model_cache import LoadedModel, LoadFinished, ModelCache
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 0.1  # for each row; as often as a progress bar is redrawn
 _REPORTS_A_SECOND = 20  # of all rows together: each costs the front and a client time that drawing wants
-_READ_AHEAD = 4  # rows whose LoRAs are read before there is room for them
+_READ_AHEAD = 4  # rows whose files are read before there is room for them
 _GATHER_S = 0.1  # the longest that a row waits for others' LoRAs, where nothing is being drawn
 
 
@@ -104,7 +104,7 @@ class Engine:
                 self._cache.unload(mail.model)
             case LoadFinished():
                 self._finish_load(mail)
-            case LoraRead():
+            case FileRead():
                 self._steps += 1
             case Finished():
                 self._finish_row(mail)
@@ -116,7 +116,7 @@ class Engine:
     def admit(self) -> bool:
         """Start waiting rows while there is room; returns whether any was started."""
         self._want_models()
-        self._want_loras()
+        self._want_files()
         return self._admit()
 
     def tick(self) -> None:
@@ -215,16 +215,16 @@ class Engine:
                 if draw.model.key == load.manifest.key:
                     self._fail(draw, error)
 
-    # LoRAs
+    # LoRAs and pictures
 
-    def _want_loras(self) -> None:
-        """Read the LoRAs of the next rows in the background, while other rows are being denoised."""
+    def _want_files(self) -> None:
+        """Read the LoRAs and pictures of the next rows in the background, while other rows are being denoised."""
         next_ones = sorted(self._waiting, key=_urgency)[: self._max_rows - len(self._active) + _READ_AHEAD]
         for loaded in self._cache:
             jobs = {row.job.job_id: row.job for row in next_ones if row.job.model.key == loaded.manifest.key}
-            with_loras = [job for job in jobs.values() if job.drawing.loras]
-            if with_loras or loaded.runner.is_reading:
-                for job_id, error in loaded.runner.want(with_loras).items():
+            with_files = [job for job in jobs.values() if job.drawing.loras or job.drawing.start]
+            if with_files or loaded.runner.is_reading:
+                for job_id, error in loaded.runner.want(with_files).items():
                     self._fail(jobs[job_id], error)
 
     @property
@@ -274,12 +274,15 @@ class Engine:
             with memory.recognised():
                 row.drawing = loaded.runner.begin(row.job, row.seed)
         except memory.OUT_OF_MEMORY:
-            return not (self.rows or self._descend([row], loaded))  # who ends makes room
+            return not (self.rows or self._descend([row], loaded, is_encoding=True))  # who ends makes room
         except Exception as exc:  # one job's failure costs nobody else theirs
             self._fail(row.job, as_craft_error(exc))
             return True
         self._cache.acquire(loaded)
-        self._active.append(row)
+        if row.drawn.is_done:
+            self._finish([row], loaded)
+        else:
+            self._active.append(row)
         return True
 
     def _advance(self, rows: Sequence[Row]) -> None:
@@ -300,12 +303,13 @@ class Engine:
             loaded.budget.measured(sum(row.cost for row in rows), self._clock() - began)
             self._stepped(rows, errors, loaded)
 
-    def _descend(self, rows: Sequence[Row], loaded: LoadedModel) -> bool:
+    def _descend(self, rows: Sequence[Row], loaded: LoadedModel, *, is_encoding: bool = False) -> bool:
         """Free memory by the next means there is; returns False where there was none and a job has failed."""
         if self._trainings.is_attached:
             self._trainings.yield_memory()
             return True
-        rung = loaded.ladder.descend(len(rows), is_decoding=False)
+        is_of_pictures = is_encoding and rows[0].job.drawing.start is not None  # by the autoencoder, piecewise or not
+        rung = loaded.ladder.descend(len(rows), is_decoding=is_of_pictures)
         _log.warning("out of memory with %d rows: %s", len(rows), rung.name)
         if rung is Rung.SMALLER_BATCH:
             loaded.budget.halve(sum(row.cost for row in rows))
@@ -335,8 +339,11 @@ class Engine:
         for row in done:
             self._leave(row)
         if done:
-            self._finishing += len(done)
-            self._finisher.finish(done, loaded)
+            self._finish(done, loaded)
+
+    def _finish(self, rows: Sequence[Row], loaded: LoadedModel) -> None:
+        self._finishing += len(rows)
+        self._finisher.finish(rows, loaded)
 
     def _report_step(self, row: Row) -> None:
         drawing, now = row.drawn, self._clock()

@@ -9,6 +9,8 @@ from typing import Protocol
 from craft_protos.dispatch import Dispatch
 from craft_protos.provenance import AppliedLora
 
+from craftd.worker.output.picture import Pixels
+
 
 class Drawing(Protocol):
     """One image half done, as its model's runner keeps it."""
@@ -46,9 +48,39 @@ class Drawing(Protocol):
         """A small JPEG of how it looks now; empty where that cannot be seen."""
         ...
 
+    def finished(self, pixels: Pixels) -> Pixels:
+        """The picture that was asked for, of the pixels that were drawn for it. Called in any thread."""
+        ...
+
     def close(self) -> None:
         """Release what it holds of its model."""
         ...
+
+
+@dataclass(eq=False)
+class AsItIs:
+    """A picture of which nothing is drawn anew: done as it begins."""
+
+    pixels: Pixels
+    scheduler_name: str
+    cost: int = 0
+    step: int = 0
+    of: int = 0
+    is_done: bool = True
+    loras: Sequence[AppliedLora] = ()
+
+    @property
+    def group(self) -> Hashable:
+        return self
+
+    def preview(self) -> bytes:
+        return b""
+
+    def finished(self, pixels: Pixels) -> Pixels:
+        return pixels
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 @dataclass(eq=False)

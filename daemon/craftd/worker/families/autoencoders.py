@@ -12,6 +12,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 
 def of(vae: Any) -> Autoencoder:
@@ -25,6 +26,7 @@ class Autoencoder:
     """One whose own latents are pictures: scaled and shifted by single numbers, or channel by channel."""
 
     patch = 1  # own latents along the side of one of the model's
+    is_random = True  # whether its pipelines draw a picture's latents from what it gives
     memory_format: torch.memory_format | None = torch.channels_last  # in which a CPU decodes faster
 
     def __init__(self, vae: Any) -> None:
@@ -41,11 +43,22 @@ class Autoencoder:
 
     def encode(self, pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """rows, 3, height, width in -1 to 1 -> the model's latents, in fp32: drawn by a generator, else the middle."""
+        return self.drawn(self.encoded(pixels), generator)
+
+    def encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What latents can be drawn from any number of times: a distribution's parameters, or what is their like."""
         encoded = self._vae.encode(self._given(pixels.to(self._vae.dtype)))
+        of_tiny = isinstance(self._vae, AutoencoderTiny)
+        made: torch.Tensor = encoded.latents if of_tiny else encoded.latent_dist.parameters
+        return made
+
+    def drawn(self, encoded: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """The model's latents, in fp32."""
         if isinstance(self._vae, AutoencoderTiny):
-            return self.scaled(encoded.latents.float())
-        distribution = encoded.latent_dist
-        own: torch.Tensor = distribution.mode() if generator is None else distribution.sample(generator)
+            return self.scaled(encoded.float())
+        distribution = DiagonalGaussianDistribution(encoded)
+        is_middle = generator is None or not self.is_random
+        own: torch.Tensor = distribution.mode() if is_middle else distribution.sample(generator)
         return self.scaled(self._taken(own).float())
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -110,6 +123,7 @@ class InPatches(Autoencoder):
     """FLUX.2's: two by two own latents are one of the model's, normalised by what training has seen of each channel."""
 
     patch = 2
+    is_random = False
 
     @property
     def channels(self) -> int:

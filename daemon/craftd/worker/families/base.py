@@ -8,6 +8,7 @@ A family knows nothing of LoRAs but the order of its model rows: the denoiser ap
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from craftd.worker.engine.row import Drawing
 from craftd.worker.families import autoencoders, samplers
-from craftd.worker.families.latents import LinearSketch, first_call, noised, sizes_of
+from craftd.worker.families.latents import Beginning, Kept, LinearSketch, Source, first_call, noised, sizes_of
 from craftd.worker.families.lru_cache import tensor_bytes
 from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
@@ -90,11 +91,24 @@ class Family(ABC):
         self._factor = int(pipe.vae_scale_factor) * self._autoencoder.patch  # pixels along the side of a latent
         self._sizes = sizes_of(pipe)
         self._sketch: LinearSketch | None = None
+        self._coding = threading.Lock()  # a picture is encoded in the engine's thread while another may be decoded
         if self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
             self._vae.to(torch.float32)  # it overflows
         # On a CPU its layers hold little and make much: with channels last, and one image at a time, twice as fast.
         self._at_once = 1 if device.type == "cpu" else None
         self._wants_channels_last = device.type == "cpu" and self._autoencoder.memory_format is not None
+
+    takes_masks = False  # whether its model is told what a mask keeps, and draws nothing without one
+
+    @property
+    def granularity(self) -> int:
+        """Sides of what it draws are multiples of it, in pixels."""
+        return self._sizes.granularity
+
+    @property
+    def latent_side(self) -> int:
+        """Pixels along the side of a latent."""
+        return self._factor
 
     @property
     @abstractmethod
@@ -128,27 +142,46 @@ class Family(ABC):
 
         The autoencoder gives a distribution: a generator draws from it, and without one its middle is taken.
         """
-        return self._autoencoder.encode(pixels.to(self._device), generator)
+        with self._coding:
+            return self._autoencoder.encode(pixels.to(self._device), generator)
+
+    def encode_start(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The same pixels -> what each row's latents are drawn from, by its own generator."""
+        with self._coding:
+            return self._autoencoder.encoded(pixels.to(self._device))
 
     def prepare(
-        self,
-        size: tuple[int, int],
-        generator: torch.Generator,
-        scheduler: Scheduler,
-        start: torch.Tensor | None = None,
-        strength: float = 1.0,
-    ) -> torch.Tensor:
-        """The latents of a row's first model call: 1, channels, height, width; noise as strong as the scheduler wants.
+        self, size: tuple[int, int], generator: torch.Generator, scheduler: Scheduler, source: Source | None = None
+    ) -> Beginning:
+        """The latents of a row's first model call: noise as strong as the scheduler wants, or over a picture's.
 
-        With a picture's latents as `start`, these under the noise of that `strength` (1: of the whole schedule), and
-        the scheduler is set to begin there. Raises INVALID_FIELD for a width and height that the model cannot draw.
+        The scheduler is then set to begin where the strength says. Random numbers are drawn in the order of diffusers'
+        pipelines. Raises INVALID_FIELD for a size that the model cannot draw, and a strength that leaves no step.
         """
+        if source is None:
+            if self.takes_masks:
+                why = "the model fills in what a mask shows, and draws nothing from a prompt alone"
+                raise invalid("mask", why, "give it a start picture and a mask")
+            return Beginning(self._noise(*size, generator) * samplers.noise_deviation(scheduler))
+        first = first_call(scheduler, source.strength)
+        if first >= len(scheduler.timesteps):  # the front knows this, too
+            why = f"with a strength of {source.strength:g}, none of the steps is left"
+            raise invalid("start.strength", why, "take more steps, or a greater strength")
+        return self._prepare_from(source, size, generator, scheduler, first)
+
+    def _prepare_from(
+        self, source: Source, size: tuple[int, int], generator: torch.Generator, scheduler: Scheduler, first: int
+    ) -> Beginning:
+        start = self._autoencoder.drawn(source.encoded, generator)
         noise = self._noise(*size, generator)
-        if start is None:
-            latents: torch.Tensor = noise * samplers.noise_deviation(scheduler)
-            return latents
-        first = first_call(scheduler, strength)
-        return noised(scheduler, start.to(noise.dtype), noise, first)
+        start = start.to(noise.dtype)
+        latents = noised(scheduler, start, noise, first)
+        if source.mask is None:
+            return Beginning(latents, first)
+        self._autoencoder.drawn(source.encoded, generator)  # as the pipelines encode here what the mask leaves
+        if source.strength == 1 and not samplers.is_flow_matching(scheduler):
+            latents = noise * samplers.noise_deviation(scheduler)
+        return Beginning(latents, first, Kept(start, noise, source.mask.to(noise)))
 
     def _noise(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         if not self._sizes.allows(width, height):  # the front knows: this is for whoever speaks to a worker alone
@@ -170,7 +203,8 @@ class Family(ABC):
             self._vae.decoder.to(memory_format=self._autoencoder.memory_format)
             self._wants_channels_last = False
         portions = torch.split(latents, self._at_once or len(latents))
-        return [pixels for portion in portions for pixels in self._decode(portion)]
+        with self._coding:
+            return [pixels for portion in portions for pixels in self._decode(portion)]
 
     def _decode(self, latents: torch.Tensor) -> list[Pixels]:
         image = self._autoencoder.decode(latents)

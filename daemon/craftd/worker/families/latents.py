@@ -1,4 +1,4 @@
-"""Latents: which sizes a model has them for, their first noise, and a sketch of what they show."""
+"""Latents: which sizes a model has them for, what a picture's begin as, and a sketch of what they show."""
 
 from __future__ import annotations
 
@@ -37,14 +37,56 @@ def first_call(scheduler: Any, strength: float) -> int:
 
 
 def noised(scheduler: Any, start: torch.Tensor, noise: torch.Tensor, first: int) -> torch.Tensor:
-    """A picture's latents under the noise of the timestep that is computed first."""
+    """A picture's latents where the schedule is set to begin: at the model call of number `first`."""
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    timestep = scheduler.timesteps[first : first + 1]
-    is_flow = hasattr(scheduler, "scale_noise")
-    noised = scheduler.scale_noise(start, timestep, noise) if is_flow else scheduler.add_noise(start, noise, timestep)
-    latents: torch.Tensor = noised.to(noise.dtype)
-    return latents
+    return with_noise(scheduler, start, noise, first)
+
+
+def with_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, call: int) -> torch.Tensor:
+    """As noisy as that model call wants them."""
+    timestep = scheduler.timesteps[call : call + 1]
+    if hasattr(scheduler, "scale_noise"):  # of flows
+        noisy: torch.Tensor = scheduler.scale_noise(latents, timestep, noise)
+    else:
+        noisy = scheduler.add_noise(latents, noise, timestep)
+    return noisy.to(noise.dtype)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What drawing begins from: what the autoencoder has made of a picture, and how much of it is drawn anew."""
+
+    encoded: torch.Tensor
+    strength: float
+    mask: torch.Tensor | None = None  # 1, 1, height, width of the latents: one where they are drawn anew
+    masked: torch.Tensor | None = None  # of the picture without what is drawn anew, where the model takes that
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The latents that a mask keeps, under the noise that they have had from the beginning."""
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    mask: torch.Tensor
+
+    def put_back(self, drawn: torch.Tensor, scheduler: Any, following: int) -> torch.Tensor:
+        """Where nothing is drawn anew, as noisy as the model call of that number wants them; after the last: as is."""
+        kept = self.latents
+        if following < len(scheduler.timesteps):
+            kept = with_noise(scheduler, kept, self.noise, following)
+        return ((1 - self.mask) * kept + self.mask * drawn).to(drawn.dtype)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A row before its first model call, which is the schedule's of number `first`."""
+
+    latents: torch.Tensor  # 1, channels, height, width
+    first: int = 0
+    kept: Kept | None = None
+    beside: torch.Tensor | None = None  # channels that the model takes beside the latents
 
 
 @dataclass(frozen=True)

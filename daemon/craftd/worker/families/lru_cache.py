@@ -23,6 +23,9 @@ class LruCache(Generic[V]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
         """The value of `key`, made now if it is not kept."""
         if key not in self._values:

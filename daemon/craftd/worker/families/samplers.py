@@ -196,10 +196,13 @@ def step_arguments(scheduler: Scheduler, generator: torch.Generator) -> dict[str
     return {key: value for key, value in given.items() if key in accepted}
 
 
-def completed_steps(calls: int, steps: int, scheduler: Scheduler) -> int:
-    """Steps as users count them after so many model calls; what diffusers' progress bar shows."""
-    total, order = len(scheduler.timesteps), scheduler.order
-    warmup = total - steps * order
+def completed_steps(calls: int, steps: int, scheduler: Scheduler, left_out: int = 0) -> int:
+    """Steps as users count them after so many model calls; what diffusers' progress bar shows.
+
+    `left_out`: model calls of the schedule that image-to-image does not make.
+    """
+    total, order = len(scheduler.timesteps) - left_out, scheduler.order
+    warmup = total - (steps - left_out // order) * order
     return sum(1 for i in range(1, calls + 1) if i == total or (i > warmup and i % order == 0))
 
 

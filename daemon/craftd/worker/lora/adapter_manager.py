@@ -265,14 +265,14 @@ class AdapterManager:
         def work() -> Merged:
             return merge.merge([(reader.read(file, targets), weight) for file, weight in weighted], own)
 
-        self._merging[key] = reader.start(job.files[0].name, work)
+        self._merging[key] = reader.start(f"LoRA {job.files[0].name}", work)
 
     def _read(self, file: File) -> Adapter | None:
         """The LoRA, or None while it is being read; the first call starts reading it."""
         future = self._reading.get(file.sha256)
         if future is None:
             reader, targets = self._reader, self._targets
-            self._reading[file.sha256] = reader.start(file.name, lambda: reader.read(file, targets))
+            self._reading[file.sha256] = reader.start(f"LoRA {file.name}", lambda: reader.read(file, targets))
             return None
         return future.result() if future.done() else None
 

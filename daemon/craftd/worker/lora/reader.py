@@ -1,4 +1,4 @@
-"""Reads LoRAs in a thread, so that what is being drawn goes on stepping."""
+"""Reads LoRAs and pictures in a thread, so that what is being drawn goes on stepping."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _THREADS = 2
 
 
 @dataclass(frozen=True)
-class LoraRead:
+class FileRead:
     """Posted when something has been read, or cannot be."""
 
 
 class Reader:
-    """Reads LoRAs from the worker's store of files, in a thread."""
+    """Reads from the worker's store of files, in a thread."""
 
-    def __init__(self, files: Path, post: Callable[[LoraRead], None]) -> None:
-        self._files = files
+    def __init__(self, files: Path, post: Callable[[FileRead], None]) -> None:
+        self.files = files
         self._post = post
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="loras")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reading")
 
-    def start(self, name: str, work: Callable[[], T]) -> Future[T]:
-        """Do what LoRA `name` needs in a thread, and post a note when it is done. It raises a CraftError or nothing."""
-        future = self._threads.submit(_guarded, name, work)
-        future.add_done_callback(lambda _done: self._post(LoraRead()))
+    def start(self, what: str, work: Callable[[], T]) -> Future[T]:
+        """Do what a file needs in a thread, and post a note when it is done. It raises a CraftError or nothing."""
+        future = self._threads.submit(_guarded, what, work)
+        future.add_done_callback(lambda _done: self._post(FileRead()))
         return future
 
     def read(self, lora: File, targets: Targets) -> Adapter:
@@ -49,18 +49,18 @@ class Reader:
         if not is_sha256(lora.sha256):
             raise CraftError("UNSAFE_PATH", f"LoRA {lora.name}: {lora.sha256!r} is no sha256", "name it by its sha256")
         return match.read(
-            self._files / lora.sha256, targets, name=lora.name, sha256=lora.sha256, size_bytes=lora.size_bytes
+            self.files / lora.sha256, targets, name=lora.name, sha256=lora.sha256, size_bytes=lora.size_bytes
         )
 
 
-def _guarded(name: str, work: Callable[[], T]) -> T:
+def _guarded(what: str, work: Callable[[], T]) -> T:
     try:
         with memory.recognised():
             return work()
     except CraftError:
         raise
     except memory.OUT_OF_MEMORY:
-        raise memory.too_little(f"LoRA {name}") from None
+        raise memory.too_little(what) from None
     except Exception as exc:  # the thread's outermost: a stranger's file must not end the worker
-        _log.exception("reading LoRA %s failed", name)
-        raise CraftError("CORRUPT_FILE", f"LoRA {name} cannot be read: {exc}", f"add the LoRA {name} again") from exc
+        _log.exception("reading %s failed", what)
+        raise CraftError("CORRUPT_FILE", f"{what} cannot be read: {exc}", f"add the {what} again") from exc

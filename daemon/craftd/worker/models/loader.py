@@ -26,6 +26,7 @@ from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Runner
 from craftd.worker.families.generic import PipelineRunner
+from craftd.worker.inputs.canvases import Canvases
 from craftd.worker.lora.adapter_manager import AdapterManager
 from craftd.worker.lora.layer import held_bytes
 from craftd.worker.lora.reader import Reader
@@ -150,7 +151,9 @@ class Loader:
         how |= {"resident_bytes": resident, "device": device.place, "offloading": offloading}
         if family not in FAMILIES:
             return PipelineRunner(pipe, self._adapters(pipe, merges_only=True), **how)
-        return Denoiser(FAMILIES[family](pipe, device.place), self._adapters(pipe), pipe=pipe, **how)
+        drawing = FAMILIES[family](pipe, device.place)
+        canvases = Canvases(self.reader, drawing.granularity)
+        return Denoiser(drawing, self._adapters(pipe), canvases, pipe=pipe, **how)
 
     def _adapters(self, pipe: Any, *, merges_only: bool = False) -> AdapterManager:
         return AdapterManager(Targets(pipe), self.reader, self.device.place, self.limits, merges_only=merges_only)

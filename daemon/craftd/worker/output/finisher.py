@@ -75,7 +75,7 @@ class Finisher:
 
     def _encode(self, row: Row, loaded: LoadedModel, pixels: Pixels) -> None:
         try:
-            made = self._picture(row, loaded, pixels)
+            made = self._picture(row, loaded, row.drawn.finished(pixels))
         except Exception as exc:  # the task's outermost: the row must hear of it
             self._post(Finished(row, loaded, error=as_craft_error(exc)))
         else:
@@ -93,7 +93,8 @@ class Finisher:
         )
         text, infotext = provenance.texts(row.job, row.index, row.drawn.loras, how)
         data = picture.encode(pixels, row.job.drawing.format, text, infotext)
-        return Picture(data, formats.FORMATS[row.job.drawing.format].media_type, text)
+        height, width = pixels.shape[:2]
+        return Picture(data, formats.FORMATS[row.job.drawing.format].media_type, text, width, height)
 
 
 def render(rows: Sequence[Row], loaded: LoadedModel) -> list[Pixels | CraftError]:

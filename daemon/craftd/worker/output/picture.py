@@ -2,7 +2,7 @@
 
 PNG: text chunks `craft` (JSON) and `parameters` (AUTOMATIC1111's form). JPEG and WebP: the JSON as
 EXIF UserComment. PNG is packed with runs alone, which for pictures takes two thirds of level 4's time and fewer bytes;
-JPEG is written at quality 95; WebP without loss, so that verifying it can be exact.
+JPEG is written at quality 95; WebP without loss, so that verifying it can be exact, what is transparent too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-Pixels = NDArray[np.uint8]  # height, width, 3
+Pixels = NDArray[np.uint8]  # height, width, 3; or 4, where something shines through
 
 _MOST_JPEG_EXIF_BYTES = 65_000  # one APP1 segment
 _PREVIEW_SIDE = 256
@@ -28,9 +28,9 @@ def encode(pixels: Pixels, kind: str, provenance: str, parameters: str) -> bytes
     if kind == "png":
         image.save(out, "PNG", pnginfo=_chunks(provenance, parameters), compress_type=zlib.Z_RLE)
     elif kind == "jpeg":
-        image.save(out, "JPEG", quality=95, subsampling=0, exif=_exif(provenance, _MOST_JPEG_EXIF_BYTES))
+        _opaque(image).save(out, "JPEG", quality=95, subsampling=0, exif=_exif(provenance, _MOST_JPEG_EXIF_BYTES))
     else:
-        image.save(out, "WEBP", lossless=True, quality=50, method=3, exif=_exif(provenance))
+        image.save(out, "WEBP", lossless=True, exact=True, quality=50, method=3, exif=_exif(provenance))
     return out.getvalue()
 
 
@@ -40,6 +40,13 @@ def encode_preview(pixels: Pixels) -> bytes:
     image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
     image.save(out, "JPEG", quality=75)
     return out.getvalue()
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Over white, as models see it."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _chunks(provenance: str, parameters: str) -> PngInfo:

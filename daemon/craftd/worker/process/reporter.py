@@ -22,6 +22,8 @@ class Picture:
     data: bytes
     media_type: str
     provenance: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Reporter:
             seed=job.drawing.seed + index,
             data=picture.data,
             media_type=picture.media_type,
-            width=job.drawing.width,
-            height=job.drawing.height,
+            width=picture.width,
+            height=picture.height,
             provenance=picture.provenance,
             load_s=load_s,
             denoise_s=denoise_s,
