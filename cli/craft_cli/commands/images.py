@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,6 +32,12 @@ app = new_app(
 
 _ID = typer.Argument(
     ..., metavar="ID", help="A picture's id, or the beginning of it.", autocompletion=completing.images
+)
+_ID_OR_FILE = typer.Argument(
+    ...,
+    metavar="ID|FILE",
+    help="A picture's id, the beginning of it, or a file; - for stdin.",
+    autocompletion=completing.images,
 )
 _IDS = typer.Argument(
     ..., metavar="ID...", help="Pictures' ids, or the beginnings of them.", autocompletion=completing.images
@@ -71,24 +78,28 @@ def list_images(
             ]
             for image in images
         ],
+        none="no such pictures" if job else "no pictures yet; craft generate 'a red apple' makes one",
     )
 
 
-@app.command("show", **leaf("craft images show 3f9a --json | jq .provenance"))
-def show(image_id: str = _ID, as_json: bool = _JSON) -> None:
-    """Show what is known of a picture."""
-    from craft_cli.generate import drawing
+@app.command("show", **leaf("craft images show 3f9a --json | jq .provenance", "craft images show ./apple.png"))
+def show(picture: str = _ID_OR_FILE, as_json: bool = _JSON) -> None:
+    """Show what is known of a picture: of one in craft's store, or what a file says of itself."""
+    from craft_cli.generate import drawing, provenance
     from craft_cli.render import shapes
 
-    image = shapes.image(drawing.insist(Session(), lambda client: client.describe_image(image_id)))
+    if picture == "-" or "/" in picture or "." in picture or Path(picture).is_file():
+        image = provenance.described(picture)
+    else:
+        image = shapes.image(drawing.insist(Session(), lambda client: client.describe_image(picture)))
     if as_json:
         output.print_json(image)
         return
     origin = image.pop("provenance") or {}
     origin["loras"] = loras.shown(origin.get("loras") or [])
-    rows = [[name.replace("_", " "), output.cell(value)] for name, value in image.items() if name != "id"]
+    rows = [[name.replace("_", " "), output.cell(value)] for name, value in image.items() if name not in ("id", "file")]
     rows += [[name.replace("_", " "), output.cell(value)] for name, value in origin.items() if name not in image]
-    output.print_table(["picture", str(image["id"])], rows)
+    output.print_table(["picture", str(image.get("id") or image.get("file"))], rows)
 
 
 @app.command("get", **leaf("craft images get 3f9a -o apple.png", "craft images get 3f9a -o - | magick - apple.gif"))
@@ -206,7 +217,15 @@ def verify(
         changed = "; ".join(f"{what}: {then} then, {now} now" for what, (then, now) in verdict.differences.items())
         message = f"{original.name}: different, by up to {verdict.max_difference}/255"
         hint = f"what changed: {changed}" if changed else "model, device and versions are the same: was it edited?"
+        if (kept := _kept_in(verdict.differences)) is not None:
+            hint += f"; craft models edit {name} --precision {kept} keeps them as they were"
         raise CraftError("DIFFERENT", message, hint)
+
+
+def _kept_in(differences: dict[str, list[str]]) -> str | None:
+    """The precision that the model's weights were kept in, where that is another now and can be asked for."""
+    then = differences["weights"][0].partition(" ")[0] if "weights" in differences else "unchanged"
+    return {"": "auto", "fp8": "fp8", "int8": "int8"}.get(then)
 
 
 def _picture(image: images_pb2.Image) -> output.Picture:

@@ -74,6 +74,9 @@ def list_jobs(
             ]
             for job in jobs
         ],
+        none="no such jobs; craft jobs list has all"
+        if state
+        else "no jobs yet; craft generate 'a red apple' makes one",
     )
 
 

@@ -72,6 +72,7 @@ def list_keys(as_json: bool = _JSON) -> None:
             [one["id"] or "-", one["owner"], one["role"], one["state"], one["tier"], age]
             for one, age in zip(shown, ages, strict=True)
         ],
+        none="no keys yet; craft keys create --owner NAME makes one",
     )
 
 

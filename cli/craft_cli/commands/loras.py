@@ -97,6 +97,7 @@ def list_loras(
             ]
             for lora in loras
         ],
+        none="no such LoRAs" if model else "no LoRAs yet; craft lora add FILE registers one",
     )
 
 

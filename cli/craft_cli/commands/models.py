@@ -100,6 +100,7 @@ def _list_parts(parts: list[models_pb2.Part], *, as_json: bool) -> None:
             [part.name, part.kind, units.size(part.size_bytes), ", ".join(part.used_by) or "nothing", part.source]
             for part in parts
         ],
+        none="no parts yet; craft models add FILE registers a text encoder or a VAE",
     )
 
 
@@ -168,7 +169,7 @@ def pull(
     """
     from craft_protos import models_pb2
 
-    from craft_cli.registering import pulling
+    from craft_cli.registering import pulling, telling
 
     session = Session()
     request = models_pb2.ImportModelRequest(
@@ -180,7 +181,7 @@ def pull(
         text_encoders=[pulling.part(one, session) for one in text_encoders],
         vae=pulling.part(vae, session) if vae else "",
     )
-    _tell(pulling.run(session, request, quiet=quiet), name, as_json=as_json)
+    telling.tell(pulling.run(session, request, quiet=quiet), name, precision, as_json=as_json)
 
 
 @app.command("add", **leaf("craft models add ~/checkpoints/dream.safetensors --name dream"))
@@ -205,7 +206,7 @@ def add(
     """
     from craft_protos import models_pb2
 
-    from craft_cli.registering import pulling
+    from craft_cli.registering import pulling, telling
 
     session = Session()
     request = models_pb2.ImportModelRequest(
@@ -217,7 +218,7 @@ def add(
         text_encoders=[pulling.part(one, session) for one in text_encoders],
         vae=pulling.part(vae, session) if vae else "",
     )
-    _tell(pulling.run(session, request, quiet=quiet), name, as_json=as_json)
+    telling.tell(pulling.run(session, request, quiet=quiet), name, precision, as_json=as_json)
 
 
 @app.command("search", **leaf("craft models search turbo", "craft models search --json | jq -r '.[].name'"))
@@ -239,6 +240,7 @@ def search(
             [one.name, one.title, one.architecture, units.size(one.download_bytes), one.license, one.repository]
             for one in found
         ],
+        none="no model that craft knows by a short name; craft models pull ORG/NAME takes any of the hub",
     )
 
 
@@ -368,39 +370,3 @@ def unload(name: str = _NAME) -> None:
     from craft_cli.generate import drawing
 
     output.line(drawing.insist(Session(), lambda client: client.unload_model(name)).name)
-
-
-def _tell(event: models_pb2.ImportModelEvent, asked_name: str, *, as_json: bool) -> None:
-    from craft_cli.render import shapes
-
-    if event.HasField("model"):
-        if asked_name and asked_name not in (event.model.name, *event.model.aliases):
-            here = f"it is here already, as {event.model.name}; another name for it"
-            errors.say(errors.one_line(f"craft: {here}: craft models alias {asked_name} {event.model.name}"))
-        output.print_json(shapes.model(event.model)) if as_json else output.line(event.model.name)
-        used = ", ".join(f"{one.part} as its {one.component}" for one in event.model.parts)
-        if used:
-            errors.remark(errors.one_line(f"craft: {event.model.name} draws with {used}"))
-        return
-    if event.HasField("part"):
-        output.print_json(shapes.part(event.part)) if as_json else output.line(event.part.name)
-        errors.remark(errors.one_line(f"craft: {event.part.name} is {event.part.description}, a part for other models"))
-        return
-    if event.HasField("plan"):
-        _tell_plan(event.plan, as_json=as_json)
-        return
-    planned = event.progress
-    if as_json:
-        output.print_json({"plan": planned.doing, "download_bytes": planned.bytes_total})
-    else:
-        output.line(f"{errors.one_line(planned.doing)}, {units.size(planned.bytes_total)} to download")
-
-
-def _tell_plan(plan: models_pb2.PullPlan, *, as_json: bool) -> None:
-    from craft_cli.registering import plans
-
-    if as_json:
-        output.print_json(plans.shape(plan))
-        return
-    output.line(errors.one_line(plans.headline(plan)))
-    output.print_table(["", ""], plans.rows(plan))

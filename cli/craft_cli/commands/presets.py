@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from craft_cli import completing, errors
+from craft_cli import completing
 from craft_cli.generate import output, presets
 from craft_cli.parsing import leaf, new_app
 
@@ -50,10 +50,8 @@ def list_presets(as_json: bool = _JSON) -> None:
     if as_json:
         output.print_json([{"name": name, "options": options} for name, options in known.items()])
         return
-    if not known:
-        errors.remark("craft: no presets yet: craft presets save NAME --steps 30 ...")
-        return
-    output.print_table(["name", "options"], [[name, presets.line(options)] for name, options in known.items()])
+    rows = [[name, presets.line(options)] for name, options in known.items()]
+    output.print_table(["name", "options"], rows, none="no presets yet: craft presets save NAME --steps 30")
 
 
 @app.command("show", **leaf("craft presets show portrait"))

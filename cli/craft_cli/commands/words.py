@@ -71,9 +71,11 @@ def running(as_json: bool = _JSON) -> None:
         workers_known = [shapes.worker(worker) for worker in workers]
         output.print_json({"jobs": [shapes.job(job) for job in jobs], "workers": workers_known})
         return
-    output.print_table(["id", "state", "age", "model", "what"], [_row(job) for job in jobs])
+    output.print_table(
+        ["id", "state", "age", "model", "what"], [_row(job) for job in jobs], none="no job waits or runs"
+    )
     loaded = [[model, worker.device, units.size(worker.rss_bytes)] for worker in workers for model in worker.models]
-    output.print_table(["model in memory", "device", "memory of its worker"], loaded)
+    output.print_table(["model in memory", "device", "memory of its worker"], loaded, none="no model is in memory")
 
 
 @app.command("stop", **leaf("craft stop sdxl"))

@@ -355,8 +355,11 @@ def cell(value: object) -> str:
             return str(value)
 
 
-def print_table(headers: list[str], rows: list[list[str]]) -> None:
-    """Columns: neat at a terminal, separated by tabs in a pipe."""
+def print_table(headers: list[str], rows: list[list[str]], *, none: str = "") -> None:
+    """Columns: neat at a terminal, separated by tabs in a pipe. `none` is what somebody there hears of no rows."""
+    if not rows and none:
+        errors.remark(f"craft: {none}")
+        return
     rows = [[errors.one_line(cell) for cell in row] for row in rows]
     if is_at_terminal():
         from craft_cli.render import render

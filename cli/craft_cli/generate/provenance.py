@@ -110,6 +110,20 @@ def read(picture: Image.Image, name: str) -> Provenance:
         raise CraftError("NO_PROVENANCE", f"{name}: its provenance cannot be read: {error}", "") from error
 
 
+def described(name: str) -> dict[str, Any]:
+    """`images show FILE --json`. Raises NO_INPUT, BAD_DATA or NO_PROVENANCE."""
+    shown = "stdin" if name == "-" else name
+    picture = open_picture(read_source(name), shown)
+    read(picture, shown)
+    return {
+        "file": shown,
+        "media_type": f"image/{(picture.format or '').lower()}",
+        "width": picture.width,
+        "height": picture.height,
+        "provenance": json.loads(_text(picture) or "{}"),
+    }
+
+
 def _text(picture: Image.Image) -> str | None:
     if picture.format == "PNG":
         text = getattr(picture, "text", {}).get("craft")

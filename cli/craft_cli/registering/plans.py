@@ -26,12 +26,12 @@ def headline(plan: models_pb2.PullPlan) -> str:
     return f"{plan.source}: {files}, {units.size(plan.download_bytes)} to download"
 
 
-def rows(plan: models_pb2.PullPlan) -> list[list[str]]:
-    """Names and what to know under each."""
-    return [list(row) for row in _rows(plan)]
+def rows(plan: models_pb2.PullPlan, precision: str = "") -> list[list[str]]:
+    """Names and what to know under each; the memory of the precision that is asked for is marked."""
+    return [list(row) for row in _rows(plan, precision)]
 
 
-def _rows(plan: models_pb2.PullPlan) -> Iterator[tuple[str, str]]:
+def _rows(plan: models_pb2.PullPlan, precision: str) -> Iterator[tuple[str, str]]:
     yield "disk", _disk(plan)
     if not plan.HasField("entry"):
         return
@@ -40,17 +40,18 @@ def _rows(plan: models_pb2.PullPlan) -> Iterator[tuple[str, str]]:
     yield "license", entry.license
     yield "gated", _GATED[entry.gated].format(page=f"https://huggingface.co/{entry.repository}")
     yield "drawn with", f"{entry.steps} steps, guidance scale {entry.guidance_scale:g}"
-    yield from memory_rows(entry, plan.device_bytes)
+    yield from memory_rows(entry, plan.device_bytes, precision)
     yield "this device", _device(plan)
     if entry.note:
         yield "note", entry.note
 
 
-def memory_rows(entry: models_pb2.CatalogueEntry, device_bytes: int) -> Iterator[tuple[str, str]]:
-    """A row for each precision."""
+def memory_rows(entry: models_pb2.CatalogueEntry, device_bytes: int, asked: str = "") -> Iterator[tuple[str, str]]:
+    """A row for each precision; the one that is asked for says so."""
     for of in entry.memory:
         needed = f"about {units.size(of.whole_bytes)}, {units.size(of.network_bytes)} without its text encoders"
-        yield f"memory in {of.precision}", needed + _fits(of, device_bytes)
+        mark = " (as asked)" if of.precision == asked.lower() else ""
+        yield f"memory in {of.precision}{mark}", needed + _fits(of, device_bytes)
 
 
 def _fits(of: models_pb2.PrecisionMemory, device_bytes: int) -> str:
