@@ -7,7 +7,8 @@ A timestamp is seconds. A oneof is a field whose type is a union, its members in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from types import NoneType
@@ -112,7 +113,8 @@ def _put(message: Message, field: _Descriptor, hint: Any, value: Any) -> None:
         if field.message_type.full_name == _TIMESTAMP:
             _put_time(inside, value)
         else:
-            to_message(value, inside, hint if is_dataclass(hint) else None)
+            with _inside(field.name, isinstance(hint, type)):
+                to_message(value, inside, hint if is_dataclass(hint) else None)
 
 
 def _put_one(message: Message, field: _Descriptor, value: Any) -> None:
@@ -123,13 +125,20 @@ def _put_one(message: Message, field: _Descriptor, value: Any) -> None:
         elif field.is_repeated:
             getattr(message, name).append(value)
         elif field.enum_type is not None:
-            setattr(message, name, f"{_prefix(field.enum_type)}{(value or 'unspecified').upper()}")
+            setattr(message, name, _enum_value(name, field.enum_type, value))
         else:
             setattr(message, name, value)
     except UnicodeEncodeError as error:
         raise invalid(name, "not valid text (it is not UTF-8)") from error
     except ValueError as error:  # what a protobuf integer cannot hold
         raise out_of_range(name, value) from error
+
+
+def _enum_value(name: str, enum: _Descriptor, value: str) -> str:
+    known = f"{_prefix(enum)}{(value or 'unspecified').upper()}"
+    if known not in enum.values_by_name:
+        raise invalid(name, f"must be one of {', '.join(_names(enum))}, not {shortened(value)!r}")
+    return known
 
 
 def _put_time(message: Timestamp, seconds: float) -> None:
@@ -197,15 +206,24 @@ def _of_json(name: str, hint: Any, value: Any) -> Any:
 
 
 def _object_of_json(name: str, hint: Any, value: Any) -> Any:
-    """A field of its is called like start.strength."""
     if not isinstance(value, Mapping):
         raise invalid(name, "must be an object")
     for one in value:
         if one not in hints_of(hint):
             raise invalid(f"{name}.{shortened(one)}", "no such field", f"known: {', '.join(hints_of(hint))}")
-    try:
+    with _inside(name):
         return from_json(hint, value)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _inside(name: str, is_named: bool = True) -> Iterator[None]:
+    """What is wrong with a field of an object's is told by a name such as start.strength; of a oneof's by its own."""
+    try:
+        yield
     except CraftError as error:
+        if not is_named:
+            raise
         message = error.message.removeprefix(f"{error.field}: ")
         raise invalid(f"{name}.{error.field}", message, error.hint) from error
 

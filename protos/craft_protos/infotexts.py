@@ -52,12 +52,21 @@ def _told(record: Mapping[str, Any], loras: Sequence[Mapping[str, Any]]) -> dict
         "CFG scale": f"{record['guidance_scale']:g}",
         "Seed": record["seed"],
         "Size": f"{record['width']}x{record['height']}",
+        **({"Denoising strength": f"{record['start']['strength']:g}"} if record.get("start") else {}),
+        **(_of_mask(record["mask"]) if record.get("mask") else {}),
         "Model hash": model["sha256"][:10],
         "Model": quoted(model["name"]),
         **({"Clip skip": record["clip_skip"]} if record.get("clip_skip", 1) != 1 else {}),
         "Version": f"craft {record['versions']['craft']}",
         **({"Lora hashes": f'"{hashes}"'} if loras else {}),
     }
+
+
+def _of_mask(mask: Mapping[str, Any]) -> dict[str, object]:
+    """By AUTOMATIC1111's names."""
+    inverted = {"Mask mode": "Inpaint not masked"} if mask["invert"] else {}
+    area = {} if mask["padding"] is None else {"Inpaint area": "Only masked", "Masked area padding": mask["padding"]}
+    return {"Mask blur": f"{mask['blur']:g}", **inverted, **area}
 
 
 def _plain(name: str) -> str:

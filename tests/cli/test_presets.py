@@ -129,5 +129,5 @@ def test_the_configurations_steps_size_and_guidance_hold_where_nothing_else_is_s
 def test_a_side_that_is_given_is_not_joined_to_one_that_is_configured(
     asked: dict[str, int], width: int | None, height: int | None
 ) -> None:
-    made = specs.with_settings(GenerateRequest(**asked), GenerateSettings(size="128x64"))
+    made = specs.with_sides(GenerateRequest(**asked), GenerateSettings(size="128x64").sides)
     assert (made.width, made.height) == (width, height)

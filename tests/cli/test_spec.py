@@ -7,6 +7,7 @@ import re
 
 import pytest
 from craft_cli.commands.generate import _EXAMPLES
+from craft_cli.generate.inputs import Wish
 from craft_cli.generate.output import pictures
 from craft_cli.generate.spec import Terms, from_line, request, with_seed
 from craft_protos import jobs_pb2
@@ -20,6 +21,7 @@ def test_a_plain_line_is_a_prompt() -> None:
     assert from_line("a red apple", DEFAULTS) == (
         GenerateRequest(prompt="a red apple", model="pocket", steps=20),
         Terms(),
+        Wish(),
     )
 
 
@@ -30,7 +32,7 @@ def test_a_json_line_has_the_names_of_the_contract() -> None:
         '"request_id": "r1", "indices": [1], "expire_time": "2030-01-31T18:00:00Z", "priority": "interactive", '
         '"lease": false, "public": true}'
     )
-    spec, terms = from_line(line, DEFAULTS)
+    spec, terms, _ = from_line(line, DEFAULTS)
     message = request(spec, lease=True, batch=True, terms=terms)
     assert (message.request_id, message.lease, message.public) == ("r1", False, True)
     assert message.priority == jobs_pb2.PRIORITY_INTERACTIVE
@@ -45,7 +47,7 @@ def test_a_json_line_has_the_names_of_the_contract() -> None:
 
 
 def test_a_line_that_says_nothing_of_its_job_leaves_it_to_the_command() -> None:
-    spec, terms = from_line('{"prompt": "x"}', DEFAULTS)
+    spec, terms, _ = from_line('{"prompt": "x"}', DEFAULTS)
     message = request(with_seed(spec), lease=True, batch=True, terms=terms)
     assert (message.priority, message.lease) == (jobs_pb2.PRIORITY_BATCH, True)
     assert message.request_id and not message.HasField("expire_time")
@@ -57,7 +59,7 @@ def test_a_line_may_use_every_name_of_the_contract_and_help_tells_it() -> None:
     besides = {field.name for field in jobs_pb2.CreateJobRequest.DESCRIPTOR.fields} - {"generate", "train"}
     assert set(vars(Terms())) == besides
     words = set(re.findall(r"\w+", _EXAMPLES.partition("Batch:")[2]))
-    assert known | besides <= words
+    assert known | besides | set(vars(Wish())) <= words
 
 
 @pytest.mark.parametrize(

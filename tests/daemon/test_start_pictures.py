@@ -10,6 +10,7 @@ from typing import Any
 
 import craftd
 import pytest
+from craft_protos import infotexts
 from craft_protos.codec import from_json
 from craft_protos.dispatch import Dispatch, ModelManifest
 from craft_protos.generate import GenerateRequest, GenerateSpec, Mask, Start, public_json, steps_of
@@ -213,3 +214,15 @@ def test_a_picture_of_words_alone_says_nothing_of_others() -> None:
     spec = replace(resolved(), start=None)
     told = record(Dispatch("j", 1, spec, ModelManifest("pocket")), 0, (), {})
     assert "start" not in told and "mask" not in told
+
+
+def test_an_infotext_has_the_names_of_automatic1111() -> None:
+    spec = resolved((501, 333), mask=Mask(TWO, 2.5, 0, True, 16), start=Start(ONE, 0.6))
+    made = record(Dispatch("j", 1, spec, ModelManifest("pocket")), 0, (), {"versions": {"craft": "1"}})
+    said = infotexts.parse(infotexts.written(made))
+    assert (said["Denoising strength"], said["Mask blur"], said["Masked area padding"]) == ("0.6", "2.5", "16")
+    assert (said["Inpaint area"], said["Mask mode"]) == ("Only masked", "Inpaint not masked")
+    alone = record(
+        Dispatch("j", 1, replace(spec, start=None, mask=None), ModelManifest("x")), 0, (), {"versions": {"craft": "1"}}
+    )
+    assert "Denoising" not in infotexts.written(alone) and "Mask" not in infotexts.written(alone)

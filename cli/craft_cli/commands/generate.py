@@ -17,9 +17,10 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, flags, foreign, loras, output, presets
+from craft_cli.generate import combining, flags, foreign, inputs, loras, output, presets
 from craft_cli.generate import spec as specs
 from craft_cli.generate.delivery import Manner, draw
+from craft_cli.generate.inputs import STDIN, Pictures, Wish
 from craft_cli.parsing import CONTEXT, SpokenCommand
 from craft_cli.render import units
 
@@ -37,6 +38,8 @@ Examples:
   craft generate "a red apple" -n 4 -o 'apple-{seed}.png'
   craft generate "a red apple" --seed 7 -s 30 --sampler "dpm++ 2m karras"
   echo "a red apple" | craft generate -o apple.webp
+  craft generate "a green apple" -i apple.png --strength 0.6
+  craft generate "a worm" -i apple.png --mask hole.png --mask-padding 32
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
   craft generate "a red apple <lora:watercolor:0.8>"
   craft generate "a red apple" -o - | magick - apple.gif
@@ -55,7 +58,10 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   count, indices (only these of the count, from 0), sampler, format,
   deterministic, clip_skip, guidance_rescale, original_width, original_height,
   crop_left, crop_top, loras ([{"lora": "it", "weight": 0.8}]), lora_missing,
-  trigger_words, default_model (for the configured one, where no model is named),
+  trigger_words, image and mask (paths, or pictures' ids), strength, fit,
+  mask_blur, mask_grow, mask_invert, mask_padding, start (an object in the place
+  of image, for a picture that was sent: {"sha256": "3f9a...", "strength": 0.6}),
+  default_model (for the configured one, where no model is named),
   request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
   or "batch"), lease (false: drawn even where this command vanishes),
@@ -119,6 +125,20 @@ def generate(
         None, "--original-size", metavar="WxH", help="The size that an SDXL takes the picture to have had."
     ),
     crop: str = typer.Option(None, "--crop", metavar="LEFT,TOP", help="How much of it an SDXL takes to be cropped."),
+    image: str = typer.Option(None, "-i", "--image", metavar="PATH|-|ID", help="A picture that drawing begins from."),
+    strength: float = typer.Option(
+        None, "--strength", metavar="0-1", help="How much of it is drawn anew: 0.8; with a mask 1."
+    ),
+    fit: str = typer.Option(
+        None, "--fit", metavar="crop|fill|stretch", help="How it comes to another shape than its own: crop."
+    ),
+    mask: str = typer.Option(None, "--mask", metavar="PATH|-|ID", help="Its white is drawn anew, its black stays."),
+    mask_blur: float = typer.Option(None, "--mask-blur", metavar="PX", help="How soft the mask's edges are made: 4."),
+    mask_grow: int = typer.Option(None, "--mask-grow", metavar="PX", help="The white grows by this, or shrinks."),
+    mask_invert: bool = typer.Option(False, "--mask-invert", help="Its black is drawn anew, its white stays."),
+    mask_padding: int = typer.Option(
+        None, "--mask-padding", metavar="PX", help="Draw only what is around the white, with this much more."
+    ),
     sampler: str = typer.Option("", "--sampler", help="Such as Euler a.", autocompletion=completing.samplers),
     out: str = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where the picture goes."),
     file_format: str = typer.Option(
@@ -136,6 +156,8 @@ def generate(
     """Draw pictures from a prompt."""
     _refuse_clashes(batch=batch, detach=detach, as_json=as_json, show=show, out=out)
     prompt = " ".join(words) if words else None
+    wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding)
+    inputs.refuse_clashes(wish, reads_stdin=STDIN in (batch, prompt or STDIN), is_batch=batch is not None)
     session = Session()
     whole = config.load(session.paths.config_file)
     settings, most = whole.generate, whole.limits.max_count
@@ -167,10 +189,13 @@ def generate(
 
         _refuse_with_batch(prompt, out, plan)
         progress = sys.stderr if Manner(quiet=quiet).has_progress else None
-        how = Plan(wanted, settings.model, out, force, detach, most, progress)
+        how = Plan(wanted, settings.model, out, force, detach, most, progress, wish, settings.sides)
         raise typer.Exit(_run_batch(session, batch, how))
     wanted = specs.with_default_model(replace(wanted, prompt=_prompt(prompt)), settings.model)
+    pictures = Pictures(session, has_progress=Manner(quiet=quiet).has_progress)
+    wanted = specs.with_sides(pictures.attach(wanted, wish), settings.sides)
     if plan or detach:
+        pictures.send(wanted)
         _without_waiting(session, wanted, _target(wanted, out, force), as_json=as_json, plan=plan)
         return
     target = _target(wanted, out, force)
@@ -178,6 +203,7 @@ def generate(
         output.refuse_terminal()
     wanted = _claim(wanted, target)
     request = specs.request(wanted, lease=True)
+    pictures.send(wanted)
     draw(session, request, target, Manner(as_json=as_json, quiet=quiet, show=show))
 
 
@@ -296,7 +322,8 @@ def _print_plan(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: outp
             ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
             ["device", known["device"] or "not known yet"],
             ["memory", _memory(known)],
-            ["size", f"{known['width']}x{known['height']}"],
+            ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
+            *_start_rows(known),
             ["pictures", str(known["count"])],
             ["steps", f"{known['steps']} of {known['sampler']}"],
             ["guidance", f"{known['guidance_scale']:g}"],
@@ -305,6 +332,19 @@ def _print_plan(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: outp
             ["files", ", ".join(names)],
         ],
     )
+
+
+def _start_rows(known: dict[str, Any]) -> list[list[str]]:
+    """Says how much of the start picture is drawn anew, and in how many steps."""
+    start = known["start"]
+    if start is None:
+        return []
+    return [["strength", f"{start['strength']:g}: {known['steps_done']} of {known['steps']} steps are done"]]
+
+
+def _around(mask: dict[str, Any] | None) -> str:
+    """Says where a mask's padding has only a part drawn, and the picture keep its size."""
+    return " of the part around the mask" if mask and mask["padding"] is not None else ""
 
 
 def _memory(known: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from craft_cli.confirming import confirm
 from craft_cli.connection.session import Session
 from craft_cli.generate import combining, loras, output
 from craft_cli.generate import spec as specs
+from craft_cli.generate.inputs import Wish
 from craft_cli.parsing import leaf, new_app
 from craft_cli.render import units
 
@@ -48,6 +49,10 @@ _FORCE = typer.Option(False, "-f", "--force", help="Overwrite what exists.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 _QUIET = typer.Option(False, "-q", "--quiet", help="No progress.")
 _MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", autocompletion=completing.models)
+
+
+_IMAGE = typer.Option(None, "-i", "--image", metavar="PATH|-|ID", help="What it was made from, if that is gone here.")
+_MASK = typer.Option(None, "--mask", metavar="PATH|-|ID", help="Its mask, if that is gone here.")
 
 
 @app.command("list", **leaf("craft images list --job 3f9a", "craft images list -n 0 --json | jq -r '.[].id'"))
@@ -167,6 +172,8 @@ def replay(
     out: str = _OUT,
     file_format: str = typer.Option("", "--format", help="png, jpeg or webp; else as it was, or as -o is called."),
     model: str = _MODEL,
+    image: str = _IMAGE,
+    mask: str = _MASK,
     force: bool = _FORCE,
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
@@ -182,6 +189,7 @@ def replay(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
+    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask))
     extension = file_format or output.extension_of(out)
     if extension:
         spec = replace(spec, format=specs.format_name(extension))
@@ -194,8 +202,11 @@ def replay(
 @app.command("verify", **leaf("craft images verify apple.png", "craft images verify apple.png --tolerance 0 --json"))
 def verify(
     file: str = _FILE,
+    *,
     tolerance: int = typer.Option(1, "--tolerance", metavar="N", help="Count N/255 in any channel as the same."),
     model: str = _MODEL,
+    image: str = _IMAGE,
+    mask: str = _MASK,
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
 ) -> None:
@@ -207,8 +218,9 @@ def verify(
     original = remaking.read_original(file)
     session = Session()
     remaking.require_loras(session, original.provenance)
-    name = model or remaking.find_model(session, original.provenance)
-    verdict = remaking.verify(session, original, name, tolerance, Manner(quiet=quiet))
+    spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
+    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask))
+    verdict = remaking.verify(session, original, spec, tolerance, Manner(quiet=quiet))
     if as_json:
         output.print_json({"file": file, **verdict.as_dict()})
     elif verdict.result != "different":
@@ -218,7 +230,7 @@ def verify(
         message = f"{original.name}: different, by up to {verdict.max_difference}/255"
         hint = f"what changed: {changed}" if changed else "model, device and versions are the same: was it edited?"
         if (kept := _kept_in(verdict.differences)) is not None:
-            hint += f"; craft models edit {name} --precision {kept} keeps them as they were"
+            hint += f"; craft models edit {spec.model} --precision {kept} keeps them as they were"
         raise CraftError("DIFFERENT", message, hint)
 
 

@@ -19,6 +19,8 @@ from craft_protos import (
     daemon_pb2_grpc,
     images_pb2,
     images_pb2_grpc,
+    inputs_pb2,
+    inputs_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     keys_pb2,
@@ -52,6 +54,7 @@ class Client:
         self._pulse = Pulse(self.answers)
         self._jobs = jobs_pb2_grpc.JobsStub(self._channel)
         self._images = images_pb2_grpc.ImagesStub(self._channel)
+        self._inputs = inputs_pb2_grpc.InputsStub(self._channel)
         self._keys = keys_pb2_grpc.KeysStub(self._channel)
         self._loras = loras_pb2_grpc.LorasStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
@@ -124,6 +127,15 @@ class Client:
 
     def delete_image(self, image_id: str) -> None:
         self._call(self._images.DeleteImage, images_pb2.DeleteImageRequest(id=image_id))
+
+    # Inputs
+
+    def find_input(self, sha256: str) -> inputs_pb2.FindInputResponse:
+        return self._call(self._inputs.FindInput, inputs_pb2.FindInputRequest(sha256=sha256))
+
+    def put_input(self, parts: Iterator[inputs_pb2.PutInputRequest]) -> inputs_pb2.Input:
+        """`parts`: a header, then the picture's bytes."""
+        return self._long_call(self._inputs.PutInput, parts)
 
     # Models
 

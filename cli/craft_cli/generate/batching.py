@@ -21,7 +21,16 @@ from craft_protos.reasons import CraftError, invalid
 from craft_cli import errors, interrupts
 from craft_cli.generate import drawing, output
 from craft_cli.generate.delivery import Delivery
-from craft_cli.generate.spec import FIELDS, from_line, request, require_at_most, with_default_model, with_seed
+from craft_cli.generate.inputs import Pictures, Wish
+from craft_cli.generate.spec import (
+    FIELDS,
+    from_line,
+    request,
+    require_at_most,
+    with_default_model,
+    with_seed,
+    with_sides,
+)
 from craft_cli.generate.tally import Tally
 
 if TYPE_CHECKING:
@@ -55,6 +64,8 @@ class Plan:
     detach: bool
     max_count: int  # pictures of one line
     progress: TextIO | None = None  # a terminal
+    wish: Wish = field(default_factory=Wish)
+    sides: tuple[int, int] = (0, 0)  # as they are configured
 
     def target(self, spec: GenerateRequest) -> output.Target:
         self._require_format(spec)
@@ -84,6 +95,7 @@ class Batch:
     def __init__(self, session: Session, plan: Plan) -> None:
         self._session = session
         self._plan = plan
+        self._pictures = Pictures(session)
         self._lines: queue.Queue[_Line | Exception | None] = queue.Queue()  # None: the end; an error: no more come
         self._room = threading.Semaphore(WINDOW)
         self._stop = threading.Event()
@@ -174,8 +186,9 @@ class Batch:
 
     def _prepare(self, line: _Line, text: bytes) -> tuple[GenerateRequest, int]:
         """What the line asks for, and its first {n}. Raises what is wrong with it."""
-        spec, terms = from_line(_decoded(text), self._plan.defaults)
+        spec, terms, wish = from_line(_decoded(text), self._plan.defaults, self._plan.wish)
         require_at_most(spec, self._plan.max_count)
+        spec = with_sides(self._pictures.attach(spec, wish), self._plan.sides)
         spec = with_seed(with_default_model(spec, self._plan.default_model))
         line.request = request(spec, lease=not self._plan.detach, batch=True, terms=terms)
         first_n, self._next_n = self._next_n, self._next_n + spec.count
@@ -192,6 +205,7 @@ class Batch:
         target = self._plan.target(spec)
         if not self._plan.detach:
             target.check(output.pictures(spec, first_n))
+        self._pictures.send(spec)
         line.job_id = self._submit(line).id
         self._has_jobs = True
         if self._plan.detach:

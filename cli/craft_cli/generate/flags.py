@@ -17,6 +17,10 @@ GENERATE = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(
     "loras": "--lora",
     **dict.fromkeys(("original_width", "original_height"), "--original-size"),
     **dict.fromkeys(("crop_left", "crop_top"), "--crop"),
+    **dict.fromkeys(("start", "start.sha256"), "--image"),
+    **{f"start.{name}": f"--{name}" for name in ("strength", "fit")},
+    "mask.sha256": "--mask",
+    **{f"mask.{name}": f"--mask-{name}" for name in ("blur", "grow", "invert", "padding")},
 }
 for _without_option in ("prompt", "indices", "default_model"):
     del GENERATE[_without_option]

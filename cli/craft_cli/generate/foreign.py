@@ -23,6 +23,14 @@ _NAMES = {
     "--sampling-method": "--sampler",
     "--out": "--output",
     "--lora-path": "--lora",
+    "--init-image": "--image",
+    "--init-img": "--image",
+    "--image-path": "--image",
+    "--input-image": "--image",
+    "--denoising-strength": "--strength",
+    "--mask-image": "--mask",
+    "--mask-path": "--mask",
+    "--masked-image-path": "--mask",
 }
 _PROMPT = ("-p", "--prompt")
 _VERBOSE = ("-v", "--verbose")
@@ -58,6 +66,8 @@ class _Translation:
             self._own += _sides(value if has_value else self._value(name))
         elif name == "--seed":
             self._own += _seed(value if has_value else self._value(name))
+        elif name == "--image-strength":
+            self._own += _strength(value if has_value else self._value(name))
         elif name == "--lora-paths":
             self._own += self._loras(value)
         elif word in _VERBOSE:
@@ -83,6 +93,17 @@ def _sides(text: str) -> list[str]:
     if sides is None:
         raise CraftError("USAGE", f"--size {text}: no size", "write it as --size 768x512, or -W 768 -H 512")
     return ["--width", sides[1], "--height", sides[2]]
+
+
+def _strength(text: str) -> list[str]:
+    """mflux counts how much is kept."""
+    try:
+        kept = float(text)
+    except ValueError:
+        raise CraftError("USAGE", f"--image-strength: {text!r} is not a number", "see --strength") from None
+    drawn = f"{1 - kept:g}"
+    errors.say(f"craft: --image-strength {text} keeps that much of the picture, as mflux has it: --strength {drawn}")
+    return [f"--strength={drawn}"]
 
 
 def _seed(text: str) -> list[str]:

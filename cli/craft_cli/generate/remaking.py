@@ -11,6 +11,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli.generate import delivery, drawing, provenance
 from craft_cli.generate.delivery import Manner
+from craft_cli.generate.inputs import Pictures, Wish
 from craft_cli.generate.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -88,6 +89,36 @@ def require_loras(session: Session, origin: Provenance) -> None:
             raise CraftError("UNKNOWN_LORA", message, "add that file: craft lora add FILE")
 
 
+def with_inputs(session: Session, spec: GenerateRequest, wish: Wish) -> GenerateRequest:
+    """What it was made from is there, or is sent now. Raises UNKNOWN_INPUT where it is neither, BAD_DATA, USAGE."""
+    pictures, start, mask = Pictures(session), spec.start, spec.mask
+    for option, one, given in (("--image", start, wish.image), ("--mask", mask, wish.mask)):
+        if one is None and given is not None:
+            raise CraftError("USAGE", f"{option}: it was made from none", "leave it out")
+    if start is not None:
+        start = replace(start, sha256=_found(pictures, start.sha256, "--image", wish.image))
+    if mask is not None:
+        mask = replace(mask, sha256=_found(pictures, mask.sha256, "--mask", wish.mask))
+    spec = replace(spec, start=start, mask=mask)
+    pictures.send(spec)
+    return spec
+
+
+def _found(pictures: Pictures, sha256: str, option: str, given: str | None) -> str:
+    """The sha256 of what is drawn from: a public picture does not name it."""
+    if given is None:
+        if sha256 and pictures.is_there(sha256):
+            return sha256
+        named = f"the picture {sha256[:12]}" if sha256 else "a picture that it does not name"
+        message = f"it was made from {named}, which the daemon does not have (any more)"
+        raise CraftError("UNKNOWN_INPUT", message, f"send it with {option} PATH")
+    read = pictures.read(given)
+    if sha256 not in ("", read.sha256):
+        message = f"{option} {read.name}: is not what it was made from: sha256 {read.sha256[:12]}, not {sha256[:12]}"
+        raise CraftError("BAD_DATA", message, "find that file, or draw another: craft generate -i")
+    return read.sha256
+
+
 def _sha256(session: Session, name: str) -> str:
     """Of a model's files; hashing them takes its time where that was never done."""
     return drawing.insist(session, lambda client: client.get_model(name)).sha256
@@ -98,11 +129,11 @@ def again(original: Original, model: str) -> GenerateRequest:
     return replace(original.provenance.spec, model=model)
 
 
-def verify(session: Session, original: Original, model: str, tolerance: int, manner: Manner) -> Verdict:
+def verify(session: Session, original: Original, spec: GenerateRequest, tolerance: int, manner: Manner) -> Verdict:
     """Draw it again, compare, and leave nothing behind."""
     from craft_cli.generate import spec as specs
 
-    request = specs.request(again(original, model), lease=True)
+    request = specs.request(spec, lease=True)
     job = delivery.attend(session, request, lambda job_id: delivery.watch(session, job_id, manner))
     data = drawing.fetch(session, job.images[0])
     session.client.delete_image(job.images[0].id)

@@ -15,9 +15,13 @@ from craft_protos.rules import Choice, ruled
 from craft_protos.settings import GenerateSettings
 
 from craft_cli.generate import drawing, loras
+from craft_cli.generate.inputs import Wish
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
+
+
+_NO_WISH = Wish()
 
 
 def with_default_model(asked: GenerateRequest, name: str) -> GenerateRequest:
@@ -30,15 +34,19 @@ def with_default_model(asked: GenerateRequest, name: str) -> GenerateRequest:
 
 
 def with_settings(asked: GenerateRequest, settings: GenerateSettings) -> GenerateRequest:
-    """What the configuration says of steps, size and guidance, where nothing else is said."""
-    width, height = settings.sides
-    if asked.width is None and asked.height is None and width:
-        asked = replace(asked, width=width, height=height)
+    """What the configuration says of steps and guidance, where nothing else is said."""
     if asked.steps is None and settings.steps:
         asked = replace(asked, steps=settings.steps)
     if asked.guidance_scale is None and settings.guidance >= 0:
         asked = replace(asked, guidance_scale=settings.guidance)
     return asked
+
+
+def with_sides(asked: GenerateRequest, sides: tuple[int, int]) -> GenerateRequest:
+    """The configured size, where none is said and none follows from a picture."""
+    if asked.width is not None or asked.height is not None or asked.start is not None or not sides[0]:
+        return asked
+    return replace(asked, width=sides[0], height=sides[1])
 
 
 def require_at_most(asked: GenerateRequest, most: int) -> None:
@@ -111,18 +119,27 @@ def missing_name(text: str) -> str:
     return name
 
 
-def from_line(line: str, defaults: GenerateRequest) -> tuple[GenerateRequest, Terms]:
-    """A batch's line: a prompt, or a JSON object of CreateJob's fields. Raises BAD_DATA, INVALID_FIELD."""
+def from_line(line: str, defaults: GenerateRequest, wish: Wish = _NO_WISH) -> tuple[GenerateRequest, Terms, Wish]:
+    """A batch's line: a prompt, or a JSON object of CreateJob's fields and of pictures. Raises BAD_DATA, INVALID_FIELD.
+
+    `wish`: what the command says of pictures, of which there is none where the line has another.
+    """
     if not line.lstrip().startswith("{"):
-        return replace(defaults, prompt=line), Terms()
-    told: dict[type, dict[str, Any]] = {GenerateRequest: {}, Terms: {}}
+        return replace(defaults, prompt=line), Terms(), wish
+    told: dict[type, dict[str, Any]] = {GenerateRequest: {}, Terms: {}, Wish: {}}
     for name, value in _object(line).items():
         kind = _KINDS.get(name) or _unknown(name)
+        if name == "mask" and isinstance(value, str):
+            kind = Wish
         told[kind][name] = _read(kind, name, value)
-    return replace(defaults, **told[GenerateRequest]), Terms(**told[Terms])
+    if "start" in told[GenerateRequest]:
+        wish = wish.without_start
+    if "mask" in told[GenerateRequest]:
+        wish = wish.without_mask
+    return replace(defaults, **told[GenerateRequest]), Terms(**told[Terms]), replace(wish, **told[Wish])
 
 
-_KINDS: dict[str, type] = {field.name: kind for kind in (GenerateRequest, Terms) for field in fields(kind)}
+_KINDS: dict[str, type] = {field.name: kind for kind in (Wish, GenerateRequest, Terms) for field in fields(kind)}
 FIELDS = frozenset(_KINDS)
 
 

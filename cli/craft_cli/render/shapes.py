@@ -152,8 +152,13 @@ def applied_lora(one: images_pb2.AppliedLora) -> dict[str, Any]:
 
 def plan(message: jobs_pb2.JobPlan, outputs: list[str]) -> dict[str, Any]:
     """`generate --plan --json`."""
+    from craft_protos.codec import from_message
+    from craft_protos.generate import GenerateSpec, steps_of
+
+    resolved = from_message(GenerateSpec, message.generate)
     return {
         **spec(message.generate),
+        **({"steps_done": steps_of(resolved.steps, resolved.start)} if resolved.start else {}),
         "model_loaded": message.model_loaded,
         "load_bytes": message.load_bytes,
         "evicted_models": list(message.evicted_models),

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,12 +36,16 @@ class Received:
 
 
 class Receiving:
-    """A file while its bytes come; with an `offset` it goes on after those that came before. Blocking."""
+    """A file while its bytes come; with an `offset` it goes on after those that came before. Blocking.
+
+    It may be closed while another thread still adds to it: what comes then is refused, and goes into no other file.
+    """
 
     def __init__(self, path: Path, write: Write, offset: int = 0) -> None:
         self._path = path
         self._write = write
         self._digest = hashlib.sha256()
+        self._lock = threading.RLock()
         self._open = os.open(path, os.O_RDWR | os.O_CREAT | (0 if offset else os.O_TRUNC), 0o600)
         try:
             self._go_on(offset)
@@ -49,20 +54,23 @@ class Receiving:
             raise
 
     def add(self, data: bytes) -> None:
-        self._digest.update(data)
-        write_whole(self._open, data, self._write)
+        with self._lock:
+            self._digest.update(data)
+            write_whole(self._open, data, self._write)
 
     def end(self) -> Received:
         """All of it, durable but for its name."""
-        sync_file(self._open)
-        size_bytes = os.fstat(self._open).st_size
-        self.close()
+        with self._lock:
+            sync_file(self._open)
+            size_bytes = os.fstat(self._open).st_size
+            self.close()
         return Received(self._path, self._digest.hexdigest(), size_bytes)
 
     def close(self) -> None:
-        if self._open >= 0:
-            os.close(self._open)
-            self._open = -1
+        with self._lock:
+            if self._open >= 0:
+                os.close(self._open)
+                self._open = -1
 
     def _go_on(self, offset: int) -> None:
         """After reading what is there again; what is beyond the offset goes."""
