@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from craft_protos.reasons import CraftError, invalid
 
@@ -17,16 +15,16 @@ from craftd import gguf, safetensors
 from craftd.architectures import detect, parts
 from craftd.architectures.architecture import Part as PartOfPipeline
 from craftd.hub.client import HubProcess
-from craftd.hub.repository import Address, Fetched, Listing, Missing
+from craftd.hub.repository import Address, Listing, Missing
 from craftd.models import (
     cache_pruning,
-    catalogue,
     checkpoint,
     choosing,
     folder,
     names,
     precision,
     prediction,
+    remotes,
     schedulers,
     table,
 )
@@ -36,25 +34,17 @@ from craftd.models.inspection_cache import InspectionCache
 from craftd.models.model import Model, ModelSource, Progress, PullPlan
 from craftd.models.part import Given, Part
 from craftd.models.registry import Registry
+from craftd.models.remotes import Remote
 from craftd.store.database import Database
 from craftd.workers.inspector import Identity
 
 _log = logging.getLogger("craft.models")
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _LONGEST_INDEX_BYTES = 1 << 20
 _TOKENIZER = "tokenizer/"
 
 Imported = ModelSource | Part | PullPlan | None
 Tell = Callable[[Progress], None]
 Connect = Callable[[], AbstractAsyncContextManager[HubProcess]]
-
-
-@dataclass(frozen=True)
-class Remote:
-    """On the hub: a diffusers folder, or one file of a repository."""
-
-    address: Address
-    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,38 +106,38 @@ class Importer:
 
     async def pull(self, remote: Remote, wish: Wish, tell: Tell) -> Imported:
         """From the hub, into the Hugging Face cache. Raises as `add`, and what the hub may answer."""
-        named, entry = _by_short_name(remote)
+        named, entry = remotes.by_short_name(remote)
         try:
             return await self._pull(named, entry, wish, tell)
         except CraftError as exc:
             if exc.reason != "HUB_UNREACHABLE" or entry is None or not wish.plan_only:
                 raise
-            free = await asyncio.to_thread(_free_bytes)
+            free = await asyncio.to_thread(remotes.free_bytes)
             return PullPlan(entry.repository, 0, entry.download_bytes, free, entry, unasked=exc.message)
 
     async def _pull(self, remote: Remote, entry: Entry | None, wish: Wish, tell: Tell) -> Imported:
         remote.address.check()
         prediction.check(wish.prediction)
         precision.check(wish.precision)
-        name = names.check("name", wish.name or (entry.name if entry else names.derived(_called(remote))))
+        name = names.check("name", wish.name or (entry.name if entry else names.derived(remotes.called(remote))))
         tell(Progress("asking the model hub"))
         async with self._connect() as hub:
-            listing = await _listed(hub, remote.address)
+            listing = await remotes.listed(hub, remote.address)
             source = f"{listing.source}:{remote.file}" if remote.file else listing.source
             here = await self._registered(source, wish.name)
             if here is not None:
                 return _as_wished(here, wish)
             await self._registry.check_free(name)
             chosen = [remote.file] if remote.file else await self._choose(hub, listing, wish)
-            _check_chosen(chosen, listing)
+            remotes.check_chosen(chosen, listing)
             missing = await hub.missing(listing, chosen)
             if wish.plan_only:
-                free = await asyncio.to_thread(_free_bytes)
+                free = await asyncio.to_thread(remotes.free_bytes)
                 return PullPlan(source, len(chosen), missing.bytes, free, entry)
             await self._note(missing)
             fetched = await hub.fetch(listing, chosen, lambda *told: tell(Progress(*told)))
         _log.info("pulled", extra={"source": source, "bytes": fetched.downloaded_bytes})
-        place = _said(_place(name, source, remote, fetched), wish)
+        place = _said(remotes.place_of(name, source, remote, fetched), wish)
         try:
             return await self._register_pulled(place, wish, tell)
         except CraftError as exc:
@@ -316,12 +306,12 @@ class Importer:
     async def _choose(self, hub: HubProcess, listing: Listing, wish: Wish) -> list[str]:
         file = listing.file(choosing.INDEX)
         if file is None:
-            raise _no_folder(listing)
+            raise remotes.no_folder(listing)
         if file.size_bytes > _LONGEST_INDEX_BYTES:
             raise CraftError("CORRUPT_FILE", f"{listing.source}: {choosing.INDEX} is too long to be one")
         await self._note(await hub.missing(listing, [choosing.INDEX]))
         fetched = await hub.fetch(listing, [choosing.INDEX], lambda *_: None)
-        index = await asyncio.to_thread(_index, fetched.paths[choosing.INDEX])
+        index = await asyncio.to_thread(remotes.index_of, fetched.paths[choosing.INDEX])
         known = [one.path for one in listing.files]
         architecture = detect.of_pipeline(folder.pipeline_of(index), None)  # its other files are not here yet
         suffices = precision.suffices_half(precision.check(wish.precision))
@@ -380,69 +370,3 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise CraftError("NO_INPUT", f"path: {path} is not there", "check the path", field="path")
     return Path(*path.parts)
-
-
-def _by_short_name(remote: Remote) -> tuple[Remote, Entry | None]:
-    """What the catalogue knows by that name, unless it is ORG/NAME."""
-    entry = None if "/" in remote.address.repository else catalogue.find(remote.address.repository)
-    if entry is None:
-        return remote, None
-    return Remote(replace(remote.address, repository=entry.repository), remote.file or entry.file), entry
-
-
-async def _listed(hub: HubProcess, address: Address) -> Listing:
-    """Raises as HubProcess.list; with the nearest short names where the name could have been one."""
-    try:
-        return await hub.list(address)
-    except CraftError as exc:
-        if exc.reason in ("UNKNOWN_REPOSITORY", "HUB_UNREACHABLE") and "/" not in address.repository:
-            raise catalogue.unknown(address.repository, exc) from exc
-        raise
-
-
-def _free_bytes() -> int:
-    """On the disk that downloads go to."""
-    cache = cache_pruning.root()
-    place = next(folder for folder in [cache, *cache.parents] if folder.is_dir())
-    return shutil.disk_usage(place).free
-
-
-def _called(remote: Remote) -> str:
-    return PurePosixPath(remote.file).stem if remote.file else remote.address.repository.rpartition("/")[2]
-
-
-def _place(name: str, source: str, remote: Remote, fetched: Fetched) -> ModelSource:
-    if remote.file:
-        return ModelSource(name, fetched.paths[remote.file], source, (), is_registered=True)
-    return ModelSource(name, fetched.folder, source, tuple(fetched.paths), is_registered=True)
-
-
-def _index(path: Path) -> dict[str, object]:
-    try:
-        index = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as exc:
-        raise CraftError("CORRUPT_FILE", f"{choosing.INDEX}: no JSON ({exc})", "use another model") from exc
-    if not isinstance(index, dict):
-        raise CraftError("CORRUPT_FILE", f"{choosing.INDEX}: a JSON object was expected", "use another model")
-    return index
-
-
-def _check_chosen(chosen: list[str], listing: Listing) -> None:
-    for path in chosen:
-        if path.lower().endswith(_PICKLES):
-            raise CraftError(
-                "UNSAFE_FORMAT",
-                f"{listing.source}: {path} is a pickle file, which could run code",
-                "use a .safetensors file of it",
-            )
-
-
-def _no_folder(listing: Listing) -> CraftError:
-    names_here = [file.path for file in listing.files if "/" not in file.path]
-    single = [name for name in names_here if name.endswith(".safetensors")]
-    repository = listing.address.repository
-    if single:
-        hint = f"a checkpoint of one file is pulled by its name: craft models pull {repository}:{single[0]}"
-    else:
-        hint = "craft draws with diffusers folders and .safetensors checkpoints"
-    return CraftError("UNSUPPORTED_MODEL", f"{listing.source} has no {choosing.INDEX}: it is no diffusers folder", hint)
