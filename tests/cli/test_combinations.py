@@ -139,6 +139,7 @@ def test_complaints_name_options(shared_home: Home, args: list[str], said: str) 
     done = shared_home.craft(*args)
     assert done.returncode in (65, 66)
     assert done.stderr.startswith(f"craft: {said}")
+    assert done.stderr.splitlines()[1].startswith("  ")  # what to do
 
 
 def test_variables_that_do_not_exist_are_said(shared_home: Home) -> None:

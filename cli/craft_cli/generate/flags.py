@@ -73,7 +73,8 @@ def _in_options(error: CraftError, flags: Mapping[str, str]) -> CraftError:
     if flag is None or error.reason != "INVALID_FIELD":
         return error
     message = re.sub(rf"^{re.escape(error.field)}\b", flag, error.message)
-    return CraftError(error.reason, message, error.hint, field=error.field, retry_after_s=error.retry_after_s)
+    hint = error.hint or f"see what {flag} means: --help"
+    return CraftError(error.reason, message, hint, field=error.field, retry_after_s=error.retry_after_s)
 
 
 def nearest(written: str, options: Iterable[str]) -> list[str]:
