@@ -24,6 +24,7 @@ from craftd.http.routers import (
     gallery,
     health,
     images,
+    inputs,
     jobs,
     lora_api,
     metrics,
@@ -45,6 +46,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     images.make_router,
     gallery.make_router,
     jobs.make_router,
+    inputs.make_router,
     choices.make_router,
     metrics.make_router,
     documents.make_router,
@@ -54,9 +56,10 @@ _MOST_REQUESTS = 400
 _MOST_OF_ONE = 300  # address
 _ALWAYS = frozenset({"/healthz", "/readyz"})
 _MOST_BYTES = 1 << 20
-_UPLOAD_BYTES = 16 << 20  # pictures in base64
-_WITH_PICTURES = (automatic1111.PNG_INFO, automatic1111.IMG2IMG, openai_images.EDITS, openai_images.VARIATIONS)
-_LARGER: dict[str, int] = {path: _UPLOAD_BYTES for path in _WITH_PICTURES}
+_INFO_BYTES = 16 << 20  # a picture in base64 whose words alone are read
+_PICTURE_BYTES = 50 << 20  # to draw from: 12 megapixels that nothing makes smaller, in base64
+_DRAWN_FROM = (inputs.INPUTS, automatic1111.IMG2IMG, openai_images.EDITS, openai_images.VARIATIONS)
+_LARGER: dict[str, int] = {automatic1111.PNG_INFO: _INFO_BYTES} | dict.fromkeys(_DRAWN_FROM, _PICTURE_BYTES)
 _EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning"]
 
 

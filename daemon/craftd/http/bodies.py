@@ -20,6 +20,7 @@ _OTHERS_BYTES = 64 << 20  # the others' room is their own: who has a key is not 
 _MOST_OTHERS = 100
 _SHARE = 0.5  # of either, that one caller may have: a key's owner, or an address
 _TIMEOUT_S = 60.0
+_FORGET = "craft.forget_body"  # in a request's scope
 
 ShowsKey = Callable[[Scope], Hashable]
 
@@ -117,7 +118,9 @@ class Bodies:
             scope = _as_json(scope)
             await check_shape(whole)
         on_read = body.leave if len(whole) <= self._most_bytes else _nothing
-        await self._app(scope, _replay(whole, receive, on_read), send)
+        replay = _replay([whole], receive, on_read)
+        del whole  # whoever reads it may forget it
+        await self._app({**scope, _FORGET: body.leave}, replay, send)
 
 
 class _Body:
@@ -200,16 +203,18 @@ def _nothing() -> None:
     return
 
 
-def _replay(body: bytes, receive: Receive, on_read: Callable[[], None]) -> Callable[[], Awaitable[Message]]:
+def forgotten(scope: Scope) -> None:
+    """A large body, read as a stream, takes no room any more: whoever read it keeps nothing of it."""
+    scope.get(_FORGET, _nothing)()
+
+
+def _replay(bodies: list[bytes], receive: Receive, on_read: Callable[[], None]) -> Callable[[], Awaitable[Message]]:
     """The body once, then whatever comes after it: the end of the connection."""
-    is_told = False
 
     async def replayed() -> Message:
-        nonlocal is_told
-        if is_told:
+        if not bodies:
             return await receive()
-        is_told = True
         on_read()
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
 
     return replayed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import math
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from starlette.types import Scope
 
 from craftd.http.drawing import Wish, wish_of
 from craftd.http.guards import peer_of, set_header
+from craftd.http.multipart import is_multipart, parse
 from craftd.http.shape import check_shape
 from craftd.keys.caller import Caller
 from craftd.keys.rates import Rate
@@ -100,16 +102,25 @@ def _password(encoded: str) -> str:
 
 
 async def _token(request: Request) -> str:
-    """Of a JSON object; the guards have bounded it, but looked at its shape only where a route takes JSON."""
+    """Of JSON or a form; the guards have bounded it, but looked at its shape only where a route takes JSON."""
     body = await request.body()
     if b'"token"' not in body:
         return ""
+    if is_multipart(kind := request.headers.get("content-type", "")):
+        return _token_of_form(kind, body)
     try:
         await check_shape(body)
         token = (await request.json())["token"]
     except (CraftError, ValueError, TypeError, LookupError):
         return ""
     return token[:_LONGEST] if isinstance(token, str) else ""
+
+
+def _token_of_form(content_type: str, body: bytes) -> str:
+    """What is wrong with the form is said where it is read."""
+    with contextlib.suppress(CraftError):
+        return next((part.text for part in parse(content_type, body) if part.name == "token"), "")[:_LONGEST]
+    return ""
 
 
 def _tell_rate(request: Request, rate: Rate) -> None:

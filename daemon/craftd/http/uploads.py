@@ -19,6 +19,8 @@ from PIL import Image as Pictures
 
 _MOST_PIXELS = 4096 * 4096
 _LONGEST_TEXT = 100_000
+_LONGEST_PREFIX = 200  # of a data URL
+_PIECE_CHARS = 256 << 10
 _AT_ONCE = 2  # decoded ones are large
 _DAMAGED = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, MemoryError),
@@ -42,7 +44,7 @@ async def notes_of(field: str, encoded: str) -> Notes:
 
 
 def _read(field: str, encoded: str) -> Notes:
-    data = _decoded(field, encoded)
+    data = decoded(field, encoded)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked here
@@ -61,14 +63,30 @@ def _read(field: str, encoded: str) -> Notes:
         raise _bad(field, "is larger than a picture may be") from exc
 
 
-def _decoded(field: str, encoded: str) -> bytes:
-    """In lines or in one, padded or not: MIME's, JavaScript's and Python's writers differ."""
-    if encoded.startswith("data:"):
-        encoded = encoded.partition(",")[2]
-    one_line = "".join(encoded.split()).rstrip("=")  # mail's lines have 76 characters; many leave the padding out
-    one_line += "=" * (-len(one_line) % 4)
+def decoded(field: str, encoded: str) -> bytes:
+    """In lines or in one, padded or not: MIME's, JavaScript's and Python's writers differ. Raises BAD_DATA.
+
+    Blocking, a piece at a time, so that other threads have their turn.
+    """
+    if encoded.startswith(("http://", "https://")):
+        raise _bad(field, "is an address, and craft fetches nothing")
+    start = encoded.find(",", 0, _LONGEST_PREFIX) + 1 if encoded.startswith("data:") else 0
+    pieces, left = list[bytes](), ""
+    for at in range(start, len(encoded), _PIECE_CHARS):
+        # mail's lines have 76 characters; many leave the padding out
+        left += "".join(encoded[at : at + _PIECE_CHARS].split())
+        if at + _PIECE_CHARS >= len(encoded):
+            left = left.rstrip("=")
+            left += "=" * (-len(left) % 4)
+        whole = len(left) - len(left) % 4
+        pieces.append(_decoded_piece(field, left[:whole]))
+        left = left[whole:]
+    return b"".join(pieces)
+
+
+def _decoded_piece(field: str, text: str) -> bytes:
     try:
-        return base64.b64decode(one_line, altchars=b"-_" if set("-_") & set(one_line) else None, validate=True)
+        return base64.b64decode(text, altchars=b"-_" if set("-_") & set(text) else None, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise _bad(field, "is no base64") from exc
 

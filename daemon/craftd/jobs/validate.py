@@ -134,7 +134,8 @@ def _with_tags(wanted: GenerateRequest) -> GenerateRequest:
     text, tagged = parse_tags(wanted.prompt)
     refuse_tags(wanted.negative_prompt, "negative_prompt")
     loras = (*wanted.loras, *tagged)
-    if not text and not (wanted.trigger_words and loras):
+    is_said = text or wanted.start is not None  # a picture says enough
+    if not is_said and not (wanted.trigger_words and loras):
         raise invalid("prompt", "is empty but for its LoRAs" if tagged else "is empty", "say what to draw")
     if len(loras) > MOST_LORAS:
         raise invalid("loras", f"are {len(loras)}; the limit is {MOST_LORAS}", "leave some out")

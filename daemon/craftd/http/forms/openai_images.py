@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from craft_protos.generate import GenerateRequest
 from craft_protos.lora import MOST_LORAS, LoraRef
@@ -19,6 +19,8 @@ _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
 class GenerationRequest(Body):
+    EVENTS: ClassVar[str] = "image_generation"  # how a stream's events begin
+
     prompt: Text
     model: Name | None = Field(None, description="One of GET /v1/models; the daemon's own choice where it is left out.")
     n: Annotated[Whole, Field(ge=1, le=10)] | None = None

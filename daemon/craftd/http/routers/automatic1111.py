@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
 from craft_protos.generate import GenerateSpec
@@ -17,6 +18,7 @@ from craft_protos.samplers import SAMPLERS
 from fastapi import APIRouter, Query, Request, Response
 
 from craftd.http import encoding, infotexts, uploads
+from craftd.http.bodies import forgotten
 from craftd.http.callers import Who, Wished
 from craftd.http.drawing import DRAWING, Order, said_as
 from craftd.http.errors import responses
@@ -39,8 +41,12 @@ from craftd.http.forms.automatic1111 import (
     names_of,
 )
 from craftd.http.forms.automatic1111 import schedulers as known_schedulers
+from craftd.http.forms.automatic1111_img2img import Img2ImgRequest, img2img_names, img2img_request
+from craftd.http.inputs import Inputs
+from craftd.http.sent import body_of, checked, described, json_of, schema_of
 from craftd.http.services import HttpServices
 from craftd.http.sessions import Running, Session, Sessions
+from craftd.http.uploads import decoded
 from craftd.images.image import Image
 from craftd.jobs.events import Finished, Snapshot
 from craftd.jobs.job import JobView
@@ -51,6 +57,7 @@ from craftd.models.model import ModelView
 _PREFIX = "/sdapi/v1"
 PNG_INFO, IMG2IMG = f"{_PREFIX}/png-info", f"{_PREFIX}/img2img"
 _WARNING = "x-craft-warning"
+_FIRST = "init_images[0]"
 _MOST_NAMED = 20  # ignored fields in the warning
 _PREVIEW_EVERY = 5
 
@@ -76,15 +83,53 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
         with said_as(names_of(body)):
             generate = generate_request(body, session.checkpoint, wish.request_id)
         _warn(response, [*body.ignored, *_overridden(body)], drawn_as_words(body))
-        preview_every = _PREVIEW_EVERY if session.wants_previews else 0
-        order = Order(request, caller, wish, generate, preview_every=preview_every, names=names_of(body))
-        view = await _draw(services, order, session)
-        files = [await encoding.read(services.images, image) for image in view.images]
-        encoded = await asyncio.gather(*map(encoding.as_base64, files)) if body.send_images else []
-        spec = view.job.spec
-        assert isinstance(spec, GenerateSpec)
-        parameters = body.model_dump(exclude={"token"}) | {"sampler_name": spec.sampler}
-        return Txt2ImgAnswer(images=list(encoded), parameters=parameters, info=_info(spec, view.images))
+        order = Order(request, caller, wish, generate, names=names_of(body))
+        return await _answer(services, body, order, session)
+
+    @router.post(
+        IMG2IMG.removeprefix(_PREFIX),
+        responses=responses(*DRAWING, "BAD_INPUT", "BAD_DATA", "UNKNOWN_INPUT"),
+        openapi_extra=described({"application/json": schema_of(Img2ImgRequest)}),
+    )
+    async def img2img(request: Request, response: Response, caller: Who, wish: Wished) -> Txt2ImgAnswer:
+        """Draw pictures from one; with a mask, what is white in it."""
+        session = sessions.of(caller)
+        body = checked(Img2ImgRequest, await json_of(await body_of(request)))
+        names = img2img_names(body)
+        with said_as(names):
+            img2img_request(body, ("", None), session.checkpoint)  # what it refuses is refused before pictures are kept
+            warned = body.not_done
+            found = await _kept(Inputs(services.inputs), caller, body)
+            generate = img2img_request(body, found, session.checkpoint, wish.request_id)
+        body.forget()
+        if not body.include_init_images:
+            forgotten(request.scope)
+        _warn(response, [*body.ignored, *_overridden(body)], drawn_as_words(body), warned)
+        return await _answer(services, body, Order(request, caller, wish, generate, names=names), session)
+
+
+async def _kept(inputs: Inputs, caller: Caller, body: Img2ImgRequest) -> tuple[str, str | None]:
+    """The hashes of the picture and of its mask. Raises BAD_DATA, BAD_INPUT."""
+    data = await asyncio.to_thread(decoded, _FIRST, body.init_image)
+    image = await inputs.keep(caller, _FIRST, data)
+    if not body.mask:
+        return image.sha256, None
+    data = await asyncio.to_thread(decoded, "mask", body.mask)
+    mask = await inputs.keep(caller, "mask", data)
+    if mask.has_alpha:
+        mask = await inputs.converted(caller, "mask", mask, "opaque-or-white")
+    return image.sha256, mask.sha256
+
+
+async def _answer(services: HttpServices, body: Txt2ImgRequest, order: Order, session: Session) -> Txt2ImgAnswer:
+    order = replace(order, preview_every=_PREVIEW_EVERY if session.wants_previews else 0)
+    view = await _draw(services, order, session)
+    files = [await encoding.read(services.images, image) for image in view.images]
+    encoded = await asyncio.gather(*map(encoding.as_base64, files)) if body.send_images else []
+    spec = view.job.spec
+    assert isinstance(spec, GenerateSpec)
+    parameters = body.model_dump(exclude={"token"}) | {"sampler_name": spec.sampler}
+    return Txt2ImgAnswer(images=list(encoded), parameters=parameters, info=_info(spec, view.images))
 
 
 def _add_running(router: APIRouter, services: HttpServices, sessions: Sessions) -> None:
@@ -170,11 +215,6 @@ def _add_lists(router: APIRouter, services: HttpServices) -> None:
         info = infotexts.of_notes(notes)
         return PngInfoAnswer(info=info, items=dict(notes.texts), parameters=dict(parse(info)))
 
-    @router.post("/img2img", include_in_schema=False)
-    async def img2img(_: Who) -> Response:
-        """Image-to-image is not in craft yet."""
-        raise CraftError("UNIMPLEMENTED", "image-to-image is not in craft yet", "txt2img draws from a prompt")
-
 
 async def _draw(services: HttpServices, order: Order, session: Session) -> JobView:
     """The job; one that was interrupted, with the pictures that were done, which may be none."""
@@ -223,8 +263,8 @@ def _overridden(body: Txt2ImgRequest) -> list[str]:
     return [f"override_settings.{name}" for name in settings.ignored] if settings else []
 
 
-def _warn(response: Response, ignored: list[str], words: list[str] | None = None) -> None:
-    told = {"ignored": ignored, "drawn as words": words or []}
+def _warn(response: Response, ignored: list[str], words: Sequence[str] = (), not_done: Sequence[str] = ()) -> None:
+    told = {"ignored": ignored, "drawn as words": list(words), "drawn as the picture is": list(not_done)}
     if warnings := [f"{what}: {_named(names)}" for what, names in told.items() if names]:
         response.headers[_WARNING] = "; ".join(warnings)
 
@@ -249,8 +289,10 @@ def _state(session: Session) -> ProgressState:
 
 def _info(spec: GenerateSpec, images: Sequence[Image]) -> str:
     seeds = [image.seed for image in images]
+    begun = {} if spec.start is None else {"denoising_strength": spec.start.strength}
     return json.dumps(
         {
+            **begun,
             "prompt": spec.prompt,
             "all_prompts": [spec.prompt] * len(images),
             "negative_prompt": spec.negative_prompt,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from craft_protos.generate import GenerateRequest
+from craft_protos.generate import GenerateRequest, Mask, Start
 from craft_protos.job_request import JobRequest
 from craft_protos.lora import MOST_LORAS
 from craft_protos.reasons import invalid
@@ -24,7 +24,15 @@ from craftd.http.views import JobOut
 from craftd.jobs.job import JobView, State
 
 _CREATING = (
-    *("UNKNOWN_MODEL", "UNKNOWN_LORA", "INVALID_FIELD", "LORA_MISMATCH", "REQUEST_ID_CLASH", "QUEUE_FULL"),
+    *(
+        "UNKNOWN_MODEL",
+        "UNKNOWN_LORA",
+        "UNKNOWN_INPUT",
+        "INVALID_FIELD",
+        "LORA_MISMATCH",
+        "REQUEST_ID_CLASH",
+        "QUEUE_FULL",
+    ),
     *("RATE_LIMITED", "DRAINING", "DISK_FULL"),
 )
 
@@ -43,11 +51,18 @@ class _JobTerms(Body):
     def generate(self) -> GenerateRequest:
         told: dict[str, Any] = {name: getattr(self, name) for name in _GENERATE}
         told["loras"] = tuple(one.ref for one in told["loras"])
+        told |= {name: one and kind(**one.model_dump()) for name, kind in _PICTURES.items() for one in [told[name]]}
         return GenerateRequest(**told)
 
 
+_PICTURES = {"start": Start, "mask": Mask}
+_SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="Of a picture that POST /inputs took.")]
+StartIn = create_model("StartIn", __base__=Body, **fields.fields_of(Start) | {"sha256": (_SHA256, ...)})
+MaskIn = create_model("MaskIn", __base__=Body, **fields.fields_of(Mask) | {"sha256": (_SHA256, ...)})
 _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "prompt": (fields.Text, ...),
+    "start": (StartIn | None, None),
+    "mask": (MaskIn | None, None),
     "loras": (Annotated[tuple[fields.LoraIn, ...], Field(max_length=MOST_LORAS)], ()),
 }
 if TYPE_CHECKING:

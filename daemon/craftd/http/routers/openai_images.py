@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from craft_protos.generate import GenerateRequest
 from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from craftd.http import encoding, sse
+from craftd.http.bodies import forgotten
 from craftd.http.callers import Who, Wished
 from craftd.http.drawing import DRAWING, Order, said_as
 from craftd.http.errors import openai_form, responses
+from craftd.http.forms.openai_edits import (
+    EDIT_NAMES,
+    EditRequest,
+    Sent,
+    VariationRequest,
+    documented,
+    sent_as_form,
+    sent_as_json,
+)
 from craftd.http.forms.openai_images import NAMES, Datum, GenerationAnswer, GenerationRequest, ModelEntry, ModelList
+from craftd.http.inputs import Inputs
+from craftd.http.multipart import is_multipart, parse
+from craftd.http.sent import body_of, checked, json_of
 from craftd.http.services import HttpServices
 from craftd.http.urls import url_of
 from craftd.images.image import Image
@@ -34,6 +48,7 @@ _USAGE = {
     "output_tokens": 0,
     "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
 }
+E = TypeVar("E", bound=EditRequest)
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 
 
@@ -60,16 +75,75 @@ def make_router(services: HttpServices) -> APIRouter:
     )
     async def generations(body: GenerationRequest, request: Request, caller: Who, wish: Wished) -> Any:
         """Draw pictures; with `stream`, as server-sent events with previews."""
-        order = Order(request, caller, wish, await studio.generate(caller, body), body.is_public, names=NAMES)
-        return await studio.stream(body, order) if body.stream else await studio.answer(body, order)
+        order = Order(request, caller, wish, body.generate, body.is_public, names=NAMES)
+        return await studio.draw(body, order)
 
-    @router.post(EDITS, include_in_schema=False)
-    @router.post(VARIATIONS, include_in_schema=False)
-    async def edits(_: Who) -> Response:
-        """Image-to-image is not in craft yet."""
-        raise CraftError("UNIMPLEMENTED", "image-to-image is not in craft yet", "generations draws from a prompt")
-
+    _add_edits(router, services, studio)
     return router
+
+
+def _add_edits(router: APIRouter, services: HttpServices, studio: _Studio) -> None:
+    easel = _Easel(Inputs(services.inputs))
+
+    def route(path: str, kind: type[EditRequest]) -> Callable[[Any], Any]:
+        streamed = {"content": {sse.MEDIA_TYPE: {"schema": sse.SCHEMA}}}
+        return router.post(
+            path,
+            response_model=GenerationAnswer,
+            response_model_exclude_none=True,
+            responses={**responses(*DRAWING, "BAD_INPUT", "BAD_DATA", "UNKNOWN_INPUT"), 200: streamed},
+            openapi_extra=documented(kind),
+        )
+
+    @route(EDITS, EditRequest)
+    async def edits(request: Request, caller: Who, wish: Wished) -> Any:
+        """Draw a picture anew: what its mask shows, or without one all of it, beginning from the picture.
+
+        The pictures come as files of a form, or in a JSON body. `mask`: what is transparent in it is drawn anew, the
+        rest stays. With `stream`, as server-sent events.
+        """
+        body, generate = await easel.read(request, caller, EditRequest)
+        return await studio.draw(body, Order(request, caller, wish, generate, body.is_public, names=EDIT_NAMES))
+
+    @route(VARIATIONS, VariationRequest)
+    async def variations(request: Request, caller: Who, wish: Wished) -> Any:
+        """Draw others like a picture: `edits` without a prompt, unless one is given."""
+        body, generate = await easel.read(request, caller, VariationRequest)
+        return await studio.draw(body, Order(request, caller, wish, generate, body.is_public, names=EDIT_NAMES))
+
+
+class _Easel:
+    """Puts the pictures of a request where its job finds them, and forgets them."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+
+    async def read(self, request: Request, caller: Caller, kind: type[E]) -> tuple[E, GenerateRequest]:
+        """Raises what is wrong with the fields, then with the pictures."""
+        sent = await _sent(request)
+        body = checked(kind, sent.fields)
+        body.drawn_from("", sent.mask and "")
+        image = await self._inputs.keep(caller, *sent.image)
+        mask = None if sent.mask is None else await self._mask(caller, *sent.mask)
+        forgotten(request.scope)
+        return body, body.drawn_from(image.sha256, mask)
+
+    async def _mask(self, caller: Caller, field: str, data: bytes | memoryview) -> str:
+        """Of craft's own kind. Raises BAD_INPUT."""
+        mask = await self._inputs.keep(caller, field, data)
+        if not mask.has_alpha:
+            why = "has no alpha channel, and what is transparent is drawn anew"
+            raise CraftError("BAD_INPUT", f"{field}: {why}", "send a PNG with transparent parts", field=field)
+        return (await self._inputs.converted(caller, field, mask, "transparent")).sha256
+
+
+async def _sent(request: Request) -> Sent:
+    """Whatever a body that is no form is called, it is JSON."""
+    body, content_type = await body_of(request), request.headers.get("content-type", "")
+    if is_multipart(content_type):
+        return await asyncio.to_thread(lambda: sent_as_form(parse(content_type, body)))
+    given = await json_of(body)
+    return await asyncio.to_thread(sent_as_json, given)
 
 
 class _Studio:
@@ -78,22 +152,26 @@ class _Studio:
     def __init__(self, services: HttpServices) -> None:
         self._services = services
 
-    async def generate(self, caller: Caller, body: GenerationRequest) -> GenerateRequest:
-        """The quality is a number of steps, unless that is given."""
-        asked = body.generate
-        factor = _STEPS.get(body.quality or "")
-        if asked.steps is not None or factor is None:
-            return asked
-        plan = await self._plan(caller, asked)
-        return replace(asked, steps=max(1, round(plan.spec.steps * factor)))
+    async def draw(self, body: GenerationRequest, order: Order) -> Any:
+        """What is refused is refused before a stream begins."""
+        order = await self._with_quality(body, order)
+        return await self._stream(body, order) if body.stream else await self._answer(body, order)
 
-    async def answer(self, body: GenerationRequest, order: Order) -> GenerationAnswer:
+    async def _with_quality(self, body: GenerationRequest, order: Order) -> Order:
+        """The quality is a number of steps, unless that is given."""
+        factor = _STEPS.get(body.quality or "")
+        if order.generate.steps is not None or factor is None:
+            return order
+        plan = await self._plan(order)
+        steps = max(1, round(plan.spec.steps * factor))
+        return replace(order, generate=replace(order.generate, steps=steps))
+
+    async def _answer(self, body: GenerationRequest, order: Order) -> GenerationAnswer:
         images = (await self._services.drawing.draw(order)).images
         data = [await self._datum(body, order, image) for image in images]
         return GenerationAnswer(created=round(time.time()), data=data, **_shown(body, images[0]))
 
-    async def stream(self, body: GenerationRequest, order: Order) -> StreamingResponse:
-        """What is refused is refused before the stream begins."""
+    async def _stream(self, body: GenerationRequest, order: Order) -> StreamingResponse:
         order = await self._with_previews(body, order)
         events = self._services.drawing.follow(order)
         first = await anext(events)
@@ -103,13 +181,13 @@ class _Studio:
         """`partial_images` previews are spread over the steps."""
         if not body.partial_images:
             return order
-        plan = await self._plan(order.caller, order.generate)
+        plan = await self._plan(order)
         every = max(1, plan.spec.steps // (body.partial_images + 1))
         return replace(order, preview_every=every)
 
-    async def _plan(self, caller: Caller, asked: GenerateRequest) -> Plan:
-        with said_as(NAMES):
-            return await self._services.jobs.plan(caller, JobRequest("plan", asked))
+    async def _plan(self, order: Order) -> Plan:
+        with said_as(order.names):
+            return await self._services.jobs.plan(order.caller, JobRequest("plan", order.generate))
 
     async def _told(
         self, body: GenerationRequest, first: Event, events: AsyncGenerator[Event, None]
@@ -131,7 +209,7 @@ class _Studio:
                 yield sse.event("error", error)
 
     async def _completed(self, body: GenerationRequest, image: Image) -> bytes:
-        name = "image_generation.completed"
+        name = f"{body.EVENTS}.completed"
         return sse.event(
             name,
             {
@@ -157,7 +235,7 @@ class _Studio:
 
 
 async def _partial(body: GenerationRequest, step: Step, number: int) -> bytes:
-    name = "image_generation.partial_image"
+    name = f"{body.EVENTS}.partial_image"
     return sse.event(
         name,
         {

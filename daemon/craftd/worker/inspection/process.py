@@ -1,6 +1,7 @@
 """`python -m craftd.worker --inspect [--lora] PATH`: one line of JSON with the verdict, then the end.
 
 `--inspect --pictures PATH...`: a line for each picture, as it is decoded.
+`--inspect --mask MEANING PATH`: the picture as a mask of craft's, a PNG, on stdout.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
 `--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
 `--inspect --chat`: a chat template and a conversation come on stdin; the line has the text that it makes.
@@ -38,6 +39,8 @@ def main(asked: Sequence[str]) -> None:
     match asked:
         case ["--pictures", *paths]:
             run_pictures(map(Path, paths))
+        case ["--mask", meaning, path]:
+            run_mask(Path(path), meaning)
         case ["--identify"]:
             run_identify()
         case ["--chat"]:
@@ -71,6 +74,14 @@ def run_pictures(paths: Iterable[Path]) -> None:
     confine(_PICTURES_CPU_S)
     for found in pictures.check(paths):
         print(json.dumps(found), flush=True)
+
+
+def run_mask(path: Path, meaning: str) -> None:
+    """A picture that was found good before. Nothing comes of one that ends us."""
+    from craftd.worker.inspection import masks
+
+    confine(_PICTURES_CPU_S)
+    sys.stdout.buffer.write(masks.converted(path, meaning))
 
 
 def run_identify() -> None:
