@@ -40,7 +40,7 @@ def parse(content_type: str, body: bytes) -> list[Part]:
     found = _BOUNDARY.search(content_type)
     if found is None:
         raise _undecodable("content type names no boundary")
-    parts = []
+    parts = list[Part]()
     for start, end in _between(body, b"--" + (found[1] or found[2]).encode("utf-8", "replace")):
         if len(parts) == _MOST_PARTS:
             raise _undecodable(f"form has more than {_MOST_PARTS} parts")

@@ -37,7 +37,7 @@ def choose(wanted: GenerateRequest, service: LoraService) -> Chosen:
     loras = [service.find(ref.lora) for ref in wanted.loras]
     _refuse_twins(loras)
     prompt = _with_triggers(wanted.prompt, loras) if wanted.trigger_words else wanted.prompt
-    if not prompt:
+    if not prompt and wanted.start is None:  # a picture says enough
         raise invalid("prompt", "is empty, and the LoRAs have no trigger words", "say what to draw")
     refs = tuple(_resolved(ref, lora) for ref, lora in zip(wanted.loras, loras, strict=True))
     return Chosen(prompt, refs, tuple(loras))
