@@ -20,12 +20,14 @@ export class Problem extends Error {
   }
 }
 
-export async function call(path, { method = "GET", body, signal, key = recall("key") } = {}) {
+/** `body` goes as JSON, a `blob` as it is. */
+export async function call(path, { method = "GET", body, blob, signal, key = recall("key") } = {}) {
   const headers = { "X-API-Key": key ?? "" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  const sent = blob ?? (body && JSON.stringify(body));
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, credentials: "omit" });
+    response = await fetch(path, { method, headers, body: sent, signal, credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { detail: "craft does not answer.", hint: "Is it running? craft daemon status tells." });

@@ -1,5 +1,6 @@
 // What to draw: the form's fields, filled from what the chosen model can.
 
+import { Begin } from "./begin.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
 
@@ -8,11 +9,13 @@ const SHAPES = {
   portrait_4_3: "Portrait 3:4", portrait_16_9: "Portrait 9:16", landscape_4_3: "Landscape 4:3", landscape_16_9: "Landscape 16:9",
 };
 const PLAIN = ["prompt", "negative_prompt", "count", "width", "height", "steps", "guidance_scale", "sampler", "seed"];
+const AS_PICTURE = "picture"; // the size follows from it
 const SEED_LIMIT = 2 ** 53;
 
 export class Form {
   #choices;
   #loras = []; // [{lora, weight}], as chosen
+  begin = new Begin({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
 
   constructor(onSubmit) {
     $("wish").addEventListener("submit", (event) => {
@@ -52,11 +55,12 @@ export class Form {
   value() {
     const wish = { model: $("model").value, loras: this.#loras.map(({ lora, weight }) => ({ lora: lora.id, weight })) };
     for (const name of PLAIN) {
+      if (["width", "height"].includes(name) && $("size").value === AS_PICTURE) continue;
       const text = $(name).value;
       if (["prompt", "negative_prompt", "sampler"].includes(name)) wish[name] = text;
       else if (text.trim() || $(name).validity.badInput) wish[name] = number(name, text);
     }
-    if (!wish.prompt.trim()) throw { message: "The prompt is empty.", hint: "Say what to draw.", field: "prompt" };
+    if (!wish.prompt.trim() && !this.begin.isThere) throw { message: "The prompt is empty.", hint: "Say what to draw.", field: "prompt" };
     return wish;
   }
 
@@ -123,9 +127,11 @@ export class Form {
     $("width").max = $("height").max = model.largest_side;
     $("size").replaceChildren(...sizesOf(model).map(([name, w, h]) => new Option(`${name}, ${w} × ${h}`, `${w}x${h}`)));
     $("size").append(new Option("Another…", ""));
+    this.begin.isPossible = model.begins_from_pictures;
     this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
     this.#showLoras();
     this.#showSize();
+    this.#onPicture();
     show($("examples"), model.built_in);
   }
 
@@ -136,8 +142,18 @@ export class Form {
   }
 
   #onSize() {
-    if ($("size").value) [$("width").value, $("height").value] = $("size").value.split("x");
+    if ($("size").value && $("size").value !== AS_PICTURE) [$("width").value, $("height").value] = $("size").value.split("x");
     for (const field of document.querySelectorAll(".custom")) show(field, !$("size").value);
+  }
+
+  /** The size follows the picture, for as long as there is one. */
+  #onPicture() {
+    const asPicture = [...$("size").options].find((one) => one.value === AS_PICTURE);
+    if (this.begin.isThere && !asPicture) $("size").prepend(new Option("As the picture", AS_PICTURE));
+    if (this.begin.isThere) $("size").value = AS_PICTURE;
+    else asPicture?.remove();
+    if (this.begin.isThere || asPicture) this.#onSize();
+    if (!this.begin.isThere && asPicture) this.#showSize();
   }
 
   #openCustomSize() {

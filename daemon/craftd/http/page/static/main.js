@@ -13,7 +13,7 @@ import { watch } from "./stream.js";
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
-const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec) });
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), begin: form.begin });
 const gallery = new Gallery((image) => present(image));
 let watching = new AbortController();
 let followed = ""; // the job on show: another tab may have another
@@ -39,6 +39,7 @@ function leave(problem) {
   watching.abort();
   forget("key", "job");
   if (!problem) forget("form");
+  form.begin.clear();
   stage.clear();
   gallery.clear();
   releaseAll();
@@ -94,6 +95,7 @@ async function generate() {
   try {
     const wish = form.value();
     form.isBusy = true;
+    Object.assign(wish, await form.begin.send());
     const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
     keep("job", job.id);
     if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
@@ -163,6 +165,7 @@ function present(image) {
 function useAgain(spec) {
   form.restore({ ...spec, count: 1 });
   $("prompt").focus();
+  if (spec.start && !form.begin.urlOf(spec.start)) form.tell({ message: "It was drawn from a picture that is not here.", hint: "Choose that one again." });
 }
 
 function reveal(element) {

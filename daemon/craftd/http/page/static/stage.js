@@ -13,8 +13,11 @@ export class Stage {
   #job = { steps: 1, count: 1, done: new Map() }; // that runs: index -> its steps, whatever is on show
   #shown = null; // {button, spec} of the picture whose facts are shown
   #phase = "";
+  #begin; // knows the picture that was begun from
 
-  constructor({ onCancel, onAgain }) {
+  constructor({ onCancel, onAgain, begin }) {
+    this.#begin = begin;
+    $("compare").addEventListener("input", () => this.#compare());
     $("cancel").addEventListener("click", onCancel);
     $("again").addEventListener("click", () => onAgain(this.#shown.spec));
     $("copy").addEventListener("click", () => this.#copy());
@@ -191,6 +194,7 @@ export class Stage {
     if (this.#tiles.size > 1) button.setAttribute("aria-current", "true");
     this.#shown = { button, spec };
     $("caption").textContent = spec.prompt;
+    this.#showBefore(button, spec);
     const loras = spec.loras.map(({ name, weight }) => `${name}:${weight}`).join(", ");
     const facts = {
       Seed: image.seed,
@@ -200,15 +204,31 @@ export class Stage {
       Steps: spec.steps,
       Guidance: spec.guidance_scale,
       Sampler: spec.sampler,
+      Strength: spec.start?.strength,
       "Left out": spec.negative_prompt,
     };
     const known = Object.entries(facts).filter(([, value]) => value !== "" && value !== undefined);
     $("facts").replaceChildren(...known.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
-    $("command").replaceChildren(...wrapped(commandOf(spec)));
+    $("command").replaceChildren(...wrapped(commandOf(spec, this.#begin.urlOf(spec.start) && this.#begin.name)));
     $("save").href = url;
     $("save").download = `craft-${image.seed}.${EXTENSIONS[image.media_type] ?? "png"}`;
     show($("result"), true);
+  }
+
+  /** The picture that was begun from, over the one that was made of it, as far as the slider says. */
+  #showBefore(button, spec) {
+    document.querySelector(".before")?.remove();
+    const url = this.#begin.urlOf(spec.start);
+    show($("comparing"), Boolean(url));
+    $("compare").value = 0;
+    if (!url) return;
+    button.append(make("img", { src: url, alt: "", className: "before" }));
+    this.#compare();
+  }
+
+  #compare() {
+    document.querySelector(".before")?.style.setProperty("--before", `${$("compare").value}%`);
   }
 
   #tellEnd(job) {
