@@ -45,7 +45,8 @@ class ModelOut(BaseModel):
     granularity: int = Field(description="Sides are multiples of this, in pixels.")
     largest_side: int
     sizes: list[SizeOut] = Field(description="The model's own number of pixels in several shapes.")
-    begins_from_pictures: bool = Field(description="Whether a job of it may have a `start` and a `mask`.")
+    begins_from_pictures: bool = Field(description="Whether a job of it may have a `start`.")
+    takes_masks: bool = Field(description="Whether it may have a `mask`, too.")
     defaults: DefaultsOut
     samplers: list[str]
     loras: list[LoraOut]
@@ -101,7 +102,8 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
         base=one.architecture.id,
         granularity=allowed.granularity,
         largest_side=allowed.largest_side,
-        begins_from_pictures={"start", "mask"} <= one.architecture.takes,
+        begins_from_pictures="start" in one.architecture.takes,
+        takes_masks="mask" in one.architecture.takes,
         sizes=[_size(shape, one, services) for shape in SHAPES],
         defaults=defaults,
         samplers=list(dict.fromkeys([*names, defaults.sampler])),

@@ -50,10 +50,12 @@ export class Begin {
     return this.isThere && start && start.sha256 === this.#sent ? this.#url : "";
   }
 
-  /** Whether the model can begin from pictures. */
-  set isPossible(isPossible) {
-    show($("begin"), isPossible);
-    if (!isPossible) this.clear();
+  /** Whether the model can begin from pictures, and from a part of one. */
+  allow(areStarts, areMasks) {
+    show($("begin"), areStarts);
+    for (const one of document.querySelectorAll(".masking")) show(one, areMasks);
+    if (!areStarts) this.clear();
+    else if (!areMasks) this.#mask.begin($("board").width, $("board").height);
   }
 
   async choose(file) {

@@ -127,7 +127,7 @@ export class Form {
     $("width").max = $("height").max = model.largest_side;
     $("size").replaceChildren(...sizesOf(model).map(([name, w, h]) => new Option(`${name}, ${w} × ${h}`, `${w}x${h}`)));
     $("size").append(new Option("Another…", ""));
-    this.begin.isPossible = model.begins_from_pictures;
+    this.begin.allow(model.begins_from_pictures, model.takes_masks);
     this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
     this.#showLoras();
     this.#showSize();
