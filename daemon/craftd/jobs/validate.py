@@ -127,7 +127,8 @@ def _check_understood(wanted: GenerateRequest, model: Model) -> None:
         if value not in (None, neutral) and name not in model.architecture.takes:
             others = [row.name for row in registry.ROWS if name in row.takes]
             message = f"{_WORDS.get(name, value)} means nothing to the model {model.name}"
-            raise invalid(name, message, f"leave it out, or take a model of {' or '.join(others)}")
+            other = f", or take a model of {' or '.join(others)}" if others else ""
+            raise invalid(name, message, f"leave it out{other}")
 
 
 def _with_tags(wanted: GenerateRequest) -> GenerateRequest:
