@@ -28,7 +28,7 @@ from craftd.architectures.architecture import (
 # Nothing that the pictures need: the safety checker would black some out unasked.
 UNUSED_PARTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 
-_PICTURES = frozenset({"start"})  # fields of a request: what the families can begin from
+_PICTURES = frozenset({"start", "mask"})  # fields of a request: what the families can begin from
 _OF_UNETS = _PICTURES | {"clip_skip", "guidance_rescale", "embeddings"}  # and embeddings
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 # A UNet that takes its words through the timestep's embedding too, as pocket does, is hardly steered by attention.
