@@ -20,7 +20,7 @@ def _workers(home: Home) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("victim", ["worker", "daemon"])
 def test_a_waiting_command_gets_its_picture(home: Home, victim: str) -> None:
     assert home.craft("generate", "warm", "-s", "2").returncode == 0
-    waiting = home.start("generate", "a cat", "-s", "800", "-W", "128", "-H", "128", "-o", "cat.png")
+    waiting = home.start("generate", "a cat", "-s", "400", "-W", "128", "-H", "128", "-o", "cat.png")
     until(lambda: any(job["state"] == "RUNNING" for job in home.json("jobs", "list")), "the job runs")
     pid = home.daemon_pid() if victim == "daemon" else _workers(home)[0]["pid"]
     os.kill(pid, signal.SIGKILL)
