@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from craft_protos.generate import Start
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import Cancel, ModelManifest, ToWorker
 from craftd.worker.families.generic import PipelineRun, PipelineRunner
@@ -120,6 +121,12 @@ def test_the_legacy_callback_passes_the_baton_too() -> None:
         run.advance()
         steps.append((run.step, run.is_done))
     assert steps == [(1, False), (2, False), (3, False), (3, True)]
+
+
+def test_a_start_picture_is_refused_and_not_left_out_in_silence() -> None:
+    with pytest.raises(CraftError) as refused:
+        _runner(Plain()).begin(draw(start=Start("0" * 64, 0.5)), seed=1)
+    assert (refused.value.reason, "Plain's own loop" in refused.value.message) == ("INVALID_FIELD", True)
 
 
 def test_closing_ends_the_thread_wherever_it_is() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.provenance import AppliedLora
-from craft_protos.reasons import CraftError
+from craft_protos.reasons import CraftError, invalid
 from PIL import Image
 
 from craftd.architectures import detect
@@ -195,6 +195,9 @@ class PipelineRunner:
         return self._adapters.is_ready(job)
 
     def begin(self, job: Dispatch, seed: int) -> PipelineRun:
+        if job.drawing.start is not None:  # of an architecture that has a family, and is to be drawn without it
+            why = f"{type(self._pipe).__name__}'s own loop draws from a prompt alone"
+            raise invalid("start", why, "leave the picture out, or take a model that craft draws with by itself")
         pipe = copy.copy(self._pipe)
         pipe.set_progress_bar_config(disable=True)
         scheduler_name = self._set_sampler(pipe, job.drawing.sampler, job.drawing.steps)
