@@ -10,7 +10,7 @@ import craftd
 import grpc
 import pytest
 from craft_protos import jobs_pb2
-from craft_protos.generate import OPTIONAL, GenerateRequest, GenerateSpec
+from craft_protos.generate import OPTIONAL, GenerateRequest, GenerateSpec, Mask, Start
 from craft_protos.reasons import CraftError
 from craft_protos.settings import GenerateSettings, LimitSettings
 from craftd.architectures import registry
@@ -173,7 +173,8 @@ def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str
     """Each such field is understood by one architecture at least, and the refusal says by which."""
     understood = [row for row in registry.ROWS if name in row.takes]
     assert understood and len(understood) < len(registry.ROWS)
-    asked = GenerateRequest("a red apple", **{name: 1 if name != "clip_skip" else 2})
+    values = {"clip_skip": 2, "start": Start("ab" * 32, 0.5), "mask": Mask("cd" * 32, 4.0)}
+    asked = GenerateRequest("a red apple", **{name: values.get(name, 1)})
     for row in registry.ROWS:
         if row in understood:
             assert getattr(_resolved(asked, row), name) != OPTIONAL[name]
