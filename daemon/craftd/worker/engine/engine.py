@@ -170,7 +170,7 @@ class Engine:
         self._jobs.pop(job_id, None)
         self._waiting = [row for row in self._waiting if row.job.job_id != job_id]
         for row in [row for row in self._active if row.job.job_id == job_id]:
-            self._leave(row)
+            self._active.remove(row)
             self._release(row)
 
     def _is_current(self, draw: Dispatch) -> bool:
@@ -337,7 +337,7 @@ class Engine:
             self._report_step(row)
         done = [row for row in going_on if row.drawn.is_done]
         for row in done:
-            self._leave(row)
+            self._active.remove(row)
         if done:
             self._finish(done, loaded)
 
@@ -376,9 +376,6 @@ class Engine:
         if not self._jobs[draw.job_id].left:
             del self._jobs[draw.job_id]
             self._reporter.done(draw.job_id, draw.epoch, cancelled=False)
-
-    def _leave(self, row: Row) -> None:
-        self._active.remove(row)
 
     def _release(self, row: Row) -> None:
         """Release the LoRAs and the model that a finished or cancelled row was using."""
