@@ -57,8 +57,11 @@ class _JobTerms(Body):
 
 _PICTURES = {"start": Start, "mask": Mask}
 _SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="Of a picture that POST /inputs took.")]
-StartIn = create_model("StartIn", __base__=Body, **fields.fields_of(Start) | {"sha256": (_SHA256, ...)})
-MaskIn = create_model("MaskIn", __base__=Body, **fields.fields_of(Mask) | {"sha256": (_SHA256, ...)})
+if TYPE_CHECKING:
+    StartIn = MaskIn = Body
+else:
+    StartIn = create_model("StartIn", __base__=Body, **fields.fields_of(Start) | {"sha256": (_SHA256, ...)})
+    MaskIn = create_model("MaskIn", __base__=Body, **fields.fields_of(Mask) | {"sha256": (_SHA256, ...)})
 _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "prompt": (fields.Text, ...),
     "start": (StartIn | None, None),

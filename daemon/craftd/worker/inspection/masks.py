@@ -32,7 +32,7 @@ def _of_opaque_or_white(picture: Image.Image) -> Image.Image:
     alpha = _alpha(picture)
     if alpha.getextrema() == (255, 255):
         return eight_bits(picture).convert("L")
-    return alpha.point(lambda value: 255 * (value > _HALF))
+    return alpha.point([255 * (value > _HALF) for value in range(256)])
 
 
 def _alpha(picture: Image.Image) -> Image.Image:
