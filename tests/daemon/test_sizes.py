@@ -168,6 +168,13 @@ def test_a_rescale_outside_0_to_1_is_none(rescale: float) -> None:
         validate.checked(GenerateRequest("x", guidance_rescale=rescale), LimitSettings())
 
 
+def test_a_pair_is_not_told_by_half() -> None:
+    row = next(row for row in registry.ROWS if "crop_left" not in row.takes)
+    for asked, told in (({"original_width": 1024, "original_height": 768}, "1024x768"), ({"crop_top": 8}, "0,8")):
+        with pytest.raises(CraftError, match=f": {told} means nothing"):
+            _resolved(GenerateRequest("a red apple", **asked), row)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str) -> None:
     """Each such field is understood by one architecture at least, and the refusal says by which."""

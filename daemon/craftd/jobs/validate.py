@@ -126,9 +126,18 @@ def _check_understood(wanted: GenerateRequest, model: Model) -> None:
         value = getattr(wanted, name)
         if value not in (None, neutral) and name not in model.architecture.takes:
             others = [row.name for row in registry.ROWS if name in row.takes]
-            message = f"{_WORDS.get(name, value)} means nothing to the model {model.name}"
+            message = f"{_told(wanted, name)} means nothing to the model {model.name}"
             other = f", or take a model of {' or '.join(others)}" if others else ""
             raise invalid(name, message, f"leave it out{other}")
+
+
+def _told(wanted: GenerateRequest, name: str) -> str:
+    """A field's value as its caller gave it: pairs are not told by half, and pictures not by their hash."""
+    if name.startswith("original_"):
+        return f"{wanted.original_width or 0}x{wanted.original_height or 0}"
+    if name.startswith("crop_"):
+        return f"{wanted.crop_left or 0},{wanted.crop_top or 0}"
+    return _WORDS.get(name) or str(getattr(wanted, name))
 
 
 def _with_tags(wanted: GenerateRequest) -> GenerateRequest:
