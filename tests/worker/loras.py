@@ -38,13 +38,18 @@ def submit_with(
     model: ModelManifest, loras: Sequence[tuple[Stored, float]], job_id: str = "job", *, skip: bool = False, **spec: Any
 ) -> ToWorker:
     """A job with LoRAs, each with its weight."""
-    sent = submit(model, job_id, **spec)
+    sent = with_loras(submit(model, job_id, **spec), *loras)
+    if skip:
+        sent.dispatch.generate.lora_missing = jobs_pb2.LORA_MISSING_SKIP
+    return sent
+
+
+def with_loras(sent: ToWorker, *loras: tuple[Stored, float]) -> ToWorker:
+    """The same job, with LoRAs."""
     for stored, weight in loras:
         sent.dispatch.files.append(stored.file)
         named = {"lora": stored.file.sha256[:8], "name": stored.file.name, "sha256": stored.file.sha256}
         sent.dispatch.generate.loras.append(jobs_pb2.LoraUse(weight=weight, **named))
-    if skip:
-        sent.dispatch.generate.lora_missing = jobs_pb2.LORA_MISSING_SKIP
     return sent
 
 
