@@ -21,6 +21,7 @@ NAMES = (
     "cli_overhead",
     "clients",
     "engine_throughput",
+    "image_to_image",
     "families",
     "cancel",
     "memory",
