@@ -1,18 +1,17 @@
 """`python -m docs.tutorial`: makes the tutorial's pictures, as its reader would, and measures what it claims.
 
 Pictures of a character are drawn, a LoRA is trained on them with `craft lora train`, and pictures are drawn
-with and without it, on backgrounds that the training pictures do not have.
+with and without it, on backgrounds that the training pictures do not have. README's pictures that begin from
+pictures are made last, by its own lines.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -20,10 +19,11 @@ from statistics import fmean, pstdev
 import psutil
 from PIL import Image
 
+from docs.tutorial import begun
 from docs.tutorial.character import UNSEEN, caption, write
+from docs.tutorial.commands import HERE, Craft, row
 from docs.tutorial.measure import distance
 
-HERE = Path(__file__).parent
 OPTIONS = (
     "--trigger",
     "pip",
@@ -40,7 +40,6 @@ OPTIONS = (
 )
 SEEDS = (1, 2)  # of the pictures that are measured, for each background
 LIMIT_S = 180.0
-_TILE = 128
 
 
 @dataclass(frozen=True)
@@ -77,20 +76,6 @@ class Took:
         )
 
 
-class Craft:
-    """The command, in folders of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self._env = {name: value for name, value in os.environ.items() if name != "CRAFT_HOST"}
-        folders = {"CRAFT_DATA_DIR": "data", "CRAFT_STATE_DIR": "state", "CRAFT_RUNTIME_DIR": "run"}
-        self._env |= {name: str(root / folder) for name, folder in folders.items()}
-        self._env["CRAFT_CONFIG"] = str(root / "config.toml")
-
-    def run(self, *args: object) -> str:
-        command = [sys.executable, "-m", "craft_cli.main", *map(str, args)]
-        return subprocess.run(command, env=self._env, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="craft-tutorial-") as folder:
         root = Path(folder)
@@ -103,16 +88,17 @@ def main() -> int:
 
 def _run(craft: Craft, root: Path) -> int:
     taught = write(root / "pip")
-    begun = time.monotonic()
+    since = time.monotonic()
     craft.run("lora", "train", "pip", root / "pip", *OPTIONS)
-    took = Took(time.monotonic() - begun, _cpu_s(craft), os.getloadavg()[1])
+    took = Took(time.monotonic() - since, _cpu_s(craft), os.getloadavg()[1])
     drawn = {case.name: _draw(craft, root, case) for case in CASES}
-    _save(_row(taught), "pictures.png")
+    _save(row(taught), "pictures.png")
     for case in CASES:
-        _save(_row([path for paths in drawn[case.name].values() for path in paths]), f"{case.name}.png")
+        _save(row([path for paths in drawn[case.name].values() for path in paths]), f"{case.name}.png")
     (job,) = [one["id"] for one in json.loads(craft.run("jobs", "list", "-n", 0, "--json")) if one["kind"] == "train"]
     craft.run("jobs", "show", job, "--plot", "-o", HERE / "loss.png", "--force")
     report, is_good = _report(drawn, took)
+    begun.make(craft, root)
     (HERE / "measured.md").write_text(report, encoding="utf-8")
     print(report)
     return 0 if is_good else 1
@@ -147,14 +133,6 @@ def _cpu_s(craft: Craft) -> float:
     (worker,) = json.loads(craft.run("daemon", "status", "--json"))["workers"]
     times = psutil.Process(worker["pid"]).cpu_times()
     return float(times.user + times.system)
-
-
-def _row(paths: Sequence[Path]) -> Image.Image:
-    row = Image.new("RGB", (_TILE * len(paths), _TILE))
-    for place, path in enumerate(paths):
-        with Image.open(path) as picture:
-            row.paste(picture.convert("RGB").resize((_TILE, _TILE), Image.Resampling.LANCZOS), (place * _TILE, 0))
-    return row
 
 
 def _save(picture: Image.Image, name: str) -> None:

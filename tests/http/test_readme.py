@@ -43,7 +43,7 @@ def test_the_lines_work_as_pasted(make_home: Callable[..., Home]) -> None:
     done = home.run(["bash", "-euo", "pipefail", "-c", script], env=env, hang_s=1000)
     assert done.returncode == 0, done.stderr
     assert b'"status":"success"' in done.stdout and f'"url":"http://127.0.0.1:{port}/image/'.encode() in done.stdout
-    assert sorted(path.name for path in home.work.iterdir()) == ["apple.png", "pets.png", "rocket.png"]
+    assert sorted(path.name for path in home.work.iterdir()) == ["apple.png", "green.png", "pets.png", "rocket.png"]
     for path in home.work.iterdir():
         with Image.open(path, formats=["PNG"]) as picture:
             picture.load()
