@@ -98,6 +98,7 @@ def test_a_plan_says_what_follows_from_the_picture(place: Home) -> None:
         (["-i", "no.png"], 66, "no.png cannot be read: No such file"),
         (["-i", "0123456789"], 66, "there is no file 0123456789, and no picture of craft's with that id"),
         (["-i", "folder"], 66, "folder is a folder"),
+        (["-i", "https://example.org/a.png"], 66, "is an address, and craft fetches nothing"),
         (["-i", "empty.png"], 65, "empty.png is empty"),
         (["-i", "page.png"], 65, "page.png: is no JPEG, PNG or WebP picture"),
         (["-i", "moving.gif"], 65, "moving.gif: is no JPEG, PNG or WebP picture"),

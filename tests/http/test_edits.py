@@ -204,7 +204,7 @@ _IMAGE = ("a.png", picture())
     [
         (({"mask": ("m.png", half_clear())}, {}), "image", "is missing"),
         (([("image[]", _IMAGE), ("image[]", _IMAGE)], {}), "image", "are 2"),
-        (({"image": ("a.png", b"")}, {}), "image", "has 0 bytes"),
+        (({"image": ("a.png", b"")}, {}), "image", "to 50000000 (send a whole picture)"),
         (({"image": _IMAGE, "mask": ("m.png", picture())}, {}), "mask", "no alpha channel"),
         (({"image": _IMAGE, "photo": _IMAGE}, {}), "photo", "no field"),
         ((None, {"strength": "1.5"}), "strength", "less than or equal to 1"),

@@ -121,6 +121,12 @@ class Pictures:
     def _bytes(self, name: str) -> bytes:
         if name != STDIN and not files.is_there(name) and _may_be_id(name):
             return self._fetched(name)
+        if name.lower().startswith(("http://", "https://")) and not files.is_there(name):
+            raise CraftError(
+                "NO_INPUT",
+                f"{files.shown(name)} is an address, and craft fetches nothing",
+                "save it, and give its path",
+            )
         if files.is_folder(name):
             raise CraftError("NO_INPUT", f"{files.shown(name)} is a folder", "name a picture in it")
         try:

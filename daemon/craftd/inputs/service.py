@@ -124,7 +124,8 @@ class InputService:
         check_sha256("sha256", upload.sha256)
         most = self._limits.max_picture_bytes
         if not 0 < upload.size_bytes <= most:
-            raise bad_input(f"has {upload.size_bytes} bytes; a picture may have from 1 to {most}", "send a smaller one")
+            step = "send a smaller one" if upload.size_bytes > most else "send a whole picture"
+            raise bad_input(f"has {upload.size_bytes} bytes; a picture may have from 1 to {most}", step)
         if upload.offset > upload.size_bytes:
             raise invalid("offset", f"{upload.offset} is beyond the picture's {upload.size_bytes} bytes")
 
