@@ -54,7 +54,6 @@ class Denoising:
     adapters: AdapterManager | None = None  # whose `applied` is
     first: int = 0  # the schedule's model call that it began with
     kept: Kept | None = None  # what a mask keeps of the picture that it began from
-    beside: torch.Tensor | None = None  # channels that the model takes beside the latents
     canvas: Canvas | None = None  # what it is drawn on
     calls: int = 0
     sketch: Pixels | None = field(default=None, repr=False)  # what the latents seem to become
@@ -95,8 +94,6 @@ class Denoising:
 
     def model_row(self) -> ModelRow:
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
-        if self.beside is not None:
-            sample = torch.cat([sample, self.beside], dim=1)
         return ModelRow(sample, self.timestep, self.conditioning, self.applied)
 
     def take(self, output: torch.Tensor) -> None:
@@ -331,7 +328,7 @@ def _ours(drawings: Sequence[Drawing]) -> list[Denoising]:
 
 def _clean(given: ModelRow, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
     """The noiseless latents that this output points at (Song et al. 2020, equation 12; Lipman et al. 2022)."""
-    sample = given.sample[:, : output.shape[1]]  # without what an inpainting model takes beside it
+    sample = given.sample
     if samplers.is_flow_matching(scheduler):
         return sample - float(given.timestep) / float(scheduler.config.num_train_timesteps) * output
     alphas = getattr(scheduler, "alphas_cumprod", None)

@@ -98,8 +98,6 @@ class Family(ABC):
         self._at_once = 1 if device.type == "cpu" else None
         self._wants_channels_last = device.type == "cpu" and self._autoencoder.memory_format is not None
 
-    takes_masks = False  # whether its model is told what a mask keeps, and draws nothing without one
-
     @property
     def granularity(self) -> int:
         """Sides of what it draws are multiples of it, in pixels."""
@@ -159,9 +157,6 @@ class Family(ABC):
         pipelines. Raises INVALID_FIELD for a size that the model cannot draw, and a strength that leaves no step.
         """
         if source is None:
-            if self.takes_masks:
-                why = "the model fills in what a mask shows, and draws nothing from a prompt alone"
-                raise invalid("mask", why, "give it a start picture and a mask")
             return Beginning(self._noise(*size, generator) * samplers.noise_deviation(scheduler))
         first = first_call(scheduler, source.strength)
         if first >= len(scheduler.timesteps):  # the front knows this, too

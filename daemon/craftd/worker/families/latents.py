@@ -60,7 +60,6 @@ class Source:
     encoded: torch.Tensor
     strength: float
     mask: torch.Tensor | None = None  # 1, 1, height, width of the latents: one where they are drawn anew
-    masked: torch.Tensor | None = None  # of the picture without what is drawn anew, where the model takes that
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,6 @@ class Beginning:
     latents: torch.Tensor  # 1, channels, height, width
     first: int = 0
     kept: Kept | None = None
-    beside: torch.Tensor | None = None  # channels that the model takes beside the latents
 
 
 @dataclass(frozen=True)

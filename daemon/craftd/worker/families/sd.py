@@ -84,5 +84,5 @@ def _check(pipe: Any) -> None:
         raise CraftError(
             "UNSUPPORTED_MODEL",
             f"its UNet takes {channels[0]} channels where the autoencoder gives {channels[1]}",
-            "models for inpainting or depth do not draw from text alone",
+            "craft draws with no models made for inpainting or depth: others inpaint with a start picture and a mask",
         )
