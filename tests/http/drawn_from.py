@@ -9,16 +9,11 @@ import struct
 import zlib
 from typing import Any
 
-import pytest
 from craft_protos import jobs_pb2
-from craftd.architectures import registry
 from PIL import Image
 
 from tests.http.shim import Shim
 
-needs_masks = pytest.mark.skipif(
-    not any("mask" in row.takes for row in registry.ROWS), reason="no architecture takes masks yet"
-)
 RED, GREEN, CLEAR, OPAQUE = (200, 10, 10), (10, 200, 10), (0, 0, 0, 0), (0, 0, 0, 255)
 
 

@@ -24,7 +24,6 @@ from tests.http.drawn_from import (
     encoded,
     half_clear,
     kept,
-    needs_masks,
     picture,
     sha256_of,
     spec_of,
@@ -61,7 +60,6 @@ def test_an_edit(shim: Shim, client: openai.OpenAI) -> None:
     assert not spec.HasField("mask")
 
 
-@needs_masks
 def test_everything_that_is_said_counts(shim: Shim, client: openai.OpenAI) -> None:
     made = client.images.edit(
         image=[("photo.jpg", picture((200, 100), kind="JPEG"))],
@@ -94,7 +92,6 @@ def test_everything_that_is_said_counts(shim: Shim, client: openai.OpenAI) -> No
     assert (spec.loras[0].name, spec.loras[0].weight) == (LORA, 0.5)
 
 
-@needs_masks
 @pytest.mark.parametrize(
     ("mask", "left", "right"),
     [
@@ -114,7 +111,6 @@ def test_what_is_transparent_is_drawn_anew(
     assert (made.getpixel((16, 32)), made.getpixel((48, 32))) == (left, right)
 
 
-@needs_masks
 def test_a_mask_is_turned_as_its_exif_says(shim: Shim, client: openai.OpenAI) -> None:
     turned, stream = Image.Exif(), io.BytesIO()
     turned[0x0112] = 6  # a quarter
@@ -158,7 +154,6 @@ def test_streams(client: openai.OpenAI) -> None:
     assert kinds[-1] == "image_edit.completed" and set(kinds[:-1]) == {"image_edit.partial_image"}
 
 
-@needs_masks
 @pytest.mark.parametrize(
     "body",
     [
@@ -182,7 +177,6 @@ def test_urls_are_public_and_do_not_tell_what_they_were_made_from(shim: Shim, cl
     assert answer.status_code == 200 and sha256_of(image).encode() not in answer.content
 
 
-@needs_masks
 def test_the_same_call_again_is_the_same_job(shim: Shim, keys: Keys) -> None:
     def send(image: bytes) -> requests.Response:
         files = {"image": ("a.png", image), "mask": ("m.png", half_clear())}

@@ -21,7 +21,6 @@ from tests.http.drawn_from import (
     encoded,
     half_clear,
     kept,
-    needs_masks,
     picture,
     sha256_of,
     spec_of,
@@ -63,7 +62,6 @@ def test_what_webuiapi_sends(shim: Shim, api: webuiapi.WebUIApi) -> None:
     assert (spec.start.strength, spec.start.fit, spec.HasField("mask")) == (0.5, jobs_pb2.FIT_STRETCH, False)
 
 
-@needs_masks
 def test_inpainting_with_webuiapi(shim: Shim, api: webuiapi.WebUIApi) -> None:
     """White is drawn anew, and only what is around it unless the request says otherwise."""
     mask = Image.new("L", (64, 64), 0)
@@ -83,7 +81,6 @@ def test_inpainting_with_webuiapi(shim: Shim, api: webuiapi.WebUIApi) -> None:
     assert (found.getpixel((8, 8)), found.getpixel((56, 8))) == (255, 0)
 
 
-@needs_masks
 @pytest.mark.parametrize(
     ("fields", "made"),
     [
@@ -101,7 +98,6 @@ def test_masks(shim: Shim, keys: Keys, fields: dict[str, Any], made: tuple[float
     assert (mask.blur, mask.invert, mask.padding if mask.HasField("padding") else None) == made
 
 
-@needs_masks
 def test_a_mask_with_alpha_shows_where_it_is_opaque(shim: Shim, keys: Keys) -> None:
     """Wholly or not at all; one that is opaque everywhere is looked at by its whiteness."""
     assert send(shim, keys.user, mask=encoded(half_clear(alpha=120))).status_code == 200
@@ -128,7 +124,6 @@ def test_a_data_url_no_words_and_no_size(shim: Shim, keys: Keys) -> None:
     assert json.loads(answer.json()["info"])["denoising_strength"] == 0
 
 
-@needs_masks
 def test_what_is_not_done_is_said(shim: Shim, keys: Keys) -> None:
     mask = encoded(picture(colour=(255, 255, 255)))
     for fill, warned in ((1, None), (0, "drawn as the picture is: inpainting_fill")):

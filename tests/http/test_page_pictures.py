@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.http.browser import Studio, chromium, generate, is_scrollable_sideways, natural_size, violations
-from tests.http.drawn_from import GREEN, RED, encoded, kept, needs_masks, picture, sha256_of
+from tests.http.drawn_from import GREEN, RED, encoded, kept, picture, sha256_of
 from tests.http.shim import serving
 
 _FILE = {"name": "my photo.png", "mimeType": "image/png"}
@@ -69,7 +69,6 @@ def test_a_picture_is_drawn_from_and_compared(studio: Studio) -> None:
         expect(page.locator("#command")).to_contain_text("-i 'my photo.png' --strength 0.25")
 
 
-@needs_masks
 def test_a_mask_is_painted(studio: Studio) -> None:
     """With the pointer; undone, inverted, cleared. What is painted is white for the daemon."""
     with studio.page() as page:
@@ -105,7 +104,6 @@ def test_a_mask_is_painted(studio: Studio) -> None:
         assert [mask.getpixel(place) for place in ((8, 64), (60, 64), (120, 64), (8, 8))] == [0, 0, 255, 255]
 
 
-@needs_masks
 def test_all_of_it_by_keyboard(studio: Studio) -> None:
     with studio.page() as page:
         choose(page, picture((128, 128), GREEN))
