@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -14,10 +15,28 @@ from craft_cli.generate import foreign
 from craft_protos import samplers
 from craft_protos.reasons import CraftError
 from craft_protos.version import __version__
+from PIL import Image
 
 from tests.home import CRAFT, HANG_S, Home
 
 Craft = Callable[..., int]
+
+_VALUES = {  # of an option that takes another than 2
+    "--sampler": "Euler",
+    "--output": "x.png",
+    "--lora": "nobodys",
+    "--negative": "grey",
+    "--image": "start.png",
+    "--mask": "mask.png",
+    "--strength": "0.75",
+}
+_FIELDS = {  # where a plan has another name than the option's
+    "--guidance": "guidance_scale",
+    "--negative": "negative_prompt",
+    "--output": "outputs",
+    "--image": "start",
+    "--strength": "start",
+}
 
 
 @pytest.fixture
@@ -58,16 +77,20 @@ def test_other_programs_options(given: str, own: str) -> None:
 def test_each_foreign_name_is_an_option_that_takes_its_value(
     craft: Craft, capsys: pytest.CaptureFixture[str], name: str, own: str
 ) -> None:
-    value = {"--sampler": "Euler", "--output": "x.png", "--lora": "nobodys", "--negative": "grey"}.get(own, "2")
-    code = craft("generate", "x", name, value, "--plan", "--json")
+    value = _VALUES.get(own, "2")
+    for number, file in enumerate(("start.png", "mask.png")):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(file)
+    needs_start = own in ("--strength", "--mask")
+    code = craft("generate", "x", name, value, *(["-i", "start.png"] if needs_start else []), "--plan", "--json")
     told = capsys.readouterr()
     if own == "--lora":
         assert (code, "no LoRA is called 'nobodys'" in told.err) == (66, True)
         return
     assert code == 0, told.err
     plan = json.loads(told.out)
-    fields = {"--guidance": "guidance_scale", "--negative": "negative_prompt", "--output": "outputs"}
-    assert value in str(plan[fields.get(own, own.removeprefix("--"))])
+    if own in ("--image", "--mask"):
+        value = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    assert value in str(plan[_FIELDS.get(own, own.removeprefix("--"))])
 
 
 @pytest.mark.parametrize("given", ["--size 12", "--size", "-p", "--size axb"])

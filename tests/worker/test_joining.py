@@ -38,6 +38,7 @@ def _draw_beside(worker: WorkerProcess, first: ToWorker, other: ToWorker, at: in
     worker.until(lambda frame: frame.step.job_id == name and frame.step.step >= at)
     worker.send(other)
     seen = worker.until_ended(other.dispatch.job_id)
+    worker.until(lambda frame: frame.step.job_id == name)  # not every step is told
     worker.send(ToWorker(cancel=Cancel(job_id=name, epoch=1)))
     assert worker.until_kind("done").cancelled
     return seen

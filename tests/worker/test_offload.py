@@ -48,16 +48,21 @@ def _draw(pipe: Any) -> np.ndarray:
     return np.asarray(drawn.images[0]).astype(int)
 
 
+def _is_same(drawn: np.ndarray, expected: np.ndarray) -> bool:
+    """But for the last bit: where a weight lies in memory decides, on some processors, in which order it is summed."""
+    return bool(np.abs(drawn - expected).max() <= 1)
+
+
 @pytest.mark.parametrize("rung", [rungs.MODEL, rungs.BLOCKS])
 def test_the_picture_is_the_same_and_less_is_there(pipe: Any, rung: str) -> None:
     expected, device = _draw(pipe), Counted(_networks(pipe))
     offloading = Offloading(pipe, pipe.craft_denoiser, device)
     offloading.go_to(rung)
-    assert np.array_equal(_draw(pipe), expected)
+    assert _is_same(_draw(pipe), expected)
     assert 0 < device.most_bytes <= offloading.peak_bytes < offload.peak(rungs.NONE, offloading.sizes, "unet")
     offloading.go_to(rungs.NONE)
     assert device.bytes == 0
-    assert np.array_equal(_draw(pipe), expected)
+    assert _is_same(_draw(pipe), expected)
 
 
 def test_packed_weights_leave_and_come_as_others(pipe: Any) -> None:
@@ -65,7 +70,7 @@ def test_packed_weights_leave_and_come_as_others(pipe: Any) -> None:
     expected, device = _draw(pipe), Counted(_networks(pipe))
     offloading = Offloading(pipe, pipe.craft_denoiser, device)
     offloading.go_to(rungs.BLOCKS)
-    assert np.array_equal(_draw(pipe), expected)
+    assert _is_same(_draw(pipe), expected)
     assert 0 < device.most_bytes <= offloading.peak_bytes
 
 
@@ -90,9 +95,9 @@ def test_a_weight_that_takes_another_ones_place_is_computed_with_and_goes_again(
     offloading = Offloading(pipe, pipe.craft_denoiser, Counted(_networks(pipe)))
     offloading.go_to(rungs.BLOCKS)
     layer.weight.data, own = other, layer.weight.data
-    assert np.array_equal(_draw(pipe), expected) and not np.array_equal(expected, plain)
+    assert _is_same(_draw(pipe), expected) and not _is_same(expected, plain)
     layer.weight.data = own
-    assert np.array_equal(_draw(pipe), plain)
+    assert _is_same(_draw(pipe), plain)
 
 
 def test_an_error_in_a_block_leaves_nothing_there(pipe: Any) -> None:
