@@ -41,7 +41,7 @@ def running(config: str = "", **settings: str | int) -> Iterator[Daemon]:
 
 @contextmanager
 def running_in(folder: Path, **settings: str | int) -> Iterator[Daemon]:
-    """The same with folders that stay, below `folder`."""
+    """Starts a daemon whose folders lie below `folder` and outlive it."""
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "craftd", "--ready-fd", str(writing)],

@@ -101,7 +101,7 @@ def _list(claim: str, against: str, seconds: list[float]) -> Figure:
 
 
 def _lists(client: Client, jobs: int) -> dict[str, Callable[[], object]]:
-    """What people look at: the newest, those of a state, what waits, the newest pictures."""
+    """These lists are what people look at: newest jobs, jobs of a state, the queue, newest pictures."""
     failed, queued = jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_QUEUED
     return {
         "50 newest jobs": lambda: list(client.list_jobs([], 50)),

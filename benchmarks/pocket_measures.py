@@ -33,7 +33,7 @@ def edge_sharpness(drawn: Sequence[Tensor], scenes: Sequence[Scene]) -> tuple[fl
 
 
 def nearest_view(picture: Tensor, scene: Scene) -> Tensor:
-    """Of the scene's views on the grid the one that the picture (3, 256, 256) differs least from."""
+    """The picture (3, 256, 256) is compared with each view of the scene on the grid; the nearest one is returned."""
     views = torch.stack([as_tensor(view) for view in grid_views(scene)])
     return views[(views - picture).abs().flatten(1).mean(1).argmin()]
 

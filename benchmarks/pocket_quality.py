@@ -161,7 +161,7 @@ def _renders(scenes: Sequence[Scene], seed: int) -> Tensor:
 
 
 def _report_reconstructions(pipe: StableDiffusionPipeline, count: int) -> None:
-    """What the autoencoder alone costs: real views, encoded and decoded."""
+    """The autoencoder alone encodes and decodes real views: what it loses, no denoiser can give back."""
     scenes = [Scene((c,)) for c in _some(count)]
     with torch.inference_mode():
         drawn = [_reconstructed(pipe, part) for part in _renders(scenes, 99).split(BATCH)]

@@ -1,4 +1,4 @@
-"""What cannot be taken back is asked for first."""
+"""Commands that delete for good ask at a terminal before they do; elsewhere they need an option such as `--force`."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def _tell_fits(fits: list[dict[str, Any]]) -> None:
 
 
 def _tell_kept(lora: loras_pb2.Lora, *, name: str, weight: float | None, trigger: str) -> None:
-    """Of one that was here already, what it keeps although something else was asked for."""
+    """A LoRA that was registered already keeps its own settings; this says which of the asked ones it did not take."""
     is_other = weight is not None and not math.isclose(weight, lora.weight, rel_tol=1e-6)
     asked = [
         *([f"--name {shlex.quote(name)}"] if name and name != lora.name else []),

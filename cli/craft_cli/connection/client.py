@@ -284,7 +284,7 @@ class Client:
             return False
 
     def answers(self, timeout_s: float) -> bool:
-        """Whether the daemon says anything at all: "no" is an answer too."""
+        """Asks whether a daemon answers there; a refusal counts as an answer."""
         try:
             self._check_health(timeout_s)
         except grpc.RpcError as error:
