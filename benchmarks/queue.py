@@ -4,7 +4,7 @@
 
 A real craftd with the worker that needs no torch. The clients are processes of their own, each with one
 job after another, from CreateJob to its end. The front's CPU time is the system's count for its process.
-Then jobs are created, one after another, while few and while many wait.
+Then jobs are created, one after another, at a daemon where few wait and at one where many do, in turn.
 """
 
 from __future__ import annotations
@@ -52,19 +52,27 @@ def throughput(craftd: Daemon, clients: int, jobs: int, rounds: int) -> tuple[li
 
 
 def creates(client: Client) -> float:
-    """A second, of jobs that wait."""
-    began = time.perf_counter()
+    """A second, of jobs that wait; they are taken back afterwards."""
+    ids, began = [], time.perf_counter()
     for number in range(CREATES):
-        client.create_job(daemon.request("[held] an apple", seed=number, **SMALL))
-    return CREATES / (time.perf_counter() - began)
+        ids.append(client.create_job(daemon.request("[held] an apple", seed=number, **SMALL)).id)
+    took = time.perf_counter() - began
+    for job in ids:
+        client.cancel_job(job)
+    return CREATES / took
 
 
-def behind(client: Client, queued: int, rounds: int) -> list[float]:
-    """Creates a second, each round, once so many wait."""
+def fill(client: Client, queued: int) -> None:
+    """Creates jobs until so many wait."""
     while (waiting := client.status().queued) < queued:
         for number in range(min(CREATES, queued - waiting)):
             client.create_job(daemon.request("[held] an apple", seed=number, **SMALL))
-    return [creates(client) for _ in range(rounds)]
+
+
+def in_turn(few: Client, many: Client, rounds: int) -> tuple[list[float], list[float]]:
+    """Creates a second at either daemon, in turn, so that both feel what else the machine does."""
+    pairs = [(creates(few), creates(many)) for _ in range(rounds)]
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def listing(client: Client, page_size: int, rounds: int) -> list[float]:
@@ -82,13 +90,15 @@ def main() -> int:
     asked = _parse()
     settings = {"WORKER_MODULE": "craftd.fakeworker", "DAEMON_QUEUE_LIMIT": asked.queued + _ROOM}
     found: list[Figure] = []
-    with daemon.running(**settings) as craftd:
+    with daemon.running(**settings) as craftd, daemon.running(**settings) as other:
         rates, costs = throughput(craftd, asked.clients, asked.jobs, asked.rounds)
-        client = craftd.client()
-        few = behind(client, FEW, asked.rounds)
-        many = behind(client, asked.queued, asked.rounds)
-        pages = listing(client, 1000, asked.rounds * 2)
-        client.close()
+        short, long = craftd.client(), other.client()
+        fill(short, FEW)
+        fill(long, asked.queued)
+        few, many = in_turn(short, long, asked.rounds * 3)
+        pages = listing(long, 1000, asked.rounds * 2)
+        short.close()
+        long.close()
     print("jobs a second:", *(f"{rate:.0f}" for rate in rates), " ms of the front a job:", *(f"{c:.2f}" for c in costs))
     print(f"creates a second, {FEW} waiting:", *(f"{rate:.0f}" for rate in few), flush=True)
     print(f"creates a second, {asked.queued} waiting:", *(f"{rate:.0f}" for rate in many), flush=True)
