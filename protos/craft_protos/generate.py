@@ -14,6 +14,7 @@ MOST_CLIP_SKIP = 12  # layers of CLIP, in Stable Diffusion 1
 FORMAT_NAMES = ("png", "jpeg", "webp")
 FITS = ("crop", "fill", "stretch")  # how a picture comes to another shape than its own; jobs.proto says what each does
 MOST_MASK_PIXELS = 4096  # of a mask's grow, blur and padding
+MOST_REFERENCES = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class Mask:
     grow: int = ruled(0, Range(-MOST_MASK_PIXELS, MOST_MASK_PIXELS))
     invert: bool = False
     padding: int | None = ruled(None, Range(0, MOST_MASK_PIXELS))  # None: the whole is drawn
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A picture that the model is shown, by its sha256 in the input store."""
+
+    sha256: str = ""
 
 
 def steps_of(steps: int, start: Start | None) -> int:
@@ -78,6 +86,7 @@ class GenerateRequest:
     crop_top: int | None = ruled(None, Range(0, 65_536))
     start: Start | None = None  # image-to-image
     mask: Mask | None = None  # inpainting: with a start
+    references: tuple[Reference, ...] = ruled((), Length(MOST_REFERENCES))  # in the order of their numbers
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,7 @@ class GenerateSpec:
     crop_top: int = 0
     start: Start | None = None
     mask: Mask | None = None
+    references: tuple[Reference, ...] = ()
 
     @property
     def text(self) -> TextSpec:
@@ -138,7 +148,7 @@ OPTIONAL: dict[str, Any] = {
     field.name: field.default
     for field in fields(GenerateSpec)
     if field.default is not MISSING and getattr(GenerateRequest, field.name) is None
-}
+} | {"references": ()}
 
 
 def public_json(spec: GenerateSpec) -> dict[str, Any]:

@@ -166,6 +166,7 @@ class GenerateSpec(_message.Message):
     CROP_TOP_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     model: _builtins.str
@@ -224,6 +225,12 @@ class GenerateSpec(_message.Message):
     def mask(self) -> Global___Mask:
         """Inpainting: of the start, only what it shows is drawn anew."""
 
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]:
+        """Pictures that the model is shown beside the prompt, in their order, 16 at most: for models that edit, or take
+        references (INVALID_FIELD for others). Width and height that are not asked for follow from the first.
+        """
+
     def __init__(
         self,
         *,
@@ -252,10 +259,11 @@ class GenerateSpec(_message.Message):
         crop_top: _builtins.int | None = ...,
         start: Global___Start | None = ...,
         mask: Global___Mask | None = ...,
+        references: _abc.Iterable[Global___Reference] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "mask", b"mask", "original_height", b"original_height", "original_width", b"original_width", "seed", b"seed", "start", b"start", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "references", b"references", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip_skip: _TypeAlias = _typing.Literal["clip_skip"]  # noqa: Y015
     _WhichOneofArgType__clip_skip: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip"]  # noqa: Y015
@@ -335,6 +343,27 @@ class Start(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
 
 Global___Start: _TypeAlias = Start  # noqa: Y015
+
+@_typing.final
+class Reference(_message.Message):
+    """A picture of the input store, by its sha256, that the model is shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
 
 @_typing.final
 class Mask(_message.Message):

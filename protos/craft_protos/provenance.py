@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from craft_protos.dispatch import Dispatch
 
 _OF_THE_JOB = ("count", "indices", "lora_missing")  # fields that say nothing of one picture
-_PICTURES = ("start", "mask")  # fields that a picture has that was made from others
+_PICTURES = ("start", "mask", "references")  # fields that a picture has that was made from others
 _OTHERWISE = ("model", "loras")  # fields that have another form in a record
 _ALWAYS = ("prompt", "width", "height", "steps", "guidance_scale", "seed", "sampler")
 
@@ -39,10 +39,11 @@ def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstance
     """Everything that the image of that index follows from."""
     told = {name: value for name, value in to_json(job.drawing).items() if name not in _OF_THE_JOB}
     for name in _PICTURES:
-        if told[name] is None:
+        if not told[name]:
             del told[name]
         elif job.public:  # which picture it was is nobody's business
-            del told[name]["sha256"]
+            for one in told[name] if isinstance(told[name], tuple | list) else (told[name],):
+                del one["sha256"]
     return {
         **told,
         "model": {"name": job.model.name, "sha256": job.model.sha256},

@@ -40,6 +40,7 @@ Examples:
   echo "a red apple" | craft generate -o apple.webp
   craft generate "a green apple" -i apple.png --strength 0.6
   craft generate "a worm" -i apple.png --mask hole.png --mask-padding 32
+  craft generate "the apple in this hand" --ref apple.png --ref hand.png -m klein
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
   craft generate "a red apple <lora:watercolor:0.8>"
   craft generate "a red apple" -o - | magick - apple.gif
@@ -59,8 +60,9 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   deterministic, clip_skip, guidance_rescale, original_width, original_height,
   crop_left, crop_top, loras ([{"lora": "it", "weight": 0.8}]), lora_missing,
   trigger_words, image and mask (paths, or pictures' ids), strength, fit,
-  mask_blur, mask_grow, mask_invert, mask_padding, start (an object in the place
-  of image, for a picture that was sent: {"sha256": "3f9a...", "strength": 0.6}),
+  mask_blur, mask_grow, mask_invert, mask_padding, refs (a list of such), start
+  (an object in the place of image, for a picture that was sent:
+  {"sha256": "3f9a...", "strength": 0.6}), references ([{"sha256": "3f9a..."}]),
   default_model (for the configured one, where no model is named),
   request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
@@ -81,6 +83,9 @@ _LORAS = typer.Option(
     metavar="LORA[:WEIGHT]",
     help="A LoRA to apply, and how much; may be repeated.",
     autocompletion=completing.loras,
+)
+_REFS = typer.Option(
+    [], "--ref", metavar="PATH|-|ID", help="A picture that the model is shown; may be repeated, in their order."
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -139,6 +144,7 @@ def generate(
     mask_padding: int = typer.Option(
         None, "--mask-padding", metavar="PX", help="Draw only what is around the white, with this much more."
     ),
+    ref: list[str] = _REFS,
     sampler: str = typer.Option("", "--sampler", help="Such as Euler a.", autocompletion=completing.samplers),
     out: str = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where the picture goes."),
     file_format: str = typer.Option(
@@ -156,7 +162,7 @@ def generate(
     """Draw pictures from a prompt."""
     _refuse_clashes(batch=batch, detach=detach, as_json=as_json, show=show, out=out)
     prompt = " ".join(words) if words else None
-    wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding)
+    wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding, tuple(ref) or None)
     inputs.refuse_clashes(wish, reads_stdin=STDIN in (batch, prompt or STDIN), is_batch=batch is not None)
     session = Session()
     whole = config.load(session.paths.config_file)

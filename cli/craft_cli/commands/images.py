@@ -53,6 +53,9 @@ _MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", auto
 
 _IMAGE = typer.Option(None, "-i", "--image", metavar="PATH|-|ID", help="What it was made from, if that is gone here.")
 _MASK = typer.Option(None, "--mask", metavar="PATH|-|ID", help="Its mask, if that is gone here.")
+_REFS = typer.Option(
+    [], "--ref", metavar="PATH|-|ID", help="A picture that its model was shown, if that is gone here; all, in order."
+)
 
 
 @app.command("list", **leaf("craft images list --job 3f9a", "craft images list -n 0 --json | jq -r '.[].id'"))
@@ -174,6 +177,7 @@ def replay(
     model: str = _MODEL,
     image: str = _IMAGE,
     mask: str = _MASK,
+    ref: list[str] = _REFS,
     force: bool = _FORCE,
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
@@ -189,7 +193,7 @@ def replay(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
-    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask))
+    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None))
     extension = file_format or output.extension_of(out)
     if extension:
         spec = replace(spec, format=specs.format_name(extension))
@@ -207,6 +211,7 @@ def verify(
     model: str = _MODEL,
     image: str = _IMAGE,
     mask: str = _MASK,
+    ref: list[str] = _REFS,
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
 ) -> None:
@@ -219,7 +224,7 @@ def verify(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
-    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask))
+    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None))
     verdict = remaking.verify(session, original, spec, tolerance, Manner(quiet=quiet))
     if as_json:
         output.print_json({"file": file, **verdict.as_dict()})

@@ -20,6 +20,7 @@ GENERATE = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(
     **dict.fromkeys(("start", "start.sha256"), "--image"),
     **{f"start.{name}": f"--{name}" for name in ("strength", "fit")},
     "mask.sha256": "--mask",
+    **dict.fromkeys(("references", "references.sha256"), "--ref"),
     **{f"mask.{name}": f"--mask-{name}" for name in ("blur", "grow", "invert", "padding")},
 }
 for _without_option in ("prompt", "indices", "default_model"):

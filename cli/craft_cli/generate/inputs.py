@@ -6,14 +6,14 @@ import hashlib
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import api_key, files
-from craft_protos.generate import FITS, MOST_MASK_PIXELS, GenerateRequest, Mask, Start
+from craft_protos.generate import FITS, MOST_MASK_PIXELS, GenerateRequest, Mask, Reference, Start
 from craft_protos.reasons import CraftError
 from craft_protos.rules import Choice, Range, ruled
 
@@ -36,7 +36,10 @@ _UNLIKE = 0.02  # of a mask's shape against its picture's, before it is said
 
 @dataclass(frozen=True)
 class Wish:
-    """What options, or a batch's line, say of pictures; None: nothing. `image`, `mask`: a path, - or a picture's id."""
+    """What options, or a batch's line, say of pictures; None: nothing.
+
+    `image`, `mask`, each of `refs`: a path, - or a picture's id.
+    """
 
     image: str | None = None
     strength: float | None = ruled(None, Range(0, 1))
@@ -46,6 +49,7 @@ class Wish:
     mask_grow: int | None = ruled(None, Range(-MOST_MASK_PIXELS, MOST_MASK_PIXELS))
     mask_invert: bool | None = None
     mask_padding: int | None = ruled(None, Range(0, MOST_MASK_PIXELS))
+    refs: tuple[str, ...] | None = None
 
     @property
     def without_start(self) -> Wish:
@@ -98,7 +102,8 @@ class Pictures:
             start = replace(start, **wish.of_start)
         if mask is not None:
             mask = replace(mask, **wish.of_mask)
-        return replace(asked, start=start, mask=mask)
+        references = asked.references if wish.refs is None else self._shown(wish.refs)
+        return replace(asked, start=start, mask=mask, references=references)
 
     def read(self, name: str) -> Picture:
         """A file, stdin, or a picture that craft has made."""
@@ -113,10 +118,15 @@ class Pictures:
         mask = self._send(asked.mask)
         if start is not None and mask is not None:
             self._compare(start, mask)
+        for one in asked.references:
+            self._send(one)
 
     def is_there(self, sha256: str) -> bool:
         """Whether the daemon has it for this caller."""
         return drawing.insist(self._session, lambda client: client.find_input(sha256)).HasField("input")
+
+    def _shown(self, names: Iterable[str]) -> tuple[Reference, ...]:
+        return tuple(Reference(self.read(name).sha256) for name in names)
 
     def _bytes(self, name: str) -> bytes:
         if name != STDIN and not files.is_there(name) and _may_be_id(name):
@@ -153,7 +163,7 @@ class Pictures:
             message = f"there is no file {image_id}, and no picture of craft's with that id"
             raise CraftError("NO_INPUT", message, "see `craft images list`") from error
 
-    def _send(self, one: Start | Mask | None) -> inputs_pb2.Input | None:
+    def _send(self, one: Start | Mask | Reference | None) -> inputs_pb2.Input | None:
         picture = self._read.get(one.sha256) if one is not None else None
         if picture is None:
             return None
@@ -225,9 +235,12 @@ def _parts(sha256: str, data: bytes, offset: int, tell: Callable[[int], None]) -
 
 def refuse_clashes(wish: Wish, *, reads_stdin: bool, is_batch: bool) -> None:
     """What cannot be done together, or would do nothing. Raises USAGE."""
-    users = [option for option, name in (("--image", wish.image), ("--mask", wish.mask)) if name == STDIN]
+    references = (("--ref", name) for name in wish.refs or ())
+    named = (("--image", wish.image), ("--mask", wish.mask), *references)
+    users = [option for option, name in named if name == STDIN]
     if len(users) > 1:
-        raise CraftError("USAGE", "--image - does not go with --mask -", "stdin is read once: give one of them a file")
+        message = f"{users[0]} - does not go with {users[1]} -"
+        raise CraftError("USAGE", message, "stdin is read once: give one of them a file")
     if users and reads_stdin:
         hint = "the lines come from stdin: give it a file" if is_batch else "give the prompt as an argument"
         raise CraftError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from craft_protos.generate import GenerateRequest
+from craft_protos.generate import GenerateRequest, Reference
 from craft_protos.pixels import eight_bits
 from craft_protos.reasons import CraftError
 
@@ -99,9 +100,19 @@ def with_inputs(session: Session, spec: GenerateRequest, wish: Wish) -> Generate
         start = replace(start, sha256=_found(pictures, start.sha256, "--image", wish.image))
     if mask is not None:
         mask = replace(mask, sha256=_found(pictures, mask.sha256, "--mask", wish.mask))
-    spec = replace(spec, start=start, mask=mask)
+    spec = replace(spec, start=start, mask=mask, references=_references(pictures, spec.references, wish.refs))
     pictures.send(spec)
     return spec
+
+
+def _references(pictures: Pictures, shown: Sequence[Reference], given: Sequence[str] | None) -> tuple[Reference, ...]:
+    """Those that its model was shown, in their order: the given ones, or all of them are here."""
+    if given is not None and len(given) != len(shown):
+        message = f"--ref: its model was shown {len(shown) or 'no'} pictures, not {len(given)}"
+        raise CraftError("USAGE", message, "give all of them, in their order" if shown else "leave it out")
+    names: Sequence[str | None] = given or [None] * len(shown)
+    pairs = zip(shown, names, strict=True)
+    return tuple(Reference(_found(pictures, one.sha256, "--ref", name)) for one, name in pairs)
 
 
 def _found(pictures: Pictures, sha256: str, option: str, given: str | None) -> str:

@@ -44,7 +44,9 @@ def with_settings(asked: GenerateRequest, settings: GenerateSettings) -> Generat
 
 def with_sides(asked: GenerateRequest, sides: tuple[int, int]) -> GenerateRequest:
     """The configured size, where none is said and none follows from a picture."""
-    if asked.width is not None or asked.height is not None or asked.start is not None or not sides[0]:
+    if asked.width is not None or asked.height is not None or not sides[0]:
+        return asked
+    if asked.start is not None or asked.references:
         return asked
     return replace(asked, width=sides[0], height=sides[1])
 
@@ -136,6 +138,8 @@ def from_line(line: str, defaults: GenerateRequest, wish: Wish = _NO_WISH) -> tu
         wish = wish.without_start
     if "mask" in told[GenerateRequest]:
         wish = wish.without_mask
+    if "references" in told[GenerateRequest]:
+        wish = replace(wish, refs=None)
     return replace(defaults, **told[GenerateRequest]), Terms(**told[Terms]), replace(wish, **told[Wish])
 
 

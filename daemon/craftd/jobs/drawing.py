@@ -52,7 +52,8 @@ class Drawing:
     async def _pictures(self, job: Job) -> dict[File, Path]:
         """Those that its spec names, each once. Raises UNKNOWN_INPUT."""
         spec, found = job.drawing, dict[File, Path]()
-        for name, one in (("start picture", spec.start), ("mask", spec.mask)):
+        references = (("reference", one) for one in spec.references)
+        for name, one in (("start picture", spec.start), ("mask", spec.mask), *references):
             if one is not None and one.sha256 not in {file.sha256 for file in found}:
                 known, path = await self._inputs.file(job.owner, one.sha256, name)
                 found[File(name, known.sha256, known.size_bytes)] = path

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from craft_protos import codec
-from craft_protos.generate import GenerateRequest, Mask, Start, steps_of
+from craft_protos.generate import GenerateRequest, Mask, Reference, Start, steps_of
 from craft_protos.reasons import invalid
 from craft_protos.settings import LimitSettings
 
@@ -25,8 +25,9 @@ _BLUR = 4.0  # pixels, as A1111 has it
 class Pictures:
     """The inputs that a request names."""
 
-    start: Input
+    start: Input | None = None
     mask: Input | None = None
+    references: tuple[Input, ...] = ()
 
 
 def check(wanted: GenerateRequest) -> None:
@@ -35,26 +36,27 @@ def check(wanted: GenerateRequest) -> None:
         if one is not None:
             check_sha256(f"{name}.sha256", one.sha256)
             _check_rules(name, one)
+    for reference in wanted.references:
+        check_sha256("references.sha256", reference.sha256)
     if wanted.mask is not None and wanted.start is None:
         raise invalid("mask", "has no start picture to show a part of", "give the picture, too: start (--image)")
 
 
-async def find(wanted: GenerateRequest, caller: Caller, inputs: InputService) -> Pictures | None:
+async def find(wanted: GenerateRequest, caller: Caller, inputs: InputService) -> Pictures:
     """From now on they are kept for the caller's job. Raises UNKNOWN_INPUT."""
-    if wanted.start is None:
-        return None
-    start = await inputs.use(caller.scope, caller.owner, wanted.start.sha256, "start")
-    if wanted.mask is None:
-        return Pictures(start)
-    return Pictures(start, await inputs.use(caller.scope, caller.owner, wanted.mask.sha256, "mask"))
+
+    async def use(name: str, one: Start | Mask | Reference | None) -> Input | None:
+        return None if one is None else await inputs.use(caller.scope, caller.owner, one.sha256, name)
+
+    references = [await use("references", one) for one in wanted.references]
+    found = tuple(one for one in references if one is not None)
+    return Pictures(await use("start", wanted.start), await use("mask", wanted.mask), found)
 
 
-def with_pictures(
-    wanted: GenerateRequest, pictures: Pictures | None, model: Model, limits: LimitSettings
-) -> GenerateRequest:
+def with_pictures(wanted: GenerateRequest, pictures: Pictures, model: Model, limits: LimitSettings) -> GenerateRequest:
     """The request with all that follows from its pictures. Raises INVALID_FIELD."""
-    if pictures is None or wanted.start is None:
-        return wanted
+    if wanted.start is None or pictures.start is None:
+        return _shown(wanted, pictures.references, model, limits)
     mask, start = wanted.mask, wanted.start
     if start.strength is None:
         start = replace(start, strength=_STRENGTH if mask is None else _STRENGTH_WITH_MASK)
@@ -64,6 +66,16 @@ def with_pictures(
         _check_output(pictures.start, limits)
         return wanted
     width, height = _size(wanted, pictures.start, model, limits)
+    return replace(wanted, width=width, height=height)
+
+
+def _shown(
+    wanted: GenerateRequest, references: tuple[Input, ...], model: Model, limits: LimitSettings
+) -> GenerateRequest:
+    """In the shape of the first picture that the model is shown, of as many pixels as it usually draws."""
+    if not references:
+        return wanted
+    width, height = _size(wanted, references[0], model, limits, largest_scale=math.inf)
     return replace(wanted, width=width, height=height)
 
 
@@ -111,7 +123,9 @@ def _check_output(start: Input, limits: LimitSettings) -> None:
         raise invalid("start", f"{message} and {limits.max_pixels} in all", "make the picture smaller first")
 
 
-def _size(wanted: GenerateRequest, start: Input, model: Model, limits: LimitSettings) -> tuple[int, int]:
+def _size(
+    wanted: GenerateRequest, start: Input, model: Model, limits: LimitSettings, largest_scale: float = 1.0
+) -> tuple[int, int]:
     """What was asked for; the rest follows from the picture's shape."""
     if wanted.width is not None and wanted.height is not None:
         return wanted.width, wanted.height
@@ -123,7 +137,7 @@ def _size(wanted: GenerateRequest, start: Input, model: Model, limits: LimitSett
     if is_free(wanted):
         return start.width, start.height
     usual = model.defaults.width * model.defaults.height
-    scale = min(1.0, math.sqrt(usual / (start.width * start.height)))
+    scale = min(largest_scale, math.sqrt(usual / (start.width * start.height)))
     return allowed.nearest(start.width * scale, start.height * scale)
 
 

@@ -26,7 +26,11 @@ from craftd.models.model import Model
 
 _LARGEST_GUIDANCE = 1000.0
 _MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
-_WORDS = {"start": "a picture to begin from", "mask": "a picture of what is drawn anew"}  # instead of a value
+_WORDS = {  # instead of a value
+    "start": "a picture to begin from",
+    "mask": "a picture of what is drawn anew",
+    "references": "a picture that is shown to it",
+}
 _LONGEST_LORA = 255  # characters of what names one
 
 

@@ -47,6 +47,7 @@ class ModelOut(BaseModel):
     sizes: list[SizeOut] = Field(description="The model's own number of pixels in several shapes.")
     begins_from_pictures: bool = Field(description="Whether a job of it may have a `start`.")
     takes_masks: bool = Field(description="Whether it may have a `mask`, too.")
+    takes_references: bool = Field(description="Whether it may have `references`.")
     defaults: DefaultsOut
     samplers: list[str]
     loras: list[LoraOut]
@@ -104,6 +105,7 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
         largest_side=allowed.largest_side,
         begins_from_pictures="start" in one.architecture.takes,
         takes_masks="mask" in one.architecture.takes,
+        takes_references="references" in one.architecture.takes,
         sizes=[_size(shape, one, services) for shape in SHAPES],
         defaults=defaults,
         samplers=list(dict.fromkeys([*names, defaults.sampler])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from craft_protos.generate import GenerateRequest, Mask, Start
+from craft_protos.generate import MOST_REFERENCES, GenerateRequest, Mask, Reference, Start
 from craft_protos.job_request import JobRequest
 from craft_protos.lora import MOST_LORAS
 from craft_protos.reasons import invalid
@@ -52,11 +52,18 @@ class _JobTerms(Body):
         told: dict[str, Any] = {name: getattr(self, name) for name in _GENERATE}
         told["loras"] = tuple(one.ref for one in told["loras"])
         told |= {name: one and kind(**one.model_dump()) for name, kind in _PICTURES.items() for one in [told[name]]}
+        told["references"] = tuple(Reference(one.sha256) for one in told["references"])
         return GenerateRequest(**told)
 
 
 _PICTURES = {"start": Start, "mask": Mask}
 _SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="Of a picture that POST /inputs took.")]
+
+
+class ReferenceIn(Body):
+    sha256: _SHA256
+
+
 if TYPE_CHECKING:
     StartIn = MaskIn = Body
 else:
@@ -66,6 +73,7 @@ _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "prompt": (fields.Text, ...),
     "start": (StartIn | None, None),
     "mask": (MaskIn | None, None),
+    "references": (Annotated[tuple[ReferenceIn, ...], Field(max_length=MOST_REFERENCES)], ()),
     "loras": (Annotated[tuple[fields.LoraIn, ...], Field(max_length=MOST_LORAS)], ()),
 }
 if TYPE_CHECKING:

@@ -195,9 +195,10 @@ class PipelineRunner:
         return self._adapters.is_ready(job)
 
     def begin(self, job: Dispatch, seed: int) -> PipelineRun:
-        if job.drawing.start is not None:  # of an architecture that has a family, and is to be drawn without it
+        drawn_from = "start" if job.drawing.start is not None else "references" if job.drawing.references else ""
+        if drawn_from:  # of an architecture that has a family, and is to be drawn without it
             why = f"{type(self._pipe).__name__}'s own loop draws from a prompt alone"
-            raise invalid("start", why, "leave the picture out, or take a model that craft draws with by itself")
+            raise invalid(drawn_from, why, "leave the picture out, or take a model that craft draws with by itself")
         pipe = copy.copy(self._pipe)
         pipe.set_progress_bar_config(disable=True)
         scheduler_name = self._set_sampler(pipe, job.drawing.sampler, job.drawing.steps)
