@@ -33,23 +33,21 @@ Cells = tuple[tuple[int, int, int], ...]
 @cache
 def icon(concept: Concept) -> Image.Image:
     """The concept's picture, RGBA with premultiplied alpha, 288x288."""
-    png = resvg_py.svg_to_bytes(
-        svg_string=concept.icon_path.read_text(encoding="utf-8"), width=_RASTER_SIDE, height=_RASTER_SIDE
-    )
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBa")
+    return _raster(concept, _RASTER_SIDE)
 
 
-def render(scene: Scene, rng: random.Random) -> Pixels:
-    """One free view of the scene, uint8 (256, 256, 3); `rng` decides placement, size and tilt."""
-    canvas = np.empty((SIDE, SIDE, 3), np.float32)
+def render(scene: Scene, rng: random.Random, scale: int = 1) -> Pixels:
+    """One free view of the scene, uint8 (256, 256, 3) times `scale`; `rng` decides placement, size and tilt."""
+    whole = SIDE * scale
+    canvas = np.empty((whole, whole, 3), np.float32)
     canvas[:] = _background(scene.background, rng)
     for concept, (side, x, y) in zip(scene.concepts, _layout(scene, rng), strict=True):
-        picture = icon(concept)
+        picture = icon(concept) if scale == 1 else _raster(concept, _RASTER_SIDE * scale)
         if concept.may_mirror and rng.random() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        picture = _resized(picture, max(8, round(side * SIDE)))
+        picture = _resized(picture, max(8, round(side * whole)))
         picture = picture.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC, expand=True)
-        _paste(canvas, picture, round(x * SIDE - picture.width / 2), round(y * SIDE - picture.height / 2))
+        _paste(canvas, picture, round(x * whole - picture.width / 2), round(y * whole - picture.height / 2))
     return canvas.round().clip(0, 255).astype(np.uint8)
 
 
@@ -61,6 +59,11 @@ def render_on_grid(scene: Scene, rng: random.Random) -> Pixels:
 def grid_views(scene: Scene) -> list[Pixels]:
     """Every view of the scene that the grid has."""
     return [_on_grid(scene, cells) for cells in _placements(scene)]
+
+
+def _raster(concept: Concept, side: int) -> Image.Image:
+    png = resvg_py.svg_to_bytes(svg_string=concept.icon_path.read_text(encoding="utf-8"), width=side, height=side)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBa")
 
 
 def _on_grid(scene: Scene, cells: Cells) -> Pixels:
@@ -118,7 +121,8 @@ def _resized(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _paste(canvas: NDArray[np.float32], picture: Image.Image, left: int, top: int) -> None:
-    box = (max(0, left), max(0, top), min(SIDE, left + picture.width), min(SIDE, top + picture.height))
+    right, bottom = min(canvas.shape[1], left + picture.width), min(canvas.shape[0], top + picture.height)
+    box = (max(0, left), max(0, top), right, bottom)
     patch = np.asarray(picture, np.float32)[box[1] - top : box[3] - top, box[0] - left : box[2] - left]
     region = canvas[box[1] : box[3], box[0] : box[2]]
     region *= 1 - patch[..., 3:] / 255
