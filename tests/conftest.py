@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from craftd import worker  # noqa: F401 - hides a torchvision that is not for this torch
 from hypothesis import HealthCheck, settings
 
 from tests.home import Home, open_homes

@@ -14,6 +14,8 @@ MOST_CLIP_SKIP = 12  # layers of CLIP, in Stable Diffusion 1
 FORMAT_NAMES = ("png", "jpeg", "webp")
 FITS = ("crop", "fill", "stretch")  # how a picture comes to another shape than its own; jobs.proto says what each does
 MOST_MASK_PIXELS = 4096  # of a mask's grow, blur and padding
+LANCZOS = "lanczos"  # enlarges without a network
+MOST_UPSCALE, MOST_HIRES = 16, 8  # times as wide and as high
 MOST_REFERENCES = 16
 
 
@@ -48,6 +50,34 @@ class Reference:
     """A picture that the model is shown, by its sha256 in the input store."""
 
     sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Upscale:
+    """How a finished picture is enlarged: by a registered upscaler, "" for the usual one, or by LANCZOS."""
+
+    model: str = ""
+    scale: float | None = ruled(None, Range(1, MOST_UPSCALE))  # None: the upscaler's own; in a job never None
+
+    @property
+    def factor(self) -> float:
+        """The scale of a job's, which always has one."""
+        assert self.scale is not None, self.model
+        return self.scale
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """What a picture of that size becomes."""
+        return max(1, round(width * self.factor)), max(1, round(height * self.factor))
+
+
+@dataclass(frozen=True)
+class Hires:
+    """How a picture is drawn, enlarged by `upscaler`, and drawn again, from itself. In a job nothing is None."""
+
+    scale: float | None = ruled(None, Range(1, MOST_HIRES))
+    strength: float | None = ruled(None, Range(0, 1))  # of the second drawing, as Start has it
+    steps: int | None = ruled(None, Range(1, 100_000))  # of the second drawing, as the user counts them
+    upscaler: str = ""
 
 
 def steps_of(steps: int, start: Start | None) -> int:
@@ -87,6 +117,8 @@ class GenerateRequest:
     start: Start | None = None  # image-to-image
     mask: Mask | None = None  # inpainting: with a start
     references: tuple[Reference, ...] = ruled((), Length(MOST_REFERENCES))  # in the order of their numbers
+    upscale: Upscale | None = None  # what was drawn is enlarged
+    hires: Hires | None = None  # it is drawn twice, the second time enlarged
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,8 @@ class GenerateSpec:
     start: Start | None = None
     mask: Mask | None = None
     references: tuple[Reference, ...] = ()
+    upscale: Upscale | None = None
+    hires: Hires | None = None
 
     @property
     def text(self) -> TextSpec:

@@ -1,1 +1,1 @@
-from craftd import worker as worker  # hides a torchvision that does not fit torch
+from craftd import worker as worker  # hides a torchvision that is not for this torch

@@ -140,7 +140,9 @@ def train(folder: Path, recipe: UpscalerRecipe) -> Compact:
         state.step += 1
         state.seconds = before + time.monotonic() - started
         if state.step % 50 == 0:
-            print(f"upscaler step {state.step}/{recipe.steps}  {state.seconds:.0f} s  loss {loss.item():.4f}", flush=True)
+            print(
+                f"upscaler step {state.step}/{recipe.steps}  {state.seconds:.0f} s  loss {loss.item():.4f}", flush=True
+            )
         if autosave.is_due():
             checkpoint.save(file, state, model=model, averaged=averaged, optimizer=optimizer)
     checkpoint.save(file, state, model=model, averaged=averaged, optimizer=optimizer)

@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from craft_protos import config, files, rungs, texts
+from craft_protos import config, files, texts
 from craft_protos.generate import GenerateRequest
 from craft_protos.lora import has_tags
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, flags, foreign, inputs, loras, output, presets
+from craft_cli.generate import combining, enlarging, flags, foreign, inputs, loras, output, presets
 from craft_cli.generate import spec as specs
 from craft_cli.generate.delivery import Manner, draw
 from craft_cli.generate.inputs import STDIN, Pictures, Wish
 from craft_cli.parsing import CONTEXT, SpokenCommand
-from craft_cli.render import units
 
 if TYPE_CHECKING:
-    from craft_protos import jobs_pb2
-
     from craft_cli.generate.batching import Plan
 
 _MAX_PROMPT_BYTES = 3 * 1024 * 1024  # what one message to the daemon holds
@@ -40,6 +37,8 @@ Examples:
   echo "a red apple" | craft generate -o apple.webp
   craft generate "a green apple" -i apple.png --strength 0.6
   craft generate "a worm" -i apple.png --mask hole.png --mask-padding 32
+  craft generate "a red apple" --upscale 4
+  craft generate "a red apple" --hires 1.5 --upscale 2
   craft generate "the apple in this hand" --ref apple.png --ref hand.png -m klein
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
   craft generate "a red apple <lora:watercolor:0.8>"
@@ -63,6 +62,8 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   mask_blur, mask_grow, mask_invert, mask_padding, refs (a list of such), start
   (an object in the place of image, for a picture that was sent:
   {"sha256": "3f9a...", "strength": 0.6}), references ([{"sha256": "3f9a..."}]),
+  upscale ({"scale": 4, "model": "pocket-x4"}), hires ({"scale": 1.5, "strength":
+  0.5, "steps": 20, "upscaler": "lanczos"}),
   default_model (for the configured one, where no model is named),
   request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
@@ -97,7 +98,7 @@ class Command(SpokenCommand):
     flags = flags.GENERATE
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, presets.expanded(self, ctx, foreign.translated(args)))
+        return super().parse_args(ctx, presets.expanded(self, ctx, foreign.translated(enlarging.spelled_out(args))))
 
 
 @app.command(cls=Command, epilog=_EXAMPLES, context_settings=CONTEXT)
@@ -145,6 +146,11 @@ def generate(
         None, "--mask-padding", metavar="PX", help="Draw only what is around the white, with this much more."
     ),
     ref: list[str] = _REFS,
+    upscale: float = enlarging.UPSCALE,
+    upscaler: str = enlarging.UPSCALER,
+    hires: float = enlarging.HIRES,
+    hires_strength: float = enlarging.HIRES_STRENGTH,
+    hires_steps: int = enlarging.HIRES_STEPS,
     sampler: str = typer.Option("", "--sampler", help="Such as Euler a.", autocompletion=completing.samplers),
     out: str = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where the picture goes."),
     file_format: str = typer.Option(
@@ -186,6 +192,7 @@ def generate(
         guidance_rescale=guidance_rescale,
         **specs.pair("--original-size", original_size, ("original_width", "original_height"), "1024x768"),
         **specs.pair("--crop", crop, ("crop_left", "crop_top"), "64,0"),
+        **enlarging.asked(upscale, upscaler, hires, hires_strength, hires_steps),
     )
     wanted = specs.with_settings(wanted, settings)
     _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing), is_batch=batch is not None)
@@ -293,81 +300,18 @@ def _prompt(argument: str | None) -> str:
 def _without_waiting(
     session: Session, wanted: GenerateRequest, target: output.Target, *, as_json: bool, plan: bool
 ) -> None:
-    from craft_cli.generate import drawing
+    from craft_cli.generate import drawing, planning
 
     seeded = specs.with_seed(wanted)
     request = specs.request(seeded, lease=False)
     if plan:
-        _print_plan(drawing.insist(session, lambda client: client.plan_job(request)), seeded, target, as_json)
+        planning.show(drawing.insist(session, lambda client: client.plan_job(request)), seeded, target, as_json)
         return
     job = drawing.submit(session, request)
     if as_json:
         output.print_json({"job": job.id})
     else:
         output.line(job.id)
-
-
-def _print_plan(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Target, as_json: bool) -> None:
-    from craft_cli.render import shapes
-
-    names = [output.STDOUT] if target.is_stdout else [target.pattern]
-    if target.is_knowable and not target.is_stdout:
-        names = [str(target.path(picture)) for picture in output.pictures(wanted)]
-    known = shapes.plan(message, names)
-    if wanted.seed is not None:
-        known["seed"] = wanted.seed
-    if as_json:
-        output.print_json(known)
-        return
-    loading = "in memory" if known["model_loaded"] else f"{known['load_bytes'] / 1e6:.0f} MB to load"
-    output.print_table(
-        ["plan", ""],
-        [
-            ["model", f"{known['model']} ({loading})"],
-            *[["LoRA", _fitness(use)] for use in known["loras"]],
-            ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
-            ["device", known["device"] or "not known yet"],
-            ["memory", _memory(known)],
-            ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
-            *_start_rows(known),
-            ["pictures", str(known["count"])],
-            ["steps", f"{known['steps']} of {known['sampler']}"],
-            ["guidance", f"{known['guidance_scale']:g}"],
-            ["seed", str(known["seed"])],
-            ["jobs ahead", str(known["queue_position"])],
-            ["files", ", ".join(names)],
-        ],
-    )
-
-
-def _start_rows(known: dict[str, Any]) -> list[list[str]]:
-    """Says how much of the start picture is drawn anew, and in how many steps."""
-    start = known["start"]
-    if start is None:
-        return []
-    return [["strength", f"{start['strength']:g}: {known['steps_done']} of {known['steps']} steps are done"]]
-
-
-def _around(mask: dict[str, Any] | None) -> str:
-    """Says where a mask's padding has only a part drawn, and the picture keep its size."""
-    return " of the part around the mask" if mask and mask["padding"] is not None else ""
-
-
-def _memory(known: dict[str, Any]) -> str:
-    """Says how many bytes of the device's memory the model's weights will hold, and on which rung of offload."""
-    if known["need_bytes"] is None:
-        return "not known yet"
-    told = f"{units.size(known['need_bytes'])} of {units.size(known['device_bytes'])}"
-    return told if known["offload"] == rungs.NONE else f"{told}: {rungs.MEANINGS[known['offload']]}"
-
-
-def _fitness(use: dict[str, Any]) -> str:
-    from craft_cli.generate import loras
-
-    how = f"does not fit: {use['why_not']}"
-    if use["fits"]:
-        how = loras.fitness(use) if "total" in use else "fits, as far as is known before it is drawn"
-    return f"{use['name']}:{use['weight']:g} ({how})"
 
 
 def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:

@@ -21,6 +21,10 @@ GENERATE = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(
     **{f"start.{name}": f"--{name}" for name in ("strength", "fit")},
     "mask.sha256": "--mask",
     **dict.fromkeys(("references", "references.sha256"), "--ref"),
+    **dict.fromkeys(("upscale", "upscale.scale"), "--upscale"),
+    **dict.fromkeys(("upscale.model", "hires.upscaler"), "--upscaler"),
+    **dict.fromkeys(("hires", "hires.scale"), "--hires"),
+    **{f"hires.{name}": f"--hires-{name}" for name in ("strength", "steps")},
     **{f"mask.{name}": f"--mask-{name}" for name in ("blur", "grow", "invert", "padding")},
 }
 for _without_option in ("prompt", "indices", "default_model"):

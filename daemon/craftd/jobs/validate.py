@@ -30,6 +30,8 @@ _WORDS = {  # instead of a value
     "start": "a picture to begin from",
     "mask": "a picture of what is drawn anew",
     "references": "a picture that is shown to it",
+    "upscale": "to enlarge what is drawn",
+    "hires": "to draw again what was enlarged",
 }
 _LONGEST_LORA = 255  # characters of what names one
 

@@ -1,4 +1,4 @@
-"""torchvision, which craft neither needs nor lets others import: hidden, and stood in for while Spandrel is imported."""
+"""torchvision, which craft does not need: hidden from whoever imports it, and stood in for while Spandrel does."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from craft_protos.generate import MOST_REFERENCES, GenerateRequest, Mask, Reference, Start
+from craft_protos.generate import MOST_REFERENCES, GenerateRequest, Hires, Mask, Reference, Start, Upscale
 from craft_protos.job_request import JobRequest
 from craft_protos.lora import MOST_LORAS
 from craft_protos.reasons import invalid
@@ -51,12 +51,12 @@ class _JobTerms(Body):
     def generate(self) -> GenerateRequest:
         told: dict[str, Any] = {name: getattr(self, name) for name in _GENERATE}
         told["loras"] = tuple(one.ref for one in told["loras"])
-        told |= {name: one and kind(**one.model_dump()) for name, kind in _PICTURES.items() for one in [told[name]]}
+        told |= {name: one and kind(**one.model_dump()) for name, kind in _OBJECTS.items() for one in [told[name]]}
         told["references"] = tuple(Reference(one.sha256) for one in told["references"])
         return GenerateRequest(**told)
 
 
-_PICTURES = {"start": Start, "mask": Mask}
+_OBJECTS = {"start": Start, "mask": Mask, "upscale": Upscale, "hires": Hires}
 _SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="Of a picture that POST /inputs took.")]
 
 
@@ -65,15 +65,19 @@ class ReferenceIn(Body):
 
 
 if TYPE_CHECKING:
-    StartIn = MaskIn = Body
+    StartIn = MaskIn = UpscaleIn = HiresIn = Body
 else:
     StartIn = create_model("StartIn", __base__=Body, **fields.fields_of(Start) | {"sha256": (_SHA256, ...)})
     MaskIn = create_model("MaskIn", __base__=Body, **fields.fields_of(Mask) | {"sha256": (_SHA256, ...)})
+    UpscaleIn = create_model("UpscaleIn", __base__=Body, **fields.fields_of(Upscale))
+    HiresIn = create_model("HiresIn", __base__=Body, **fields.fields_of(Hires))
 _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "prompt": (fields.Text, ...),
     "start": (StartIn | None, None),
     "mask": (MaskIn | None, None),
     "references": (Annotated[tuple[ReferenceIn, ...], Field(max_length=MOST_REFERENCES)], ()),
+    "upscale": (UpscaleIn | None, None),
+    "hires": (HiresIn | None, None),
     "loras": (Annotated[tuple[fields.LoraIn, ...], Field(max_length=MOST_LORAS)], ()),
 }
 if TYPE_CHECKING:

@@ -1,0 +1,74 @@
+"""What `--plan` says: how a request would be drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from craft_protos import rungs
+from craft_protos.generate import GenerateRequest
+
+from craft_cli.generate import loras, output
+from craft_cli.render import shapes, units
+
+if TYPE_CHECKING:
+    from craft_protos import jobs_pb2
+
+
+def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Target, as_json: bool) -> None:
+    """On stdout, as a table or as JSON."""
+    names = [output.STDOUT] if target.is_stdout else [target.pattern]
+    if target.is_knowable and not target.is_stdout:
+        names = [str(target.path(picture)) for picture in output.pictures(wanted)]
+    known = shapes.plan(message, names)
+    if wanted.seed is not None:
+        known["seed"] = wanted.seed
+    if as_json:
+        output.print_json(known)
+        return
+    loading = "in memory" if known["model_loaded"] else f"{known['load_bytes'] / 1e6:.0f} MB to load"
+    output.print_table(
+        ["plan", ""],
+        [
+            ["model", f"{known['model']} ({loading})"],
+            *[["LoRA", _fitness(use)] for use in known["loras"]],
+            ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
+            ["device", known["device"] or "not known yet"],
+            ["memory", _memory(known)],
+            ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
+            *_start_rows(known),
+            ["pictures", str(known["count"])],
+            ["steps", f"{known['steps']} of {known['sampler']}"],
+            ["guidance", f"{known['guidance_scale']:g}"],
+            ["seed", str(known["seed"])],
+            ["jobs ahead", str(known["queue_position"])],
+            ["files", ", ".join(names)],
+        ],
+    )
+
+
+def _start_rows(known: dict[str, Any]) -> list[list[str]]:
+    """Says how much of the start picture is drawn anew, and in how many steps."""
+    start = known["start"]
+    if start is None:
+        return []
+    return [["strength", f"{start['strength']:g}: {known['steps_done']} of {known['steps']} steps are done"]]
+
+
+def _around(mask: dict[str, Any] | None) -> str:
+    """Says where a mask's padding has only a part drawn, and the picture keep its size."""
+    return " of the part around the mask" if mask and mask["padding"] is not None else ""
+
+
+def _memory(known: dict[str, Any]) -> str:
+    """Says how many bytes of the device's memory the model's weights will hold, and on which rung of offload."""
+    if known["need_bytes"] is None:
+        return "not known yet"
+    told = f"{units.size(known['need_bytes'])} of {units.size(known['device_bytes'])}"
+    return told if known["offload"] == rungs.NONE else f"{told}: {rungs.MEANINGS[known['offload']]}"
+
+
+def _fitness(use: dict[str, Any]) -> str:
+    how = f"does not fit: {use['why_not']}"
+    if use["fits"]:
+        how = loras.fitness(use) if "total" in use else "fits, as far as is known before it is drawn"
+    return f"{use['name']}:{use['weight']:g} ({how})"
