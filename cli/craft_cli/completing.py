@@ -30,6 +30,12 @@ def parts(incomplete: str) -> list[str]:
     return _beginning((one.name for one in _asked(lambda client: client.list_parts(_TIMEOUT_S))), incomplete)
 
 
+def controls(incomplete: str) -> list[str]:
+    """Control models, which are parts."""
+    known = _asked(lambda client: client.list_parts(_TIMEOUT_S))
+    return _beginning((one.name for one in known if one.kind.startswith("control-")), incomplete)
+
+
 def loras(incomplete: str) -> list[str]:
     return _beginning((one.name for one in _asked(lambda client: client.list_loras(timeout_s=_TIMEOUT_S))), incomplete)
 

@@ -17,6 +17,11 @@ MOST_MASK_PIXELS = 4096  # of a mask's grow, blur and padding
 LANCZOS = "lanczos"  # enlarges without a network
 MOST_UPSCALE, MOST_HIRES = 16, 8  # times as wide and as high
 MOST_REFERENCES = 16
+MOST_CONTROLS = 8
+MAP = "none"  # the kind of a control picture that is a map already
+# What is made of a control picture before its model sees it.
+CONTROL_KINDS = (MAP, "canny", "edges", "scribble", "tile", "invert")
+LARGEST_CONTROL = 10.0  # scale
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,19 @@ class Hires:
     upscaler: str = ""
 
 
+@dataclass(frozen=True)
+class Control:
+    """A picture that shows where things are, by its sha256 in the input store, for a control model to read."""
+
+    sha256: str = ""
+    kind: str = MAP  # one of CONTROL_KINDS
+    model: str = ""  # in a job a registered control model's name
+    scale: float | None = ruled(None, Range(0, LARGEST_CONTROL))  # in a job never None, as the next two
+    start: float | None = ruled(None, Range(0, 1))  # shares of the steps between which it counts
+    end: float | None = ruled(None, Range(0, 1))
+    fit: str = ruled("", Choice(("", *FITS)))  # in a job never empty
+
+
 def steps_of(steps: int, start: Start | None) -> int:
     """How many of a job's steps are done: with a start picture the last ones, as many as diffusers takes."""
     return steps if start is None else min(int(steps * start.share), steps)
@@ -119,6 +137,7 @@ class GenerateRequest:
     references: tuple[Reference, ...] = ruled((), Length(MOST_REFERENCES))  # in the order of their numbers
     upscale: Upscale | None = None  # what was drawn is enlarged
     hires: Hires | None = None  # it is drawn twice, the second time enlarged
+    controls: tuple[Control, ...] = ruled((), Length(MOST_CONTROLS))
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,7 @@ class GenerateSpec:
     references: tuple[Reference, ...] = ()
     upscale: Upscale | None = None
     hires: Hires | None = None
+    controls: tuple[Control, ...] = ()
 
     @property
     def text(self) -> TextSpec:
@@ -182,7 +202,7 @@ OPTIONAL: dict[str, Any] = {
     field.name: field.default
     for field in fields(GenerateSpec)
     if field.default is not MISSING and getattr(GenerateRequest, field.name) is None
-} | {"references": ()}
+} | {"references": (), "controls": ()}
 
 
 def public_json(spec: GenerateSpec) -> dict[str, Any]:

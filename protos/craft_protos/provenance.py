@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from craft_protos.dispatch import Dispatch
 
 _OF_THE_JOB = ("count", "indices", "lora_missing")  # fields that say nothing of one picture
-_PICTURES = ("start", "mask", "references")  # fields that a picture has that was made from others
+_PICTURES = ("start", "mask", "references", "controls")  # fields that a picture has that was made from others
 _OTHERWISE = ("model", "loras")  # fields that have another form in a record
 _ALWAYS = ("prompt", "width", "height", "steps", "guidance_scale", "seed", "sampler")
 

@@ -175,7 +175,7 @@ def test_a_pair_is_not_told_by_half() -> None:
             _resolved(GenerateRequest("a red apple", **asked), row)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", OPTIONAL.keys() - {"references"})
+@pytest.mark.parametrize("name", OPTIONAL.keys() - {"references", "controls"})
 def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str) -> None:
     """Each such field is understood by one architecture at least, and the refusal says by which."""
     understood = [row for row in registry.ROWS if name in row.takes]

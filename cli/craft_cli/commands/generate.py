@@ -40,6 +40,7 @@ Examples:
   craft generate "a red apple" --upscale 4
   craft generate "a red apple" --hires 1.5 --upscale 2
   craft generate "the apple in this hand" --ref apple.png --ref hand.png -m klein
+  craft generate "a cat" --control edges=sketch.png:0.8
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
   craft generate "a red apple <lora:watercolor:0.8>"
   craft generate "a red apple" -o - | magick - apple.gif
@@ -64,6 +65,8 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   {"sha256": "3f9a...", "strength": 0.6}), references ([{"sha256": "3f9a..."}]),
   upscale ({"scale": 4, "model": "pocket-x4"}), hires ({"scale": 1.5, "strength":
   0.5, "steps": 20, "upscaler": "lanczos"}),
+  control (a list of such as --control has), control_model (a list), control_steps,
+  controls ([{"sha256": "3f9a...", "kind": "canny", "scale": 0.8}]),
   default_model (for the configured one, where no model is named),
   request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
@@ -87,6 +90,16 @@ _LORAS = typer.Option(
 )
 _REFS = typer.Option(
     [], "--ref", metavar="PATH|-|ID", help="A picture that the model is shown; may be repeated, in their order."
+)
+_CONTROLS = typer.Option(
+    [], "--control", metavar="KIND=PATH[:SCALE]", help="A picture of where things are, such as canny=room.png:0.8."
+)
+_CONTROL_MODELS = typer.Option(
+    [],
+    "--control-model",
+    metavar="NAME",
+    help="What reads it: one for all, or one each.",
+    autocompletion=completing.controls,
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -151,6 +164,11 @@ def generate(
     hires: float = enlarging.HIRES,
     hires_strength: float = enlarging.HIRES_STRENGTH,
     hires_steps: int = enlarging.HIRES_STEPS,
+    control: list[str] = _CONTROLS,
+    control_model: list[str] = _CONTROL_MODELS,
+    control_steps: str = typer.Option(
+        None, "--control-steps", metavar="FROM..TO", help="The share of the steps in which it counts: 0..1."
+    ),
     sampler: str = typer.Option("", "--sampler", help="Such as Euler a.", autocompletion=completing.samplers),
     out: str = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where the picture goes."),
     file_format: str = typer.Option(
@@ -169,6 +187,9 @@ def generate(
     _refuse_clashes(batch=batch, detach=detach, as_json=as_json, show=show, out=out)
     prompt = " ".join(words) if words else None
     wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding, tuple(ref) or None)
+    wish = replace(
+        wish, control=tuple(control) or None, control_model=tuple(control_model) or None, control_steps=control_steps
+    )
     inputs.refuse_clashes(wish, reads_stdin=STDIN in (batch, prompt or STDIN), is_batch=batch is not None)
     session = Session()
     whole = config.load(session.paths.config_file)

@@ -57,6 +57,13 @@ _REFS = typer.Option(
     [], "--ref", metavar="PATH|-|ID", help="A picture that its model was shown, if that is gone here; all, in order."
 )
 
+_CONTROLS = typer.Option(
+    [],
+    "--control",
+    metavar="KIND=PATH",
+    help="A picture that a control model read, if that is gone here; all, in order.",
+)
+
 
 @app.command("list", **leaf("craft images list --job 3f9a", "craft images list -n 0 --json | jq -r '.[].id'"))
 def list_images(
@@ -178,6 +185,7 @@ def replay(
     image: str = _IMAGE,
     mask: str = _MASK,
     ref: list[str] = _REFS,
+    control: list[str] = _CONTROLS,
     force: bool = _FORCE,
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
@@ -193,7 +201,9 @@ def replay(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
-    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None))
+    spec = remaking.with_inputs(
+        session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
+    )
     extension = file_format or output.extension_of(out)
     if extension:
         spec = replace(spec, format=specs.format_name(extension))
@@ -212,6 +222,7 @@ def verify(
     image: str = _IMAGE,
     mask: str = _MASK,
     ref: list[str] = _REFS,
+    control: list[str] = _CONTROLS,
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
 ) -> None:
@@ -224,7 +235,9 @@ def verify(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
-    spec = remaking.with_inputs(session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None))
+    spec = remaking.with_inputs(
+        session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
+    )
     verdict = remaking.verify(session, original, spec, tolerance, Manner(quiet=quiet))
     if as_json:
         output.print_json({"file": file, **verdict.as_dict()})

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import api_key, files
-from craft_protos.generate import FITS, MOST_MASK_PIXELS, GenerateRequest, Mask, Reference, Start
+from craft_protos.generate import FITS, MOST_MASK_PIXELS, Control, GenerateRequest, Mask, Reference, Start
 from craft_protos.reasons import CraftError
 from craft_protos.rules import Choice, Range, ruled
 
 from craft_cli import errors
-from craft_cli.generate import drawing
+from craft_cli.generate import controls, drawing
 
 if TYPE_CHECKING:
     from craft_protos import inputs_pb2
@@ -50,6 +50,9 @@ class Wish:
     mask_invert: bool | None = None
     mask_padding: int | None = ruled(None, Range(0, MOST_MASK_PIXELS))
     refs: tuple[str, ...] | None = None
+    control: tuple[str, ...] | None = None  # as --control has them
+    control_model: tuple[str, ...] | None = None
+    control_steps: str | None = None
 
     @property
     def without_start(self) -> Wish:
@@ -58,6 +61,14 @@ class Wish:
     @property
     def without_mask(self) -> Wish:
         return replace(self, mask=None, mask_blur=None, mask_grow=None, mask_invert=None, mask_padding=None)
+
+    @property
+    def without_controls(self) -> Wish:
+        return replace(self, control=None, control_model=None, control_steps=None)
+
+    @property
+    def of_controls(self) -> dict[str, Any]:
+        return _said(model=self.control_model, steps=self.control_steps)
 
     @property
     def of_start(self) -> dict[str, Any]:
@@ -103,7 +114,8 @@ class Pictures:
         if mask is not None:
             mask = replace(mask, **wish.of_mask)
         references = asked.references if wish.refs is None else self._shown(wish.refs)
-        return replace(asked, start=start, mask=mask, references=references)
+        shown = asked.controls if wish.control is None else self._controls(wish)
+        return replace(asked, start=start, mask=mask, references=references, controls=shown)
 
     def read(self, name: str) -> Picture:
         """A file, stdin, or a picture that craft has made."""
@@ -118,7 +130,8 @@ class Pictures:
         mask = self._send(asked.mask)
         if start is not None and mask is not None:
             self._compare(start, mask)
-        for one in asked.references:
+        shown: tuple[Reference | Control, ...] = (*asked.references, *asked.controls)
+        for one in shown:
             self._send(one)
 
     def is_there(self, sha256: str) -> bool:
@@ -127,6 +140,12 @@ class Pictures:
 
     def _shown(self, names: Iterable[str]) -> tuple[Reference, ...]:
         return tuple(Reference(self.read(name).sha256) for name in names)
+
+    def _controls(self, wish: Wish) -> tuple[Control, ...]:
+        def read(path: str) -> str:
+            return self.read(path).sha256
+
+        return controls.asked(wish.control or (), wish.control_model or (), wish.control_steps, read)
 
     def _bytes(self, name: str) -> bytes:
         if name != STDIN and not files.is_there(name) and _may_be_id(name):
@@ -163,7 +182,7 @@ class Pictures:
             message = f"there is no file {image_id}, and no picture of craft's with that id"
             raise CraftError("NO_INPUT", message, "see `craft images list`") from error
 
-    def _send(self, one: Start | Mask | Reference | None) -> inputs_pb2.Input | None:
+    def _send(self, one: Start | Mask | Reference | Control | None) -> inputs_pb2.Input | None:
         picture = self._read.get(one.sha256) if one is not None else None
         if picture is None:
             return None
@@ -236,7 +255,8 @@ def _parts(sha256: str, data: bytes, offset: int, tell: Callable[[int], None]) -
 def refuse_clashes(wish: Wish, *, reads_stdin: bool, is_batch: bool) -> None:
     """What cannot be done together, or would do nothing. Raises USAGE."""
     references = (("--ref", name) for name in wish.refs or ())
-    named = (("--image", wish.image), ("--mask", wish.mask), *references)
+    shown = (("--control", path) for path in controls.paths(wish.control or ()))
+    named = (("--image", wish.image), ("--mask", wish.mask), *references, *shown)
     users = [option for option, name in named if name == STDIN]
     if len(users) > 1:
         message = f"{users[0]} - does not go with {users[1]} -"
@@ -251,6 +271,11 @@ def refuse_clashes(wish: Wish, *, reads_stdin: bool, is_batch: bool) -> None:
     if wish.image is None and (wish.of_start or wish.mask is not None):
         option = "--mask" if wish.mask is not None else f"--{next(iter(wish.of_start))}"
         raise CraftError("USAGE", f"{option} does nothing without --image", "-i PATH gives the picture to begin from")
+    if not wish.control and wish.of_controls:
+        option = f"--control-{next(iter(wish.of_controls))}"
+        raise CraftError(
+            "USAGE", f"{option} does nothing without --control", "--control KIND=PATH shows where things are"
+        )
     if wish.mask is None and wish.of_mask:
         option = f"--mask-{next(iter(wish.of_mask))}"
         raise CraftError(

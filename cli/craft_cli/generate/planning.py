@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from craft_protos import rungs
 from craft_protos.generate import GenerateRequest
 
-from craft_cli.generate import loras, output
+from craft_cli.generate import controls, loras, output
 from craft_cli.render import shapes, units
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
             ["memory", _memory(known)],
             ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
             *_start_rows(known),
+            *[["control", line] for line in controls.shown(known["controls"])],
             ["pictures", str(known["count"])],
             ["steps", f"{known['steps']} of {known['sampler']}"],
             ["guidance", f"{known['guidance_scale']:g}"],

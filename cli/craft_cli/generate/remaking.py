@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from craft_protos.generate import GenerateRequest, Reference
+from craft_protos.generate import Control, GenerateRequest, Reference
 from craft_protos.pixels import eight_bits
 from craft_protos.reasons import CraftError
 
-from craft_cli.generate import delivery, drawing, provenance
+from craft_cli.generate import controls, delivery, drawing, provenance
 from craft_cli.generate.delivery import Manner
 from craft_cli.generate.inputs import Pictures, Wish
 from craft_cli.generate.provenance import Provenance
@@ -101,6 +101,7 @@ def with_inputs(session: Session, spec: GenerateRequest, wish: Wish) -> Generate
     if mask is not None:
         mask = replace(mask, sha256=_found(pictures, mask.sha256, "--mask", wish.mask))
     spec = replace(spec, start=start, mask=mask, references=_references(pictures, spec.references, wish.refs))
+    spec = replace(spec, controls=_controls(pictures, spec.controls, wish.control))
     pictures.send(spec)
     return spec
 
@@ -113,6 +114,16 @@ def _references(pictures: Pictures, shown: Sequence[Reference], given: Sequence[
     names: Sequence[str | None] = given or [None] * len(shown)
     pairs = zip(shown, names, strict=True)
     return tuple(Reference(_found(pictures, one.sha256, "--ref", name)) for one, name in pairs)
+
+
+def _controls(pictures: Pictures, shown: Sequence[Control], given: Sequence[str] | None) -> tuple[Control, ...]:
+    """Those that it was drawn with, in their order; of a given one the path counts, and a kind before it is its own."""
+    if given is not None and len(given) != len(shown):
+        message = f"--control: it was drawn with {len(shown) or 'no'} control pictures, not {len(given)}"
+        raise CraftError("USAGE", message, "give all of them, in their order" if shown else "leave it out")
+    names: Sequence[str | None] = [None] * len(shown) if given is None else controls.paths(given)
+    pairs = zip(shown, names, strict=True)
+    return tuple(replace(one, sha256=_found(pictures, one.sha256, "--control", name)) for one, name in pairs)
 
 
 def _found(pictures: Pictures, sha256: str, option: str, given: str | None) -> str:

@@ -46,7 +46,7 @@ def with_sides(asked: GenerateRequest, sides: tuple[int, int]) -> GenerateReques
     """The configured size, where none is said and none follows from a picture."""
     if asked.width is not None or asked.height is not None or not sides[0]:
         return asked
-    if asked.start is not None or asked.references:
+    if asked.start is not None or asked.references or asked.controls:
         return asked
     return replace(asked, width=sides[0], height=sides[1])
 
@@ -140,6 +140,8 @@ def from_line(line: str, defaults: GenerateRequest, wish: Wish = _NO_WISH) -> tu
         wish = wish.without_mask
     if "references" in told[GenerateRequest]:
         wish = replace(wish, refs=None)
+    if "controls" in told[GenerateRequest]:
+        wish = wish.without_controls
     return replace(defaults, **told[GenerateRequest]), Terms(**told[Terms]), replace(wish, **told[Wish])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from craftd.architectures import controls
 from craftd.architectures.architecture import Mark, PartKind
 
 TEXT_ENCODER, VAE = "text encoder", "vae"
@@ -121,7 +122,8 @@ SDXL_VAE = PartKind(
     is_told_by_name=True,
 )
 
-KINDS = (CLIP_L, CLIP_G, T5_XXL, QWEN3_4B, FLUX_VAE, FLUX2_VAE, SD_VAE)  # one of each id
+# One of each id, but for control models, whose layouts are kinds of one id.
+KINDS = (CLIP_L, CLIP_G, T5_XXL, QWEN3_4B, FLUX_VAE, FLUX2_VAE, SD_VAE, *controls.KINDS)
 _SHOWN = {"vae-16": "a VAE of 16 channels", "vae-4": "a VAE of 4 channels"}
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from craftd.architectures import parts
+from craftd.architectures import controls, parts
 from craftd.architectures.architecture import (
     BARE_LDM,
     FLOW,
@@ -504,7 +504,7 @@ UNKNOWN = Architecture(id="")
 # Single files that craft cannot draw with, by what they are. These are looked for before the rows' checkpoints ...
 _REFINER, _UPSCALER = ("*attn2.to_k.weight", -1, 1280), ("*attn2.to_k.weight", -1, 1024)
 STRANGERS: dict[str, tuple[Mark, ...]] = {
-    "a ControlNet, which belongs to a model and is none itself": _marks("control_model.", "controlnet_cond_embedding."),
+    **controls.STRANGERS,
     "Playground v2.5, whose noise schedule craft does not have": _marks("edm_mean"),
     "CosXL, whose noise schedule craft does not have": _marks("edm_vpred."),
     "the refiner of Stable Diffusion XL, which needs a picture to begin with": (
@@ -516,7 +516,6 @@ STRANGERS: dict[str, tuple[Mark, ...]] = {
         f"{name}, which craft draws with as a diffusers folder, if at all": _marks(*beginnings)
         for name, *beginnings in (
             ("HiDream", "double_stream_blocks.0.block."),
-            ("the ControlNet of Z-Image", "control_all_x_embedder.", "control_layers."),
             ("Hunyuan Video", "txt_in.individual_token_refiner."),
             ("Wan", "head.modulation"),
             ("Stable Cascade", "clip_txt_mapper.", "down_blocks.1.0.channelwise."),

@@ -53,7 +53,8 @@ class Drawing:
         """Those that its spec names, each once. Raises UNKNOWN_INPUT."""
         spec, found = job.drawing, dict[File, Path]()
         references = (("reference", one) for one in spec.references)
-        for name, one in (("start picture", spec.start), ("mask", spec.mask), *references):
+        controls = (("control picture", one) for one in spec.controls)
+        for name, one in (("start picture", spec.start), ("mask", spec.mask), *references, *controls):
             if one is not None and one.sha256 not in {file.sha256 for file in found}:
                 known, path = await self._inputs.file(job.owner, one.sha256, name)
                 found[File(name, known.sha256, known.size_bytes)] = path

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from craft_protos import codec
-from craft_protos.generate import GenerateRequest, Mask, Reference, Start, steps_of
+from craft_protos.generate import Control, GenerateRequest, Mask, Reference, Start, steps_of
 from craft_protos.reasons import invalid
 from craft_protos.settings import LimitSettings
 
 from craftd.architectures.sizes import Sizes
 from craftd.inputs.input import Input
 from craftd.inputs.service import InputService, check_sha256
+from craftd.jobs import controls
 from craftd.keys.caller import Caller
 from craftd.models.model import Model
 
@@ -28,6 +30,7 @@ class Pictures:
     start: Input | None = None
     mask: Input | None = None
     references: tuple[Input, ...] = ()
+    controls: tuple[Input, ...] = ()
 
 
 def check(wanted: GenerateRequest) -> None:
@@ -38,6 +41,10 @@ def check(wanted: GenerateRequest) -> None:
             _check_rules(name, one)
     for reference in wanted.references:
         check_sha256("references.sha256", reference.sha256)
+    for control in wanted.controls:
+        check_sha256("controls.sha256", control.sha256)
+        _check_rules("controls", control)
+    controls.check(wanted.controls)
     if wanted.mask is not None and wanted.start is None:
         raise invalid("mask", "has no start picture to show a part of", "give the picture, too: start (--image)")
 
@@ -45,18 +52,25 @@ def check(wanted: GenerateRequest) -> None:
 async def find(wanted: GenerateRequest, caller: Caller, inputs: InputService) -> Pictures:
     """From now on they are kept for the caller's job. Raises UNKNOWN_INPUT."""
 
-    async def use(name: str, one: Start | Mask | Reference | None) -> Input | None:
+    async def use(name: str, one: Start | Mask | Reference | Control | None) -> Input | None:
         return None if one is None else await inputs.use(caller.scope, caller.owner, one.sha256, name)
 
-    references = [await use("references", one) for one in wanted.references]
-    found = tuple(one for one in references if one is not None)
-    return Pictures(await use("start", wanted.start), await use("mask", wanted.mask), found)
+    async def use_all(name: str, several: Sequence[Reference | Control]) -> tuple[Input, ...]:
+        used = [await use(name, one) for one in several]
+        return tuple(one for one in used if one is not None)
+
+    return Pictures(
+        await use("start", wanted.start),
+        await use("mask", wanted.mask),
+        await use_all("references", wanted.references),
+        await use_all("controls", wanted.controls),
+    )
 
 
 def with_pictures(wanted: GenerateRequest, pictures: Pictures, model: Model, limits: LimitSettings) -> GenerateRequest:
     """The request with all that follows from its pictures. Raises INVALID_FIELD."""
     if wanted.start is None or pictures.start is None:
-        return _shown(wanted, pictures.references, model, limits)
+        return _shown(wanted, pictures.references or pictures.controls, model, limits)
     mask, start = wanted.mask, wanted.start
     if start.strength is None:
         start = replace(start, strength=_STRENGTH if mask is None else _STRENGTH_WITH_MASK)
@@ -69,13 +83,11 @@ def with_pictures(wanted: GenerateRequest, pictures: Pictures, model: Model, lim
     return replace(wanted, width=width, height=height)
 
 
-def _shown(
-    wanted: GenerateRequest, references: tuple[Input, ...], model: Model, limits: LimitSettings
-) -> GenerateRequest:
-    """In the shape of the first picture that the model is shown, of as many pixels as it usually draws."""
-    if not references:
+def _shown(wanted: GenerateRequest, shown: tuple[Input, ...], model: Model, limits: LimitSettings) -> GenerateRequest:
+    """In the shape of the first picture that it or a control model is shown, of as many pixels as it usually draws."""
+    if not shown:
         return wanted
-    width, height = _size(wanted, references[0], model, limits, largest_scale=math.inf)
+    width, height = _size(wanted, shown[0], model, limits, largest_scale=math.inf)
     return replace(wanted, width=width, height=height)
 
 
@@ -98,7 +110,7 @@ def check_free_size(width: int, height: int, model: Model, limits: LimitSettings
     raise invalid("width", f"{width}x{height} has more than {allowed.most_pixels} pixels, the limit", near)
 
 
-def _check_rules(name: str, one: Start | Mask) -> None:
+def _check_rules(name: str, one: Start | Mask | Control) -> None:
     for field in fields(one):
         rule, value = codec.rule_of(type(one), field.name), getattr(one, field.name)
         if rule is not None and value is not None and (complaint := rule.complaint(value)):

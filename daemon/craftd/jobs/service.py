@@ -17,7 +17,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
 from craftd.inputs.service import InputService
-from craftd.jobs import holdings, pictures, store, validate
+from craftd.jobs import controls, holdings, pictures, store, validate
 from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
 from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
@@ -204,6 +204,7 @@ class JobService:
         chosen = with_embeddings(chosen, wanted.negative_prompt, model, self._loras)
         found = await pictures.find(wanted, caller, self._inputs)
         wanted = pictures.with_pictures(wanted, found, model, self._settings.limits)
+        wanted = controls.completed(wanted, model, self._models.controls)
         spec = validate.resolve(wanted, chosen, model, self.generating.settings, self._settings.limits)
         return spec, model, chosen.loras
 

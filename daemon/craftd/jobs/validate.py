@@ -32,6 +32,7 @@ _WORDS = {  # instead of a value
     "references": "a picture that is shown to it",
     "upscale": "to enlarge what is drawn",
     "hires": "to draw again what was enlarged",
+    "controls": "a control picture",
 }
 _LONGEST_LORA = 255  # characters of what names one
 

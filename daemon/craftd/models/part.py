@@ -8,7 +8,7 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.architectures import parts
+from craftd.architectures import controls, parts
 from craftd.models import choosing
 from craftd.models.model import ModelFile
 
@@ -42,7 +42,19 @@ class Part:
 
     @property
     def shown(self) -> str:
-        return parts.shown(self.kind)
+        named = parts.shown(self.kind)
+        return f"{named}, for {self.reads}" if self.reads else named
+
+    @property
+    def is_control(self) -> bool:
+        return controls.is_control(self.kind)
+
+    @property
+    def reads(self) -> str:
+        """Of a control model: what pictures, as far as its names tell."""
+        return (
+            controls.said_by(self.name, self.path.name, self.path.parent.name, self.source) if self.is_control else ""
+        )
 
     def files(self, component: str) -> list[ModelFile]:
         """As files of a model whose pipeline has it as `component`. Raises CORRUPT_FILE."""

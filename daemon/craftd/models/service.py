@@ -49,6 +49,11 @@ class ModelService:
         """Text encoders and VAEs in files of their own, and which models use them."""
         return await asyncio.to_thread(lambda: tuple(map(self._part_view, self._registry.parts)))
 
+    @property
+    def controls(self) -> tuple[Part, ...]:
+        """Control models, by name."""
+        return tuple(part for part in self._registry.parts if part.is_control)
+
     async def get(self, name: str) -> ModelView:
         """With its hash, which takes a while for a model that is new. Raises UNKNOWN_MODEL."""
         model = await self._find(name)

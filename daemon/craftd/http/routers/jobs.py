@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from craft_protos.generate import MOST_REFERENCES, GenerateRequest, Hires, Mask, Reference, Start, Upscale
+from craft_protos.generate import (
+    MOST_CONTROLS,
+    MOST_REFERENCES,
+    Control,
+    GenerateRequest,
+    Hires,
+    Mask,
+    Reference,
+    Start,
+    Upscale,
+)
 from craft_protos.job_request import JobRequest
 from craft_protos.lora import MOST_LORAS
 from craft_protos.reasons import invalid
@@ -53,6 +63,7 @@ class _JobTerms(Body):
         told["loras"] = tuple(one.ref for one in told["loras"])
         told |= {name: one and kind(**one.model_dump()) for name, kind in _OBJECTS.items() for one in [told[name]]}
         told["references"] = tuple(Reference(one.sha256) for one in told["references"])
+        told["controls"] = tuple(Control(**one.model_dump()) for one in told["controls"])
         return GenerateRequest(**told)
 
 
@@ -66,9 +77,13 @@ class ReferenceIn(Body):
 
 if TYPE_CHECKING:
     StartIn = MaskIn = UpscaleIn = HiresIn = Body
+
+    class ControlIn(Body): ...
+
 else:
     StartIn = create_model("StartIn", __base__=Body, **fields.fields_of(Start) | {"sha256": (_SHA256, ...)})
     MaskIn = create_model("MaskIn", __base__=Body, **fields.fields_of(Mask) | {"sha256": (_SHA256, ...)})
+    ControlIn = create_model("ControlIn", __base__=Body, **fields.fields_of(Control) | {"sha256": (_SHA256, ...)})
     UpscaleIn = create_model("UpscaleIn", __base__=Body, **fields.fields_of(Upscale))
     HiresIn = create_model("HiresIn", __base__=Body, **fields.fields_of(Hires))
 _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
@@ -78,6 +93,7 @@ _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "references": (Annotated[tuple[ReferenceIn, ...], Field(max_length=MOST_REFERENCES)], ()),
     "upscale": (UpscaleIn | None, None),
     "hires": (HiresIn | None, None),
+    "controls": (Annotated[tuple[ControlIn, ...], Field(max_length=MOST_CONTROLS)], ()),
     "loras": (Annotated[tuple[fields.LoraIn, ...], Field(max_length=MOST_LORAS)], ()),
 }
 if TYPE_CHECKING:

@@ -1,0 +1,104 @@
+"""What a request says of its control pictures, checked and made complete: the control model of each, and its share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from craft_protos.generate import CONTROL_KINDS, MAP, Control, GenerateRequest
+from craft_protos.reasons import CraftError, invalid
+
+from craftd.architectures import controls as kinds
+from craftd.models.model import Model
+from craftd.models.part import Part
+
+_CROP = "crop"
+_LEAST_HASH = 8  # characters of a sha256 that name a control model
+
+
+def check_kind(kind: str, field: str = "controls.kind") -> None:
+    """Raises INVALID_FIELD for what craft does not make of a picture."""
+    if kind in CONTROL_KINDS:
+        return
+    if kind in kinds.NEED_NETWORKS:
+        why = f"{kind}: it takes a network that craft does not have to find that in a picture"
+        raise invalid(field, why, f"send a ready {kind} map, as {MAP}; the control model for it is taken by its name")
+    raise invalid(field, f"must be one of {', '.join(CONTROL_KINDS)}, not {kind[:32]!r}")
+
+
+def check(controls: Sequence[Control]) -> None:
+    """What can be said of them without looking for anything. Raises INVALID_FIELD."""
+    for one in controls:
+        check_kind(one.kind)
+        if one.start is not None and one.start >= (1.0 if one.end is None else one.end):
+            message = f"{one.start:g} is not before the end, {1 if one.end is None else one.end:g}"
+            raise invalid("controls.start", message, "they are shares of the steps, such as 0 and 0.8")
+        if one.model and not (len(one.model) <= 255 and one.model.isprintable()):
+            raise invalid(
+                "controls.model", f"{one.model[:100]!r} is no control model's name", "see `craft models list`"
+            )
+
+
+def completed(wanted: GenerateRequest, model: Model, known: Sequence[Part]) -> GenerateRequest:
+    """The request with everything filled in. `known`: the control models that are registered. Raises INVALID_FIELD."""
+    if not wanted.controls or "controls" not in model.architecture.takes:
+        return wanted  # what the model does not understand is refused with the rest of that
+    fit = _CROP if wanted.start is None else wanted.start.fit
+    return replace(wanted, controls=tuple(_complete(one, fit, model, known) for one in wanted.controls))
+
+
+def _complete(one: Control, fit: str, model: Model, known: Sequence[Part]) -> Control:
+    return replace(
+        one,
+        model=(_named(one.model, model, known) if one.model else _fitting(one.kind, model, known)).name,
+        scale=1.0 if one.scale is None else one.scale,
+        start=0.0 if one.start is None else one.start,
+        end=1.0 if one.end is None else one.end,
+        fit=one.fit or fit,
+    )
+
+
+def _named(name: str, model: Model, known: Sequence[Part]) -> Part:
+    """By its name, or the beginning of its weights' hash."""
+    found = next((part for part in known if part.name == name), None)
+    if found is None and len(name) >= _LEAST_HASH:
+        found = next((part for part in known if part.sha256.startswith(name)), None)
+    if found is None:
+        raise invalid("controls.model", f"{name[:100]!r} is no control model here", _hint(known))
+    if found.kind != kinds.kind_of(model.architecture):
+        why = f"{found.name} is {found.shown}, and the model {model.name} is {model.architecture.name}"
+        raise invalid("controls.model", why, _hint(_for(model, known)))
+    return found
+
+
+def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
+    """The only one that is for the model, and by its name for the kind."""
+    own = _for(model, known)
+    fitting = [part for part in own if kinds.reads(part.reads, kind)] or [part for part in own if not part.reads]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(part.name for part in fitting)
+        raise invalid(
+            "controls.model", f"is not said, and several are for {model.name} and {kind}: {names}", "name one"
+        )
+    why = f"is not said, and none is for {model.name} ({model.architecture.name}) and {kind}"
+    raise invalid("controls.model", why, _hint(own))
+
+
+def _for(model: Model, known: Sequence[Part]) -> list[Part]:
+    return [part for part in known if part.kind == kinds.kind_of(model.architecture)]
+
+
+def _hint(known: Sequence[Part]) -> str:
+    if not known:
+        return "add one: craft models add FOLDER"
+    return f"name one of {', '.join(part.name for part in known)}, or add one: craft models add FOLDER"
+
+
+def part_of(name: str, known: Sequence[Part]) -> Part:
+    """A job's control model. Raises UNSUPPORTED_MODEL where it is registered no more."""
+    for part in known:
+        if part.name == name:
+            return part
+    raise CraftError("UNSUPPORTED_MODEL", f"the control model {name} is registered no more", "add it again")
