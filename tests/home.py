@@ -130,6 +130,12 @@ class Home:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def lines(self, *args: str, stdin: str | None = None) -> list[Any]:
+        """The JSON lines that a command prints; it must succeed."""
+        done = self.craft(*args, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     def hurry(self) -> None:
         """`[slow]` jobs are slow no longer."""
         self._tell_worker("hurry")

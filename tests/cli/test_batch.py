@@ -71,7 +71,7 @@ def test_what_no_number_can_hold_costs_its_line_alone(shared_home: Home) -> None
         '{"prompt": "x", "request_id": "\\ud800"}',
         '{"prompt": "x", "count": 1000000000}',
     ]
-    done = shared_home.craft("generate", "--batch", "-", stdin="\n".join(["first", *bad, "last"]))
+    done = shared_home.craft("generate", "--batch", "-", "--json", stdin="\n".join(["first", *bad, "last"]))
     assert done.returncode == 65
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert ["error" in answer for answer in answers] == [False, *[True] * 5, False]
@@ -106,7 +106,7 @@ def test_a_reader_that_fails_ends_the_batch(
     with serving(FakeDaemon(__version__), home.paths):
         session = Session()
         with pytest.raises(ZeroDivisionError):
-            Batch(session, Plan(GenerateRequest(), "flat", None, False, False, 1)).run(lines())
+            Batch(session, Plan(GenerateRequest(), "flat", None, False, False, 1, as_json=True)).run(lines())
         session.close()
     assert json.loads(capsys.readouterr().out)["line"] == 1
 
@@ -134,7 +134,7 @@ def test_a_line_says_when_its_too_late_and_which_of_its_pictures(shared_home: Ho
         '{"prompt": "x", "expire_time": "2001-01-01T00:00:00Z"}\n'
         '{"prompt": "x", "seed": 5, "count": 4, "indices": [1, 3], "priority": "interactive"}\n'
     )
-    done = shared_home.craft("generate", "--batch", "-", "-o", "{n}.png", stdin=lines)
+    done = shared_home.craft("generate", "--batch", "-", "--json", "-o", "{n}.png", stdin=lines)
     assert done.returncode == 1
     late, *made = [json.loads(line) for line in done.stdout.splitlines()]
     assert late["error"]["reason"] == "EXPIRED"
@@ -157,12 +157,12 @@ def test_lines_are_answered_as_they_come(shared_home: Home) -> None:
 def test_detached(shared_home: Home) -> None:
     done = shared_home.craft("generate", "--batch", "-", "--detach", stdin="x\ny\n")
     jobs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [list(job) for job in jobs] == [["job"], ["job"]]
+    assert [(job["line"], job["prompt"]) for job in jobs] == [(1, "x"), (2, "y")]
     assert shared_home.craft("jobs", "wait", *(job["job"] for job in jobs)).returncode == 0
 
 
 def test_what_does_not_go_with_a_batch(shared_home: Home) -> None:
-    for args in (["x", "--batch", "-"], ["--batch", "-", "-o", "-"], ["--batch", "-", "--plan"]):
+    for args in (["x", "--batch", "-"], ["--batch", "-", "-o", "-"]):
         assert shared_home.craft("generate", *args, stdin="x\n").returncode == 2
     assert shared_home.craft("generate", "--batch", "nowhere.txt").returncode == 66
 

@@ -61,7 +61,7 @@ def test_what_goes_together_is_what_it_is_called(shared_home: Home, args: list[s
 
 def test_a_batchs_files_are_what_they_are_called(shared_home: Home) -> None:
     lines = 'x\n{"prompt": "y", "format": "png"}\n{"prompt": "z", "format": "webp"}\n'
-    done = shared_home.craft("generate", "--batch", "-", "-o", "{n}.webp", stdin=lines)
+    done = shared_home.craft("generate", "--batch", "-", "--json", "-o", "{n}.webp", stdin=lines)
     assert done.returncode == 65
     first, second, third = [json.loads(line) for line in done.stdout.splitlines()]
     assert second["error"]["message"].startswith("format: ")
@@ -217,7 +217,7 @@ def test_nothing_alike_is_suggested_for_what_is_another_word(shared_home: Home) 
     [("cfg_scale", "guidance_scale"), ("sampler_name", "sampler"), ("n", "count"), ("num_inference_steps", "steps")],
 )
 def test_a_batchs_fields_by_other_names(shared_home: Home, field: str, meant: str) -> None:
-    done = shared_home.craft("generate", "--batch", "-", stdin=f'{{"prompt": "x", "{field}": 1}}\n')
+    done = shared_home.craft("generate", "--batch", "-", "--json", stdin=f'{{"prompt": "x", "{field}": 1}}\n')
     assert json.loads(done.stdout)["error"]["hint"] == f"did you mean {meant!r}?"
 
 

@@ -111,9 +111,10 @@ def test_a_device_is_written_to_and_never_replaced() -> None:
     assert named("/dev/null", many=True) == "/dev/null"
 
 
-@pytest.mark.parametrize("name", ["no/such/folder/a.png", "folder"])
+@pytest.mark.parametrize("name", ["file/a.png", "folder"])
 def test_what_cannot_be_written_is_found_before_drawing(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
     target = output.Target(str(tmp_path / name), force=True)
     with pytest.raises(CraftError) as caught:
         target.check([APPLE])

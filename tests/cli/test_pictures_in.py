@@ -168,7 +168,7 @@ def test_lines_name_pictures_too(place: Home) -> None:
         {"prompt": "h", "image": 7},
     ]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
-    done = place.craft("generate", "--batch", "-", "--strength", "0", "-o", "line-{n}.png", stdin=text)
+    done = place.craft("generate", "--batch", "-", "--json", "--strength", "0", "-o", "line-{n}.png", stdin=text)
     assert done.returncode == 65
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert middle(place.work / told[0]["path"]) == COLOUR

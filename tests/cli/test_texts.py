@@ -82,9 +82,6 @@ def test_files_put_behind_each_other(shared_home: Home) -> None:
         ('[{"prompt": "x"}, {"prompt": "y"}]', "JSON array", "jq -c"),
         ('[\n  {"prompt": "x"}\n]\n', "JSON array", "jq -c"),
         ('[ { "prompt": "x" } ]', "JSON array", "jq -c"),
-        ("prompt,seed\nx,1\n", "table (CSV)", "mlr"),
-        ('"prompt";"negative_prompt"\r\n"x";"y"\r\n', "table (CSV)", "mlr"),
-        ("seed\tprompt\n1\tx\n", "table (CSV)", "mlr"),
     ],
 )
 def test_other_forms_of_a_batch_are_named(shared_home: Home, text: str, told: str, hint: str) -> None:
@@ -92,6 +89,20 @@ def test_other_forms_of_a_batch_are_named(shared_home: Home, text: str, told: st
     assert (done.returncode, done.stdout) == (65, "")
     assert told in done.stderr and hint in done.stderr
     assert list(shared_home.work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt,seed\nx,1\n",
+        '"prompt";"negative_prompt"\r\n"x";"y"\r\n',
+        "seed\tprompt\n1\tx\n",
+        "\ufeffprompt,seed\r\nx,1\r\n",
+    ],
+)
+def test_tables_as_programs_write_them(shared_home: Home, text: str) -> None:
+    (answer,) = shared_home.lines("generate", "--batch", "-", "-o", "x.png", stdin=text)
+    assert answer["prompt"] == "x"
 
 
 @pytest.mark.parametrize("prompt", ["[red:blue:0.5] apple", "[an apple]", "a prompt, seed", "prompt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -44,6 +45,7 @@ Examples:
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
   craft generate "a red apple <lora:watercolor:0.8>"
   craft generate "a red apple" -o - | magick - apple.gif
+  craft generate "a red apple" --sweep guidance=1,2,4 --sweep steps=8,20
   craft generate --batch prompts.txt -o 'out/{n:03}.png' | jq -r .path
 
 \b
@@ -54,6 +56,8 @@ Names: without -o a picture goes to ./SLUG-SEED.png, its prompt and its seed.
 
 \b
 Batch: a line is a prompt, or a JSON object; what it leaves out, the options say.
+  A CSV file does as well, whose first line names the fields. What goes wrong is
+  said on stderr; with --json also as an object in its line's place.
   {"prompt": "a red apple", "seed": 7, "count": 4, "indices": [2], "steps": 30}
   prompt, negative_prompt, model, width, height, steps, guidance_scale, seed,
   count, indices (only these of the count, from 0), sampler, format,
@@ -100,6 +104,10 @@ _CONTROL_MODELS = typer.Option(
     metavar="NAME",
     help="What reads it: one for all, or one each.",
     autocompletion=completing.controls,
+)
+
+_SWEEPS = typer.Option(
+    [], "--sweep", metavar="OPTION=A,B", help="The same picture with each of these values; may be repeated."
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -180,11 +188,12 @@ def generate(
     detach: bool = typer.Option(False, "--detach", help="Do not wait: print the job's id."),
     deterministic: bool = typer.Option(False, "--deterministic", help="Draw alone, so that every bit can be repeated."),
     batch: str = typer.Option(None, "--batch", metavar="FILE|-", help="A prompt or a JSON object a line; JSON out."),
+    sweep: list[str] = _SWEEPS,
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
     show: bool = typer.Option(None, "--show/--no-show", help="The picture inside the terminal; --show: even in tmux."),
 ) -> None:
     """Draw pictures from a prompt."""
-    _refuse_clashes(batch=batch, detach=detach, as_json=as_json, show=show, out=out)
+    _refuse_clashes(batch=batch, sweep=sweep, detach=detach, as_json=as_json, show=show, out=out)
     prompt = " ".join(words) if words else None
     wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding, tuple(ref) or None)
     wish = replace(
@@ -218,13 +227,15 @@ def generate(
     wanted = specs.with_settings(wanted, settings)
     _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing), is_batch=batch is not None)
     specs.require_at_most(wanted, most)
-    if batch is not None:
+    if batch is not None or sweep:
+        from craft_cli.generate import sweeping
         from craft_cli.generate.batching import Plan
 
-        _refuse_with_batch(prompt, out, plan)
+        _refuse_with_batch(batch, prompt, out)
         progress = sys.stderr if Manner(quiet=quiet).has_progress else None
         how = Plan(wanted, settings.model, out, force, detach, most, progress, wish, settings.sides)
-        raise typer.Exit(_run_batch(session, batch, how))
+        how = replace(how, sweep=sweeping.parse(sweep), is_one=batch is None, only_plan=plan, as_json=as_json)
+        raise typer.Exit(_run_batch(session, batch, prompt, how))
     wanted = specs.with_default_model(replace(wanted, prompt=_prompt(prompt)), settings.model)
     pictures = Pictures(session, has_progress=Manner(quiet=quiet).has_progress)
     wanted = specs.with_sides(pictures.attach(wanted, wish), settings.sides)
@@ -241,10 +252,12 @@ def generate(
     draw(session, request, target, Manner(as_json=as_json, quiet=quiet, show=show))
 
 
-def _refuse_clashes(*, batch: str | None, detach: bool, as_json: bool, show: bool | None, out: str | None) -> None:
+def _refuse_clashes(
+    *, batch: str | None, sweep: list[str], detach: bool, as_json: bool, show: bool | None, out: str | None
+) -> None:
     combining.refuse(
         {
-            **{"--batch": batch, "--detach": detach, "--json": as_json, "--show": show},
+            **{"--batch": batch, "--sweep": sweep, "--detach": detach, "--json": as_json, "--show": show},
             **{"-o": out, "-o -": out == output.STDOUT},
         },
         (
@@ -257,6 +270,8 @@ def _refuse_clashes(*, batch: str | None, detach: bool, as_json: bool, show: boo
         ("--json", "--show", "stdout carries JSON"),
         ("--show", "-o -", "stdout carries the picture"),
         ("--batch", "--show", "stdout carries JSON"),
+        ("--sweep", "--show", "there are several pictures: look at their files"),
+        ("--sweep", "-o -", "there are several pictures: give -o a folder or a pattern such as '{steps}.png'"),
     )
 
 
@@ -335,16 +350,19 @@ def _without_waiting(
         output.line(job.id)
 
 
-def _refuse_with_batch(prompt: str | None, out: str | None, plan: bool) -> None:
-    clash = "a prompt" if prompt is not None else "-o -" if out == output.STDOUT else "--plan" if plan else ""
-    if clash:
+def _refuse_with_batch(batch: str | None, prompt: str | None, out: str | None) -> None:
+    clash = "a prompt" if prompt is not None else "-o -" if out == output.STDOUT else ""
+    if batch is not None and clash:
         raise CraftError("USAGE", f"--batch does not go with {clash}", "see `craft generate --help`")
 
 
-def _run_batch(session: Session, batch: str, how: Plan) -> int:
+def _run_batch(session: Session, batch: str | None, prompt: str | None, how: Plan) -> int:
+    """The exit code. Without a batch the prompt is its only line."""
     from craft_cli.generate.batching import Batch
 
     how.target(how.defaults)  # a bad pattern is found before any line
+    if batch is None:
+        return Batch(session, how).run([json.dumps({"prompt": _prompt(prompt)}).encode()])
     with _open_batch(batch) as lines:
         return Batch(session, how).run(lines)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from craft_protos import files, texts
@@ -19,19 +19,13 @@ from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError, invalid
 
 from craft_cli import errors, interrupts
-from craft_cli.generate import drawing, output
+from craft_cli.generate import drawing, output, tables
 from craft_cli.generate.delivery import Delivery
 from craft_cli.generate.inputs import Pictures, Wish
-from craft_cli.generate.spec import (
-    FIELDS,
-    from_line,
-    request,
-    require_at_most,
-    with_default_model,
-    with_seed,
-    with_sides,
-)
+from craft_cli.generate.spec import from_line, request, require_at_most, with_default_model, with_sides
+from craft_cli.generate.sweeping import Combination
 from craft_cli.generate.tally import Tally
+from craft_cli.render import shapes
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
@@ -66,10 +60,25 @@ class Plan:
     progress: TextIO | None = None  # a terminal
     wish: Wish = field(default_factory=Wish)
     sides: tuple[int, int] = (0, 0)  # as they are configured
+    sweep: Sequence[Combination] = (Combination(),)  # of which each line is drawn with all
+    is_one: bool = False  # line, that of a command without --batch
+    only_plan: bool = False
+    as_json: bool = False  # asked for: then errors stand on stdout, too
 
     def target(self, spec: GenerateRequest) -> output.Target:
         self._require_format(spec)
-        return output.target(self.out, many=True, file_format=spec.format or "png", force=self.force)
+        return output.target(
+            self.out,
+            many=not self.is_one or spec.count > 1,
+            file_format=spec.format or "png",
+            force=self.force,
+            swept=self.sweep[0].names,
+        )
+
+    @property
+    def prints_paths(self) -> bool:
+        """Whether stdout carries what `generate` prints, and not JSON."""
+        return self.is_one and not self.as_json and not self.detach and not self.only_plan
 
     def _require_format(self, spec: GenerateRequest) -> None:
         """Raises INVALID_FIELD for a line whose file would not be what -o calls it."""
@@ -84,6 +93,7 @@ class _Line:
     """One line on its way."""
 
     number: int
+    combination: Combination
     request: jobs_pb2.CreateJobRequest | None = None
     job_id: str = ""
     answer: Future[list[dict[str, Any]]] = field(default_factory=Future)
@@ -137,14 +147,42 @@ class Batch:
                 if error.reason in _HOPELESS:
                     raise
                 self._errors.append(error)
-                answers = [{"error": errors.as_dict(error), "line": line.number}]
+                answers = [self._with_line(line, {"error": errors.as_dict(error)})] if self._plan.as_json else []
             interrupts.check()
             self._tally.hide()
-            for answer in answers:
-                output.print_json(answer)
+            self._say(line, answers)
             self._tally.show()
-            del self._under_way[line.number]
+            del self._under_way[id(line)]
             self._room.release()
+
+    def _say(self, line: _Line, answers: list[dict[str, Any]]) -> None:
+        """The line's answers on stdout, and its error on stderr."""
+        if error := line.answer.exception():
+            errors.say(self._told(line, error))
+        for answer in answers:
+            if self._plan.prints_paths:
+                output.line(answer["path"])
+            else:
+                output.print_json(answer)
+
+    def _with_line(self, line: _Line, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer, and which line it is of; of a sweep also what was swept over."""
+        swept = {"sweep": dict(line.combination.names)} if line.combination.names else {}
+        return {**({} if self._plan.is_one else {"line": line.number}), **swept, **answer}
+
+    def _planned(self, line: _Line, target: output.Target, spec: GenerateRequest, first_n: int) -> dict[str, Any]:
+        asked = line.request
+        assert asked is not None
+        plan = drawing.insist(self._session, lambda client: client.plan_job(asked))
+        names = [] if not target.is_knowable else output.pictures(spec, first_n, line.combination.names)
+        return self._with_line(line, shapes.plan(plan, [str(target.path(one)) for one in names]))
+
+    def _told(self, line: _Line, error: BaseException) -> str:
+        where = " ".join(f"{name} {value}" for name, value in line.combination.names.items())
+        if not self._plan.is_one:
+            where = f"line {line.number}{f' with {where}' if where else ''}"
+        hint = f" ({error.hint})" if isinstance(error, CraftError) and error.hint else ""
+        return errors.one_line(f"craft: {where}: {error}{hint}")
 
     def _exit_code(self) -> int:
         if not self._errors:
@@ -166,30 +204,38 @@ class Batch:
     def _begin_all(self, source: Iterable[bytes]) -> None:
         """A line is begun when there is room for it."""
         for number, text in _lines_of(source):
-            self._room.acquire()
-            if self._stop.is_set():
-                return
-            line = _Line(number)
-            line.answer.add_done_callback(lambda _: self._tally.finish())
-            self._tally.begin()
-            self._under_way[number] = line
-            self._lines.put(line)
-            self._begin(line, text)
+            seed = drawing.new_seed()  # the same for all that the line is swept over
+            for combination in self._plan.sweep:
+                self._room.acquire()
+                if self._stop.is_set():
+                    return
+                self._take(_Line(number, combination), text, seed)
 
-    def _begin(self, line: _Line, text: bytes) -> None:
+    def _take(self, line: _Line, text: bytes | CraftError, seed: int) -> None:
+        line.answer.add_done_callback(lambda _: self._tally.finish())
+        self._tally.begin()
+        self._under_way[id(line)] = line
+        self._lines.put(line)
+        self._begin(line, text, seed)
+
+    def _begin(self, line: _Line, text: bytes | CraftError, seed: int) -> None:
         """The line's job in a thread of its own; what goes wrong is the line's answer."""
         try:
-            spec, first_n = self._prepare(line, text)
+            spec, first_n = self._prepare(line, text, seed)
             threading.Thread(target=self._run_line, args=(line, spec, first_n), daemon=True).start()
         except Exception as error:  # the line's outermost frame here: the main thread raises it again
             line.answer.set_exception(error)
 
-    def _prepare(self, line: _Line, text: bytes) -> tuple[GenerateRequest, int]:
+    def _prepare(self, line: _Line, text: bytes | CraftError, seed: int) -> tuple[GenerateRequest, int]:
         """What the line asks for, and its first {n}. Raises what is wrong with it."""
+        if isinstance(text, CraftError):
+            raise text
         spec, terms, wish = from_line(_decoded(text), self._plan.defaults, self._plan.wish)
+        spec, wish = line.combination.spec(spec), line.combination.wish(wish)
         require_at_most(spec, self._plan.max_count)
         spec = with_sides(self._pictures.attach(spec, wish), self._plan.sides)
-        spec = with_seed(with_default_model(spec, self._plan.default_model))
+        spec = with_default_model(spec, self._plan.default_model)
+        spec = spec if spec.seed is not None else replace(spec, seed=seed)
         line.request = request(spec, lease=not self._plan.detach, batch=True, terms=terms)
         first_n, self._next_n = self._next_n, self._next_n + spec.count
         return spec, first_n
@@ -204,19 +250,22 @@ class Batch:
     def _make(self, line: _Line, spec: GenerateRequest, first_n: int) -> list[dict[str, Any]]:
         target = self._plan.target(spec)
         if not self._plan.detach:
-            target.check(output.pictures(spec, first_n))
+            target.check(output.pictures(spec, first_n, line.combination.names))
         self._pictures.send(spec)
+        if self._plan.only_plan:
+            return [self._planned(line, target, spec, first_n)]
         line.job_id = self._submit(line).id
         self._has_jobs = True
         if self._plan.detach:
-            return [{"job": line.job_id}]
-        delivery = Delivery(self._session, target, first_n)
+            return [self._with_line(line, {"job": line.job_id, "prompt": spec.prompt})]
+        delivery = Delivery(self._session, target, first_n, line.combination.names)
         for event in drawing.follow(self._session, line.job_id):
             for image, _ in delivery.take(event, spec.prompt):
                 delivery.warn(image, f"line {line.number}: ")
             if event.HasField("finished"):
                 drawing.require_success(event.finished.job)
-                return list(delivery.lines(event.finished.job))
+                settings = shapes.spec(event.finished.job.generate)
+                return [self._with_line(line, {**settings, **one}) for one in delivery.lines(event.finished.job)]
         raise AssertionError("unreachable")
 
     def _submit(self, line: _Line) -> jobs_pb2.Job:
@@ -242,33 +291,33 @@ class Batch:
         return said
 
 
-def _lines_of(source: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered from 1; blank ones are passed over. Raises NO_INPUT."""
-    is_first = True
+def _lines_of(source: Iterable[bytes]) -> Iterator[tables.Row]:
+    """Numbered from 1; blank ones are passed over. Of a table, its rows as objects. Raises NO_INPUT, BAD_DATA."""
     try:
-        for number, line in enumerate(texts.lines_of(source), 1):
-            if line.strip():
-                if is_first:
-                    _refuse_other_forms(line)
-                is_first = False
-                yield number, line
+        numbered = enumerate(texts.lines_of(source), 1)
+        for number, line in numbered:
+            if not line.strip():
+                continue
+            first = line.decode("utf-8", "replace").strip()
+            if mark := tables.separator(first):
+                yield from tables.rows(first, mark, numbered)
+                return
+            _refuse_array(first)
+            yield number, line
+            break
+        yield from ((number, line) for number, line in numbered if line.strip())
     except OSError as error:
         why = files.unreadable("the batch", error)
         message = f"the batch cannot be read on: {error.strerror or error}"  # what came before is drawn
         raise CraftError(why.reason, message, "give --batch a file of lines, or -") from error
 
 
-def _refuse_other_forms(first: bytes) -> None:
-    """Raises BAD_DATA for a whole JSON array, and for a table whose first line names CreateJob's fields."""
-    line = first.decode("utf-8", "replace").strip()
-    if re.match(r"\[\s*(\{|$)", line):
+def _refuse_array(first: str) -> None:
+    """Raises BAD_DATA for a whole JSON array."""
+    if re.match(r"\[\s*(\{|$)", first):
         raise CraftError(
             "BAD_DATA", "the batch is a JSON array", "a line is an object: jq -c '.[]' FILE makes such lines"
         )
-    names = [name.strip().strip('"').lower() for name in re.split(r"[,;\t]", line)]
-    if len(names) > 1 and "prompt" in names and all(name in FIELDS for name in names):
-        message = "the batch is a table (CSV) with a line of names"
-        raise CraftError("BAD_DATA", message, "a line is an object: mlr --icsv --ojsonl cat FILE makes such lines")
 
 
 def _decoded(text: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,7 @@ class Delivery:
     session: Session
     target: output.Target
     first_n: int = 1
+    swept: Mapping[str, str] = field(default_factory=dict)  # by the options' names
     paths: dict[int, Path | None] = field(default_factory=dict)  # by index
     images: dict[int, images_pb2.Image] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
@@ -76,6 +77,7 @@ class Delivery:
             n=self.first_n + image.index,
             id=image.id,
             job=image.job_id,
+            swept=self.swept,
         )
         path = self.target.path(picture)
         try:

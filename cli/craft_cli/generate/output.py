@@ -11,7 +11,8 @@ import re
 import stat
 import string
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ STDOUT = "-"
 FIELDS = ("seed", "index", "n", "id", "job", "slug")
 _DISTINCT = {"seed", "index", "n", "id"}  # differ between the images of one job
 _SLUG_LENGTH = 60
+_LINE_ENDS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}  # to some readers, such as Python's
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Picture:
     n: int
     id: str = ""
     job: str = ""
+    swept: Mapping[str, str] = field(default_factory=dict)  # by the options' names
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Target:
             "id": picture.id,
             "job": picture.job,
             "slug": slug(picture.prompt),
+            **{name: _piece(value) for name, value in picture.swept.items()},
         }
         try:
             return Path(string.Formatter().vformat(self.pattern, (), values))
@@ -72,7 +76,7 @@ class Target:
             raise CraftError("USAGE", f"-o {self.pattern}: {error}", "a number's form is like {index:03}") from error
 
     def check(self, pictures: list[Picture]) -> None:
-        """Before drawing: the names are free and their folders can be written. Raises OUTPUT_*."""
+        """Before drawing: makes their folders, and sees that names are free and can be written. Raises OUTPUT_*."""
         if self.is_stdout or not self.is_knowable:
             return
         for path in {self.path(picture) for picture in pictures}:
@@ -81,25 +85,31 @@ class Target:
                 raise exists(path)
 
 
-def target(option: str | None, *, many: bool, file_format: str, force: bool) -> Target:
-    """-o as a Target; `many`: more than one picture will come. Raises USAGE."""
-    extension = FORMATS[file_format].extension
+def target(option: str | None, *, many: bool, file_format: str, force: bool, swept: Collection[str] = ()) -> Target:
+    """-o as a Target; `many`: more than one picture, of each value that is `swept` over. Raises USAGE."""
+    name = "-".join(["{slug}", "{seed}", *(f"{one}{{{one}}}" for one in swept)])
+    name = f"{name}.{FORMATS[file_format].extension}"
     if option is None:
-        return Target(f"{{slug}}-{{seed}}.{extension}", force)
+        return Target(name, force)
     if option == STDOUT:
         return Target(STDOUT, force)
     require_name(option, "-o")
     if option.endswith("/") or files.is_folder(option):
-        return Target(f"{_literal(option.rstrip('/') or '/')}/{{slug}}-{{seed}}.{extension}", force)
+        return Target(f"{_literal(option.rstrip('/') or '/')}/{name}", force)
     names = _fields(option)
-    unknown = names - set(FIELDS)
+    unknown = names - {*FIELDS, *swept}
     if unknown:
-        known = ", ".join(f"{{{name}}}" for name in FIELDS)
+        known = ", ".join(f"{{{name}}}" for name in (*FIELDS, *swept))
         raise CraftError("USAGE", f"-o {option}: no field {{{min(unknown)}}}", f"known: {known}; {{{{ for a brace")
-    _try_form(option)
-    if many and not names & _DISTINCT and not _is_special(Path(option)):
+    _try_form(option, swept)
+    if _is_ambiguous(names, many, swept) and not _is_special(Path(option)):
         option = _numbered(option)
     return Target(option, force)
+
+
+def _is_ambiguous(names: set[str], many: bool, swept: Collection[str]) -> bool:
+    """Says whether pictures would have the same name, those of one value or those of several."""
+    return (many and not names & _DISTINCT) or (bool(set(swept) - names) and not names & {"n", "id"})
 
 
 def extension_of(option: str | None) -> str:
@@ -118,11 +128,11 @@ def require_format(option: str | None, name: str) -> None:
         raise CraftError("USAGE", message, f"call it .{FORMATS[name].extension}, or leave --format out")
 
 
-def pictures(spec: GenerateRequest, first_n: int = 1) -> list[Picture]:
+def pictures(spec: GenerateRequest, first_n: int = 1, swept: Mapping[str, str] | None = None) -> list[Picture]:
     """The pictures a spec will become, as far as their names need to know."""
     assert spec.seed is not None
     return [
-        Picture(prompt=spec.prompt, seed=spec.seed + index, index=index, n=first_n + index)
+        Picture(prompt=spec.prompt, seed=spec.seed + index, index=index, n=first_n + index, swept=swept or {})
         for index in spec.indices or range(spec.count)
     ]
 
@@ -137,6 +147,11 @@ def slug(prompt: str) -> str:
             break
         text = longer
     return text or "picture"
+
+
+def _piece(value: str) -> str:
+    """A swept value as a piece of a file name: 0.5 as it is, others as prompts are."""
+    return value if re.fullmatch(r"[\w.+-]+", value) else slug(value)
 
 
 def write(path: Path, data: bytes, *, force: bool) -> None:
@@ -156,6 +171,7 @@ def write(path: Path, data: bytes, *, force: bool) -> None:
 
 
 def _write_file(path: Path, data: bytes, force: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary_name())
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -220,12 +236,12 @@ def _fields(pattern: str) -> set[str]:
         raise CraftError("USAGE", f"-o {pattern}: {error}", "a brace that is meant itself is written twice") from error
 
 
-def _try_form(pattern: str) -> None:
+def _try_form(pattern: str, swept: Iterable[str]) -> None:
     """Raises USAGE for a form that no name can be made of: before drawing, even where names come after it."""
     for _, _, form, _ in string.Formatter().parse(pattern):
         if form and ("{" in form or re.search(r"\d{4}", form)):
             raise CraftError("USAGE", f"-o {pattern}: {form!r} is no form", "a number's form is like {index:03}")
-    Target(pattern).path(Picture(prompt="", seed=0, index=0, n=0))
+    Target(pattern).path(Picture(prompt="", seed=0, index=0, n=0, swept=dict.fromkeys(swept, "")))
 
 
 def _literal(text: str) -> str:
@@ -267,8 +283,10 @@ def _check_folder(path: Path) -> None:
         pass
     except OSError as error:
         raise files.unwritable(path, error) from error
-    if not folder.is_dir():
-        raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: no folder {folder}", f"mkdir -p {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.unwritable(path, error) from error
     if not os.access(folder, os.W_OK):
         raise files.unwritable(path, _refusal(folder))
     if path.is_dir():
@@ -333,7 +351,7 @@ def print_json(value: Any) -> None:
     """One JSON value on a line; escaped, where stdout cannot encode it."""
     import json
 
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS)
     is_fine = sys.stdout is None or _can_encode(text)
     line(text if is_fine else json.dumps(value, allow_nan=False))
 
