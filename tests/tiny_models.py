@@ -20,7 +20,7 @@ from tests.tiny_networks import FEATURES
 
 KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
-    *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell"),
+    *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext"),
     *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
 )
 
@@ -221,6 +221,12 @@ def _flux(*, is_distilled_in_steps: bool = False) -> Any:
     )
 
 
+def _flux_kontext() -> Any:
+    from diffusers import FluxKontextPipeline
+
+    return FluxKontextPipeline(**_flux().components)
+
+
 def _pocket_size() -> Any:
     """Random weights in the built-in model's own sizes: for measuring time where that is not there."""
     from diffusers import AutoencoderTiny, UNet2DConditionModel
@@ -260,6 +266,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "sd3-no-t5": lambda: _sd3(has_t5=False),
     "flux": _flux,
     "flux-schnell": lambda: _flux(is_distilled_in_steps=True),
+    "flux-kontext": _flux_kontext,
     "z-image": tiny_flows.z_image,
     "z-image-turbo": lambda: tiny_flows.z_image(is_turbo=True),
     "flux2": tiny_flows.flux2,

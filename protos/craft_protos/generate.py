@@ -192,6 +192,11 @@ class GenerateSpec:
         return TextSpec(**{field.name: getattr(self, field.name) for field in fields(TextSpec)})
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether it is drawn from others."""
+        return self.start is not None or bool(self.references)
+
+    @property
     def wanted(self) -> tuple[int, ...]:
         """Indices of the images that are drawn."""
         return self.indices or tuple(range(self.count))

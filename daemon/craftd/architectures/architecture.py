@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from craft_protos.generate import MOST_REFERENCES
+
 NOISE, VELOCITY, FLOW = "epsilon", "v_prediction", "flow"  # what a model was trained to predict
 GENERIC = "generic"  # the family of the pipelines whose own loop is called
 LDM = "model.diffusion_model."  # before the network's tensors in the original layout
@@ -74,11 +76,15 @@ class Checkpoint:
     inputs: tuple[str, int] | None = None
     velocity_configurations: str = ""  # of a model that predicts velocities, where they are others
     named_configurations: Mapping[str, str] = field(default_factory=dict)  # by a word of the file's name
+    word: str = ""  # that a file's name must have: others have the same tensors
 
     def configurations_for(self, predicts: str, file_name: str = "") -> str:
-        words = re.findall(r"[a-z]+|[0-9]+", file_name.lower())
+        words = _words(file_name)
         named = next((folder for word, folder in self.named_configurations.items() if word in words), "")
         return named or (predicts == VELOCITY and self.velocity_configurations) or self.configurations
+
+    def may_be_called(self, file_name: str) -> bool:
+        return not self.word or self.word in _words(file_name)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ class Architecture:
     name: str = ""
     pipelines: tuple[str, ...] = ()  # diffusers' classes that draw with it
     family: str = GENERIC  # the worker's module that draws with it
-    network: str = ""  # the class of what is called at each step
+    network: str = ""  # the class of what is called at each step; of rows that share one, the first has it
     text_width: int = 0  # of what a UNet attends to: tells one Stable Diffusion from another
     predicts: str = NOISE  # where nothing else is said of a model
 
@@ -143,6 +149,9 @@ class Architecture:
     optional_parts: tuple[str, ...] = ()  # diffusers wants to be told where a folder lacks them
     runs_in_fp16: bool = False  # others overflow
     takes: frozenset[str] = frozenset()  # of the request's fields that not all understand
+    needs: frozenset[str] = frozenset()  # of these: it draws nothing without them
+    most_references: int = MOST_REFERENCES  # pictures that it can be shown, where it takes any
+    shapes: tuple[tuple[int, int], ...] = ()  # sizes that it was trained in, where the picture it is shown gets one
     call: Mapping[str, object] = field(default_factory=dict)  # what a pipeline's own loop is told beside the request
 
     # How it is recognised
@@ -161,6 +170,14 @@ class Architecture:
 
     training: Training | None = None  # None: craft trains no LoRAs for it
 
+    def nearest_in_shape(self, width: int, height: int) -> tuple[int, int]:
+        """The one of its `shapes` that is most alike; of two the narrower."""
+        return min(self.shapes, key=lambda shape: (abs(width / height - shape[0] / shape[1]), shape))
+
     def may_take(self, lora: str) -> bool:
         """Whether a LoRA of that architecture may fit: also where one of the two is not known."""
         return not (self.id and lora) or lora in (self.id, self.lora_like)
+
+
+def _words(file_name: str) -> list[str]:
+    return re.findall(r"[a-z]+|[0-9]+", file_name.lower())

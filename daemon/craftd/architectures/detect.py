@@ -113,15 +113,20 @@ def of_file(header: Header, file_name: str) -> Found:
     """A checkpoint, or its network alone. Raises UNSUPPORTED_MODEL, naming what it is where that can be told."""
     _refuse_adapters(header, file_name)
     _refuse(registry.STRANGERS | _drawn_as_folders(), header, file_name)
-    for row in registry.ROWS:
-        for checkpoint in row.checkpoints:
-            prefix = _prefix(checkpoint.mark, header)
-            if prefix is not None:
-                _check_inputs(row, checkpoint, prefix, header, file_name)
-                missing = tuple(part for part in checkpoint.parts if not header.has(*part.prefixes))
-                return Found(row, checkpoint, (prefix,) if prefix else checkpoint.mark.has, missing)
+    for row, checkpoint in _checkpoints(file_name):
+        prefix = _prefix(checkpoint.mark, header)
+        if prefix is not None:
+            _check_inputs(row, checkpoint, prefix, header, file_name)
+            missing = tuple(part for part in checkpoint.parts if not header.has(*part.prefixes))
+            return Found(row, checkpoint, (prefix,) if prefix else checkpoint.mark.has, missing)
     _refuse(registry.LEFTOVERS, header, file_name)
     raise _unsupported(file_name, "its tensors are those of no architecture that craft knows")
+
+
+def _checkpoints(file_name: str) -> list[tuple[Architecture, Checkpoint]]:
+    """The layouts that a file of that name may have, those first that are told by it."""
+    known = [(row, checkpoint) for row in registry.ROWS for checkpoint in row.checkpoints]
+    return sorted((one for one in known if one[1].may_be_called(file_name)), key=lambda one: not one[1].word)
 
 
 def of_part(header: Header) -> FoundPart | None:

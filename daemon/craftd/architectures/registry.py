@@ -29,6 +29,7 @@ from craftd.architectures.architecture import (
 UNUSED_PARTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 
 _PICTURES = frozenset({"start", "mask"})  # fields of a request: what the families can begin from
+_SHOWN = _PICTURES | {"references"}  # and pictures that the model is shown
 _OF_UNETS = _PICTURES | {"clip_skip", "guidance_rescale", "embeddings"}  # and embeddings
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 # A UNet that takes its words through the timestep's embedding too, as pocket does, is hardly steered by attention.
@@ -93,8 +94,8 @@ def _sd3(folder: str, blocks: int, positions: int) -> tuple[Checkpoint, ...]:
     return Checkpoint(folder, original, told, (t5,)), Checkpoint(folder, diffusers, _named(*told), _named(t5))
 
 
-def _flux(folder: str, *, has_guidance: bool) -> tuple[Checkpoint, ...]:
-    """The two layouts of a FLUX.1."""
+def _flux(folder: str, *, has_guidance: bool, word: str = "") -> tuple[Checkpoint, ...]:
+    """The two layouts of a FLUX.1; `word`: that tells one by its file's name alone."""
     has, lacks = _with("guidance_in.", "double_blocks.0.img_attn.", "img_in.", is_there=has_guidance)
     original = Mark(has, (*lacks, _OF_FLUX2))
     blocks = ("transformer_blocks.", "single_transformer_blocks.", "proj_out.")
@@ -104,8 +105,8 @@ def _flux(folder: str, *, has_guidance: bool) -> tuple[Checkpoint, ...]:
         (_vae(parts.FLUX_VAE), _CLIP_L, _t5("text_encoder_2")),
     )
     return (
-        Checkpoint(folder, original, told, (), ("img_in.weight", 64)),
-        Checkpoint(folder, diffusers, _named(*told), (), ("x_embedder.weight", 64)),
+        Checkpoint(folder, original, told, (), ("img_in.weight", 64), word=word),
+        Checkpoint(folder, diffusers, _named(*told), (), ("x_embedder.weight", 64), word=word),
     )
 
 
@@ -267,6 +268,25 @@ FLUX = Architecture(
     visioncraft=("FLUX.1",),
     training=Training((*_JOINT, *_FEED_FORWARD), ("text_encoder",), guidance_scale=3.5),
 )
+FLUX_KONTEXT = Architecture(
+    id="flux-kontext",
+    name="FLUX.1 Kontext",
+    pipelines=("FluxKontextPipeline",),
+    family="flux-kontext",
+    takes=_SHOWN,
+    most_references=1,
+    shapes=(
+        *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)),
+        (1024, 1024),
+        *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
+    ),
+    predicts=FLOW,
+    steps=28,
+    guidance_scale=2.5,
+    unused_parts=UNUSED_PARTS,
+    checkpoints=_flux("flux-kontext", has_guidance=True, word="kontext"),
+    lora_like=FLUX.id,
+)
 POCKET = Architecture(
     id="pocket",
     name="pocket",
@@ -373,7 +393,7 @@ FLUX2 = Architecture(
     name="FLUX.2",
     pipelines=("Flux2KleinPipeline",),
     family="flux2",
-    takes=_PICTURES,
+    takes=_SHOWN,
     network="Flux2Transformer2DModel",
     predicts=FLOW,
     steps=50,
@@ -495,7 +515,7 @@ IDEOGRAM4 = Architecture(
 )
 
 ROWS = (
-    *(SD1, SD2, SDXL, SD3, FLUX2, FLUX, POCKET, LCM, HUNYUAN_DIT, CHROMA, AURAFLOW, LUMINA2),
+    *(SD1, SD2, SDXL, SD3, FLUX2, FLUX, FLUX_KONTEXT, POCKET, LCM, HUNYUAN_DIT, CHROMA, AURAFLOW, LUMINA2),
     *(ZIMAGE, QWEN_IMAGE, KREA2, PIXART, SANA, COGVIEW4, OVIS_IMAGE, ERNIE_IMAGE, IDEOGRAM4),
 )
 

@@ -136,6 +136,16 @@ def _check_understood(wanted: GenerateRequest, model: Model) -> None:
             message = f"{_told(wanted, name)} means nothing to the model {model.name}"
             other = f", or take a model of {' or '.join(others)}" if others else ""
             raise invalid(name, message, f"leave it out{other}")
+    _check_references(wanted, model)
+
+
+def _check_references(wanted: GenerateRequest, model: Model) -> None:
+    """Raises INVALID_FIELD for more than the model can be shown."""
+    most = model.architecture.most_references
+    if len(wanted.references) > most:
+        others = [row.name for row in registry.ROWS if "references" in row.takes and row.most_references > most]
+        message = f"are {len(wanted.references)}, and the model {model.name} can be shown {most}"
+        raise invalid("references", message, f"leave the others out, or take a model of {' or '.join(others)}")
 
 
 def _told(wanted: GenerateRequest, name: str) -> str:

@@ -28,6 +28,7 @@ from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
 from craftd.worker.inputs.canvas import Canvas
 from craftd.worker.inputs.canvases import Canvases
+from craftd.worker.inputs.references import References, Shown
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
 from craftd.worker.output import picture
@@ -55,12 +56,14 @@ class Denoising:
     first: int = 0  # the schedule's model call that it began with
     kept: Kept | None = None  # what a mask keeps of the picture that it began from
     canvas: Canvas | None = None  # what it is drawn on
+    references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown
     calls: int = 0
     sketch: Pixels | None = field(default=None, repr=False)  # what the latents seem to become
 
     @property
     def group(self) -> Hashable:
-        return (tuple(self.latents.shape), self.conditioning.group, self.applied.group)
+        shown = tuple(tuple(one.shape) for one in self.references)
+        return (tuple(self.latents.shape), shown, self.conditioning.group, self.applied.group)
 
     @property
     def step(self) -> int:
@@ -94,7 +97,7 @@ class Denoising:
 
     def model_row(self) -> ModelRow:
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
-        return ModelRow(sample, self.timestep, self.conditioning, self.applied)
+        return ModelRow(sample, self.timestep, self.conditioning, self.applied, self.references)
 
     def take(self, output: torch.Tensor) -> None:
         """Step the scheduler with the model's output."""
@@ -127,6 +130,7 @@ def begin(
     steps: int,
     seed: int,
     source: Source | None = None,
+    references: Sequence[torch.Tensor] = (),
 ) -> Denoising:
     """Start a row. Random numbers are drawn in diffusers' order, so that a seed gives the same image."""
     width, height = size
@@ -138,7 +142,8 @@ def begin(
             scheduler=scheduler,
             steps=steps,
             **vars(beginning),
-            cost=width * height * conditioning.model_rows,
+            cost=(width * height + family.pixels_of(references)) * conditioning.model_rows,
+            references=references,
             step_arguments=samplers.step_arguments(scheduler, generator),
         )
 
@@ -178,6 +183,7 @@ class Denoiser:
         family: Family,
         adapters: AdapterManager,
         canvases: Canvases,
+        references: References,
         *,
         precision: str,
         resident_bytes: int,
@@ -195,6 +201,7 @@ class Denoiser:
         self._offloading = offloading
         self._adapters = adapters
         self._canvases = canvases
+        self._references = references
         self._sources = Sources(family)
         self.is_tiled = False
         self._family = family
@@ -211,17 +218,17 @@ class Denoiser:
 
     @property
     def is_reading(self) -> bool:
-        return self._adapters.is_reading or self._canvases.is_reading
+        return any(one.is_reading for one in (self._adapters, self._canvases, self._references))
 
     def remarks(self, job: Dispatch) -> Sequence[str]:
         said = self._family.remarks(job.drawing.text)
         return [*said, *self._adapters.remarks(job), *self._canvases.remarks(job)]
 
     def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
-        return {**self._adapters.want(jobs), **self._canvases.want(jobs)}
+        return {**self._adapters.want(jobs), **self._canvases.want(jobs), **self._references.want(jobs)}
 
     def is_ready(self, job: Dispatch) -> bool:
-        return self._adapters.is_ready(job) and self._canvases.is_ready(job)
+        return all(one.is_ready(job) for one in (self._adapters, self._canvases, self._references))
 
     def begin(self, job: Dispatch, seed: int) -> Denoising | AsItIs:
         spec = job.drawing
@@ -230,13 +237,23 @@ class Denoiser:
         scheduler = self._unused_schedule(spec.sampler, spec.steps, *size)
         if canvas is not None and (canvas.is_blank or not _strength(job)):
             return AsItIs(canvas.base, type(scheduler).__name__)
+        shown = self._references.of(job)
         applied = self._adapters.acquire(job)
         try:
             with torch.inference_mode():
-                conditioning = self._encode(spec.text, applied)
+                conditioning = self._encode(spec.text, applied, shown)
                 source = None if canvas is None else self._sources.of(canvas, _strength(job))
-            own = copy.deepcopy(scheduler)
-            row = begin(self._family, conditioning, own, size=size, steps=spec.steps, seed=seed, source=source)
+                seen = self._sources.references(shown)
+            row = begin(
+                self._family,
+                conditioning,
+                copy.deepcopy(scheduler),
+                size=size,
+                steps=spec.steps,
+                seed=seed,
+                source=source,
+                references=seen,
+            )
             row.applied, row.adapters, row.canvas = applied, self._adapters, canvas
             return row
         except BaseException:
@@ -266,6 +283,7 @@ class Denoiser:
         self._encoded.clear()
         self._sources.clear()
         self._canvases.close()
+        self._references.close()
         self._adapters.close()
 
     def _pace(self) -> None:
@@ -280,18 +298,19 @@ class Denoiser:
     def _applied(self, rows: Sequence[ModelRow]) -> AbstractContextManager[None]:
         return self._adapters.denoising([row.loras for row in self._family.order(rows)])
 
-    def _encode(self, text: TextSpec, applied: Applied) -> Conditioning:
-        return self._encoded.get((text, applied.text_key), lambda: self._encode_with(text, applied))
+    def _encode(self, text: TextSpec, applied: Applied, shown: Shown) -> Conditioning:
+        key = (text, applied.text_key, shown.key)
+        return self._encoded.get(key, lambda: self._encode_with(text, applied, shown))
 
-    def _encode_with(self, text: TextSpec, applied: Applied) -> Conditioning:
+    def _encode_with(self, text: TextSpec, applied: Applied, shown: Shown) -> Conditioning:
         if not applied.text_key:
-            return self._family.encode(text)
+            return self._family.encode_shown(text, shown)
         try:
             for place, encoder in enumerate(self._family.texts):
                 encoder.variant = applied.text_key
                 encoder.words = _words(applied, place)
             with self._adapters.encoding(applied):
-                return self._family.encode(text)
+                return self._family.encode_shown(text, shown)
         finally:
             for encoder in self._family.texts:
                 encoder.variant, encoder.words = (), ()

@@ -222,7 +222,7 @@ class Engine:
         next_ones = sorted(self._waiting, key=_urgency)[: self._max_rows - len(self._active) + _READ_AHEAD]
         for loaded in self._cache:
             jobs = {row.job.job_id: row.job for row in next_ones if row.job.model.key == loaded.manifest.key}
-            with_files = [job for job in jobs.values() if job.drawing.loras or job.drawing.start]
+            with_files = [job for job in jobs.values() if job.drawing.loras or job.drawing.has_pictures]
             if with_files or loaded.runner.is_reading:
                 for job_id, error in loaded.runner.want(with_files).items():
                     self._fail(jobs[job_id], error)
@@ -308,7 +308,7 @@ class Engine:
         if self._trainings.is_attached:
             self._trainings.yield_memory()
             return True
-        is_of_pictures = is_encoding and rows[0].job.drawing.start is not None  # by the autoencoder, piecewise or not
+        is_of_pictures = is_encoding and rows[0].job.drawing.has_pictures  # by the autoencoder, piecewise or not
         rung = loaded.ladder.descend(len(rows), is_decoding=is_of_pictures)
         _log.warning("out of memory with %d rows: %s", len(rows), rung.name)
         if rung is Rung.SMALLER_BATCH:

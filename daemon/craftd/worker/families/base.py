@@ -27,6 +27,8 @@ from craftd.worker.families.latents import Beginning, Kept, LinearSketch, Source
 from craftd.worker.families.lru_cache import tensor_bytes
 from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
+from craftd.worker.inputs.fitting import Size
+from craftd.worker.inputs.references import Layout, Shown
 from craftd.worker.lora import adapter_manager
 from craftd.worker.lora.adapter_manager import Applied
 from craftd.worker.output.picture import Pixels
@@ -71,6 +73,7 @@ class ModelRow:
     timestep: torch.Tensor  # a scalar
     conditioning: Conditioning
     loras: Applied = adapter_manager.NONE
+    references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown; of any size
 
 
 class TextEncoder(Protocol):
@@ -116,6 +119,14 @@ class Family(ABC):
     @abstractmethod
     def encode(self, text: TextSpec) -> Conditioning: ...
 
+    def encode_shown(self, text: TextSpec, _shown: Shown) -> Conditioning:
+        """The same by a text encoder that sees the pictures that the model is shown, where it does."""
+        return self.encode(text)
+
+    def lay(self, _own: Size) -> Layout:
+        """How the model is shown a picture of that size. Raises INVALID_FIELD where it cannot be shown any."""
+        raise invalid("references", "mean nothing to this model", "leave the pictures out")
+
     def remarks(self, text: TextSpec) -> Sequence[str]:
         """What of it does nothing with this model: its user should know."""
         return ()
@@ -142,6 +153,10 @@ class Family(ABC):
         """
         with self._coding:
             return self._autoencoder.encode(pixels.to(self._device), generator)
+
+    def pixels_of(self, latents: Sequence[torch.Tensor]) -> int:
+        """How many pixels the pictures have whose latents these are."""
+        return sum(int(one.shape[-1] * one.shape[-2]) for one in latents) * self._factor**2
 
     def encode_start(self, pixels: torch.Tensor) -> torch.Tensor:
         """The same pixels -> what each row's latents are drawn from, by its own generator."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from craftd.worker.families import samplers
-from craftd.worker.families.base import Family
+from craftd.worker.families.base import Family, ModelRow
 from craftd.worker.families.samplers import Scheduler
 
 _PATCH = 2  # latent pixels along a transformer token's side
@@ -68,6 +69,11 @@ def packed(latents: torch.Tensor) -> torch.Tensor:
     rows, channels, height, width = latents.shape
     patches = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return patches.reshape(rows, (height // 2) * (width // 2), channels * 4)
+
+
+def shown(rows: Sequence[ModelRow]) -> list[torch.Tensor]:
+    """The latents of each picture that the rows are shown, side by side; a group's have as many, of equal sizes."""
+    return [torch.cat(alike) for alike in zip(*(row.references for row in rows), strict=True)]
 
 
 def unpacked(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

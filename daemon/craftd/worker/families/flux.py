@@ -12,15 +12,18 @@ import torch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import invalid
 
+from craftd.architectures.registry import FLUX_KONTEXT as KONTEXT
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
-from craftd.worker.families.flow import EvenlySpaced, packed, unpacked
+from craftd.worker.families.flow import EvenlySpaced, packed, shown, unpacked
 from craftd.worker.families.text import PooledClipText, T5Text
+from craftd.worker.inputs.fitting import Placement, Size
+from craftd.worker.inputs.references import Layout
 
 _WORDS = 512  # tokens
 
 
 class Flux(EvenlySpaced):
-    """The flux family. `pipe` is a loaded FluxPipeline; its own loop is never used."""
+    """The flux family. `pipe` is a loaded FluxPipeline or one of its kin; its own loop is never used."""
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         super().__init__(pipe, device)
@@ -45,20 +48,20 @@ class Flux(EvenlySpaced):
         return rows
 
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
-        samples = torch.cat([row.sample for row in rows])
+        samples, pictures = torch.cat([row.sample for row in rows]), shown(rows)
         texts = torch.cat([row.conditioning.positive for row in rows])
         timesteps = torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000
         output = self._transformer(
-            hidden_states=packed(samples),
+            hidden_states=torch.cat([packed(one) for one in (samples, *pictures)], dim=1),
             timestep=timesteps,
             guidance=self._guidance(rows),
             pooled_projections=torch.cat([_pooled(row) for row in rows]),
             encoder_hidden_states=texts,
             txt_ids=torch.zeros(texts.shape[1], 3, device=self._device, dtype=texts.dtype),
-            img_ids=_places(samples),
+            img_ids=torch.cat([_places(one, min(number, 1)) for number, one in enumerate((samples, *pictures))]),
             return_dict=False,
         )[0]
-        return list(torch.split(unpacked(output, samples), 1))
+        return list(torch.split(unpacked(output[:, : packed(samples).shape[1]], samples), 1))
 
     def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor | None:
         if not self._transformer.config.guidance_embeds:
@@ -67,14 +70,22 @@ class Flux(EvenlySpaced):
         return torch.tensor(scales, device=self._device, dtype=torch.float32)
 
 
+class FluxKontext(Flux):
+    """FLUX.1 Kontext, which is shown the picture that it edits, in the size of its training that is most alike."""
+
+    def lay(self, own: Size) -> Layout:
+        size = KONTEXT.nearest_in_shape(*own)
+        return Layout(Placement(size, size))
+
+
 def _pooled(row: ModelRow) -> torch.Tensor:
     assert row.conditioning.pooled is not None
     return row.conditioning.pooled
 
 
-def _places(latents: torch.Tensor) -> torch.Tensor:
-    """tokens, 3: nought, row and column of each token; the rows of a batch share them."""
+def _places(latents: torch.Tensor, kind: int) -> torch.Tensor:
+    """tokens, 3: nought or one, row and column of each token; the rows of a batch share them."""
     height, width = (side // 2 for side in latents.shape[-2:])
     down = torch.arange(height, device=latents.device).repeat_interleave(width)
     across = torch.arange(width, device=latents.device).repeat(height)
-    return torch.stack([torch.zeros_like(down), down, across], dim=1).to(latents.dtype)
+    return torch.stack([torch.full_like(down, kind), down, across], dim=1).to(latents.dtype)

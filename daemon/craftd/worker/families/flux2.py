@@ -5,6 +5,7 @@ klein is guided by classifier-free guidance, unless it was distilled; dev takes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from craftd.worker.families import guidance
 from craftd.worker.families.base import Conditioning, ModelRow
 from craftd.worker.families.conversing import Conversing, of_one_message
+from craftd.worker.families.flow import shown
+from craftd.worker.inputs.fitting import Size, middle
+from craftd.worker.inputs.references import Layout
+
+_APART = 10  # in time, of the picture that is drawn and each that the model is shown
+_MOST_PIXELS = 1024 * 1024  # of a picture that it is shown
 
 
 class Flux2Klein(Conversing):
@@ -33,6 +40,14 @@ class Flux2Klein(Conversing):
         negative = self._text.embed(text.negative_prompt) if self._is_guided(text) else None
         return Conditioning(self._text.embed(text.prompt), negative, text)
 
+    def lay(self, own: Size) -> Layout:
+        """A larger picture is made smaller, then the middle is taken: sides are multiples of a token's."""
+        scaled = own
+        if own[0] * own[1] > _MOST_PIXELS:
+            scale = math.sqrt(_MOST_PIXELS / (own[0] * own[1]))
+            scaled = max(1, int(own[0] * scale)), max(1, int(own[1] * scale))
+        return Layout(middle(scaled, self._factor))
+
     def remarks(self, text: TextSpec) -> Sequence[str]:
         unused = f"the guidance scale of {text.guidance_scale:g} does nothing: the model was distilled to need none"
         is_asked = self._is_distilled and text.guidance_scale > 1
@@ -41,16 +56,17 @@ class Flux2Klein(Conversing):
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         batch = guidance.stack(rows)
         samples, texts = batch.samples, batch.texts
+        pictures = [samples, *shown(batch.order)]
         output = self._transformer(
-            hidden_states=samples.flatten(2).mT.to(self._transformer.dtype),
+            hidden_states=torch.cat([one.flatten(2) for one in pictures], dim=2).mT.to(self._transformer.dtype),
             timestep=batch.timesteps.to(samples.dtype) / 1000,
             guidance=None,
             encoder_hidden_states=texts,
             txt_ids=_text_places(texts),
-            img_ids=_places(samples),
+            img_ids=torch.cat([_places(one, number * _APART) for number, one in enumerate(pictures)]),
             return_dict=False,
         )[0]
-        return batch.guide(output.mT.reshape(samples.shape))
+        return batch.guide(output[:, : samples[0, 0].numel()].mT.reshape(samples.shape))
 
     def _shift_exponent(self, tokens: int, steps: int) -> float:
         return float(compute_empirical_mu(tokens, steps))
@@ -73,10 +89,11 @@ def _text_places(texts: torch.Tensor) -> torch.Tensor:
     return places
 
 
-def _places(latents: torch.Tensor) -> torch.Tensor:
-    """tokens, 4: nought, row, column, nought; the rows of a batch share them."""
+def _places(latents: torch.Tensor, time: int) -> torch.Tensor:
+    """tokens, 4: the picture's time, row, column, nought; the rows of a batch share them."""
     height, width = latents.shape[-2:]
     places = torch.zeros(height, width, 4, dtype=torch.long, device=latents.device)
+    places[..., 0] = time
     places[..., 1] = torch.arange(height, device=latents.device)[:, None]
     places[..., 2] = torch.arange(width, device=latents.device)
     return places.flatten(0, 1)

@@ -189,7 +189,7 @@ class PipelineRunner:
             return self._adapters.want(jobs)
         name = type(self._pipe).__name__
         refused = CraftError("UNSUPPORTED_LORA", f"{name} takes no LoRAs", "leave the LoRAs out, or use another model")
-        return {job.job_id: refused for job in jobs}
+        return {job.job_id: refused for job in jobs if job.drawing.loras}
 
     def is_ready(self, job: Dispatch) -> bool:
         return self._adapters.is_ready(job)

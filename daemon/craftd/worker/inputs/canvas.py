@@ -89,11 +89,11 @@ def prepare(files: Path, job: Dispatch, granularity: int) -> Canvas:
     """In any thread. Raises UNKNOWN_INPUT, BAD_INPUT, OUT_OF_MEMORY."""
     spec = job.drawing
     start, size = _start(spec), (spec.width, spec.height)
-    picture, remarks = read_start(files, _file(job, start.sha256))
+    picture, remarks = read_start(files, file_of(job, start.sha256))
     if spec.mask is None:
         canvas = _whole(picture, start, size)
     else:
-        mask = masks.refined(read_mask(files, _file(job, spec.mask.sha256)), spec.mask, picture.size)
+        mask = masks.refined(read_mask(files, file_of(job, spec.mask.sha256)), spec.mask, picture.size)
         asked = _InPart(picture, mask, start, size, granularity)
         canvas = asked.over_all() if spec.mask.padding is None else asked.around(spec.mask.padding)
     return replace(canvas, remarks=remarks)
@@ -155,12 +155,16 @@ def _unless_white(mask: Image.Image) -> Levels | None:
     return None if mask.getextrema() == (255, 255) else np.asarray(mask)
 
 
-def _opaque(picture: Image.Image) -> Pixels:
+def opaque(picture: Image.Image) -> Image.Image:
     """As a model sees it: over white."""
-    if picture.mode == "RGBA":
-        ground = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(ground, picture).convert("RGB")
-    return np.asarray(picture)
+    if picture.mode != "RGBA":
+        return picture
+    ground = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
+def _opaque(picture: Image.Image) -> Pixels:
+    return np.asarray(opaque(picture))
 
 
 def _mixed(base: Pixels, drawn: Pixels, mask: Levels) -> Pixels:
@@ -184,7 +188,7 @@ def _start(spec: GenerateSpec) -> Start:
     return spec.start
 
 
-def _file(job: Dispatch, sha256: str) -> File:
+def file_of(job: Dispatch, sha256: str) -> File:
     """As the front has listed it. Raises UNKNOWN_INPUT for any other, though the store may hold it for someone else."""
     for file in job.inputs:
         if file.sha256 == sha256:

@@ -50,6 +50,12 @@ def place(own: Size, size: Size, fit: str) -> Placement:
     return Placement(scaled, size, size[0] // 2 - scaled[0] // 2, size[1] // 2 - scaled[1] // 2)
 
 
+def middle(scaled: Size, unit: int) -> Placement:
+    """Of a picture that is scaled so, as much as whole units hold; one that is less than a unit is drawn out."""
+    width, height = (max(unit, side // unit * unit) for side in scaled)
+    return Placement(scaled, (width, height), -((scaled[0] - width) // 2), -((scaled[1] - height) // 2))
+
+
 def edged(picture: Image.Image, margins: Box) -> Image.Image:
     """With so many pixels more on the left, above, on the right and below, which repeat its edges."""
     if not any(margins):

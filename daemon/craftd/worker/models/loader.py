@@ -27,6 +27,7 @@ from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Runner
 from craftd.worker.families.generic import PipelineRunner
 from craftd.worker.inputs.canvases import Canvases
+from craftd.worker.inputs.references import References
 from craftd.worker.lora.adapter_manager import AdapterManager
 from craftd.worker.lora.layer import held_bytes
 from craftd.worker.lora.reader import Reader
@@ -152,8 +153,8 @@ class Loader:
         if family not in FAMILIES:
             return PipelineRunner(pipe, self._adapters(pipe, merges_only=True), **how)
         drawing = FAMILIES[family](pipe, device.place)
-        canvases = Canvases(self.reader, drawing.granularity)
-        return Denoiser(drawing, self._adapters(pipe), canvases, pipe=pipe, **how)
+        canvases, references = Canvases(self.reader, drawing.granularity), References(self.reader, drawing.lay)
+        return Denoiser(drawing, self._adapters(pipe), canvases, references, pipe=pipe, **how)
 
     def _adapters(self, pipe: Any, *, merges_only: bool = False) -> AdapterManager:
         return AdapterManager(Targets(pipe), self.reader, self.device.place, self.limits, merges_only=merges_only)
