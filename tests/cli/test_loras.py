@@ -217,7 +217,7 @@ def test_plan_says_whether_they_fit(with_lora: Home) -> None:
 
 def test_batch_lines_have_loras(with_lora: Home) -> None:
     lines = ['{"prompt": "x", "loras": [{"lora": "it", "weight": 0.1}]}', "y", '{"prompt": "z", "loras": ["no"]}']
-    done = with_lora.craft("generate", "--batch", "-", "-l", "it:0.9", stdin="\n".join(lines))
+    done = with_lora.craft("generate", "--batch", "-", "--json", "-l", "it:0.9", stdin="\n".join(lines))
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 65
     assert [one["loras"][0]["weight"] for one in answers[:2]] == [0.1, 0.9]

@@ -13,14 +13,17 @@ import pytest
 from tests.home import Home
 
 
-def at_terminal(home: Home, *args: str, env: dict[str, str] | None = None, until: str = "\0") -> tuple[int, str]:
+def at_terminal(
+    home: Home, *args: str, env: dict[str, str] | None = None, until: str = "\0", typed: str = ""
+) -> tuple[int, str]:
     """Run craft with a terminal for stdin, stdout and stderr; its exit code and all that it wrote there.
 
-    `[slow]` jobs are slow until these words stand there.
+    `typed`: what waits to be read there. `[slow]` jobs are slow until these words stand there.
     """
     ours, theirs = pty.openpty()
     process = home.start(*args, stdin=theirs, stdout=theirs, stderr=theirs, env=home.env | (env or {}))
     os.close(theirs)
+    os.write(ours, typed.encode())
     seen = bytearray()
 
     def read() -> None:

@@ -18,11 +18,12 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, enlarging, flags, foreign, inputs, loras, output, presets
+from craft_cli.generate import combining, enlarging, flags, foreign, inputs, output, presets
 from craft_cli.generate import spec as specs
 from craft_cli.generate.delivery import Manner, draw
 from craft_cli.generate.inputs import STDIN, Pictures, Wish
 from craft_cli.parsing import CONTEXT, SpokenCommand
+from craft_cli.registering.named import Registrar
 
 if TYPE_CHECKING:
     from craft_cli.generate.batching import Plan
@@ -89,7 +90,7 @@ _LORAS = typer.Option(
     "-l",
     "--lora",
     metavar="LORA[:WEIGHT]",
-    help="A LoRA to apply, and how much; may be repeated.",
+    help="A LoRA to apply, or its file or link, and how much; may be repeated.",
     autocompletion=completing.loras,
 )
 _REFS = typer.Option(
@@ -126,7 +127,9 @@ class Command(SpokenCommand):
 def generate(
     words: list[str] = _WORDS,
     *,
-    model: str = typer.Option("", "-m", "--model", help="Model to draw with.", autocompletion=completing.models),
+    model: str = typer.Option(
+        "", "-m", "--model", help="Model to draw with, or its file or link.", autocompletion=completing.models
+    ),
     lora: list[str] = _LORAS,
     preset: str = typer.Option(
         "", "--preset", metavar="NAME", help="Options kept under a name.", autocompletion=completing.presets
@@ -189,6 +192,7 @@ def generate(
     deterministic: bool = typer.Option(False, "--deterministic", help="Draw alone, so that every bit can be repeated."),
     batch: str = typer.Option(None, "--batch", metavar="FILE|-", help="A prompt or a JSON object a line; JSON out."),
     sweep: list[str] = _SWEEPS,
+    yes: bool = typer.Option(False, "-y", "--yes", help="Register what -m and -l name by where it lies, unasked."),
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
     show: bool = typer.Option(None, "--show/--no-show", help="The picture inside the terminal; --show: even in tmux."),
 ) -> None:
@@ -203,9 +207,10 @@ def generate(
     session = Session()
     whole = config.load(session.paths.config_file)
     settings, most = whole.generate, whole.limits.max_count
+    here = Registrar(session, is_agreed=yes, only_plan=plan, quiet=quiet)
     wanted = GenerateRequest(
         negative_prompt=negative,
-        model=model,
+        model=here.model(model),
         width=width,
         height=height,
         steps=steps,
@@ -215,7 +220,7 @@ def generate(
         sampler=sampler or settings.sampler,
         format=_format(file_format, out, settings.format),
         deterministic=deterministic,
-        loras=tuple(loras.parse(one) for one in lora),
+        loras=tuple(here.lora(one) for one in lora),
         lora_missing=specs.missing_name(lora_missing),
         trigger_words=trigger_words,
         clip_skip=clip_skip,

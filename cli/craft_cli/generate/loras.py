@@ -11,7 +11,7 @@ from craft_protos.reasons import CraftError, invalid
 
 
 def parse(text: str) -> LoraRef:
-    """`it`, `it:0.8`. Raises USAGE."""
+    """`it`, `it:0.8`, or where one lies: `./it.safetensors:0.8`, `ORG/NAME:FILE`. Raises USAGE."""
     name, colon, weight = text.rpartition(":")
     if not colon:
         return LoraRef(text)
@@ -19,6 +19,8 @@ def parse(text: str) -> LoraRef:
         number = float(weight)
     except ValueError:
         number = math.nan
+        if "/" in text:
+            return LoraRef(text)
     if not name or not math.isfinite(number):
         raise CraftError("USAGE", f"-l {text}: {weight!r} is no weight", "write it like -l it:0.8")
     return LoraRef(name, number)

@@ -15,6 +15,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import errors, interrupts
 from craft_cli.generate import output
+from craft_cli.registering import pulling
 
 if TYPE_CHECKING:
     from craft_protos import loras_pb2
@@ -37,7 +38,9 @@ def header(
     made = loras_pb2.ImportLoraRequest.Header(name=name, weight=weight, trigger=trigger)
     output.require_name(source, "PATH")
     hub = _HUB.fullmatch(source)
-    if os.path.lexists(source) or source.startswith(("/", ".", "~")) or hub is None or _is_file(hub):
+    if pulling.is_link(source):
+        made.hub.CopyFrom(pulling.remote(source))
+    elif os.path.lexists(source) or source.startswith(("/", ".", "~")) or hub is None or _is_file(hub):
         _put_file(made, Path(source), session)
     else:
         made.hub.repository = hub["repository"]

@@ -31,6 +31,11 @@ _SOURCE = re.compile(r"(?P<repository>[^@:/\s]+(?:/[^@:/\s]+)?)(?:@(?P<revision>
 _OTHER_PAGES = ("datasets", "spaces", "docs", "collections", "papers")
 
 
+def is_link(source: str) -> bool:
+    """Whether it is written as a page's address is."""
+    return "://" in source or _LINK.fullmatch(source) is not None
+
+
 def remote(source: str) -> models_pb2.HubSource:
     """A short name, ORG/NAME[@revision][:file], or a page of the hub. Raises USAGE."""
     from craft_protos import models_pb2
