@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, AnyStr, TypeVar
 
@@ -30,6 +30,12 @@ T = TypeVar("T")
 HANG_S = 400.0  # only what hangs takes that long: at a load of 20, importing torch takes half of it
 CRAFT = [sys.executable, "-P", "-m", "craft_cli.main"]
 MODEL = "flat"
+_VAE = ("AutoencoderKL", {"block_out_channels": [8, 8, 8, 8]})
+_STABLE_DIFFUSION = {"unet": ("UNet2DConditionModel", {"sample_size": 8}), "vae": _VAE}
+KLEIN: dict[str, Any] = {  # what write_model makes of it is shown pictures
+    "pipeline": "Flux2KleinPipeline",
+    "parts": {"transformer": ("Flux2Transformer2DModel", {"patch_size": 1, "in_channels": 128}), "vae": _VAE},
+}
 _ABORT_S = 10.0  # for a process that is told to print its stacks and end
 _LOG_LINES = 40
 _open: list[Home] = []
@@ -225,13 +231,15 @@ def _lines(file: Path) -> list[str]:
     return file.read_text(errors="replace").splitlines(keepends=True) if file.exists() else []
 
 
-def write_model(folder: Path, *, weights: str = "diffusion_pytorch_model.safetensors") -> Path:
-    """A folder that looks like Stable Diffusion of 64 pixels; nothing can be drawn with it in earnest."""
-    parts = {
-        "unet": ("UNet2DConditionModel", {"sample_size": 8}),
-        "vae": ("AutoencoderKL", {"block_out_channels": [8, 8, 8, 8]}),
-    }
-    index: dict[str, object] = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
+def write_model(
+    folder: Path,
+    *,
+    weights: str = "diffusion_pytorch_model.safetensors",
+    pipeline: str = "StableDiffusionPipeline",
+    parts: Mapping[str, tuple[str, dict[str, Any]]] = _STABLE_DIFFUSION,
+) -> Path:
+    """A folder that looks like Stable Diffusion of 64 pixels, or another; nothing can be drawn with it in earnest."""
+    index: dict[str, object] = {"_class_name": pipeline, "safety_checker": [None, None]}
     for part, (kind, config) in parts.items():
         index[part] = ["diffusers", kind]
         (folder / part).mkdir(parents=True)

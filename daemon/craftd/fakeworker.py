@@ -53,6 +53,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from craftd.faketraining import FakeTraining, die
 
+_Colour = tuple[int, ...]
 _SLOW_S = 0.05
 _IDLE_S = 0.02
 
@@ -291,14 +292,11 @@ class FakeWorker:
 
     def _picture(self, job: _Job, index: int, kind: str, *, side: int = 0, provenance: str = "") -> bytes:
         seed = job.asked.drawing.seed + index
-        colour = (seed % 256, seed // 256 % 256, seed // 65536 % 256)
+        colour: _Colour = (seed % 256, seed // 256 % 256, seed // 65536 % 256)
         if (start := job.asked.drawing.start) is not None:
-            with Image.open(self._files / start.sha256) as opened:
-                middle = opened.convert("RGB").getpixel((opened.width // 2, opened.height // 2))
-            assert isinstance(middle, tuple)
-            pairs = zip(middle, colour, strict=True)
-            red, green, blue = (round(old + (new - old) * start.share) for old, new in pairs)
-            colour = (red, green, blue)
+            colour = _mixed(self._middle(start.sha256), colour, start.share)
+        for one in job.asked.drawing.references:  # the last counts most
+            colour = _mixed(self._middle(one.sha256), colour, 0.5)
         size = (side, side) if side else self._size(job)
         notes = PngImagePlugin.PngInfo()
         notes.add_text("craft", provenance)
@@ -308,6 +306,13 @@ class FakeWorker:
         stream = io.BytesIO()
         Image.new("RGB", size, colour).save(stream, FORMATS[kind].pillow, **more)
         return stream.getvalue()
+
+    def _middle(self, sha256: str) -> _Colour:
+        """The colour in a picture's middle."""
+        with Image.open(self._files / sha256) as opened:
+            found = opened.convert("RGB").getpixel((opened.width // 2, opened.height // 2))
+        assert isinstance(found, tuple)
+        return found
 
     def _size(self, job: _Job) -> tuple[int, int]:
         """Where only the part around a mask is drawn, the picture has the start's size."""
@@ -325,6 +330,12 @@ class FakeWorker:
             doing="step" if self._jobs else "training" if self._training else "idle",
         )
         self._send(FromWorker(stats=stats))
+
+
+def _mixed(old: _Colour, new: _Colour, share: float) -> _Colour:
+    """As much of the new colour as its share says."""
+    red, green, blue = (round(was + (becomes - was) * share) for was, becomes in zip(old, new, strict=True))
+    return red, green, blue
 
 
 def _steps(job: _Job) -> int:

@@ -22,6 +22,7 @@ FIELDS = {
     "format": ("output format", "file format", "image format", "extension"),
     "image": ("init image", "init img", "image path", "input image", "source image", "init images", "img"),
     "strength": ("denoising strength", "denoise", "denoising", "noise strength"),
+    "refs": ("ref", "ref images", "reference images", "image paths"),
     "mask": ("mask image", "mask path", "masked image path", "inpaint mask"),
     "mask_padding": ("inpaint full res padding", "only masked padding", "padding mask crop"),
     "mask_invert": ("inpainting mask invert", "invert mask"),

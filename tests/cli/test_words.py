@@ -80,11 +80,16 @@ def test_each_foreign_name_is_an_option_that_takes_its_value(
     value = _VALUES.get(own, "2")
     for number, file in enumerate(("start.png", "mask.png")):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(file)
+    if own == "--ref":  # of models that are shown pictures
+        value = "start.png"
     needs_start = own in ("--strength", "--mask")
     code = craft("generate", "x", name, value, *(["-i", "start.png"] if needs_start else []), "--plan", "--json")
     told = capsys.readouterr()
     if own == "--lora":
         assert (code, "no LoRA is called 'nobodys'" in told.err) == (66, True)
+        return
+    if own == "--ref":
+        assert (code, "a picture that is shown to it means nothing to the model flat" in told.err) == (65, True)
         return
     assert code == 0, told.err
     plan = json.loads(told.out)

@@ -13,7 +13,7 @@ import pytest
 from craft_protos import infotexts
 from craft_protos.codec import from_json
 from craft_protos.dispatch import Dispatch, ModelManifest
-from craft_protos.generate import GenerateRequest, GenerateSpec, Mask, Start, public_json, steps_of
+from craft_protos.generate import GenerateRequest, GenerateSpec, Mask, Reference, Start, public_json, steps_of
 from craft_protos.job_request import JobRequest
 from craft_protos.provenance import record, request
 from craft_protos.reasons import CraftError
@@ -201,19 +201,20 @@ def test_a_job_with_pictures_is_another_than_one_without() -> None:
 
 @pytest.mark.parametrize("public", [False, True])
 def test_a_picture_names_what_it_was_made_from_but_not_to_everybody(public: bool) -> None:
-    spec = resolved((501, 333), mask=Mask(TWO, 2.5, 3, True, 16))
+    spec = replace(resolved((501, 333), mask=Mask(TWO, 2.5, 3, True, 16)), references=(Reference(TWO), Reference(ONE)))
     told = json.loads(json.dumps(record(Dispatch("j", 1, spec, ModelManifest("pocket"), public=public), 0, (), {})))
     assert (ONE in json.dumps(told), TWO in json.dumps(told)) == (not public, not public)
     again = request(told, ())
     assert again.start == replace(spec.start or Start(), sha256="" if public else ONE)
     assert again.mask == replace(spec.mask or Mask(), sha256="" if public else TWO)
+    assert again.references == ((Reference(),) * 2 if public else spec.references)
     assert json.loads(json.dumps(public_json(spec)))["start"]["strength"] == 1.0
 
 
 def test_a_picture_of_words_alone_says_nothing_of_others() -> None:
     spec = replace(resolved(), start=None)
     told = record(Dispatch("j", 1, spec, ModelManifest("pocket")), 0, (), {})
-    assert "start" not in told and "mask" not in told
+    assert not {"start", "mask", "references"} & told.keys()
 
 
 def test_an_infotext_has_the_names_of_automatic1111() -> None:

@@ -31,6 +31,8 @@ _NAMES = {
     "--mask-image": "--mask",
     "--mask-path": "--mask",
     "--masked-image-path": "--mask",
+    "--ref-image": "--ref",
+    "--reference-image": "--ref",
 }
 _PROMPT = ("-p", "--prompt")
 _VERBOSE = ("-v", "--verbose")

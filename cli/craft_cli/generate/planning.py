@@ -36,6 +36,8 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
             ["memory", _memory(known)],
             ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
             *_start_rows(known),
+            *_mask_rows(known["mask"]),
+            *_shown_rows(known["references"]),
             *[["control", line] for line in controls.shown(known["controls"])],
             ["pictures", str(known["count"])],
             ["steps", f"{known['steps']} of {known['sampler']}"],
@@ -53,6 +55,25 @@ def _start_rows(known: dict[str, Any]) -> list[list[str]]:
     if start is None:
         return []
     return [["strength", f"{start['strength']:g}: {known['steps_done']} of {known['steps']} steps are done"]]
+
+
+def _mask_rows(mask: dict[str, Any] | None) -> list[list[str]]:
+    """Says what of the start picture is drawn anew."""
+    if mask is None:
+        return []
+    grow, padding = mask["grow"], mask["padding"]
+    how = [f"what is {'black' if mask['invert'] else 'white'} is drawn anew"]
+    if grow:
+        how.append(f"{'grown' if grow > 0 else 'shrunk'} by {abs(grow)} pixels")
+    how.append(f"blurred over {mask['blur']:g} pixels" if mask["blur"] else "not blurred")
+    how.append("in the whole picture" if padding is None else f"in the part around it and {padding} pixels more")
+    return [["mask", ", ".join(how)]]
+
+
+def _shown_rows(references: list[dict[str, Any]]) -> list[list[str]]:
+    """Says how many pictures the model is shown."""
+    count = len(references)
+    return [["shown", f"{count} pictures, in their order" if count > 1 else "a picture"]] if count else []
 
 
 def _around(mask: dict[str, Any] | None) -> str:

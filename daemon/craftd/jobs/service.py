@@ -23,7 +23,7 @@ from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
 from craftd.jobs.holdings import Forgotten, Holdings, Usage
 from craftd.jobs.job import Job, JobView, Kind, Plan, Priority, State, body_sha256
-from craftd.jobs.lora_resolution import choose, obstacles, with_embeddings
+from craftd.jobs.lora_resolution import Chosen, choose, obstacles, with_embeddings
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
@@ -182,6 +182,11 @@ class JobService:
                     await asyncio.shield(self._active.cancel(job_id))
         return await self._holdings.delete(owner)
 
+    async def model_of(self, asked: GenerateRequest) -> Model:
+        """What the request would be drawn with. Raises what is wrong with it besides its model."""
+        wanted = validate.checked(asked, self._settings.limits)
+        return await self._model(wanted, choose(wanted, self._loras))
+
     async def tally(self) -> store.JobCounts:
         """Of everybody's."""
         return await self._database.run(store.count)
@@ -200,13 +205,16 @@ class JobService:
         """The spec, its model and its LoRAs."""
         wanted = validate.checked(asked, self._settings.limits)
         chosen = choose(wanted, self._loras)
-        model = await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))
+        model = await self._model(wanted, chosen)
         chosen = with_embeddings(chosen, wanted.negative_prompt, model, self._loras)
         found = await pictures.find(wanted, caller, self._inputs)
         wanted = pictures.with_pictures(wanted, found, model, self._settings.limits)
         wanted = controls.completed(wanted, model, self._models.controls)
         spec = validate.resolve(wanted, chosen, model, self.generating.settings, self._settings.limits)
         return spec, model, chosen.loras
+
+    async def _model(self, wanted: GenerateRequest, chosen: Chosen) -> Model:
+        return await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))
 
     async def _default_model(self, wanted: GenerateRequest, base: str) -> str:
         """The configured one; where the LoRAs are for another architecture, the only model of that."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from craft_protos.generate import MOST_MASK_PIXELS, GenerateRequest, Mask, Start
+from craft_protos.generate import MOST_MASK_PIXELS, GenerateRequest, Mask, Reference, Start
 from craft_protos.reasons import CraftError, invalid
 from pydantic import Field
 
+from craftd.architectures import registry
 from craftd.http.fields import Real, Text, Whole
 from craftd.http.forms.openai_images import NAMES, GenerationRequest
 from craftd.http.multipart import Part
@@ -26,6 +27,8 @@ EDIT_NAMES = {
     "mask": "mask",
     "mask.blur": "mask_blur",
     "mask.padding": "mask_padding",
+    "references": "image",
+    "references.sha256": "image",
 }
 _FAITHFUL = 0.5  # the strength of input_fidelity `high`
 _LIST = re.compile(r"(\w+)\[\d*\]")
@@ -37,12 +40,14 @@ _MASK = "A PNG with an alpha channel, of the image's size: what is transparent i
 
 class EditRequest(GenerationRequest):
     EVENTS: ClassVar[str] = "image_edit"
+    edits: ClassVar[bool] = True  # where the model can
 
     strength: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None, description="From 0, the image as it is, to 1; 0.8, or with a mask 1, where it is left out."
     )
     input_fidelity: Literal["high", "low"] | None = Field(
-        None, description="`high` is a strength of 0.5, where there is neither a mask nor a strength."
+        None,
+        description="`high` is a strength of 0.5, where there is neither a mask nor a strength; no matter to edits.",
     )
     mask_blur: Annotated[Real, Field(ge=0, le=MOST_MASK_PIXELS)] | None = Field(
         None, description="Pixels over which the mask's edge is softened; 4 where it is left out."
@@ -52,19 +57,33 @@ class EditRequest(GenerationRequest):
     )
 
     def drawn_from(self, image: str, mask: str | None) -> GenerateRequest:
-        """Of inputs' hashes; but for the quality. Raises INVALID_FIELD for what craft does not do."""
-        if mask is None:
-            for name in ("mask_blur", "mask_padding"):
-                if getattr(self, name) is not None:
-                    raise invalid(name, "is of a mask, and there is none", "send a mask, or leave it out")
-        strength = self.strength
+        """It begins from an image; of inputs' hashes. Raises INVALID_FIELD for what craft does not do."""
+        painted, strength = self._painted(mask), self.strength
         if strength is None and mask is None and self.input_fidelity == "high":
             strength = _FAITHFUL
-        painted = None if mask is None else Mask(mask, self.mask_blur, padding=self.mask_padding)
         return replace(self.generate, start=Start(image, strength), mask=painted)
+
+    def shown(self, images: Sequence[str], mask: str | None) -> GenerateRequest:
+        """The model is shown the images; of the first, only what the mask shows is drawn anew. Raises INVALID_FIELD."""
+        painted = self._painted(mask)
+        if self.strength is not None:
+            why = "means nothing to a model that is shown the images and begins from none"
+            raise invalid("strength", why, "leave it out, or send a job that begins from the image: POST /jobs")
+        start = None if painted is None else Start(images[0])
+        return replace(self.generate, start=start, mask=painted, references=tuple(map(Reference, images)))
+
+    def _painted(self, mask: str | None) -> Mask | None:
+        if mask is not None:
+            return Mask(mask, self.mask_blur, padding=self.mask_padding)
+        for name in ("mask_blur", "mask_padding"):
+            if getattr(self, name) is not None:
+                raise invalid(name, "is of a mask, and there is none", "send a mask, or leave it out")
+        return None
 
 
 class VariationRequest(EditRequest):
+    edits: ClassVar[bool] = False
+
     prompt: Text = ""
 
 
@@ -76,15 +95,14 @@ class Sent:
     images: list[tuple[str, bytes | memoryview]] = field(default_factory=list)
     masks: list[tuple[str, bytes | memoryview]] = field(default_factory=list)
 
-    @property
-    def image(self) -> tuple[str, bytes | memoryview]:
-        """Raises INVALID_FIELD unless there is one."""
+    def require_images(self, most: int) -> None:
+        """Raises INVALID_FIELD unless there are some, and no more than that."""
         if not self.images:
             raise invalid("image", "is missing", "send a picture: PNG, JPEG or WebP")
-        if len(self.images) > 1:
-            message = f"are {len(self.images)}, and the models here draw from one"
-            raise invalid("image", message, "send one: models that take several as references are not in craft yet")
-        return self.images[0]
+        if len(self.images) > most:
+            several = [row.name for row in registry.ROWS if "references" in row.takes and row.most_references > most]
+            hint = f"send fewer, or take a model that is shown several: {' or '.join(several)}"
+            raise invalid("image", f"are {len(self.images)}; the model takes {most}", hint if several else "send fewer")
 
     @property
     def mask(self) -> tuple[str, bytes | memoryview] | None:
@@ -163,7 +181,9 @@ def _encoded(name: str, value: object) -> bytes:
 def documented(kind: type[EditRequest]) -> dict[str, Any]:
     """The bodies of edits, or of variations, for the documentation."""
     mask = {"description": _MASK}
-    form = schema_of(kind, image={**_FILE, "description": "PNG, JPEG or WebP; `image[]` too."}, mask={**_FILE, **mask})
+    form = schema_of(
+        kind, image={**_FILE, "description": "PNG, JPEG or WebP; several as `image[]`."}, mask={**_FILE, **mask}
+    )
     body = schema_of(kind, image=_ENCODED, mask={**_ENCODED, **mask})
     for schema in (form, body):
         schema["required"] = ["image", *schema.get("required", [])]

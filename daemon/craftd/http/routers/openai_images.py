@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from craft_protos.generate import GenerateRequest
+from craft_protos.generate import GenerateRequest, Start
 from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
 from fastapi import APIRouter, Request
@@ -49,6 +49,7 @@ _USAGE = {
     "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
 }
 E = TypeVar("E", bound=EditRequest)
+_ANY = "0" * 64  # of a picture that is not kept yet
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 
 
@@ -83,7 +84,7 @@ def make_router(services: HttpServices) -> APIRouter:
 
 
 def _add_edits(router: APIRouter, services: HttpServices, studio: _Studio) -> None:
-    easel = _Easel(Inputs(services.inputs))
+    easel = _Easel(services)
 
     def route(path: str, kind: type[EditRequest]) -> Callable[[Any], Any]:
         streamed = {"content": {sse.MEDIA_TYPE: {"schema": sse.SCHEMA}}}
@@ -97,7 +98,7 @@ def _add_edits(router: APIRouter, services: HttpServices, studio: _Studio) -> No
 
     @route(EDITS, EditRequest)
     async def edits(request: Request, caller: Who, wish: Wished) -> Any:
-        """Draw a picture anew: what its mask shows, or without one all of it, beginning from the picture.
+        """Edit pictures: a model that edits is shown them all, up to 16, in their order; others begin from the one.
 
         The pictures come as files of a form, or in a JSON body. `mask`: what is transparent in it is drawn anew, the
         rest stays. With `stream`, as server-sent events.
@@ -115,18 +116,31 @@ def _add_edits(router: APIRouter, services: HttpServices, studio: _Studio) -> No
 class _Easel:
     """Puts the pictures of a request where its job finds them, and forgets them."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
+    def __init__(self, services: HttpServices) -> None:
+        self._jobs = services.jobs
+        self._inputs = Inputs(services.inputs)
 
     async def read(self, request: Request, caller: Caller, kind: type[E]) -> tuple[E, GenerateRequest]:
         """Raises what is wrong with the fields, then with the pictures."""
         sent = await _sent(request)
         body = checked(kind, sent.fields)
-        body.drawn_from("", sent.mask and "")
-        image = await self._inputs.keep(caller, *sent.image)
+        most = await self._most_shown(body)
+        sent.require_images(most or 1)
+        asked = body.shown if most else lambda images, mask: body.drawn_from(images[0], mask)
+        asked([""] * len(sent.images), sent.mask and "")
+        images = [(await self._inputs.keep(caller, *one)).sha256 for one in sent.images]
         mask = None if sent.mask is None else await self._mask(caller, *sent.mask)
         forgotten(request.scope)
-        return body, body.drawn_from(image.sha256, mask)
+        return body, asked(images, mask)
+
+    async def _most_shown(self, body: EditRequest) -> int:
+        """How many pictures the model is shown, where it edits what it is shown; 0: it begins from one."""
+        if not body.edits:
+            return 0
+        asked = replace(body.generate, start=Start(_ANY))
+        with said_as(EDIT_NAMES):
+            architecture = (await self._jobs.model_of(asked)).architecture
+        return architecture.most_references if "references" in architecture.takes else 0
 
     async def _mask(self, caller: Caller, field: str, data: bytes | memoryview) -> str:
         """Of craft's own kind. Raises BAD_INPUT."""
