@@ -47,7 +47,7 @@ class ModelOut(BaseModel):
     sizes: list[SizeOut] = Field(description="The model's own number of pixels in several shapes.")
     begins_from_pictures: bool = Field(description="Whether a job of it may have a `start`.")
     takes_masks: bool = Field(description="Whether it may have a `mask`, too.")
-    takes_references: bool = Field(description="Whether it may have `references`.")
+    most_references: int = Field(description="How many `references` it may have.")
     defaults: DefaultsOut
     samplers: list[str]
     loras: list[LoraOut]
@@ -105,7 +105,7 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
         largest_side=allowed.largest_side,
         begins_from_pictures="start" in one.architecture.takes,
         takes_masks="mask" in one.architecture.takes,
-        takes_references="references" in one.architecture.takes,
+        most_references=one.architecture.most_references if "references" in one.architecture.takes else 0,
         sizes=[_size(shape, one, services) for shape in SHAPES],
         defaults=defaults,
         samplers=list(dict.fromkeys([*names, defaults.sampler])),

@@ -45,3 +45,13 @@ export function newRequestId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+/** The sha256 by which the daemon has a picture from now on; `field`: that it is for. */
+export async function sendPicture(blob, field) {
+  try {
+    return (await (await call("inputs", { method: "POST", blob })).json()).sha256;
+  } catch (error) {
+    if (error.field === "picture") error.field = field;
+    throw error;
+  }
+}

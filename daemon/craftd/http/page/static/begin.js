@@ -1,6 +1,6 @@
-// The picture that drawing begins from: chosen, dropped or pasted, and a mask on it.
+// The picture that drawing begins from, and a mask on it.
 
-import { call } from "./api.js";
+import { sendPicture } from "./api.js";
 import { $, show } from "./dom.js";
 import { Mask } from "./mask.js";
 
@@ -31,9 +31,6 @@ export class Begin {
         $(other).value = $(one).value;
       });
     }
-    document.addEventListener("paste", (event) => this.#take(event, event.clipboardData));
-    document.addEventListener("drop", (event) => this.#take(event, event.dataTransfer));
-    document.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
     show($("picture"), false);
   }
 
@@ -91,30 +88,13 @@ export class Begin {
   async send() {
     if (!this.isThere) return {};
     const painted = await this.#mask.picture();
-    this.#sent = await sent(this.#file);
+    this.#sent = await sendPicture(this.#file, "start");
     const start = { sha256: this.#sent, strength: Number($("strength").value) };
-    return painted ? { start, mask: { sha256: await sent(painted) } } : { start };
-  }
-
-  /** What was in the clipboard, or dropped: the first picture among it. */
-  #take(event, data) {
-    const file = [...data.files].find((one) => one.type.startsWith("image/"));
-    if (!file || $("studio").hidden || $("begin").hidden) return;
-    event.preventDefault();
-    this.choose(file);
+    return painted ? { start, mask: { sha256: await sendPicture(painted, "start") } } : { start };
   }
 
   #showStrength() {
     if (this.#isOwnStrength) return;
     $("strength").value = $("strength-exact").value = this.#mask.isEmpty ? STRENGTH : STRENGTH_WITH_MASK;
-  }
-}
-
-async function sent(blob) {
-  try {
-    return (await (await call("inputs", { method: "POST", blob })).json()).sha256;
-  } catch (error) {
-    if (error.field === "picture") error.field = "start";
-    throw error;
   }
 }

@@ -5,14 +5,15 @@ export function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** `spec`: as a job has it, every field resolved; `picture`: the file that it began from, where that is known. */
-export function commandOf(spec, picture = "") {
+/** `spec`: as a job has it, every field resolved; `picture`: the file that it began from, `shown`: those that its model saw, where that is known. */
+export function commandOf(spec, picture = "", shown = []) {
   const words = ["-m", quoted(spec.model)];
   for (const lora of spec.loras) words.push("-l", quoted(`${lora.name}:${lora.weight}`));
   words.push("-W", spec.width, "-H", spec.height, "-s", spec.steps, "-g", spec.guidance_scale);
   if (spec.sampler) words.push("--sampler", quoted(spec.sampler));
   words.push("--seed", spec.seed);
   if (spec.start) words.push("-i", quoted(picture || "PICTURE"), "--strength", spec.start.strength);
+  spec.references?.forEach((_, place) => words.push("--ref", quoted(shown[place] ?? "PICTURE")));
   if (spec.mask) words.push("--mask", "MASK");
   if (spec.negative_prompt) words.push(`--negative=${quoted(spec.negative_prompt)}`);
   if (spec.lora_missing === "skip") words.push("--lora-missing", "skip");

@@ -3,6 +3,7 @@
 import { Begin } from "./begin.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
+import { References } from "./references.js";
 
 const SHAPES = {
   square_hd: "Square", square: "Small square",
@@ -16,6 +17,7 @@ export class Form {
   #choices;
   #loras = []; // [{lora, weight}], as chosen
   begin = new Begin({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
+  references = new References({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
 
   constructor(onSubmit) {
     $("wish").addEventListener("submit", (event) => {
@@ -29,6 +31,9 @@ export class Form {
     $("model").addEventListener("change", () => this.#onModel());
     $("size").addEventListener("change", () => this.#onSize());
     $("lora-add").addEventListener("click", () => this.#addChosenLora());
+    document.addEventListener("paste", (event) => this.#take(event, event.clipboardData));
+    document.addEventListener("drop", (event) => this.#take(event, event.dataTransfer));
+    document.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
     $("shortcut").textContent = /Mac|iP(hone|ad)/.test(navigator.platform) ? "⌘⏎" : "Ctrl ⏎";
     show($("shortcut"), matchMedia("(hover: hover)").matches);
   }
@@ -128,6 +133,7 @@ export class Form {
     $("size").replaceChildren(...sizesOf(model).map(([name, w, h]) => new Option(`${name}, ${w} × ${h}`, `${w}x${h}`)));
     $("size").append(new Option("Another…", ""));
     this.begin.allow(model.begins_from_pictures, model.takes_masks);
+    this.references.allow(model.most_references);
     this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
     this.#showLoras();
     this.#showSize();
@@ -149,11 +155,22 @@ export class Form {
   /** The size follows the picture, for as long as there is one. */
   #onPicture() {
     const asPicture = [...$("size").options].find((one) => one.value === AS_PICTURE);
-    if (this.begin.isThere && !asPicture) $("size").prepend(new Option("As the picture", AS_PICTURE));
-    if (this.begin.isThere) $("size").value = AS_PICTURE;
+    const isThere = this.begin.isThere || this.references.areThere;
+    if (isThere && !asPicture) $("size").prepend(new Option("As the picture", AS_PICTURE));
+    if (isThere) $("size").value = AS_PICTURE;
     else asPicture?.remove();
-    if (this.begin.isThere || asPicture) this.#onSize();
-    if (!this.begin.isThere && asPicture) this.#showSize();
+    if (isThere || asPicture) this.#onSize();
+    if (!isThere && asPicture) this.#showSize();
+  }
+
+  /** What was in the clipboard, or dropped: pictures for a model that is shown them, else the first to begin from. */
+  #take(event, data) {
+    const files = [...data.files].filter((one) => one.type.startsWith("image/"));
+    const isToBegin = !this.references.isAllowed || $("begin").contains(event.target);
+    if (!files.length || $("studio").hidden || (isToBegin && $("begin").hidden)) return;
+    event.preventDefault();
+    if (isToBegin) this.begin.choose(files[0]);
+    else this.references.add(files);
   }
 
   #openCustomSize() {

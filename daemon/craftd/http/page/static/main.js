@@ -13,7 +13,7 @@ import { watch } from "./stream.js";
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
-const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), begin: form.begin });
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), begin: form.begin, references: form.references });
 const gallery = new Gallery((image) => present(image));
 let watching = new AbortController();
 let followed = ""; // the job on show: another tab may have another
@@ -40,6 +40,7 @@ function leave(problem) {
   forget("key", "job");
   if (!problem) forget("form");
   form.begin.clear();
+  form.references.clear();
   stage.clear();
   gallery.clear();
   releaseAll();
@@ -95,7 +96,7 @@ async function generate() {
   try {
     const wish = form.value();
     form.isBusy = true;
-    Object.assign(wish, await form.begin.send());
+    Object.assign(wish, await form.begin.send(), await form.references.send());
     const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
     keep("job", job.id);
     if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
@@ -165,6 +166,7 @@ function present(image) {
 function useAgain(spec) {
   form.restore({ ...spec, count: 1 });
   $("prompt").focus();
+  if (!form.references.isOf(spec.references)) form.tell({ message: "The model was shown other pictures than are here.", hint: "Choose those again." });
   if (spec.start && !form.begin.urlOf(spec.start)) form.tell({ message: "It was drawn from a picture that is not here.", hint: "Choose that one again." });
 }
 

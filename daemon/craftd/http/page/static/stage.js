@@ -14,9 +14,11 @@ export class Stage {
   #shown = null; // {button, spec} of the picture whose facts are shown
   #phase = "";
   #begin; // knows the picture that was begun from
+  #references; // and those that the model was shown
 
-  constructor({ onCancel, onAgain, begin }) {
+  constructor({ onCancel, onAgain, begin, references }) {
     this.#begin = begin;
+    this.#references = references;
     $("compare").addEventListener("input", () => this.#compare());
     $("cancel").addEventListener("click", onCancel);
     $("again").addEventListener("click", () => onAgain(this.#shown.spec));
@@ -205,12 +207,14 @@ export class Stage {
       Guidance: spec.guidance_scale,
       Sampler: spec.sampler,
       Strength: spec.start?.strength,
+      Shown: spec.references.length || undefined,
       "Left out": spec.negative_prompt,
     };
     const known = Object.entries(facts).filter(([, value]) => value !== "" && value !== undefined);
     $("facts").replaceChildren(...known.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
-    $("command").replaceChildren(...wrapped(commandOf(spec, this.#begin.urlOf(spec.start) && this.#begin.name)));
+    $("command").replaceChildren(...wrapped(commandOf(spec, this.#begin.urlOf(spec.start) && this.#begin.name,
+      this.#references.isOf(spec.references) ? this.#references.names : [])));
     $("save").href = url;
     $("save").download = `craft-${image.seed}.${EXTENSIONS[image.media_type] ?? "png"}`;
     show($("result"), true);
