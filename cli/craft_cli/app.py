@@ -65,6 +65,7 @@ class _Craft(LazyGroup):
         "logs": Member("daemon", "logs", "daemon logs"),
         "df": Member("df"),
         "prune": Member("prune"),
+        "purge": Member("purge"),
         "samplers": Member("words", "samplers"),
         "doctor": Member("doctor"),
         "completion": Member("completion"),

@@ -102,3 +102,21 @@ class Paths:
         if len(str(usual).encode()) <= _LONGEST_SOCKET_PATH:
             return usual
         return Path("/tmp") / f"craft-{digest}" / "craftd.sock"
+
+    @property
+    def start_log_file(self) -> Path:
+        """What a daemon said that did not come up."""
+        return self.state_dir / "craftd-start.log"
+
+    @property
+    def owned(self) -> tuple[Path, ...]:
+        """All that craft may make in its folders, which may hold what others have made."""
+        databases = (self.database, self.bot_database)
+        return (
+            *(file for one in databases for file in sorted(one.parent.glob(f"{one.name}*"))),
+            *(self.images_dir, self.models_dir, self.loras_dir, self.datasets_dir, self.inputs_dir),
+            *(self.training_dir, self.room_file, self.schedulers_dir, self.files_dir, self.lock_file),
+            *(self.start_lock_file, self.renewals_file, self.bot_lock_file, self.socket, self.start_log_file),
+            *sorted(self.state_dir.glob(f"{self.log_file.name}*")),
+            *(self.config_file, self.config_file.parent / "presets"),
+        )

@@ -268,7 +268,7 @@ def _start_log(paths: Paths) -> Iterator[int]:
 
 
 def _start_log_file(paths: Paths) -> Path:
-    return paths.state_dir / "craftd-start.log"
+    return paths.start_log_file
 
 
 def _read_line(handle: int, deadline: float) -> bytes:
