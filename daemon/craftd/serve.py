@@ -238,7 +238,7 @@ def _scheduler(
         hub=hub,
         writer=writer,
         pauses=pauses,
-        works={Kind.GENERATE: Drawing(loras, inputs, writer, hub), Kind.TRAIN: lifecycle},
+        works={Kind.GENERATE: Drawing(models, loras, inputs, writer, hub), Kind.TRAIN: lifecycle},
         lease_s=settings.daemon.lease_s,
     )
 

@@ -103,8 +103,9 @@ def shortened(value: object) -> str:
 
 def _put(message: Message, field: _Descriptor, hint: Any, value: Any) -> None:
     if field.is_repeated:
+        inside = next(iter(get_args(hint)), None)
         for one in value:
-            _put_one(message, field, one)
+            _put_one(message, field, one, inside if is_dataclass(inside) else None)
     elif field.message_type is None:
         _put_one(message, field, value)
     else:
@@ -117,11 +118,11 @@ def _put(message: Message, field: _Descriptor, hint: Any, value: Any) -> None:
                 to_message(value, inside, hint if is_dataclass(hint) else None)
 
 
-def _put_one(message: Message, field: _Descriptor, value: Any) -> None:
+def _put_one(message: Message, field: _Descriptor, value: Any, kind: Any = None) -> None:
     name = field.name
     try:
         if field.message_type is not None:
-            to_message(value, getattr(message, name).add())
+            to_message(value, getattr(message, name).add(), kind)
         elif field.is_repeated:
             getattr(message, name).append(value)
         elif field.enum_type is not None:

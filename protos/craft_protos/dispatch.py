@@ -17,6 +17,9 @@ class ModelFile:
     size_bytes: int
 
 
+CONTROLNET = "controlnet"  # the family in a control model's manifest, and the folder of its files
+
+
 @dataclass(frozen=True)
 class ModelManifest:
     """A model: a diffusers folder, file by file."""
@@ -64,6 +67,12 @@ class Dispatch:
     preview_every: int = 0
     inputs: tuple[File, ...] = ()  # the pictures that the spec names, each once
     public: bool = False  # whoever has an image's id may see it
+    controls: tuple[ModelManifest, ...] = ()  # the control models that the spec names, each once
+
+    @property
+    def models(self) -> tuple[ModelManifest, ...]:
+        """All that must be in memory."""
+        return (self.model, *self.controls)
 
     @property
     def drawing(self) -> GenerateSpec:

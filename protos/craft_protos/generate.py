@@ -194,7 +194,12 @@ class GenerateSpec:
     @property
     def has_pictures(self) -> bool:
         """Whether it is drawn from others."""
-        return self.start is not None or bool(self.references)
+        return self.start is not None or bool(self.references or self.controls)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the model and of the control models, each once."""
+        return tuple(dict.fromkeys((self.model, *(control.model for control in self.controls))))
 
     @property
     def wanted(self) -> tuple[int, ...]:

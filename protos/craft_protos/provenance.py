@@ -44,6 +44,9 @@ def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstance
         elif job.public:  # which picture it was is nobody's business
             for one in told[name] if isinstance(told[name], tuple | list) else (told[name],):
                 del one["sha256"]
+    weights = {one.name: one.sha256 for one in job.controls}
+    for control in told.get("controls", ()):
+        control["model_sha256"] = weights.get(control["model"], "")
     return {
         **told,
         "model": {"name": job.model.name, "sha256": job.model.sha256},
@@ -54,12 +57,19 @@ def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstance
     }
 
 
+def _control(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Its control model by its weights, whatever that is called here."""
+    rest = {name: value for name, value in told.items() if name != "model_sha256"}
+    return {**rest, "model": told.get("model_sha256") or told["model"]}
+
+
 def request(record: Mapping[str, Any], loras: Sequence[AppliedLora]) -> GenerateRequest:
     """What makes the picture again, its LoRAs by their sha256. Raises INVALID_FIELD, KeyError and TypeError."""
     if any(record[name] is None for name in _ALWAYS):
         raise TypeError("what makes a picture is never null")
     known = hints_of(GenerateSpec).keys() - {*_OF_THE_JOB, *_OTHERWISE}
     fields = {name: record[name] for name in known if name in record or name in _ALWAYS}
+    fields["controls"] = [_control(one) for one in fields.get("controls", ())]
     return replace(
         from_json(GenerateRequest, {"format": "png", **fields, "model": record["model"]["name"]}),
         loras=tuple(LoraRef(lora.sha256, lora.weight) for lora in loras),

@@ -94,6 +94,10 @@ class TrainSpec:
     resume: str = ""  # the job whose checkpoint it begins with
 
     @property
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    @property
     def wanted(self) -> tuple[int, ...]:
         """It draws no images of its own."""
         return ()

@@ -82,6 +82,7 @@ class Dispatch(_message.Message):
     PREVIEW_EVERY_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     PUBLIC_FIELD_NUMBER: _builtins.int
+    CONTROLS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     epoch: _builtins.int
     """echoed in every frame about it"""
@@ -115,6 +116,10 @@ class Dispatch(_message.Message):
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
         """the pictures that the spec names, each once"""
 
+    @_builtins.property
+    def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelManifest]:
+        """the control models that the spec names, each once"""
+
     def __init__(
         self,
         *,
@@ -132,10 +137,11 @@ class Dispatch(_message.Message):
         preview_every: _builtins.int = ...,
         inputs: _abc.Iterable[Global___File] | None = ...,
         public: _builtins.bool = ...,
+        controls: _abc.Iterable[Global___ModelManifest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls", b"controls", "epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

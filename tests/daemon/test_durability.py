@@ -213,7 +213,7 @@ def _jobs(database: Database, images: ImageService) -> JobService:
     no_loras: Any = SimpleNamespace(embeddings=())
     hub, pauses = Hub(), Pauses()
     writer = JobWriter(database, images, pauses)
-    works: dict[Kind, Work] = {Kind.GENERATE: Drawing(nothing, nothing, writer, hub)}
+    works: dict[Kind, Work] = {Kind.GENERATE: Drawing(nothing, nothing, nothing, writer, hub)}
     scheduler = Scheduler(
         database=database,
         models=models,

@@ -64,7 +64,7 @@ class Scene:
             hub=self.hub,
             writer=writer,
             pauses=pauses,
-            works={Kind.GENERATE: Drawing(nothing, nothing, writer, self.hub)},
+            works={Kind.GENERATE: Drawing(nothing, nothing, nothing, writer, self.hub)},
             lease_s=60.0,
         )
         self.jobs = self.scheduler.jobs

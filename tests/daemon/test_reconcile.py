@@ -50,7 +50,7 @@ class Scene:
             writer=writer,
             pauses=pauses,
             hub=self.hub,
-            works={Kind.GENERATE: Drawing(nothing, nothing, writer, self.hub)},
+            works={Kind.GENERATE: Drawing(nothing, nothing, nothing, writer, self.hub)},
             changed=asyncio.Event(),
             lease_s=DaemonSettings().lease_s,
         )

@@ -10,7 +10,7 @@ import craftd
 import grpc
 import pytest
 from craft_protos import jobs_pb2
-from craft_protos.generate import OPTIONAL, GenerateRequest, GenerateSpec, Mask, Reference, Start
+from craft_protos.generate import OPTIONAL, Control, GenerateRequest, GenerateSpec, Mask, Reference, Start
 from craft_protos.reasons import CraftError
 from craft_protos.settings import GenerateSettings, LimitSettings
 from craftd.architectures import registry
@@ -175,13 +175,13 @@ def test_a_pair_is_not_told_by_half() -> None:
             _resolved(GenerateRequest("a red apple", **asked), row)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", OPTIONAL.keys() - {"controls"})
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
 def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str) -> None:
     """Each such field is understood by one architecture at least, and the refusal says by which."""
     understood = [row for row in registry.ROWS if name in row.takes]
     assert understood and len(understood) < len(registry.ROWS)
-    values = {"clip_skip": 2, "start": Start("ab" * 32, 0.5), "mask": Mask("cd" * 32, 4.0)}
-    values["references"] = (Reference("ef" * 32),)
+    values: dict[str, object] = {"clip_skip": 2, "start": Start("ab" * 32, 0.5), "mask": Mask("cd" * 32, 4.0)}
+    values |= {"references": (Reference("ef" * 32),), "controls": (Control("ab" * 32),)}
     asked = GenerateRequest("a red apple", **{name: values.get(name, 1)})
     for row in registry.ROWS:
         if row in understood:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class FakeRunner:
     def is_ready(self, job: Dispatch) -> bool:
         return True
 
-    def begin(self, job: Dispatch, seed: int) -> FakeDrawing:
+    def begin(self, job: Dispatch, seed: int, _networks: Mapping[str, object]) -> FakeDrawing:
         self.trouble("begin", [job.job_id])
         return FakeDrawing(job)
 

@@ -178,7 +178,7 @@ def train(frozen: Frozen, recipe: ControlRecipe, work: Path) -> ControlNetModel:
         state.step += 1
         state.seconds = before + time.monotonic() - started
         recent = loss.item() if not recent else 0.98 * recent + 0.02 * loss.item()
-        if state.step % 50 == 0:
+        if state.step % 25 == 0:
             print(f"control step {state.step}  {state.seconds:.0f} s  loss {recent:.4f}", flush=True)
         if autosave.is_due():
             checkpoint.save(path, state, control=control, average=average, optimizer=optimizer)

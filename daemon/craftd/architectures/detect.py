@@ -129,6 +129,11 @@ def _checkpoints(file_name: str) -> list[tuple[Architecture, Checkpoint]]:
     return sorted((one for one in known if one[1].may_be_called(file_name)), key=lambda one: not one[1].word)
 
 
+def check_known(header: Header, name: str) -> None:
+    """Raises UNSUPPORTED_MODEL for what craft can name and does not draw with."""
+    _refuse(registry.STRANGERS, header, name)
+
+
 def of_part(header: Header) -> FoundPart | None:
     """What part of a model it is, where it holds one alone."""
     for kind in parts.KINDS:

@@ -30,7 +30,7 @@ UNUSED_PARTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"
 
 _PICTURES = frozenset({"start", "mask"})  # fields of a request: what the families can begin from
 _SHOWN = _PICTURES | {"references"}  # and pictures that the model is shown
-_OF_UNETS = _PICTURES | {"clip_skip", "guidance_rescale", "embeddings"}  # and embeddings
+_OF_UNETS = _PICTURES | {"controls", "clip_skip", "guidance_rescale", "embeddings"}  # and embeddings
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 # A UNet that takes its words through the timestep's embedding too, as pocket does, is hardly steered by attention.
 WHOLE = (

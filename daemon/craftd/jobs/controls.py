@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from craft_protos.generate import CONTROL_KINDS, MAP, Control, GenerateRequest
-from craft_protos.reasons import CraftError, invalid
+from craft_protos.reasons import invalid
 
 from craftd.architectures import controls as kinds
 from craftd.models.model import Model
@@ -94,11 +94,3 @@ def _hint(known: Sequence[Part]) -> str:
     if not known:
         return "add one: craft models add FOLDER"
     return f"name one of {', '.join(part.name for part in known)}, or add one: craft models add FOLDER"
-
-
-def part_of(name: str, known: Sequence[Part]) -> Part:
-    """A job's control model. Raises UNSUPPORTED_MODEL where it is registered no more."""
-    for part in known:
-        if part.name == name:
-            return part
-    raise CraftError("UNSUPPORTED_MODEL", f"the control model {name} is registered no more", "add it again")

@@ -15,6 +15,7 @@ from craftd.jobs import events, wire
 from craftd.jobs.events import Hub
 from craftd.jobs.job import Job
 from craftd.loras.service import LoraService
+from craftd.models.service import ModelService
 from craftd.scheduler.active_job import ActiveJob, Assignment, Storing
 from craftd.scheduler.job_writer import JobWriter
 from craftd.workers.dispatches import ActiveDispatch
@@ -25,7 +26,10 @@ _log = logging.getLogger("craft.jobs")
 class Drawing:
     """The scheduler's Work for GENERATE."""
 
-    def __init__(self, loras: LoraService, inputs: InputService, writer: JobWriter, hub: Hub) -> None:
+    def __init__(
+        self, models: ModelService, loras: LoraService, inputs: InputService, writer: JobWriter, hub: Hub
+    ) -> None:
+        self._models = models
         self._loras = loras
         self._inputs = inputs
         self._writer = writer
@@ -38,16 +42,21 @@ class Drawing:
         """What has been drawn is stored by itself."""
 
     async def prepare(self, active: ActiveJob) -> Assignment:
-        """Its LoRAs and pictures. Raises UNKNOWN_LORA, UNKNOWN_INPUT, NO_INPUT, CORRUPT_FILE."""
+        """Its LoRAs, pictures and control models.
+
+        Raises UNKNOWN_LORA, UNKNOWN_INPUT, UNSUPPORTED_MODEL, NO_INPUT, CORRUPT_FILE.
+        """
         loras = [await self._loras.verified(use.sha256) for use in active.job.drawing.loras]
         inputs = await self._pictures(active.job)
+        controls = [await self._models.control(name) for name in active.job.drawing.models[1:]]
 
         def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
             asked = wire.drawing(active.job, to.epoch, active.remaining, model, loras, preview_every=to.preview_every)
-            return replace(asked, inputs=tuple(inputs))
+            return replace(asked, inputs=tuple(inputs), controls=tuple(controls))
 
         files = {lora.sha256: lora.place.path for lora in loras}
-        return Assignment(files | {file.sha256: path for file, path in inputs.items()}, dispatch)
+        files |= {file.sha256: path for file, path in inputs.items()}
+        return Assignment(files | {key: path for one in controls for key, path in one.places.items()}, dispatch)
 
     async def _pictures(self, job: Job) -> dict[File, Path]:
         """Those that its spec names, each once. Raises UNKNOWN_INPUT."""

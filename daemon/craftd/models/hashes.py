@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
+from craft_protos.dispatch import CONTROLNET
+from craft_protos.dispatch import ModelFile as ManifestFile
 from craft_protos.reasons import CraftError
 
 from craftd.models.model import Manifest, Model, ModelFile
+from craftd.models.part import Part
 from craftd.store.database import Database
 
 
@@ -44,6 +47,22 @@ class FileHashes:
             weights = await asyncio.to_thread(_weights, path)
             found = [await self._hashed(ModelFile(one.name, one, 0)) for one in weights]
         return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+    async def control(self, part: Part) -> Manifest:
+        """What a worker needs to load a control model; its sha256 is its weights'. Raises CORRUPT_FILE."""
+        files = await asyncio.to_thread(part.files, CONTROLNET)
+        async with self._lock:
+            hashes = [await self._hashed(file) for file in files]
+        return Manifest(
+            name=part.name,
+            family=CONTROLNET,
+            pipeline="ControlNetModel",
+            sha256=await self.of_part(part.path),
+            files=tuple(
+                ManifestFile(file.path, sha256, file.size_bytes) for file, sha256 in zip(files, hashes, strict=True)
+            ),
+            sources=tuple(file.source for file in files),
+        )
 
     async def known_manifest(self, model: Model) -> Manifest | None:
         """The manifest if every hash is known, without reading the files."""

@@ -338,9 +338,20 @@ def _kind_of(path: Path) -> str:
     """Of a file, or of a folder as transformers and diffusers save a component, that has been checked."""
     if path.is_dir() and folder.is_model(path):
         return ""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    found = (detect.of_part(safetensors.joined(map(gguf.header, files)))) if files else None
+    files = _weights_in(path) if path.is_dir() else [path]
+    if not files:
+        return ""
+    header = safetensors.joined(map(gguf.header, files))
+    found = detect.of_part(header)
+    if found is None and path.is_dir():
+        detect.check_known(header, path.name)
     return found.kind.id if found is not None else ""
+
+
+def _weights_in(path: Path) -> list[Path]:
+    """Of one precision."""
+    names = [file.name for file in sorted(path.iterdir()) if file.is_file()]
+    return [path / name for name in choosing.of_part(names, str(path)) if name.endswith(".safetensors")]
 
 
 def _said(place: ModelSource, wish: Wish) -> ModelSource:

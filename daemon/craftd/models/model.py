@@ -97,6 +97,11 @@ class Manifest(ModelManifest):
 
     sources: tuple[Path, ...] = ()
 
+    @property
+    def places(self) -> dict[str, Path]:
+        """Where each file lies, by its sha256."""
+        return {file.sha256: source for file, source in zip(self.files, self.sources, strict=True)}
+
     @classmethod
     def of(cls, model: Model, hashes: Sequence[str]) -> Manifest:
         """`hashes`: sha256 of each of the model's files."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.architectures import controls, parts
+from craftd.architectures import controls, parts, registry
 from craftd.models import choosing
 from craftd.models.model import ModelFile
 
@@ -31,6 +32,18 @@ class Part:
     source: str
     tokenizer: Path | None = None
     is_downloaded: bool = False
+    built_in: bool = False
+
+    @classmethod
+    def of_craft(cls, folder: Path) -> Part | None:
+        """A control model that came with craft; None where its weights are not there."""
+        weights = folder / "diffusion_pytorch_model.safetensors"
+        if not weights.is_file():
+            return None
+        name = folder.name.replace("_", "-")
+        kind = controls.kind_of(registry.POCKET)
+        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+        return cls(name, folder, kind, sha256, "built in", built_in=True)
 
     @property
     def own_files(self) -> tuple[Path, ...]:

@@ -42,6 +42,7 @@ class Registry:
         """Read what is stored. Once, before anything else."""
         self._predictions = await self._database.run(table.predictions)
         self._parts = {part.name: part for part in await self._database.run(part_table.every)}
+        self._parts |= {part.name: part for part in await asyncio.to_thread(self._parts_of_craft)}
         self._used = await self._database.run(part_table.used)
         self._precisions = await self._database.run(table.precisions)
         every = await self._database.run(table.every)
@@ -64,6 +65,8 @@ class Registry:
             return self._as_said(self._built_in)
         places = {place.name: place for place in await self.places()}
         found = places.get(name) or places.get(self._aliases.get(name, ""))
+        if found is None and name in self._parts:
+            raise _is_part(self._parts[name])
         if found is None:
             raise names.unknown(name, [*places, *self._aliases])
         return found
@@ -120,6 +123,8 @@ class Registry:
     async def remove_part(self, name: str) -> Part:
         """Raises IN_USE, naming the models that use it."""
         async with self._changing:
+            if self._parts[name].built_in:
+                raise invalid("name", f"{name} came with craft and stays", f"unload it: craft models unload {name}")
             users = self.users_of(name)
             if users:
                 raise CraftError(
@@ -204,6 +209,11 @@ class Registry:
         if not place.is_registered:
             raise invalid("name", f"{place.name} lies in the models folder", f"remove it yourself: rm -r {place.path}")
 
+    def _parts_of_craft(self) -> list[Part]:
+        """Control models of the built-in model, in folders beside it."""
+        beside, name = self._built_in_dir.parent, self._built_in_dir.name
+        return [part for one in sorted(beside.glob(f"{name}_*")) if (part := Part.of_craft(one)) is not None]
+
     def _found(self) -> list[ModelSource]:
         """On the disk."""
         found = []
@@ -218,6 +228,13 @@ class Registry:
         name, used = place.name, tuple(sorted(self._used.get(place.name, {}).items()))
         prediction, precision = self._predictions.get(name, ""), self._precisions.get(name, "")
         return replace(place, prediction=prediction, precision=precision, parts=used)
+
+
+def _is_part(part: Part) -> CraftError:
+    hint = "take a model; --control KIND=PATH --control-model NAME draws with it" if part.is_control else "take a model"
+    return CraftError(
+        "UNSUPPORTED_MODEL", f"{part.name} is {part.shown}: nothing is drawn with it alone", hint, field="model"
+    )
 
 
 def in_use(name: str) -> CraftError:

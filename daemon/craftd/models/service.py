@@ -54,6 +54,13 @@ class ModelService:
         """Control models, by name."""
         return tuple(part for part in self._registry.parts if part.is_control)
 
+    async def control(self, name: str) -> Manifest:
+        """A control model's files, as they are at this moment. Raises UNSUPPORTED_MODEL, CORRUPT_FILE."""
+        part = self._registry.part(name)
+        if part is None:
+            raise CraftError("UNSUPPORTED_MODEL", f"the control model {name} is registered no more", "add it again")
+        return await self._hashes.control(part)
+
     async def get(self, name: str) -> ModelView:
         """With its hash, which takes a while for a model that is new. Raises UNKNOWN_MODEL."""
         model = await self._find(name)
@@ -120,6 +127,9 @@ class ModelService:
         Raises UNKNOWN_MODEL, INVALID_FIELD, IN_USE.
         """
         if self._registry.part(name) is not None:
+            if self._pool.is_needed(name):
+                raise registries.in_use(name)
+            await self._pool.unload(name)
             return await self._importer.forget_files(await self._registry.remove_part(name))
         place = await self._registry.find(name)
         self._registry.check_removable(place)

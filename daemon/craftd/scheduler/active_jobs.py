@@ -77,7 +77,8 @@ class ActiveJobs:
         active.received = {*active.images, *active.removed}
         self._jobs[job.id] = active
         self._images_of[job.owner] += len(active.remaining)
-        self._pool.acquire(job.spec.model)
+        for model in job.spec.models:
+            self._pool.acquire(model)
         self._works[job.kind].open(active)
         if job.is_training or active.remaining:
             self._enqueue(active)
@@ -315,7 +316,8 @@ class ActiveJobs:
         self._writer.forget(stored.id)
         self._pauses.end(f"job {stored.id}")
         self._works[stored.kind].close(active)
-        self._pool.release(stored.spec.model)
+        for model in stored.spec.models:
+            self._pool.release(model)
         self._changed.set()
         _log.info(
             "job ended", extra={"job": stored.id, "state": stored.state.value, "total_s": round(stored.total_s, 3)}

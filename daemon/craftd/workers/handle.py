@@ -134,7 +134,8 @@ class WorkerHandle:
     def submit(self, active: ActiveDispatch, dispatch: Dispatch, manifest: Manifest) -> None:
         """Hand a job over, whose files are staged; what it makes comes in frames."""
         self.dispatches.add(active)
-        self.residency.expect(manifest)
+        for one in (manifest, *dispatch.controls):
+            self.residency.expect(one)
         self.send(dispatch)
 
     async def collect(self, sha256: str, destination: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from craft_protos import rungs
-from craft_protos.dispatch import Load, Unload
+from craft_protos.dispatch import Load, ModelManifest, Unload
 from craft_protos.reasons import REASONS, CraftError
 from craft_protos.worker_pb2 import FromWorker
 
@@ -115,7 +115,7 @@ class Residency:
         await self._worker.stage({file.sha256: source for file, source in pairs})
         self._staged = (manifest, process)
 
-    def expect(self, manifest: Manifest) -> None:
+    def expect(self, manifest: ModelManifest) -> None:
         """The worker was told to use it: loaded or not yet, its files are these."""
         self._expected[manifest.name] = manifest.sha256
 

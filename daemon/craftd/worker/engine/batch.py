@@ -15,6 +15,11 @@ BATCH_SHARE = 8  # one tick of so many goes to batch work, whatever else waits
 QUANTUM_S = 5.0  # how long a model keeps the memory that another one's jobs wait for
 
 
+def urgency(row: Row) -> tuple[bool, int]:
+    """Rows are sorted by it: interactive ones first, then as they came."""
+    return (not row.job.is_interactive, row.order)
+
+
 def pick_to_admit(waiting: Sequence[Row], active: Iterable[Row], is_open: Callable[[Row], bool]) -> Row | None:
     """The next row to join: interactive first, then the owner with the fewest rows, then the oldest."""
     held: dict[str, int] = defaultdict(int)

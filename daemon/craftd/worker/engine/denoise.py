@@ -22,12 +22,15 @@ from craftd.worker.engine.row import AsItIs, Drawing
 from craftd.worker.engine.sources import Sources
 from craftd.worker.families import samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
+from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import Kept, Source
 from craftd.worker.families.lru_cache import LruCache
 from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
+from craftd.worker.inputs.ahead import ReadAhead
 from craftd.worker.inputs.canvas import Canvas
 from craftd.worker.inputs.canvases import Canvases
+from craftd.worker.inputs.controls import ControlsAhead
 from craftd.worker.inputs.references import References, Shown
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
@@ -36,6 +39,7 @@ from craftd.worker.output.picture import Pixels
 
 _PROMPT_CACHE_BYTES = 8 << 20
 _CACHED_SCHEDULES = 32
+_CONTROL_COST = 0.5  # of a control model's call, against the UNet's: it is that one's way down
 
 
 Around = Callable[[Sequence[ModelRow]], AbstractContextManager[Any]]  # what holds while these are computed
@@ -57,6 +61,7 @@ class Denoising:
     kept: Kept | None = None  # what a mask keeps of the picture that it began from
     canvas: Canvas | None = None  # what it is drawn on
     references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown
+    controls: Sequence[RowControl] = ()
     calls: int = 0
     sketch: Pixels | None = field(default=None, repr=False)  # what the latents seem to become
 
@@ -97,7 +102,9 @@ class Denoising:
 
     def model_row(self) -> ModelRow:
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
-        return ModelRow(sample, self.timestep, self.conditioning, self.applied, self.references)
+        calls = len(self.scheduler.timesteps) - self.first
+        controls = [one for one in self.controls if one.counts_at(self.calls, calls)]
+        return ModelRow(sample, self.timestep, self.conditioning, self.applied, self.references, controls)
 
     def take(self, output: torch.Tensor) -> None:
         """Step the scheduler with the model's output."""
@@ -184,6 +191,7 @@ class Denoiser:
         adapters: AdapterManager,
         canvases: Canvases,
         references: References,
+        controls: ControlsAhead,
         *,
         precision: str,
         resident_bytes: int,
@@ -202,6 +210,7 @@ class Denoiser:
         self._adapters = adapters
         self._canvases = canvases
         self._references = references
+        self._controls = controls
         self._sources = Sources(family)
         self.is_tiled = False
         self._family = family
@@ -213,24 +222,32 @@ class Denoiser:
         )
 
     @property
+    def _ahead(self) -> tuple[ReadAhead[Any], ...]:
+        """What is read of pictures before a row begins."""
+        return self._canvases, self._references, self._controls
+
+    @property
     def resident_bytes(self) -> int:
         return self._model_bytes + self._adapters.size_bytes
 
     @property
     def is_reading(self) -> bool:
-        return any(one.is_reading for one in (self._adapters, self._canvases, self._references))
+        return self._adapters.is_reading or any(one.is_reading for one in self._ahead)
 
     def remarks(self, job: Dispatch) -> Sequence[str]:
         said = self._family.remarks(job.drawing.text)
         return [*said, *self._adapters.remarks(job), *self._canvases.remarks(job)]
 
     def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
-        return {**self._adapters.want(jobs), **self._canvases.want(jobs), **self._references.want(jobs)}
+        errors = dict(self._adapters.want(jobs))
+        for one in self._ahead:
+            errors |= one.want(jobs)
+        return errors
 
     def is_ready(self, job: Dispatch) -> bool:
-        return all(one.is_ready(job) for one in (self._adapters, self._canvases, self._references))
+        return self._adapters.is_ready(job) and all(one.is_ready(job) for one in self._ahead)
 
-    def begin(self, job: Dispatch, seed: int) -> Denoising | AsItIs:
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any]) -> Denoising | AsItIs:
         spec = job.drawing
         canvas = None if spec.start is None else self._canvases.get(job)
         size = (spec.width, spec.height) if canvas is None else canvas.size
@@ -255,6 +272,8 @@ class Denoiser:
                 references=seen,
             )
             row.applied, row.adapters, row.canvas = applied, self._adapters, canvas
+            row.controls = self._sources.controls(job, self._controls.of(job), networks)
+            row.cost += int(row.cost * _CONTROL_COST * len(row.controls))
             return row
         except BaseException:
             self._adapters.release(applied)
@@ -282,8 +301,8 @@ class Denoiser:
     def close(self) -> None:
         self._encoded.clear()
         self._sources.clear()
-        self._canvases.close()
-        self._references.close()
+        for one in self._ahead:
+            one.close()
         self._adapters.close()
 
     def _pace(self) -> None:

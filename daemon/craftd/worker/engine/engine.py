@@ -149,7 +149,7 @@ class Engine:
         if not draw.indices or draw.drawing.steps < 1:
             self._fail(draw, invalid("steps", "there is nothing to draw", "ask for one image and one step or more"))
             return
-        job.waited_for_load = self._cache.get(draw.model) is None
+        job.waited_for_load = self._cache.lacks(draw) is not None
         self._waiting += [Row(draw, index, next(self._orders)) for index in draw.indices]
 
     def _cancel(self, cancel: Cancel) -> None:
@@ -187,12 +187,14 @@ class Engine:
             self._asked_for[load.model.key] = load
 
     def _want_models(self) -> None:
-        missing = [row.job.model for row in sorted(self._waiting, key=_urgency)]
-        missing += [load.model for load in self._asked_for.values()]
-        drawn = next((model for model in missing if self._cache.get(model) is None), None)
+        jobs = [row.job for row in sorted(self._waiting, key=batch.urgency)]
+        job = next((one for one in jobs if self._cache.lacks(one) is not None), None)
+        asked = next((load.model for load in self._asked_for.values() if self._cache.get(load.model) is None), None)
+        drawn = asked if job is None else self._cache.lacks(job)
+        beside = {model.key for model in job.models} if job is not None else set()
         wanted = drawn or self._trained_model()
-        needed = {row.job.model.key for row in self._waiting}
-        self._cache.want(wanted, needed, self._clock(), is_patient=drawn is None)
+        needed = {model.key for one in jobs for model in one.models}
+        self._cache.want(wanted, needed, self._clock(), beside=beside, is_patient=drawn is None)
         if self._cache.lacks_room:
             self._trainings.make_way()
 
@@ -212,14 +214,14 @@ class Engine:
         if error is not None:
             self._trainings.load_failed(load.manifest, error)
             for draw in {row.job.job_id: row.job for row in self._waiting}.values():
-                if draw.model.key == load.manifest.key:
+                if any(model.key == load.manifest.key for model in draw.models):
                     self._fail(draw, error)
 
     # LoRAs and pictures
 
     def _want_files(self) -> None:
         """Read the LoRAs and pictures of the next rows in the background, while other rows are being denoised."""
-        next_ones = sorted(self._waiting, key=_urgency)[: self._max_rows - len(self._active) + _READ_AHEAD]
+        next_ones = sorted(self._waiting, key=batch.urgency)[: self._max_rows - len(self._active) + _READ_AHEAD]
         for loaded in self._cache:
             jobs = {row.job.job_id: row.job for row in next_ones if row.job.model.key == loaded.manifest.key}
             with_files = [job for job in jobs.values() if job.drawing.loras or job.drawing.has_pictures]
@@ -255,10 +257,9 @@ class Engine:
         return len(self._active) > before
 
     def _is_open(self, row: Row) -> bool:
-        loaded = self._cache.get(row.job.model)
-        if loaded is None or self._cache.must_yield(self._clock()):
+        if self._cache.lacks(row.job) is not None or self._cache.must_yield(self._clock()):
             return False
-        return loaded.runner.is_ready(row.job)
+        return self._loaded(row).runner.is_ready(row.job)
 
     def _begin(self, row: Row) -> bool:
         """Start denoising a row; returns False where memory is short now and may be free later."""
@@ -272,13 +273,13 @@ class Engine:
             )
         try:
             with memory.recognised():
-                row.drawing = loaded.runner.begin(row.job, row.seed)
+                row.drawing = loaded.runner.begin(row.job, row.seed, self._cache.networks(row.job))
         except memory.OUT_OF_MEMORY:
             return not (self.rows or self._descend([row], loaded, is_encoding=True))  # who ends makes room
         except Exception as exc:  # one job's failure costs nobody else theirs
             self._fail(row.job, as_craft_error(exc))
             return True
-        self._cache.acquire(loaded)
+        self._cache.acquire_all(row.job)
         if row.drawn.is_done:
             self._finish([row], loaded)
         else:
@@ -378,10 +379,10 @@ class Engine:
             self._reporter.done(draw.job_id, draw.epoch, cancelled=False)
 
     def _release(self, row: Row) -> None:
-        """Release the LoRAs and the model that a finished or cancelled row was using."""
+        """Release the LoRAs and the models that a finished or cancelled row was using."""
         row.drawn.close()
         row.drawing = None
-        self._cache.release(self._loaded(row))
+        self._cache.release_all(row.job)
 
     def _that_fit(self, rows: list[Row]) -> list[Row]:
         """Keep as many rows as memory allows for this call; the others come first at the next tick."""
@@ -394,7 +395,3 @@ class Engine:
         loaded = self._cache.get(row.job.model)
         assert loaded is not None, "a model with rows stays loaded"
         return loaded
-
-
-def _urgency(row: Row) -> tuple[bool, int]:
-    return (not row.job.is_interactive, row.order)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
+from craft_protos.dispatch import Dispatch
+from craft_protos.generate import Control
 
 from craftd.worker.families.base import Family
+from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import Source
 from craftd.worker.families.lru_cache import LruCache, tensor_bytes
 from craftd.worker.inputs import masks
 from craftd.worker.inputs.canvas import Canvas
+from craftd.worker.inputs.controls import ControlPicture, ControlPictures
 from craftd.worker.inputs.references import Reference, Shown
 from craftd.worker.output.picture import Pixels
 
@@ -22,6 +29,7 @@ class Sources:
     def __init__(self, family: Family) -> None:
         self._family = family
         self._encoded: LruCache[torch.Tensor] = LruCache(_CACHE_BYTES, tensor_bytes)
+        self._maps: LruCache[torch.Tensor] = LruCache(_CACHE_BYTES, tensor_bytes)
         self._latents: LruCache[torch.Tensor] = LruCache(_CACHE_BYTES, tensor_bytes)
 
     def of(self, canvas: Canvas, strength: float) -> Source:
@@ -35,9 +43,24 @@ class Sources:
         """Latents of pictures that the model is shown. Raises what encoding raises."""
         return tuple(self._shown(one) for one in shown.references)
 
+    def controls(self, job: Dispatch, shown: ControlPictures, networks: Mapping[str, Any]) -> tuple[RowControl, ...]:
+        """The job's control pictures, for the control models that it names."""
+        pairs = zip(job.drawing.controls, shown.pictures, strict=True)
+        return tuple(self._control(one, picture, networks[one.model]) for one, picture in pairs)
+
     def clear(self) -> None:
+        self._maps.clear()
         self._encoded.clear()
         self._latents.clear()
+
+    def _control(self, one: Control, picture: ControlPicture, network: Any) -> RowControl:
+        def make() -> torch.Tensor:
+            values = torch.from_numpy(picture.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
+            return values.to(device=network.device, dtype=network.dtype)
+
+        shown = self._maps.get((picture.key, network.dtype), make)
+        assert one.scale is not None and one.start is not None and one.end is not None, one
+        return RowControl(network, shown, one.scale, one.start, one.end)
 
     def _encode(self, pixels: Pixels) -> torch.Tensor:
         return self._family.encode_start(_values(pixels))

@@ -23,6 +23,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from craftd.worker.engine.row import Drawing
 from craftd.worker.families import autoencoders, samplers
+from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import Beginning, Kept, LinearSketch, Source, first_call, noised, sizes_of
 from craftd.worker.families.lru_cache import tensor_bytes
 from craftd.worker.families.prompts import EncoderWord
@@ -74,6 +75,7 @@ class ModelRow:
     conditioning: Conditioning
     loras: Applied = adapter_manager.NONE
     references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown; of any size
+    controls: Sequence[RowControl] = ()  # those that count at this call
 
 
 class TextEncoder(Protocol):
@@ -290,7 +292,9 @@ class Runner(Protocol):
         """Whether its LoRAs are there."""
         ...
 
-    def begin(self, job: Dispatch, seed: int) -> Drawing: ...
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any]) -> Drawing:
+        """`networks`: of the control models that the job names, by their names."""
+        ...
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:
         """How many of the first there is memory for in one call, as to their LoRAs; one at least."""

@@ -194,8 +194,8 @@ class PipelineRunner:
     def is_ready(self, job: Dispatch) -> bool:
         return self._adapters.is_ready(job)
 
-    def begin(self, job: Dispatch, seed: int) -> PipelineRun:
-        drawn_from = "start" if job.drawing.start is not None else "references" if job.drawing.references else ""
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any]) -> PipelineRun:
+        drawn_from = next((name for name in ("start", "references", "controls") if getattr(job.drawing, name)), "")
         if drawn_from:  # of an architecture that has a family, and is to be drawn without it
             why = f"{type(self._pipe).__name__}'s own loop draws from a prompt alone"
             raise invalid(drawn_from, why, "leave the picture out, or take a model that craft draws with by itself")

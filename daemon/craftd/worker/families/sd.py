@@ -9,7 +9,7 @@ import torch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
 
-from craftd.worker.families import guidance, samplers
+from craftd.worker.families import controlnets, guidance, samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow, TextEncoder
 from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.samplers import Scheduler
@@ -51,13 +51,15 @@ class StableDiffusion(Family):
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         """Model rows: the negatives of the guided request rows first, then one of every request row."""
         batch = guidance.stack(rows)
+        added = self._added(batch)
         output = self._unet(
             batch.samples,
             batch.timesteps,
             encoder_hidden_states=batch.texts,
             timestep_cond=self._guidance_embedding(batch.order) if self._is_distilled else None,
-            added_cond_kwargs=self._added(batch),
+            added_cond_kwargs=added,
             return_dict=False,
+            **controlnets.residuals(batch, added),
         )[0]
         return batch.guide(output)
 

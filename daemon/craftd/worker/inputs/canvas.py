@@ -155,11 +155,11 @@ def _unless_white(mask: Image.Image) -> Levels | None:
     return None if mask.getextrema() == (255, 255) else np.asarray(mask)
 
 
-def opaque(picture: Image.Image) -> Image.Image:
-    """As a model sees it: over white."""
+def opaque(picture: Image.Image, colour: str = "white") -> Image.Image:
+    """As a model sees it: over that colour."""
     if picture.mode != "RGBA":
         return picture
-    ground = Image.new("RGBA", picture.size, "white")
+    ground = Image.new("RGBA", picture.size, colour)
     return Image.alpha_composite(ground, picture).convert("RGB")
 
 

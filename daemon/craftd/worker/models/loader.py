@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import torch
 from craft_protos import rungs
-from craft_protos.dispatch import ModelManifest
+from craft_protos.dispatch import CONTROLNET, ModelManifest
 from craft_protos.reasons import CraftError
 from safetensors import SafetensorError
 
@@ -27,13 +27,14 @@ from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Runner
 from craftd.worker.families.generic import PipelineRunner
 from craftd.worker.inputs.canvases import Canvases
+from craftd.worker.inputs.controls import ControlsAhead
 from craftd.worker.inputs.references import References
 from craftd.worker.lora.adapter_manager import AdapterManager
 from craftd.worker.lora.layer import held_bytes
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.slots import Limits
 from craftd.worker.lora.targets import Targets
-from craftd.worker.models import chat_templates, memory, sharing
+from craftd.worker.models import chat_templates, control, memory, sharing
 from craftd.worker.models import offload as models_offload
 from craftd.worker.models.component_file import load_component
 from craftd.worker.models.folder import materialised, read_json
@@ -75,6 +76,8 @@ class Loader:
                 raise _unloadable(manifest, exc, folder) from exc
 
     def _load(self, manifest: ModelManifest, folder: Path, bytes_done: BytesDone) -> Runner:
+        if manifest.family == CONTROLNET:
+            return control.load(manifest, folder, self.device)
         kind, components = _read_index(folder, manifest)
         architecture = detect.of_pipeline(kind, None)
         family = "" if manifest.family == GENERIC else architecture.family
@@ -154,7 +157,8 @@ class Loader:
             return PipelineRunner(pipe, self._adapters(pipe, merges_only=True), **how)
         drawing = FAMILIES[family](pipe, device.place)
         canvases, references = Canvases(self.reader, drawing.granularity), References(self.reader, drawing.lay)
-        return Denoiser(drawing, self._adapters(pipe), canvases, references, pipe=pipe, **how)
+        controls = ControlsAhead(self.reader, drawing.granularity)
+        return Denoiser(drawing, self._adapters(pipe), canvases, references, controls, pipe=pipe, **how)
 
     def _adapters(self, pipe: Any, *, merges_only: bool = False) -> AdapterManager:
         return AdapterManager(Targets(pipe), self.reader, self.device.place, self.limits, merges_only=merges_only)

@@ -8,14 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
-from craft_protos.dispatch import ModelManifest
+from craft_protos.dispatch import Dispatch, ModelManifest
 from craft_protos.reasons import CraftError
 
 from craftd.eviction import Resident, to_evict
 from craftd.worker.engine import batch
 from craftd.worker.families.base import Runner
 from craftd.worker.models import memory
+from craftd.worker.models.control import ControlModel
 from craftd.worker.models.memory import Ladder, Need, TickBudget
 from craftd.worker.process.reporter import Reporter
 
@@ -74,6 +76,7 @@ class ModelCache:
         self._models: dict[tuple[str, str], LoadedModel] = {}
         self._uses = itertools.count(1)
         self._wanted_since: float | None = None
+        self._beside: Set[tuple[str, str]] = frozenset()  # what is loading is of no use without these
         self._needs: dict[tuple[str, str], Need] = {}  # of the model wanted last
         self.loading: ModelManifest | None = None
         self._is_unwanted = False  # what is loading: unload came before it was there
@@ -84,6 +87,25 @@ class ModelCache:
 
     def __iter__(self) -> Iterator[LoadedModel]:
         return iter(self._models.values())
+
+    def lacks(self, job: Dispatch) -> ModelManifest | None:
+        """The first of a job's models that is not loaded."""
+        return next((model for model in job.models if model.key not in self._models), None)
+
+    def networks(self, job: Dispatch) -> Mapping[str, Any]:
+        """Of the control models that a job names, which are all loaded, by their names."""
+        controls = {one.name: self._models[one.key].runner for one in job.controls}
+        return {name: runner.network for name, runner in controls.items() if isinstance(runner, ControlModel)}
+
+    def acquire_all(self, job: Dispatch) -> None:
+        """Count a row that uses a job's models."""
+        for model in job.models:
+            self.acquire(self._models[model.key])
+
+    def release_all(self, job: Dispatch) -> None:
+        """Undo that."""
+        for model in job.models:
+            self.release(self._models[model.key])
 
     def acquire(self, loaded: LoadedModel) -> None:
         """Count a row that uses the model: until its `release` the model stays loaded."""
@@ -101,11 +123,18 @@ class ModelCache:
         return batch.must_yield(self._wanted_since, now)
 
     def want(
-        self, manifest: ModelManifest | None, needed: Set[tuple[str, str]], now: float, *, is_patient: bool = False
+        self,
+        manifest: ModelManifest | None,
+        needed: Set[tuple[str, str]],
+        now: float,
+        *,
+        beside: Set[tuple[str, str]] = frozenset(),
+        is_patient: bool = False,
     ) -> None:
         """The model that the next waiting row lacks, or None; loads it as soon as there is room.
 
-        A model in `needed` has rows waiting too, and stays until its quantum is over; for who is patient, always.
+        A model in `needed` has rows waiting too, and stays until its quantum is over; for who is patient, always. Those
+        `beside` it are of no use without it, and stay.
         """
         if manifest is None or self.loading is not None:
             self._wanted_since = None
@@ -113,8 +142,8 @@ class ModelCache:
         kept = needed if is_patient or not self.must_yield(now) else set()
         if manifest.key not in self._needs:
             self._needs = {manifest.key: self._need(manifest)}
-        if self._make_room(self._needs[manifest.key], kept):
-            self._wanted_since = None
+        if self._make_room(self._needs[manifest.key], kept, beside):
+            self._wanted_since, self._beside = None, beside
             self._start(manifest)
         elif is_patient:
             self._wanted_since = None
@@ -125,7 +154,7 @@ class ModelCache:
         """Take a loaded model in; gives the error if there is none to take."""
         self.loading = None
         is_unwanted, self._is_unwanted = self._is_unwanted, False
-        if load.ran_out_of_memory and self.evict_idle():
+        if load.ran_out_of_memory and self.evict_idle(self._beside):
             self._start(load.manifest)
             return None
         if load.runner is None:
@@ -164,21 +193,21 @@ class ModelCache:
         """Whether a model waits until others leave."""
         return self._wanted_since is not None
 
-    def _make_room(self, need: Need, kept: Set[tuple[str, str]]) -> bool:
-        residents = [loaded.as_resident(is_kept=loaded.manifest.key in kept) for loaded in self]
+    def _make_room(self, need: Need, kept: Set[tuple[str, str]], beside: Set[tuple[str, str]]) -> bool:
+        residents = [loaded.as_resident(is_kept=loaded.manifest.key in kept | beside) for loaded in self]
         leaving = to_evict(residents, need.bytes, self._budget_bytes, need.shared)
         if leaving is None:
-            if not all(resident.is_idle for resident in residents):
+            if not all(resident.is_idle for resident in residents if resident.key not in beside):
                 return False
-            self.evict_idle()  # it may fit though the estimate says no
+            self.evict_idle(beside)  # it may fit though the estimate says no
             return True
         for resident in leaving:
             self._drop(self._models[resident.key], "room was needed")
         return True
 
-    def evict_idle(self) -> bool:
-        """Drop every model that is not in use; whether there was one."""
-        idle = [loaded for loaded in self if not loaded.rows]
+    def evict_idle(self, kept: Set[tuple[str, str]] = frozenset()) -> bool:
+        """Drop every other model that is not in use; whether there was one."""
+        idle = [loaded for loaded in self if not loaded.rows and loaded.manifest.key not in kept]
         for loaded in idle:
             self._drop(loaded, "room was needed")
         return bool(idle)
