@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from craft_cli.app import command
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -15,6 +18,16 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
     assert not [one for one in targets if "://" not in one and not (document.parent / one).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_are_understood(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that stands on a line of its own: its options are there, and their values are of their kind."""
+    monkeypatch.setenv("CRAFT_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "portrait.toml").write_text("steps = 40\n")
+    for args in _commands(document.read_text(encoding="utf-8")):
+        _parse(args)
 
 
 def test_every_bad_input_has_the_tests_that_it_names() -> None:
@@ -29,3 +42,29 @@ def test_every_bad_input_has_the_tests_that_it_names() -> None:
 
 def _has(file: Path, test: str) -> bool:
     return file.is_file() and (not test or f"def {test}(" in file.read_text(encoding="utf-8"))
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """What stands behind each `craft` in blocks of code, but for forms (`[--plan]`), variables and drawings."""
+    is_code = False
+    for line in text.splitlines():
+        is_code ^= line.startswith("```")
+        if (is_code or line.startswith("    ")) and "craft " in line and not re.search(r"craft \(|[\[$─-╿]", line):
+            yield from _calls(shlex.split(line, comments=True))
+
+
+def _calls(words: list[str]) -> Iterator[list[str]]:
+    for start in (place for place, word in enumerate(words) if word == "craft"):
+        ends = (place for place in range(start, len(words)) if re.match(r"([|;>]|&&|\|\|)", words[place]))
+        args = words[start + 1 : next(ends, len(words))]
+        if args and args[0] != "craft":  # a container's name, a folder's
+            yield args
+
+
+def _parse(args: list[str]) -> None:
+    """Down to the last command, without running it. Raises what a user would be told."""
+    found = command()
+    context = found.make_context("craft", list(args))
+    while hasattr(found, "resolve_command"):
+        name, found, rest = found.resolve_command(context, [*context._protected_args, *context.args])
+        context = found.make_context(name, rest, parent=context)
