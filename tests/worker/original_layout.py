@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -124,8 +125,33 @@ _UNET_ENDS = [
 ]
 
 
+_CONTROL_ENDS = [
+    *_UNET_ENDS,
+    (r"^controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0"),
+    (r"^controlnet_mid_block", "middle_block_out.0"),
+    (r"^controlnet_cond_embedding\.conv_in", "input_hint_block.0"),
+    (r"^controlnet_cond_embedding\.conv_out", "input_hint_block.14"),
+]
+
+
+def control(network: Any) -> Tensors:
+    """A ControlNet's tensors, of three strides in its hint."""
+    config = {"layers_per_block": network.config.layers_per_block, "up_block_types": []}
+
+    def named(name: str) -> str:
+        if found := re.match(r"controlnet_cond_embedding\.blocks\.(\d)(\..*)", name):
+            return f"input_hint_block.{2 * (int(found[1]) + 1)}{found[2]}"
+        return _renamed(name, _CONTROL_ENDS)
+
+    return _of_unet(network.state_dict(), config, named)
+
+
 def _unet(folder: Path) -> Tensors:
     config = json.loads((folder / "unet/config.json").read_text())
+    return _of_unet(_part(folder, "unet"), config, lambda name: _renamed(name, _UNET_ENDS))
+
+
+def _of_unet(tensors: Tensors, config: dict[str, Any], ended: Callable[[str], str]) -> Tensors:
     layers, ups = config["layers_per_block"], config["up_block_types"]
 
     def place(name: str) -> str:
@@ -142,12 +168,9 @@ def _unet(folder: Path) -> Tensors:
             return f"output_blocks.{at}.{1 + int(kind.startswith('CrossAttn'))}{found[2]}"
         if found := re.match(r"mid_block\.resnets\.(\d)(\..*)", name):
             return f"middle_block.{2 * int(found[1])}{found[2]}"
-        return _renamed(name, _UNET_ENDS)
+        return ended(name)
 
-    return {
-        _renamed(place(name), _RESNET if ".resnets." in name else []): tensor
-        for name, tensor in _part(folder, "unet").items()
-    }
+    return {_renamed(place(name), _RESNET if ".resnets." in name else []): tensor for name, tensor in tensors.items()}
 
 
 # The autoencoder

@@ -28,6 +28,7 @@ from craftd.worker.quantized.stored import Stored
 KIND = "ControlNetModel"  # diffusers' class, which a manifest names as its pipeline
 _PREFIXES = ("control_model.", "controlnet.")
 _LAYERS = {"layers_per_block": 2}  # of each file in the original layout
+_OF_XL = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
 _HEADS = {768: 8}  # of Stable Diffusion 1, whatever the width; others have heads of 64 channels
 _HEAD_WIDTH = 64
 
@@ -83,9 +84,8 @@ def load(manifest: ModelManifest, folder: Path, device: Device) -> ControlModel:
     tensors = _tensors(place, manifest.name)
     config = place / "config.json"
     if not config.is_file():
-        if not any(name.startswith("controlnet_down_blocks.") for name in tensors):
-            original: Any = diffusers.ControlNetModel
-            tensors = conversion.converted(original, _LAYERS, {"controlnet_mid_block.weight"}, tensors, manifest.name)
+        if "controlnet_mid_block.weight" not in tensors:
+            tensors = _converted(tensors, manifest.name)
         config.write_text(json.dumps(configured(tensors)), encoding="utf-8")
     _check_class(read_json(config, manifest.name), manifest.name)
     network = Component(place, ("diffusers", KIND), device.dtype, "", manifest.name).of(tensors)
@@ -139,6 +139,15 @@ def _tensors(place: Path, name: str) -> dict[str, Stored]:
         if inside:
             return inside
     return found
+
+
+def _converted(tensors: dict[str, Stored], name: str) -> dict[str, Stored]:
+    """From the original layout; diffusers' converter leaves out what only Stable Diffusion XL's have."""
+    kind: Any = diffusers.ControlNetModel
+    made = conversion.converted(kind, _LAYERS, {"controlnet_mid_block.weight"}, tensors, name)
+    for theirs, ours in _OF_XL.items():
+        made |= {key.replace(theirs, ours): one for key, one in tensors.items() if key.startswith(theirs)}
+    return made
 
 
 def _count(tensors: Mapping[str, Stored], pattern: str) -> int:
