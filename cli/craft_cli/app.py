@@ -52,6 +52,7 @@ class _Craft(LazyGroup):
     members: ClassVar[dict[str, Member]] = {
         "run": Member("run"),
         "generate": Member("generate"),
+        "upscale": Member("upscale"),
         "pull": Member("models", "pull", "models pull"),
         "ls": Member("models", "list", "models list"),
         "show": Member("words", "show"),

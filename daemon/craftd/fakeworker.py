@@ -137,6 +137,8 @@ class FakeWorker:
                 self._training = FakeTraining(asked, self._files, self._send)
             case Dispatch():
                 self._load(asked.model, is_held="[held load]" in asked.drawing.prompt)
+                for upscaler in asked.upscalers:
+                    self._load(upscaler)
                 if self._refuse_missing(asked):
                     return
                 self._jobs[asked.job_id] = _Job(asked, asked.preview_every, list(asked.indices))
@@ -315,8 +317,14 @@ class FakeWorker:
         return found
 
     def _size(self, job: _Job) -> tuple[int, int]:
+        spec, drawn = job.asked.drawing, self._drawn_size(job)
+        return drawn if spec.upscale is None else spec.upscale.size_of(*drawn)
+
+    def _drawn_size(self, job: _Job) -> tuple[int, int]:
         """Where only the part around a mask is drawn, the picture has the start's size."""
         spec = job.asked.drawing
+        if spec.hires is not None:
+            return spec.hires.size
         if spec.start is None or spec.mask is None or spec.mask.padding is None:
             return spec.width, spec.height
         with Image.open(self._files / spec.start.sha256) as opened:

@@ -65,7 +65,7 @@ from craftd.training.service import TrainingService
 from craftd.upkeep.service import Upkeep
 from craftd.workers.fitting import ask_fits, ask_layouts
 from craftd.workers.handle import WorkerHandle
-from craftd.workers.inspector import identify, inspect, inspect_lora
+from craftd.workers.inspector import identify, identify_all, inspect, inspect_lora
 from craftd.workers.local import LocalConnection
 from craftd.workers.pictures import inspect_pictures
 from craftd.workers.pool import WorkerPool
@@ -276,9 +276,10 @@ async def _models(setting: Setting, database: Database, pool: WorkerPool) -> Mod
         connect,
         fp16_choice,
         finder=PartFinder(registry, identify, hashes),
+        identify=identify_all,
         schedulers_dir=setting.paths.schedulers_dir,
     )
-    models = ModelService(registry, importer, FolderImporter(registry, importer, identify), hashes, pool)
+    models = ModelService(registry, importer, FolderImporter(registry, importer, identify_all), hashes, pool)
     await models.open()
     return models
 

@@ -15,6 +15,7 @@ FORMAT_NAMES = ("png", "jpeg", "webp")
 FITS = ("crop", "fill", "stretch")  # how a picture comes to another shape than its own; jobs.proto says what each does
 MOST_MASK_PIXELS = 4096  # of a mask's grow, blur and padding
 LANCZOS = "lanczos"  # enlarges without a network
+UPSCALER = "upscaler"  # how the kinds of parts begin that enlarge
 MOST_UPSCALE, MOST_HIRES = 16, 8  # times as wide and as high
 MOST_REFERENCES = 16
 MOST_CONTROLS = 8
@@ -83,6 +84,14 @@ class Hires:
     strength: float | None = ruled(None, Range(0, 1))  # of the second drawing, as Start has it
     steps: int | None = ruled(None, Range(1, 100_000))  # of the second drawing, as the user counts them
     upscaler: str = ""
+    width: int | None = ruled(None, Range(1, 65_536))  # of the second drawing
+    height: int | None = ruled(None, Range(1, 65_536))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of a job's second drawing."""
+        assert self.width is not None and self.height is not None, self.upscaler
+        return self.width, self.height
 
 
 @dataclass(frozen=True)
@@ -197,9 +206,20 @@ class GenerateSpec:
         return self.start is not None or bool(self.references or self.controls)
 
     @property
+    def control_models(self) -> tuple[str, ...]:
+        """Names of those that it is drawn with; each once."""
+        return tuple(dict.fromkeys(control.model for control in self.controls))
+
+    @property
+    def upscalers(self) -> tuple[str, ...]:
+        """Names of those that its pictures go through, beside its model; each once."""
+        named = (self.hires and self.hires.upscaler, self.upscale and self.upscale.model)
+        return tuple(dict.fromkeys(name for name in named if name and name != self.model))
+
+    @property
     def models(self) -> tuple[str, ...]:
-        """Names of the model and of the control models, each once."""
-        return tuple(dict.fromkeys((self.model, *(control.model for control in self.controls))))
+        """Names of all that a worker needs, the model first."""
+        return (self.model, *self.control_models, *self.upscalers)
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -213,6 +233,8 @@ OPTIONAL: dict[str, Any] = {
     for field in fields(GenerateSpec)
     if field.default is not MISSING and getattr(GenerateRequest, field.name) is None
 } | {"references": (), "controls": ()}
+for _whatever_draws in ("upscale", "hires"):
+    del OPTIONAL[_whatever_draws]
 
 
 def public_json(spec: GenerateSpec) -> dict[str, Any]:

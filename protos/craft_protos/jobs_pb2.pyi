@@ -396,7 +396,7 @@ class Upscale(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """A registered upscaler's name or alias, or "lanczos" for none at all. Empty: the only one that was registered, else
+    """A registered upscaler's name, or "lanczos" for none at all. Empty: the only one that was registered, else
     the one that came with craft. In a Job, a name.
     """
     scale: _builtins.float
@@ -427,6 +427,8 @@ class Hires(_message.Message):
     STRENGTH_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     UPSCALER_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
     scale: _builtins.float
     """How many times as wide and as high, to a size that the model can draw: from 1 to 8. Unset: 2."""
     strength: _builtins.float
@@ -435,6 +437,9 @@ class Hires(_message.Message):
     """Denoising steps of the second drawing, of which so large a part is done. Unset: as many as of the first."""
     upscaler: _builtins.str
     """as Upscale's model"""
+    width: _builtins.int
+    """In a request instead of the scale: of the first drawing's shape. In a Job always."""
+    height: _builtins.int
     def __init__(
         self,
         *,
@@ -442,23 +447,33 @@ class Hires(_message.Message):
         strength: _builtins.float | None = ...,
         steps: _builtins.int | None = ...,
         upscaler: _builtins.str = ...,
+        width: _builtins.int | None = ...,
+        height: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_steps", b"_steps", "_strength", b"_strength", "scale", b"scale", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_height", b"_height", "_scale", b"_scale", "_steps", b"_steps", "_strength", b"_strength", "_width", b"_width", "height", b"height", "scale", b"scale", "steps", b"steps", "strength", b"strength", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "_steps", b"_steps", "_strength", b"_strength", "scale", b"scale", "steps", b"steps", "strength", b"strength", "upscaler", b"upscaler"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_height", b"_height", "_scale", b"_scale", "_steps", b"_steps", "_strength", b"_strength", "_width", b"_width", "height", b"height", "scale", b"scale", "steps", b"steps", "strength", b"strength", "upscaler", b"upscaler", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
+    _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
     _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
     _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
     _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___Hires: _TypeAlias = Hires  # noqa: Y015
 
@@ -810,6 +825,8 @@ class JobPlan(_message.Message):
     NEED_BYTES_FIELD_NUMBER: _builtins.int
     DEVICE_BYTES_FIELD_NUMBER: _builtins.int
     OFFLOAD_FIELD_NUMBER: _builtins.int
+    RESULT_WIDTH_FIELD_NUMBER: _builtins.int
+    RESULT_HEIGHT_FIELD_NUMBER: _builtins.int
     model_loaded: _builtins.bool
     load_bytes: _builtins.int
     """read from disk first"""
@@ -821,6 +838,9 @@ class JobPlan(_message.Message):
     device_bytes: _builtins.int
     offload: _builtins.str
     """How much of the model is there at once: none (all of it), encoders, model or blocks; see worker.offload."""
+    result_width: _builtins.int
+    """of the pictures that come out, where they are enlarged, or drawn around a mask"""
+    result_height: _builtins.int
     @_builtins.property
     def generate(self) -> Global___GenerateSpec:
         """resolved"""
@@ -854,10 +874,12 @@ class JobPlan(_message.Message):
         need_bytes: _builtins.int = ...,
         device_bytes: _builtins.int = ...,
         offload: _builtins.str = ...,
+        result_width: _builtins.int = ...,
+        result_height: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "queue_position", b"queue_position", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "queue_position", b"queue_position", "result_height", b"result_height", "result_width", b"result_width", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

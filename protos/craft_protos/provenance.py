@@ -47,8 +47,13 @@ def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstance
     weights = {one.name: one.sha256 for one in job.controls}
     for control in told.get("controls", ()):
         control["model_sha256"] = weights.get(control["model"], "")
+    for name in ("upscale", "hires"):
+        if told[name] is None:
+            del told[name]
+    upscalers = [{"name": one.name, "sha256": one.sha256} for one in job.upscalers]
     return {
         **told,
+        **({"upscalers": upscalers} if upscalers else {}),
         "model": {"name": job.model.name, "sha256": job.model.sha256},
         "loras": [to_json(lora) for lora in loras],
         "seed": job.drawing.seed + index,
@@ -70,6 +75,10 @@ def request(record: Mapping[str, Any], loras: Sequence[AppliedLora]) -> Generate
     known = hints_of(GenerateSpec).keys() - {*_OF_THE_JOB, *_OTHERWISE}
     fields = {name: record[name] for name in known if name in record or name in _ALWAYS}
     fields["controls"] = [_control(one) for one in fields.get("controls", ())]
+    if not record["steps"]:  # nothing was drawn: its start picture was enlarged
+        fields = {
+            name: fields[name] for name in ("start", "upscale", "seed", "format", "deterministic") if name in fields
+        }
     return replace(
         from_json(GenerateRequest, {"format": "png", **fields, "model": record["model"]["name"]}),
         loras=tuple(LoraRef(lora.sha256, lora.weight) for lora in loras),

@@ -83,6 +83,7 @@ class Dispatch(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     PUBLIC_FIELD_NUMBER: _builtins.int
     CONTROLS_FIELD_NUMBER: _builtins.int
+    UPSCALERS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     epoch: _builtins.int
     """echoed in every frame about it"""
@@ -120,6 +121,10 @@ class Dispatch(_message.Message):
     def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelManifest]:
         """the control models that the spec names, each once"""
 
+    @_builtins.property
+    def upscalers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelManifest]:
+        """that the spec names beside its model"""
+
     def __init__(
         self,
         *,
@@ -138,10 +143,11 @@ class Dispatch(_message.Message):
         inputs: _abc.Iterable[Global___File] | None = ...,
         public: _builtins.bool = ...,
         controls: _abc.Iterable[Global___ModelManifest] | None = ...,
+        upscalers: _abc.Iterable[Global___ModelManifest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls", b"controls", "epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls", b"controls", "epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train", "upscalers", b"upscalers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

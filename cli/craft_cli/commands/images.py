@@ -201,6 +201,7 @@ def replay(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
+    spec = remaking.with_upscalers(session, original.provenance, spec)
     spec = remaking.with_inputs(
         session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
     )
@@ -235,6 +236,7 @@ def verify(
     session = Session()
     remaking.require_loras(session, original.provenance)
     spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
+    spec = remaking.with_upscalers(session, original.provenance, spec)
     spec = remaking.with_inputs(
         session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
     )

@@ -107,6 +107,16 @@ def target(option: str | None, *, many: bool, file_format: str, force: bool, swe
     return Target(option, force)
 
 
+def named(stem: str, option: str | None, *, file_format: str, force: bool) -> Target | None:
+    """A file of that name in -o's folder, or in this one; None where -o is no folder."""
+    name = _literal(f"{stem}.{FORMATS[file_format].extension}")
+    if option is None:
+        return Target(name, force)
+    if option == STDOUT or not (option.endswith("/") or files.is_folder(option)):
+        return None
+    return Target(f"{_literal(option.rstrip('/') or '/')}/{name}", force)
+
+
 def _is_ambiguous(names: set[str], many: bool, swept: Collection[str]) -> bool:
     """Says whether pictures would have the same name, those of one value or those of several."""
     return (many and not names & _DISTINCT) or (bool(set(swept) - names) and not names & {"n", "id"})

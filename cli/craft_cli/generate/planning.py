@@ -35,24 +35,46 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
             ["device", known["device"] or "not known yet"],
             ["memory", _memory(known)],
             ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
+            *_enlarged_rows(known),
             *_start_rows(known),
             *_mask_rows(known["mask"]),
             *_shown_rows(known["references"]),
             *[["control", line] for line in controls.shown(known["controls"])],
             ["pictures", str(known["count"])],
-            ["steps", f"{known['steps']} of {known['sampler']}"],
-            ["guidance", f"{known['guidance_scale']:g}"],
-            ["seed", str(known["seed"])],
+            *_drawn_rows(known),
             ["jobs ahead", str(known["queue_position"])],
             ["files", ", ".join(names)],
         ],
     )
 
 
+def _drawn_rows(known: dict[str, Any]) -> list[list[str]]:
+    """Nothing, where a picture is only enlarged."""
+    if not known["steps"]:
+        return []
+    return [
+        ["steps", f"{known['steps']} of {known['sampler']}"],
+        ["guidance", f"{known['guidance_scale']:g}"],
+        ["seed", str(known["seed"])],
+    ]
+
+
+def _enlarged_rows(known: dict[str, Any]) -> list[list[str]]:
+    """Says how a picture is enlarged, before it is drawn again and at the end, and its size then."""
+    hires, upscale, rows = known["hires"], known["upscale"], list[list[str]]()
+    if hires is not None:
+        how = f"by {hires['upscaler']}, and drawn again: {hires['steps']} steps at strength {hires['strength']:g}"
+        rows.append(["hires", f"{hires['width']}x{hires['height']} {how}"])
+    if upscale is not None:
+        size = f"{known['result_width']}x{known['result_height']}"
+        rows.append(["enlarged", f"{size}: {upscale['scale']:g} times, by {upscale['model']}"])
+    return rows
+
+
 def _start_rows(known: dict[str, Any]) -> list[list[str]]:
     """Says how much of the start picture is drawn anew, and in how many steps."""
     start = known["start"]
-    if start is None:
+    if start is None or not known["steps"]:
         return []
     return [["strength", f"{start['strength']:g}: {known['steps_done']} of {known['steps']} steps are done"]]
 

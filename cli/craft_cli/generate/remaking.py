@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from craft_protos.generate import Control, GenerateRequest, Reference
+from craft_protos.generate import LANCZOS, UPSCALER, Control, GenerateRequest, Reference
 from craft_protos.pixels import eight_bits
 from craft_protos.reasons import CraftError
 
@@ -66,15 +66,54 @@ def find_model(session: Session, origin: Provenance) -> str:
     name, sha256 = origin.spec.model, origin.model_sha256
     if not sha256:
         return name
+    if _is_enlarged_only(origin.spec):
+        return _find_upscaler(session, name, sha256)
     listed = [model.name for model in drawing.insist(session, lambda client: client.list_models())]
-    here = ""
-    for candidate in sorted(listed, key=lambda other: other != name):  # its namesake first
-        found = _sha256(session, candidate)
-        if found == sha256:
-            return candidate
-        here = f"; {name} here is {found[:12]}" if candidate == name else here
+    found, here = _matching(session, listed, name, sha256)
+    if found:
+        return found
     message = f"it was drawn with the model {name} {sha256[:12]}, which is not here{here}"
     raise CraftError("UNKNOWN_MODEL", message, "-m NAME draws with another model")
+
+
+def with_upscalers(session: Session, origin: Provenance, spec: GenerateRequest) -> GenerateRequest:
+    """The upscalers that it went through by their names here. Raises UNKNOWN_MODEL."""
+    here = {name: _find_upscaler(session, name, sha256) for name, sha256 in origin.upscalers.items()}
+    upscale, hires = spec.upscale, spec.hires
+    if upscale is not None:
+        upscale = replace(
+            upscale, model=spec.model if _is_enlarged_only(spec) else here.get(upscale.model, upscale.model)
+        )
+    if hires is not None:
+        hires = replace(hires, upscaler=here.get(hires.upscaler, hires.upscaler))
+    return replace(spec, upscale=upscale, hires=hires)
+
+
+def _is_enlarged_only(spec: GenerateRequest) -> bool:
+    """Says whether nothing was drawn: its model is an upscaler."""
+    return spec.upscale is not None and spec.steps is None
+
+
+def _find_upscaler(session: Session, name: str, sha256: str) -> str:
+    """The name here of an upscaler, whatever it was called there. Raises UNKNOWN_MODEL."""
+    parts = drawing.insist(session, lambda client: client.list_parts())
+    listed = [LANCZOS, *(part.name for part in parts if part.kind.startswith(UPSCALER))]
+    found, here = _matching(session, listed, name, sha256)
+    if found:
+        return found
+    message = f"it was enlarged with the upscaler {name} {sha256[:12]}, which is not here{here}"
+    raise CraftError("UNKNOWN_MODEL", message, "add it: craft models add FILE")
+
+
+def _matching(session: Session, names: Sequence[str], name: str, sha256: str) -> tuple[str, str]:
+    """Which of them has those files, its namesake first; and what is told of the namesake where that has others."""
+    here = ""
+    for candidate in sorted(names, key=lambda other: other != name):
+        found = _sha256(session, candidate)
+        if found == sha256:
+            return candidate, ""
+        here = f"; {name} here is {found[:12]}" if candidate == name else here
+    return "", here
 
 
 def require_loras(session: Session, origin: Provenance) -> None:

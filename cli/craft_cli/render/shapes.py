@@ -168,6 +168,8 @@ def plan(message: jobs_pb2.JobPlan, outputs: list[str]) -> dict[str, Any]:
         "device_bytes": message.device_bytes or None,
         "offload": message.offload or None,
         "loras": [lora_plan(one) for one in message.loras],
+        "result_width": message.result_width,
+        "result_height": message.result_height,
         "outputs": outputs,
     }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from craftd.architectures import controls
 from craftd.architectures.architecture import Mark, PartKind
+from craftd.architectures.upscalers import Upscaling
 
 TEXT_ENCODER, VAE = "text encoder", "vae"
 
@@ -145,5 +146,7 @@ def by_id(kind: str) -> PartKind | None:
 
 def shown(kind: str) -> str:
     """What a kind of parts is called, where no architecture is at hand."""
+    if (upscaling := Upscaling.of(kind)) is not None:
+        return upscaling.shown
     found = by_id(kind)
     return FoundPart(found, "").shown if found is not None else kind

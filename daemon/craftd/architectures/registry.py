@@ -520,6 +520,7 @@ ROWS = (
 )
 
 UNKNOWN = Architecture(id="")
+UPSCALER = Architecture(id="upscaler", name="an upscaler", family="upscaler", steps=0, guidance_scale=0.0)
 
 # Single files that craft cannot draw with, by what they are. These are looked for before the rows' checkpoints ...
 _REFINER, _UPSCALER = ("*attn2.to_k.weight", -1, 1280), ("*attn2.to_k.weight", -1, 1024)

@@ -42,21 +42,24 @@ class Drawing:
         """What has been drawn is stored by itself."""
 
     async def prepare(self, active: ActiveJob) -> Assignment:
-        """Its LoRAs, pictures and control models.
+        """Its LoRAs, pictures, control models and upscalers.
 
-        Raises UNKNOWN_LORA, UNKNOWN_INPUT, UNSUPPORTED_MODEL, NO_INPUT, CORRUPT_FILE.
+        Raises UNKNOWN_LORA, UNKNOWN_INPUT, UNKNOWN_MODEL, UNSUPPORTED_MODEL, NO_INPUT, CORRUPT_FILE.
         """
-        loras = [await self._loras.verified(use.sha256) for use in active.job.drawing.loras]
+        spec = active.job.drawing
+        loras = [await self._loras.verified(use.sha256) for use in spec.loras]
         inputs = await self._pictures(active.job)
-        controls = [await self._models.control(name) for name in active.job.drawing.models[1:]]
+        controls = [await self._models.control(name) for name in spec.control_models]
+        upscalers = [await self._models.manifest(name) for name in spec.upscalers]
 
         def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
             asked = wire.drawing(active.job, to.epoch, active.remaining, model, loras, preview_every=to.preview_every)
-            return replace(asked, inputs=tuple(inputs), controls=tuple(controls))
+            return replace(asked, inputs=tuple(inputs), controls=tuple(controls), upscalers=tuple(upscalers))
 
         files = {lora.sha256: lora.place.path for lora in loras}
         files |= {file.sha256: path for file, path in inputs.items()}
-        return Assignment(files | {key: path for one in controls for key, path in one.places.items()}, dispatch)
+        beside = {key: path for one in (*controls, *upscalers) for key, path in one.places.items()}
+        return Assignment(files | beside, dispatch)
 
     async def _pictures(self, job: Job) -> dict[File, Path]:
         """Those that its spec names, each once. Raises UNKNOWN_INPUT."""

@@ -151,3 +151,4 @@ class Plan:
     obstacles: tuple[CraftError | None, ...] = ()  # why each of them cannot be used, as far as can be told
     need: Need | None = None  # of the device's memory
     notes: tuple[str, ...] = ()
+    result_size: tuple[int, int] = (0, 0)  # of the pictures that come out; noughts of a training

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from craft_protos.generate import GenerateRequest, GenerateSpec
@@ -17,7 +17,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
 from craftd.inputs.service import InputService
-from craftd.jobs import controls, holdings, pictures, store, validate
+from craftd.jobs import controls, enlarging, holdings, pictures, store, validate
 from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
 from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
@@ -35,6 +35,16 @@ from craftd.store import ids
 from craftd.store.database import Database
 from craftd.training.service import TrainingService
 from craftd.workers.pool import WorkerPool
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """What a request asks for, completely."""
+
+    spec: GenerateSpec
+    model: Model
+    loras: tuple[Lora, ...]
+    result_size: tuple[int, int]  # of the pictures that come out
 
 
 class JobService:
@@ -92,12 +102,13 @@ class JobService:
             resolved = await self._trainings.resolve(caller, request.spec)
             plan = self._plan(resolved.spec, resolved.model)
             return replace(plan, queue_position=self._active.queued_of(Kind.TRAIN), notes=resolved.notes)
-        spec, model, loras = await self._resolve(caller, request.spec)
+        found = await self._resolve(caller, request.spec)
         if learns:
-            await self.fits.learn(loras, [model])
-        fits = await self.fits.known(loras, model)
-        found = await obstacles(fits, self._loras, spec)
-        return replace(self._plan(spec, model), fits=tuple(fits), obstacles=found)
+            await self.fits.learn(found.loras, [found.model])
+        fits = await self.fits.known(found.loras, found.model)
+        stands = await obstacles(fits, self._loras, found.spec)
+        plan = self._plan(found.spec, found.model)
+        return replace(plan, fits=tuple(fits), obstacles=stands, result_size=found.result_size)
 
     def _plan(self, spec: GenerateSpec | TrainSpec, model: Model) -> Plan:
         is_loaded = bool(self._pool.loaded_on(model.name))
@@ -195,23 +206,30 @@ class JobService:
         """Raises what stands in the way."""
         if isinstance(request.spec, TrainRequest):
             return (await self._trainings.resolve(caller, request.spec)).spec
-        spec, model, loras = await self._resolve(caller, request.spec)
-        for obstacle in await obstacles(await self.fits.known(loras, model), self._loras, spec):
+        found = await self._resolve(caller, request.spec)
+        for obstacle in await obstacles(await self.fits.known(found.loras, found.model), self._loras, found.spec):
             if obstacle is not None:
                 raise obstacle
-        return spec
+        return found.spec
 
-    async def _resolve(self, caller: Caller, asked: GenerateRequest) -> tuple[GenerateSpec, Model, tuple[Lora, ...]]:
-        """The spec, its model and its LoRAs."""
-        wanted = validate.checked(asked, self._settings.limits)
+    async def _resolve(self, caller: Caller, asked: GenerateRequest) -> _Resolved:
+        wanted, limits = validate.checked(asked, self._settings.limits), self._settings.limits
+        upscalers = await enlarging.find(wanted, self._models)
         chosen = choose(wanted, self._loras)
-        model = await self._model(wanted, chosen)
+        model = enlarging.is_alone(wanted) and upscalers.upscale
+        model = model or await self._model(wanted, chosen)
+        if model.upscaling is not None:
+            start = (await pictures.find(wanted, caller, self._inputs)).start
+            spec = enlarging.alone(wanted, start, model, self.generating.settings, limits)
+            return _Resolved(spec, model, (), enlarging.result_size(spec, start))
         chosen = with_embeddings(chosen, wanted.negative_prompt, model, self._loras)
         found = await pictures.find(wanted, caller, self._inputs)
-        wanted = pictures.with_pictures(wanted, found, model, self._settings.limits)
+        wanted = pictures.with_pictures(wanted, found, model, limits)
         wanted = controls.completed(wanted, model, self._models.controls)
-        spec = validate.resolve(wanted, chosen, model, self.generating.settings, self._settings.limits)
-        return spec, model, chosen.loras
+        spec = validate.resolve(wanted, chosen, model, self.generating.settings, limits)
+        sizes = validate.sizes(model, limits)
+        spec = enlarging.completed(spec, wanted, upscalers, model, found.start, sizes=sizes, limits=limits)
+        return _Resolved(spec, model, chosen.loras, enlarging.result_size(spec, found.start))
 
     async def _model(self, wanted: GenerateRequest, chosen: Chosen) -> Model:
         return await self._models.usable(wanted.model or await self._default_model(wanted, chosen.base))

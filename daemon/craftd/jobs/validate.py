@@ -19,7 +19,7 @@ from craft_protos.settings import GenerateSettings, LimitSettings
 
 from craftd.architectures import registry
 from craftd.architectures.sizes import Sizes
-from craftd.jobs import pictures
+from craftd.jobs import enlarging, pictures
 from craftd.jobs.lora_resolution import Chosen
 from craftd.loras.service import check_weight
 from craftd.models.model import Model
@@ -30,8 +30,6 @@ _WORDS = {  # instead of a value
     "start": "a picture to begin from",
     "mask": "a picture of what is drawn anew",
     "references": "a picture that is shown to it",
-    "upscale": "to enlarge what is drawn",
-    "hires": "to draw again what was enlarged",
     "controls": "a control picture",
 }
 _LONGEST_LORA = 255  # characters of what names one
@@ -51,6 +49,7 @@ def checked(wanted: GenerateRequest, limits: LimitSettings) -> GenerateRequest:
     _check_numbers(wanted, limits)
     _check_indices(wanted)
     pictures.check(wanted)
+    enlarging.check(wanted)
     return _with_tags(wanted)
 
 

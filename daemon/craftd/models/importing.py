@@ -36,7 +36,7 @@ from craftd.models.part import Given, Part
 from craftd.models.registry import Registry
 from craftd.models.remotes import Remote
 from craftd.store.database import Database
-from craftd.workers.inspector import Identity
+from craftd.workers.inspector import Identify, Identity
 
 _log = logging.getLogger("craft.models")
 _LONGEST_INDEX_BYTES = 1 << 20
@@ -76,8 +76,11 @@ class Importer:
         prefers_half: Callable[[], bool],
         *,
         finder: PartFinder,
+        identify: Identify,
         schedulers_dir: Path,
     ) -> None:
+        """`identify`: upscalers, too."""
+        self._identify = identify
         self._registry = registry
         self._built_in: Model | None = None
         self._inspections = inspections
@@ -182,7 +185,11 @@ class Importer:
         """The kind of part that a path is; "" where it is none, or where it is for others to say what is wrong."""
         if (await self._inspections.of(path)).reason:
             return ""
-        return await asyncio.to_thread(_kind_of, path)
+        kind = await asyncio.to_thread(_kind_of, path)
+        if kind or not await asyncio.to_thread(_is_unknown, path):
+            return kind
+        (found,) = await self._identify([path])
+        return found.kind
 
     async def _register_part(self, path: Path, kind: str, wish: Wish, tell: Tell) -> Part | None:
         if wish.parts or wish.prediction or wish.precision:
@@ -352,6 +359,15 @@ def _weights_in(path: Path) -> list[Path]:
     """Of one precision."""
     names = [file.name for file in sorted(path.iterdir()) if file.is_file()]
     return [path / name for name in choosing.of_part(names, str(path)) if name.endswith(".safetensors")]
+
+
+def _is_unknown(path: Path) -> bool:
+    """Says whether it is a file, and of no architecture that draws."""
+    try:
+        path.is_dir() or detect.of_file(gguf.header(path), path.name)
+    except CraftError as exc:
+        return exc.reason == "UNSUPPORTED_MODEL"
+    return False
 
 
 def _said(place: ModelSource, wish: Wish) -> ModelSource:

@@ -13,6 +13,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.architectures.architecture import Architecture
 from craftd.architectures.sizes import Sizes
+from craftd.architectures.upscalers import Upscaling
 from craftd.models.catalogue import Entry
 from craftd.models.prediction import Prediction
 from craftd.weights import Weights
@@ -80,6 +81,7 @@ class Model:
     parts: tuple[tuple[str, str], ...] = ()  # components that are registered parts, and their names
     weights: Weights = field(default_factory=Weights)  # what takes memory; nothing where that cannot be told
     memory_precision: str = ""  # that it is kept in while it is loaded; "": as the worker computes
+    upscaling: Upscaling | None = None  # of an upscaler
 
     @property
     def size_bytes(self) -> int:

@@ -10,9 +10,12 @@ from pathlib import Path
 from craft_protos.reasons import CraftError
 
 from craftd.architectures import controls, parts, registry
+from craftd.architectures.upscalers import Upscaling
 from craftd.models import choosing
 from craftd.models.model import ModelFile
 
+POCKET_X4 = "pocket-x4"  # the upscaler that comes with craft
+_OF_CRAFT = Upscaling("RealESRGAN Compact", 4)
 COMPONENT = "component"  # a part's file among a model's files: its layout is its own, as its header shows
 _TOKENIZERS = ("tokenizer.json", "vocab.json")
 
@@ -44,6 +47,20 @@ class Part:
         kind = controls.kind_of(registry.POCKET)
         sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         return cls(name, folder, kind, sha256, "built in", built_in=True)
+
+    @classmethod
+    def upscaler_of_craft(cls, folder: Path) -> Part | None:
+        """The one that came with craft; None where it is not there."""
+        path = folder / "upscaler" / f"{POCKET_X4}.safetensors"
+        if not path.is_file():
+            return None
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(POCKET_X4, path, _OF_CRAFT.kind, sha256, "built in", built_in=True)
+
+    @property
+    def upscaling(self) -> Upscaling | None:
+        """What an upscaler is; None of other parts."""
+        return Upscaling.of(self.kind)
 
     @property
     def own_files(self) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from craft_protos.generate import LANCZOS
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.models import folder, names, part_table, table
@@ -76,6 +77,8 @@ class Registry:
 
     async def check_free(self, name: str) -> None:
         """Raises NAME_TAKEN."""
+        if name == LANCZOS:
+            raise names.taken(name, "what enlarges without an upscaler")
         if name in self._aliases:
             raise names.taken(name, f"another name of the model {self._aliases[name]}")
         if name in self._parts:
@@ -210,9 +213,10 @@ class Registry:
             raise invalid("name", f"{place.name} lies in the models folder", f"remove it yourself: rm -r {place.path}")
 
     def _parts_of_craft(self) -> list[Part]:
-        """Control models of the built-in model, in folders beside it."""
+        """Control models of the built-in model, in folders beside it, and the upscaler in its own."""
         beside, name = self._built_in_dir.parent, self._built_in_dir.name
-        return [part for one in sorted(beside.glob(f"{name}_*")) if (part := Part.of_craft(one)) is not None]
+        found = [Part.of_craft(one) for one in sorted(beside.glob(f"{name}_*"))]
+        return [part for part in (*found, Part.upscaler_of_craft(self._built_in_dir)) if part is not None]
 
     def _found(self) -> list[ModelSource]:
         """On the disk."""
@@ -231,7 +235,11 @@ class Registry:
 
 
 def _is_part(part: Part) -> CraftError:
-    hint = "take a model; --control KIND=PATH --control-model NAME draws with it" if part.is_control else "take a model"
+    hint = "take a model"
+    if part.is_control:
+        hint = "take a model; --control KIND=PATH --control-model NAME draws with it"
+    elif part.upscaling is not None:
+        hint = "take a model; --upscale enlarges what it draws with it"
     return CraftError(
         "UNSUPPORTED_MODEL", f"{part.name} is {part.shown}: nothing is drawn with it alone", hint, field="model"
     )

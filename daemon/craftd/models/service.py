@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from craft_protos.generate import LANCZOS
 from craft_protos.reasons import CraftError, invalid
 
-from craftd.models import precision, prediction
+from craftd.models import precision, prediction, upscaler
 from craftd.models import registry as registries
 from craftd.models.finding import Asked
 from craftd.models.folders import FolderEntry, FolderImporter, Loras
@@ -60,6 +61,29 @@ class ModelService:
         if part is None:
             raise CraftError("UNSUPPORTED_MODEL", f"the control model {name} is registered no more", "add it again")
         return await self._hashes.control(part)
+
+    @property
+    def upscalers(self) -> tuple[Part, ...]:
+        """By name, without Lanczos."""
+        return tuple(part for part in self._registry.parts if part.upscaling is not None)
+
+    async def upscaler(self, name: str) -> Model:
+        """By name; "": the only one that was registered, else craft's own.
+
+        Raises UNKNOWN_MODEL, UNSUPPORTED_MODEL, CORRUPT_FILE.
+        """
+        found = await self.usable(name or self._usual_upscaler)
+        if found.upscaling is None:
+            known = ", ".join([LANCZOS, *(part.name for part in self.upscalers)])
+            message = f"{found.name} is a model that draws, and no upscaler"
+            raise CraftError("UNSUPPORTED_MODEL", message, f"upscalers: {known}")
+        return found
+
+    @property
+    def _usual_upscaler(self) -> str:
+        added = [part.name for part in self.upscalers if not part.built_in]
+        own = [part.name for part in self.upscalers if part.built_in]
+        return added[0] if len(added) == 1 else (own or [LANCZOS])[0]
 
     async def get(self, name: str) -> ModelView:
         """With its hash, which takes a while for a model that is new. Raises UNKNOWN_MODEL."""
@@ -220,6 +244,11 @@ class ModelService:
         return await self._hashes.manifest(await self.usable(name))
 
     async def _find(self, name: str) -> Model:
+        if name == LANCZOS:
+            return upscaler.lanczos()
+        part = self._registry.part(name)
+        if part is not None and part.upscaling is not None:
+            return await asyncio.to_thread(upscaler.of_part, part)
         return await self._read(await self._registry.find(name))
 
     async def _read(self, place: ModelSource) -> Model:

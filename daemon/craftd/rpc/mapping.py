@@ -111,6 +111,8 @@ def plan(one: Plan) -> jobs_pb2.JobPlan:
         need_bytes=one.need.peak_bytes if one.need else 0,
         device_bytes=one.need.device_bytes if one.need else 0,
         offload=one.need.rung if one.need else "",
+        result_width=one.result_size[0],
+        result_height=one.result_size[1],
         loras=[_lora_plan(*found) for found in zip(_refs(one.spec), one.fits, one.obstacles, strict=True)],
     )
 

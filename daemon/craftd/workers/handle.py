@@ -134,7 +134,7 @@ class WorkerHandle:
     def submit(self, active: ActiveDispatch, dispatch: Dispatch, manifest: Manifest) -> None:
         """Hand a job over, whose files are staged; what it makes comes in frames."""
         self.dispatches.add(active)
-        for one in (manifest, *dispatch.controls):
+        for one in (manifest, *dispatch.controls, *dispatch.upscalers):
             self.residency.expect(one)
         self.send(dispatch)
 

@@ -21,6 +21,7 @@ _LONGEST_ANSWER_BYTES = 64 << 10
 _LONGEST_LAYOUT_BYTES = 4 << 20  # of the largest models some 70 KB
 _MOST_DEATHS = 10  # of processes that identify files, before the rest is left alone
 MODULE = "craftd.worker"
+_SAFETENSORS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,17 @@ async def inspect_lora(path: Path, limit_s: float = _LORA_LIMIT_S) -> LoraFindin
 
 async def identify(paths: Sequence[Path], limit_s: float = LIMIT_S) -> list[Identity]:
     """What each of the files is, in their order. One that ends the process is said to, and the rest get another."""
+    return await _identified(paths, limit_s, "--identify")
+
+
+async def _identified(paths: Sequence[Path], limit_s: float, option: str) -> list[Identity]:
     found: list[Identity] = []
     deaths = 0
     while len(found) < len(paths):
         waiting = paths[len(found) :]
         if deaths > _MOST_DEATHS:
             return found + [Identity(path, why=_unchecked(f"{deaths} others ended the check")) for path in waiting]
-        answers = await _partial(waiting, limit_s)
+        answers = await _partial(waiting, limit_s, option)
         found += [Identity.answered(path, answer) for path, answer in zip(waiting, answers, strict=False)]
         if len(answers) < len(waiting):
             deaths += 1
@@ -139,14 +144,26 @@ async def identify(paths: Sequence[Path], limit_s: float = LIMIT_S) -> list[Iden
     return found
 
 
+async def identify_all(paths: Sequence[Path], limit_s: float = LIMIT_S) -> list[Identity]:
+    """As `identify`; of those that no architecture is known of, whether they are upscalers, which takes longer."""
+    found = await identify(paths, limit_s)
+    unknown = [one.path for one in found if one.why.reason == "UNSUPPORTED_MODEL" and one.path.suffix == _SAFETENSORS]
+    upscalers = {one.path: one for one in await _upscalers(unknown, limit_s)} if unknown else {}
+    return [one if upscalers.get(one.path, one).why.reason else upscalers.get(one.path, one) for one in found]
+
+
+async def _upscalers(paths: Sequence[Path], limit_s: float) -> list[Identity]:
+    return await _identified(paths, limit_s, "--upscalers")
+
+
 def _unchecked(why: str) -> Verdict:
     return Verdict("CORRUPT_FILE", f"not checked: {why}", "try it alone: craft models add FILE")
 
 
-async def _partial(paths: Sequence[Path], limit_s: float) -> list[dict[str, Any]]:
+async def _partial(paths: Sequence[Path], limit_s: float, option: str) -> list[dict[str, Any]]:
     """The answers of one process about as many of the files as it lives for."""
     given = json.dumps({"paths": [str(path) for path in paths]}).encode()
-    process = await spawn(["--identify"], is_given=True)
+    process = await spawn([option], is_given=True)
     assert process.stdout is not None
     giving, answers = asyncio.ensure_future(_give(process, given)), list[dict[str, Any]]()
     try:

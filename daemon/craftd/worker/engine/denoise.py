@@ -20,6 +20,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.worker.engine.row import AsItIs, Drawing
 from craftd.worker.engine.sources import Sources
+from craftd.worker.engine.stages import Made
 from craftd.worker.families import samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
 from craftd.worker.families.controls import RowControl
@@ -28,7 +29,7 @@ from craftd.worker.families.lru_cache import LruCache
 from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
 from craftd.worker.inputs.ahead import ReadAhead
-from craftd.worker.inputs.canvas import Canvas
+from craftd.worker.inputs.canvas import Canvas, of_made
 from craftd.worker.inputs.canvases import Canvases
 from craftd.worker.inputs.controls import ControlsAhead
 from craftd.worker.inputs.references import References, Shown
@@ -247,9 +248,11 @@ class Denoiser:
     def is_ready(self, job: Dispatch) -> bool:
         return self._adapters.is_ready(job) and all(one.is_ready(job) for one in self._ahead)
 
-    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any]) -> Denoising | AsItIs:
+    def begin(
+        self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Made | None = None
+    ) -> Denoising | AsItIs:
         spec = job.drawing
-        canvas = None if spec.start is None else self._canvases.get(job)
+        canvas = self._canvas(job, made)
         size = (spec.width, spec.height) if canvas is None else canvas.size
         scheduler = self._unused_schedule(spec.sampler, spec.steps, *size)
         if canvas is not None and (canvas.is_blank or not _strength(job)):
@@ -278,6 +281,12 @@ class Denoiser:
         except BaseException:
             self._adapters.release(applied)
             raise
+
+    def _canvas(self, job: Dispatch, made: Made | None) -> Canvas | None:
+        """What it begins from, if not from noise alone."""
+        if made is not None:
+            return of_made(made.pixels)
+        return None if job.drawing.start is None else self._canvases.get(job)
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:
         return self._adapters.that_fit([(row.applied, row.conditioning.model_rows) for row in _ours(drawings)])

@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 
 from craft_protos.dispatch import Cancel, Dispatch, Load, ModelManifest, Preview, Unload
-from craft_protos.reasons import CraftError, invalid
+from craft_protos.reasons import CraftError
 from craft_protos.train import TrainSpec
 
-from craftd.worker.engine import batch
+from craftd.worker.engine import batch, stages
 from craftd.worker.engine.row import Job, Row
+from craftd.worker.engine.telling import StepTeller
 from craftd.worker.lora.reader import FileRead
 from craftd.worker.models import memory
 from craftd.worker.models.memory import Rung
@@ -25,8 +26,6 @@ from craftd.worker.training.trainings import Others, Trainings
 
 _log = logging.getLogger(__name__)
 
-_REPORT_EVERY_S = 0.1  # for each row; as often as a progress bar is redrawn
-_REPORTS_A_SECOND = 20  # of all rows together: each costs the front and a client time that drawing wants
 _READ_AHEAD = 4  # rows whose files are read before there is room for them
 _GATHER_S = 0.1  # the longest that a row waits for others' LoRAs, where nothing is being drawn
 
@@ -50,6 +49,7 @@ class Engine:
         self._trainings = trainings
         self._max_rows = max_rows
         self._clock = clock
+        self._teller = StepTeller(reporter, clock)
         self._jobs: dict[str, Job] = {}
         self._asked_for: dict[tuple[str, str], Load] = {}
         self._waiting: list[Row] = []
@@ -146,8 +146,10 @@ class Engine:
         self._forget(draw.job_id)
         job = Job(draw, set(draw.indices), draw.preview_every, self._clock())
         self._jobs[draw.job_id] = job
-        if not draw.indices or draw.drawing.steps < 1:
-            self._fail(draw, invalid("steps", "there is nothing to draw", "ask for one image and one step or more"))
+        try:
+            stages.check(draw)
+        except CraftError as exc:
+            self._fail(draw, exc)
             return
         job.waited_for_load = self._cache.lacks(draw) is not None
         self._waiting += [Row(draw, index, next(self._orders)) for index in draw.indices]
@@ -187,7 +189,7 @@ class Engine:
             self._asked_for[load.model.key] = load
 
     def _want_models(self) -> None:
-        jobs = [row.job for row in sorted(self._waiting, key=batch.urgency)]
+        jobs = [row.asked for row in sorted(self._waiting, key=batch.urgency)]
         job = next((one for one in jobs if self._cache.lacks(one) is not None), None)
         asked = next((load.model for load in self._asked_for.values() if self._cache.get(load.model) is None), None)
         drawn = asked if job is None else self._cache.lacks(job)
@@ -213,9 +215,9 @@ class Engine:
         self._asked_for.pop(load.manifest.key, None)
         if error is not None:
             self._trainings.load_failed(load.manifest, error)
-            for draw in {row.job.job_id: row.job for row in self._waiting}.values():
-                if any(model.key == load.manifest.key for model in draw.models):
-                    self._fail(draw, error)
+            lacking = [row for row in self._waiting if load.manifest.key in {one.key for one in row.asked.models}]
+            for draw in {row.job.job_id: row.job for row in lacking}.values():
+                self._fail(draw, error)
 
     # LoRAs and pictures
 
@@ -223,11 +225,12 @@ class Engine:
         """Read the LoRAs and pictures of the next rows in the background, while other rows are being denoised."""
         next_ones = sorted(self._waiting, key=batch.urgency)[: self._max_rows - len(self._active) + _READ_AHEAD]
         for loaded in self._cache:
-            jobs = {row.job.job_id: row.job for row in next_ones if row.job.model.key == loaded.manifest.key}
-            with_files = [job for job in jobs.values() if job.drawing.loras or job.drawing.has_pictures]
+            rows = {row.job.job_id: row for row in next_ones if row.asked.model.key == loaded.manifest.key}
+            asked = [row.asked for row in rows.values()]
+            with_files = [job for job in asked if job.drawing.loras or job.drawing.has_pictures]
             if with_files or loaded.runner.is_reading:
                 for job_id, error in loaded.runner.want(with_files).items():
-                    self._fail(jobs[job_id], error)
+                    self._fail(rows[job_id].job, error)
 
     @property
     def is_gathering(self) -> bool:
@@ -257,15 +260,17 @@ class Engine:
         return len(self._active) > before
 
     def _is_open(self, row: Row) -> bool:
-        if self._cache.lacks(row.job) is not None or self._cache.must_yield(self._clock()):
+        if self._cache.lacks(row.asked) is not None or self._cache.must_yield(self._clock()):
             return False
-        return self._loaded(row).runner.is_ready(row.job)
+        return self._loaded(row).runner.is_ready(row.asked)
 
     def _begin(self, row: Row) -> bool:
         """Start denoising a row; returns False where memory is short now and may be free later."""
         loaded, job = self._loaded(row), self._jobs[row.job.job_id]
-        row.admitted_at = row.reported_at = self._clock()
-        row.load_s = row.admitted_at - job.submitted_at if job.waited_for_load else 0.0
+        row.reported_at = self._clock()
+        if row.made is None:
+            row.admitted_at = row.reported_at
+            row.load_s = row.admitted_at - job.submitted_at if job.waited_for_load else 0.0
         if not job.is_started:
             job.is_started = True
             self._reporter.started(
@@ -273,13 +278,13 @@ class Engine:
             )
         try:
             with memory.recognised():
-                row.drawing = loaded.runner.begin(row.job, row.seed, self._cache.networks(row.job))
+                row.drawing = loaded.runner.begin(row.asked, row.seed, self._cache.networks(row.asked), row.made)
         except memory.OUT_OF_MEMORY:
             return not (self.rows or self._descend([row], loaded, is_encoding=True))  # who ends makes room
         except Exception as exc:  # one job's failure costs nobody else theirs
             self._fail(row.job, as_craft_error(exc))
             return True
-        self._cache.acquire_all(row.job)
+        self._cache.acquire_all(row.asked)
         if row.drawn.is_done:
             self._finish([row], loaded)
         else:
@@ -309,14 +314,14 @@ class Engine:
         if self._trainings.is_attached:
             self._trainings.yield_memory()
             return True
-        is_of_pictures = is_encoding and rows[0].job.drawing.has_pictures  # by the autoencoder, piecewise or not
+        is_of_pictures = is_encoding and rows[0].asked.drawing.has_pictures  # by the autoencoder, piecewise or not
         rung = loaded.ladder.descend(len(rows), is_decoding=is_of_pictures)
         _log.warning("out of memory with %d rows: %s", len(rows), rung.name)
         if rung is Rung.SMALLER_BATCH:
             loaded.budget.halve(sum(row.cost for row in rows))
         elif rung is Rung.FAIL:
-            draw = rows[0].job
-            self._fail(draw, memory.too_little(f"{draw.drawing.width}x{draw.drawing.height} pixels"))
+            size = f"{rows[0].asked.drawing.width}x{rows[0].asked.drawing.height}"
+            self._fail(rows[0].job, memory.too_little(f"{size} pixels"))
             return False
         return True
 
@@ -335,7 +340,7 @@ class Engine:
                 self._fail(row.job, as_craft_error(error))
         going_on = [row for row in rows if row in self._active]
         for row in going_on:
-            self._report_step(row)
+            self._teller.tell(row, len(self._active))
         done = [row for row in going_on if row.drawn.is_done]
         for row in done:
             self._active.remove(row)
@@ -346,26 +351,20 @@ class Engine:
         self._finishing += len(rows)
         self._finisher.finish(rows, loaded)
 
-    def _report_step(self, row: Row) -> None:
-        drawing, now = row.drawn, self._clock()
-        if drawing.step == row.reported_step:
-            return
-        preview = b"" if drawing.is_done else drawing.preview()
-        pause_s = max(_REPORT_EVERY_S, len(self._active) / _REPORTS_A_SECOND)
-        if preview or drawing.is_done or now - row.reported_at >= pause_s:
-            row.reported_at, row.reported_step = now, drawing.step
-            self._reporter.step(row.job, row.index, drawing.step, drawing.of, preview)
-
     def _wants_preview(self, row: Row) -> bool:
         every = self._jobs[row.job.job_id].preview_every
-        return every > 0 and (row.drawn.step + 1) % every == 0
+        return every > 0 and (row.step + 1) % every == 0
 
     def _finish_row(self, finished: Finished) -> None:
         self._finishing -= 1
         self._steps += 1
-        row, draw = finished.row, finished.row.job
+        row, draw, steps = finished.row, finished.row.job, finished.row.drawn.of
         self._release(row)
         if not self._is_current(draw):
+            return
+        if finished.pixels is not None:  # its next stage waits for its model as another row does
+            row.go_on(finished.pixels, steps)
+            self._waiting.append(row)
             return
         if finished.picture is None:
             assert finished.error is not None
@@ -382,7 +381,7 @@ class Engine:
         """Release the LoRAs and the models that a finished or cancelled row was using."""
         row.drawn.close()
         row.drawing = None
-        self._cache.release_all(row.job)
+        self._cache.release_all(row.asked)
 
     def _that_fit(self, rows: list[Row]) -> list[Row]:
         """Keep as many rows as memory allows for this call; the others come first at the next tick."""
@@ -392,6 +391,6 @@ class Engine:
         return self._loaded(row).budget.pixels
 
     def _loaded(self, row: Row) -> LoadedModel:
-        loaded = self._cache.get(row.job.model)
+        loaded = self._cache.get(row.asked.model)
         assert loaded is not None, "a model with rows stays loaded"
         return loaded

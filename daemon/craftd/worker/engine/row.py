@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from craft_protos.dispatch import Dispatch
 from craft_protos.provenance import AppliedLora
 
+from craftd.worker.engine import stages
+from craftd.worker.engine.stages import Made, Stage
 from craftd.worker.output.picture import Pixels
+from craftd.worker.output.provenance import Circumstances
 
 
 class Drawing(Protocol):
@@ -97,6 +101,44 @@ class Row:
     load_s: float = 0.0
     reported_at: float = 0.0
     reported_step: int = 0
+    place: int = 0  # of its present stage among all
+    steps_before: int = 0  # of stages that are done
+    made: Made | None = None  # what the stage before has made
+    how: Circumstances | None = None  # of its first stage, once that is done
+    applied: Sequence[AppliedLora] = ()  # LoRAs of its first stage, then
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        return stages.of(self.job)
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[self.place]
+
+    @property
+    def asked(self) -> Dispatch:
+        """The job, as the model of its present stage is asked for it."""
+        return self.stage.asked
+
+    @property
+    def is_last(self) -> bool:
+        """No stage comes after the present one."""
+        return self.place == len(self.stages) - 1
+
+    @property
+    def step(self) -> int:
+        return self.steps_before + self.drawn.step
+
+    @property
+    def of(self) -> int:
+        """Steps of all stages, as far as they are known."""
+        return self.steps_before + self.drawn.of + sum(one.steps for one in self.stages[self.place + 1 :])
+
+    def go_on(self, pixels: Pixels, steps: int) -> None:
+        """Its present stage has made them in so many steps; the next one begins with them."""
+        self.steps_before += steps
+        self.made = Made(pixels, self.stage.size_of_next)
+        self.place += 1
 
     @property
     def drawn(self) -> Drawing:
@@ -111,7 +153,7 @@ class Row:
     @property
     def group(self) -> Hashable:
         alone = self if self.job.drawing.deterministic else None
-        return (self.job.model.key, self.drawn.group, alone)
+        return (self.asked.model.key, self.drawn.group, alone)
 
     @property
     def cost(self) -> int:

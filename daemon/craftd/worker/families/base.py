@@ -22,6 +22,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 
 from craftd.worker.engine.row import Drawing
+from craftd.worker.engine.stages import Made
 from craftd.worker.families import autoencoders, samplers
 from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import Beginning, Kept, LinearSketch, Source, first_call, noised, sizes_of
@@ -292,8 +293,11 @@ class Runner(Protocol):
         """Whether its LoRAs are there."""
         ...
 
-    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any]) -> Drawing:
-        """`networks`: of the control models that the job names, by their names."""
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Made | None = None) -> Drawing:
+        """`networks`: of the control models that the job names, by their names.
+
+        `made`: what an earlier stage made, where the row begins from that.
+        """
         ...
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:

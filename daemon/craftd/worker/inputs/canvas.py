@@ -78,6 +78,12 @@ class Canvas:
         return drawn if self.paste is None else self.paste.onto(self.base, drawn)
 
 
+def of_made(pixels: Pixels) -> Canvas:
+    """Of what was drawn before, to be drawn over as a whole."""
+    picture = _opaque(Image.fromarray(pixels))
+    return Canvas(object(), picture, picture)
+
+
 def key_of(job: Dispatch, granularity: int) -> CanvasKey:
     """Equal for jobs that draw on the same canvas."""
     spec = job.drawing

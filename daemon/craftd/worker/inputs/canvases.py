@@ -32,7 +32,8 @@ class Canvases(ReadAhead[Canvas]):
         return canvas.key_of(job, self._granularity)
 
     def _is_needed(self, job: Dispatch) -> bool:
-        return job.drawing.start is not None
+        """A start without a hash is what was just made."""
+        return job.drawing.start is not None and bool(job.drawing.start.sha256)
 
     def _prepared(self, job: Dispatch) -> Canvas:
         return canvas.prepare(self._reader.files, job, self._granularity)

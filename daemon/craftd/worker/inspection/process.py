@@ -3,6 +3,7 @@
 `--inspect --pictures PATH...`: a line for each picture, as it is decoded.
 `--inspect --mask MEANING PATH`: the picture as a mask of craft's, a PNG, on stdout.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
+`--inspect --upscalers`: the same, of files that may be upscalers.
 `--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
 `--inspect --chat`: a chat template and a conversation come on stdin; the line has the text that it makes.
 `--inspect --fits [--convert]`: LoRAs' paths and layouts come on stdin; a line for each LoRA with how it fits in each.
@@ -31,6 +32,7 @@ _PICTURES_CPU_S = 60
 _CHAT_CPU_S = 20  # its own limit is less
 _LAYOUT_CPU_S = 60  # of each model
 _FIT_CPU_S = 20  # of each LoRA
+_BUILDING_CPU_S = 10  # of each upscaler
 _BUILDING_BYTES = 4 << 30  # for networks without weights, and for what one LoRA's conversion takes
 _GOOD = {"reason": "", "message": "", "hint": ""}
 
@@ -43,6 +45,8 @@ def main(asked: Sequence[str]) -> None:
             run_mask(Path(path), meaning)
         case ["--identify"]:
             run_identify()
+        case ["--upscalers"]:
+            run_upscalers()
         case ["--chat"]:
             run_chat()
         case ["--layouts"]:
@@ -92,6 +96,17 @@ def run_identify() -> None:
         print(json.dumps(_verdict(partial(_identity, path))), flush=True)
 
 
+def run_upscalers() -> None:
+    """{"paths": [path]}. One that ends us is the first without a line."""
+    from craftd.worker.inspection import upscalers  # and with it Spandrel
+
+    upscalers.prepare()
+    paths = list(map(Path, json.load(sys.stdin)["paths"]))
+    confine(CPU_S + _BUILDING_CPU_S * len(paths), _BUILDING_BYTES)
+    for path in paths:
+        print(json.dumps(_verdict(partial(_upscaler, path))), flush=True)
+
+
 def run_chat() -> None:
     """{"name": text, "template": text, "given": {"messages": [...], ...}}"""
     from craftd.worker.inspection import chat
@@ -131,6 +146,12 @@ def _identity(path: Path) -> dict[str, object]:
     from craftd.worker.inspection import identify
 
     return {**_GOOD, "identity": identify.of(path)}
+
+
+def _upscaler(path: Path) -> dict[str, object]:
+    from craftd.worker.inspection import upscalers
+
+    return {**_GOOD, "identity": upscalers.of(path)}
 
 
 def _layout(parts: Mapping[str, str]) -> dict[str, object]:

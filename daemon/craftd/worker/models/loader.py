@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from craftd import eviction, offload
 from craftd.architectures import detect
 from craftd.architectures.architecture import GENERIC, Architecture
-from craftd.architectures.registry import UNUSED_PARTS
+from craftd.architectures.registry import UNUSED_PARTS, UPSCALER
 from craftd.worker.engine.denoise import Denoiser
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
@@ -78,6 +78,8 @@ class Loader:
     def _load(self, manifest: ModelManifest, folder: Path, bytes_done: BytesDone) -> Runner:
         if manifest.family == CONTROLNET:
             return control.load(manifest, folder, self.device)
+        if manifest.family == UPSCALER.family:
+            return self._upscaler(manifest, folder)
         kind, components = _read_index(folder, manifest)
         architecture = detect.of_pipeline(kind, None)
         family = "" if manifest.family == GENERIC else architecture.family
@@ -102,6 +104,14 @@ class Loader:
         self.hooks.watch(pipe)
         bytes_done(manifest.size_bytes)
         return self._runner(pipe, device, offloading, family, _notice(manifest, device))
+
+    def _upscaler(self, manifest: ModelManifest, folder: Path) -> Runner:
+        """One without a file is Lanczos."""
+        from craftd.worker.upscaling import network, reading, upscaler  # and with them Spandrel, for whom enlarges
+
+        paths = [folder / file.path for file in manifest.files]
+        found = network.Network(reading.read(paths[0], manifest.name), self.device) if paths else None
+        return upscaler.Upscaler(found, Canvases(self.reader, 1), self.device.place.type)
 
     def _place(self, pipe: Any, device: Device) -> Offloading | None:
         """Bring the networks to the device, or as much of them as there is room for. None: they stay where they are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import diffusers
 import torch
@@ -35,6 +35,7 @@ class Finished:
     row: Row
     loaded: LoadedModel
     picture: Picture | None = None
+    pixels: Pixels | None = None  # where another stage follows
     error: CraftError | None = None
 
 
@@ -75,14 +76,17 @@ class Finisher:
 
     def _encode(self, row: Row, loaded: LoadedModel, pixels: Pixels) -> None:
         try:
-            made = self._picture(row, loaded, row.drawn.finished(pixels))
+            finished = row.drawn.finished(pixels)
+            if row.how is None:
+                row.how, row.applied = self._circumstances(row, loaded), row.drawn.loras
+            made = self._picture(row, replace(row.how, batch=row.batch), finished) if row.is_last else None
         except Exception as exc:  # the task's outermost: the row must hear of it
             self._post(Finished(row, loaded, error=as_craft_error(exc)))
         else:
-            self._post(Finished(row, loaded, picture=made))
+            self._post(Finished(row, loaded, picture=made, pixels=None if row.is_last else finished))
 
-    def _picture(self, row: Row, loaded: LoadedModel, pixels: Pixels) -> Picture:
-        how = Circumstances(
+    def _circumstances(self, row: Row, loaded: LoadedModel) -> Circumstances:
+        return Circumstances(
             scheduler=row.drawn.scheduler_name,
             device=str(self._device.place),
             precision=loaded.runner.precision,
@@ -91,7 +95,9 @@ class Finisher:
             batch=row.batch,
             vae_tiling=loaded.runner.is_tiled,
         )
-        text, infotext = provenance.texts(row.job, row.index, row.drawn.loras, how)
+
+    def _picture(self, row: Row, how: Circumstances, pixels: Pixels) -> Picture:
+        text, infotext = provenance.texts(row.job, row.index, row.applied, how)
         data = picture.encode(pixels, row.job.drawing.format, text, infotext)
         height, width = pixels.shape[:2]
         return Picture(data, formats.FORMATS[row.job.drawing.format].media_type, text, width, height)
@@ -105,7 +111,8 @@ def render(rows: Sequence[Row], loaded: LoadedModel) -> list[Pixels | CraftError
     except memory.OUT_OF_MEMORY:
         rung = loaded.ladder.descend(len(rows), is_decoding=True)
         if rung is Rung.FAIL:
-            return [memory.too_little(f"decoding {rows[0].job.drawing.width}x{rows[0].job.drawing.height} pixels")]
+            spec = rows[0].asked.drawing
+            return [memory.too_little(f"decoding {spec.width}x{spec.height} pixels")]
         _log.warning("out of memory while decoding %d rows: %s", len(rows), rung.name)
     except Exception as exc:  # one row's failure must not take the others along
         if len(rows) == 1:
@@ -132,5 +139,6 @@ def synchronise(device: Device) -> None:
 
 
 def _portions(rows: Sequence[Row]) -> list[list[Row]]:
-    size = max(1, _DECODED_PIXELS // max(1, rows[0].job.drawing.width * rows[0].job.drawing.height))
+    spec = rows[0].asked.drawing
+    size = max(1, _DECODED_PIXELS // max(1, spec.width * spec.height))
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
