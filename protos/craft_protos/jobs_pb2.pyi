@@ -827,6 +827,7 @@ class JobPlan(_message.Message):
     OFFLOAD_FIELD_NUMBER: _builtins.int
     RESULT_WIDTH_FIELD_NUMBER: _builtins.int
     RESULT_HEIGHT_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     model_loaded: _builtins.bool
     load_bytes: _builtins.int
     """read from disk first"""
@@ -859,6 +860,10 @@ class JobPlan(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what the user should know before: buckets, epochs, memory"""
 
+    @_builtins.property
+    def pace(self) -> Global___Pace:
+        """How long it will take, by what jobs of this model took here; unset where there were none."""
+
     def __init__(
         self,
         *,
@@ -876,14 +881,42 @@ class JobPlan(_message.Message):
         offload: _builtins.str = ...,
         result_width: _builtins.int = ...,
         result_height: _builtins.int = ...,
+        pace: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "pace", b"pace", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "queue_position", b"queue_position", "result_height", b"result_height", "result_width", b"result_width", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "pace", b"pace", "queue_position", b"queue_position", "result_height", b"result_height", "result_width", b"result_width", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobPlan: _TypeAlias = JobPlan  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAW_S_FIELD_NUMBER: _builtins.int
+    LOAD_S_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    draw_s: _builtins.float
+    load_s: _builtins.float
+    """where the model must be loaded first; 0: none of those jobs had to"""
+    jobs: _builtins.int
+    """that were measured"""
+    def __init__(
+        self,
+        *,
+        draw_s: _builtins.float = ...,
+        load_s: _builtins.float = ...,
+        jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draw_s", b"draw_s", "jobs", b"jobs", "load_s", b"load_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class LoraPlan(_message.Message):

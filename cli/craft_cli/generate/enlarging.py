@@ -51,6 +51,6 @@ def spelled_out(args: Sequence[str]) -> list[str]:
 
 
 def _spelled_out(args: Sequence[str]) -> Iterator[str]:
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args, ""][1:], strict=True):
         is_bare = word == "--hires" and not _NUMBER.fullmatch(following)
         yield f"{word}={_USUAL}" if is_bare else word

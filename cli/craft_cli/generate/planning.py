@@ -34,6 +34,7 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
             ["unloaded first", ", ".join(known["evicted_models"]) or "none"],
             ["device", known["device"] or "not known yet"],
             ["memory", _memory(known)],
+            *_time_rows(known),
             ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
             *_enlarged_rows(known),
             *_start_rows(known),
@@ -69,6 +70,17 @@ def _enlarged_rows(known: dict[str, Any]) -> list[list[str]]:
         size = f"{known['result_width']}x{known['result_height']}"
         rows.append(["enlarged", f"{size}: {upscale['scale']:g} times, by {upscale['model']}"])
     return rows
+
+
+def _time_rows(known: dict[str, Any]) -> list[list[str]]:
+    """Says how long drawing takes, once its turn has come, by what it took before."""
+    pace = known["pace"]
+    if not known["steps"]:
+        return []
+    if pace is None:
+        return [["time", "not known before the first picture of this model"]]
+    load = f" after {units.duration(pace['load_s'])} to load" if pace["load_s"] else ""
+    return [["time", f"about {units.duration(pace['draw_s'])}{load}, by {units.counted(pace['jobs'], 'jobs')} here"]]
 
 
 def _start_rows(known: dict[str, Any]) -> list[list[str]]:

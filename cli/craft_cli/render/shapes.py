@@ -167,11 +167,18 @@ def plan(message: jobs_pb2.JobPlan, outputs: list[str]) -> dict[str, Any]:
         "need_bytes": message.need_bytes or None,
         "device_bytes": message.device_bytes or None,
         "offload": message.offload or None,
+        "pace": _pace(message) if message.HasField("pace") else None,
         "loras": [lora_plan(one) for one in message.loras],
         "result_width": message.result_width,
         "result_height": message.result_height,
         "outputs": outputs,
     }
+
+
+def _pace(message: jobs_pb2.JobPlan) -> dict[str, Any]:
+    """Seconds to draw, and before that to load what is not in memory."""
+    load_s = 0.0 if message.model_loaded else message.pace.load_s
+    return {"draw_s": round(message.pace.draw_s, 3), "load_s": round(load_s, 3), "jobs": message.pace.jobs}
 
 
 def lora_plan(one: jobs_pb2.LoraPlan) -> dict[str, Any]:

@@ -53,6 +53,18 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
+def duration(time_s: float) -> str:
+    """ "0.4 s", "12 s", "3 min 20 s", "2 h 5 min"."""
+    if time_s < 9.95:
+        return f"{time_s:.1f} s"
+    whole = round(time_s)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def age(seconds_ago: float) -> str:
     """3 s, 5 min, 2 h, 4 d."""
     for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -15,6 +15,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.image import Image
 from craftd.jobs.fits.service import LoraFit
+from craftd.jobs.pace import Pace
 from craftd.offload import Need
 
 # Fields of a request that its hash always had; what joined later counts where it says something.
@@ -150,5 +151,6 @@ class Plan:
     fits: tuple[LoraFit, ...] = ()  # in the order of the spec's LoRAs
     obstacles: tuple[CraftError | None, ...] = ()  # why each of them cannot be used, as far as can be told
     need: Need | None = None  # of the device's memory
+    pace: Pace | None = None  # None: no job of the model was drawn here
     notes: tuple[str, ...] = ()
     result_size: tuple[int, int] = (0, 0)  # of the pictures that come out; noughts of a training

@@ -17,7 +17,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
 from craftd.inputs.service import InputService
-from craftd.jobs import controls, enlarging, holdings, pictures, store, validate
+from craftd.jobs import controls, enlarging, holdings, pace, pictures, store, validate
 from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
 from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
@@ -108,7 +108,8 @@ class JobService:
         fits = await self.fits.known(found.loras, found.model)
         stands = await obstacles(fits, self._loras, found.spec)
         plan = self._plan(found.spec, found.model)
-        return replace(plan, fits=tuple(fits), obstacles=stands, result_size=found.result_size)
+        told = await self._database.look(lambda connection: pace.expected(connection, found.spec))
+        return replace(plan, fits=tuple(fits), obstacles=stands, result_size=found.result_size, pace=told)
 
     def _plan(self, spec: GenerateSpec | TrainSpec, model: Model) -> Plan:
         is_loaded = bool(self._pool.loaded_on(model.name))

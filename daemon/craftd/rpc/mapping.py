@@ -113,6 +113,7 @@ def plan(one: Plan) -> jobs_pb2.JobPlan:
         offload=one.need.rung if one.need else "",
         result_width=one.result_size[0],
         result_height=one.result_size[1],
+        pace=jobs_pb2.Pace(draw_s=one.pace.draw_s, load_s=one.pace.load_s, jobs=one.pace.jobs) if one.pace else None,
         loras=[_lora_plan(*found) for found in zip(_refs(one.spec), one.fits, one.obstacles, strict=True)],
     )
 

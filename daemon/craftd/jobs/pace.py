@@ -1,0 +1,68 @@
+"""How long a job will take: told from what jobs of the same model took here."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import apsw
+from craft_protos.codec import from_json
+from craft_protos.generate import GenerateSpec, steps_of
+
+_LOOKED_AT = 300  # the newest jobs that succeeded, of whatever model
+_ENOUGH = 20
+_LAST = (
+    "SELECT spec, load_s, denoise_s FROM jobs WHERE state = 'SUCCEEDED' AND kind = 'generate' ORDER BY seq DESC LIMIT ?"
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What is expected of a job. `jobs`: how many were measured; `load_s` is 0 where none of them had to load."""
+
+    draw_s: float
+    load_s: float
+    jobs: int
+
+
+@dataclass(frozen=True)
+class _Took:
+    spec: GenerateSpec
+    load_s: float
+    draw_s: float
+
+
+def expected(connection: apsw.Connection, spec: GenerateSpec) -> Pace | None:
+    """The pace of a job, if jobs of its model were drawn here lately."""
+    if not _work(spec):
+        return None
+    took = [one for one in _last(connection, spec.model) if _work(one.spec) and one.draw_s]
+    if not took:
+        return None
+    nearest = sorted(took, key=lambda one: abs(_pixels(one.spec) - _pixels(spec)))[:_ENOUGH]
+    rate = statistics.median(one.draw_s / _work(one.spec) for one in nearest)
+    loads = [one.load_s for one in took if one.load_s]
+    return Pace(rate * _work(spec), statistics.median(loads) if loads else 0.0, len(nearest))
+
+
+def _last(connection: apsw.Connection, model: str) -> Iterable[_Took]:
+    for spec, load_s, draw_s in connection.execute(_LAST, (_LOOKED_AT,)):
+        told = json.loads(spec)
+        if told.get("model") == model:
+            yield _Took(from_json(GenerateSpec, told), load_s, draw_s)
+
+
+def _work(spec: GenerateSpec) -> float:
+    """What time grows with: pixels, steps, pictures, and both halves of guidance."""
+    drawn = _pixels(spec) * steps_of(spec.steps, spec.start)
+    if (hires := spec.hires) is not None:
+        drawn += math.prod(hires.size) * int((hires.steps or 0) * (hires.strength or 0))
+    halves = 2 if spec.guidance_scale > 1 else 1
+    return float(drawn * len(spec.wanted) * halves)
+
+
+def _pixels(spec: GenerateSpec) -> int:
+    return spec.width * spec.height
