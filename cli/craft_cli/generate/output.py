@@ -181,7 +181,7 @@ def write(path: Path, data: bytes, *, force: bool) -> None:
 
 
 def _write_file(path: Path, data: bytes, force: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(_temporary_name())
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -193,6 +193,14 @@ def _write_file(path: Path, data: bytes, force: bool) -> None:
             _publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """With those that it lies in. Raises OSError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder") from None
 
 
 def _temporary_name() -> str:
@@ -294,7 +302,7 @@ def _check_folder(path: Path) -> None:
     except OSError as error:
         raise files.unwritable(path, error) from error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
     except OSError as error:
         raise files.unwritable(path, error) from error
     if not os.access(folder, os.W_OK):
