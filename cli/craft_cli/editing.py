@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from craft_protos import config, files
+from craft_protos import config
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors
-from craft_cli.generate import output
+from craft_cli.generate import writing
 from craft_cli.render import knobs
 
 _USUAL = ("editor", "vi", "nano")
@@ -49,11 +49,7 @@ def _require(path: Path) -> None:
     """A file that is not there yet begins as a list of what it may say."""
     if path.exists():
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        output.write(path, knobs.template().encode(), force=False)
-    except OSError as error:
-        raise files.unwritable(path, error, "see CRAFT_CONFIG") from error
+    writing.write(path, knobs.template().encode(), force=False)
 
 
 def _open(command: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from craft_cli.generate import output
+from craft_cli.generate import output, writing
 from craft_cli.generate.output import Picture
 from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError
@@ -73,7 +73,7 @@ def test_an_existing_file_is_kept(tmp_path: Path) -> None:
         target.check([APPLE])
     assert caught.value.exit_code == 73
     with pytest.raises(CraftError) as caught:
-        output.write(path, b"new", force=False)
+        writing.write(path, b"new", force=False)
     assert caught.value.exit_code == 73
     assert path.read_bytes() == b"mine"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
@@ -83,7 +83,7 @@ def test_force_replaces_at_once_and_keeps_links(tmp_path: Path) -> None:
     path, link = tmp_path / "a.png", tmp_path / "link.png"
     path.write_bytes(b"old")
     link.symlink_to(path)
-    output.write(link, b"new", force=True)
+    writing.write(link, b"new", force=True)
     assert link.is_symlink()
     assert path.read_bytes() == b"new"
 
@@ -92,21 +92,21 @@ def test_a_dangling_link_counts_as_taken(tmp_path: Path) -> None:
     link = tmp_path / "link.png"
     link.symlink_to(tmp_path / "nowhere")
     with pytest.raises(CraftError) as caught:
-        output.write(link, b"new", force=False)
+        writing.write(link, b"new", force=False)
     assert caught.value.exit_code == 73
 
 
 def test_new_files_have_the_usual_mode(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        output.write(tmp_path / "a.png", b"x", force=False)
+        writing.write(tmp_path / "a.png", b"x", force=False)
     finally:
         os.umask(before)
     assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_device_is_written_to_and_never_replaced() -> None:
-    output.write(Path("/dev/null"), b"x", force=False)
+    writing.write(Path("/dev/null"), b"x", force=False)
     assert Path("/dev/null").is_char_device()
     assert named("/dev/null", many=True) == "/dev/null"
 
@@ -135,7 +135,7 @@ def test_a_look_at_a_folder_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_half_file() -> None:
     with pytest.raises(CraftError) as caught:
-        output.write(Path("/dev/full"), b"x" * 100_000, force=False)
+        writing.write(Path("/dev/full"), b"x" * 100_000, force=False)
     assert caught.value.exit_code == 74
 
 

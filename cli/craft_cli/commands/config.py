@@ -15,7 +15,7 @@ from craft_protos.reasons import CraftError
 from craft_protos.settings import GenerateSettings, Settings, sections_of, variable_name
 
 from craft_cli import completing, errors
-from craft_cli.generate import output
+from craft_cli.generate import output, writing
 from craft_cli.parsing import leaf, new_app
 from craft_cli.render import knobs
 
@@ -156,7 +156,7 @@ def _write(path: Path, written: dict[str, dict[str, Any]]) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        output.write(path, tomli_w.dumps(written).encode(), force=True)
+        writing.write(path, tomli_w.dumps(written).encode(), force=True)
     except OSError as error:
         raise files.unwritable(path, error, "see CRAFT_CONFIG") from error
 

@@ -13,7 +13,7 @@ from craft_protos.reasons import CraftError
 from craft_cli import completing
 from craft_cli.confirming import confirm
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, loras, output
+from craft_cli.generate import combining, loras, output, writing
 from craft_cli.generate import spec as specs
 from craft_cli.generate.inputs import Wish
 from craft_cli.parsing import leaf, new_app
@@ -133,7 +133,7 @@ def get(image_id: str = _ID, out: str = _OUT, force: bool = _FORCE) -> None:
     if target.is_stdout:
         output.write_stdout(data)
         return
-    output.write(path, data, force=force)
+    writing.write(path, data, force=force)
     output.line(path)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors, interrupts
-from craft_cli.generate import drawing, loras, output
+from craft_cli.generate import drawing, loras, output, writing
 from craft_cli.render import shapes
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Delivery:
         )
         path = self.target.path(picture)
         try:
-            output.write(path, data, force=self.target.force)
+            writing.write(path, data, force=self.target.force)
         except CraftError as error:
             hint = f"the picture is kept: craft images get {image.id} -o ELSEWHERE"
             raise CraftError(error.reason, error.message, hint) from error

@@ -5,10 +5,7 @@ Nothing that exists is ever overwritten without --force.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 import string
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -23,6 +20,7 @@ from craft_protos.lora import without_tags
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors
+from craft_cli.generate import writing
 
 STDOUT = "-"
 FIELDS = ("seed", "index", "n", "id", "job", "slug")
@@ -80,9 +78,9 @@ class Target:
         if self.is_stdout or not self.is_knowable:
             return
         for path in {self.path(picture) for picture in pictures}:
-            _check_folder(path)
-            if not self.force and _is_taken(path):
-                raise exists(path)
+            writing.check(path)
+            if not self.force and writing.is_taken(path):
+                raise writing.exists(path)
 
 
 def target(option: str | None, *, many: bool, file_format: str, force: bool, swept: Collection[str] = ()) -> Target:
@@ -102,7 +100,7 @@ def target(option: str | None, *, many: bool, file_format: str, force: bool, swe
         known = ", ".join(f"{{{name}}}" for name in (*FIELDS, *swept))
         raise CraftError("USAGE", f"-o {option}: no field {{{min(unknown)}}}", f"known: {known}; {{{{ for a brace")
     _try_form(option, swept)
-    if _is_ambiguous(names, many, swept) and not _is_special(Path(option)):
+    if _is_ambiguous(names, many, swept) and not writing.is_special(Path(option)):
         option = _numbered(option)
     return Target(option, force)
 
@@ -126,7 +124,7 @@ def extension_of(option: str | None) -> str:
     """The file name extension in -o, without its dot; empty where it has none."""
     if option is None or option == STDOUT or option.endswith("/"):
         return ""
-    return Path(option).suffix.lstrip(".").lower() if not _is_special(Path(option)) else ""
+    return Path(option).suffix.lstrip(".").lower() if not writing.is_special(Path(option)) else ""
 
 
 def require_format(option: str | None, name: str) -> None:
@@ -164,61 +162,6 @@ def _piece(value: str) -> str:
     return value if re.fullmatch(r"[\w.+-]+", value) else slug(value)
 
 
-def write(path: Path, data: bytes, *, force: bool) -> None:
-    """The whole file or nothing, under its name or not at all."""
-    try:
-        if _is_special(path):
-            with path.open("wb") as file:
-                file.write(data)
-            return
-        _write_file(Path(os.path.realpath(path)) if force else path, data, force)
-    except FileExistsError:
-        raise exists(path) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise files.unwritable(path, error) from error
-
-
-def _write_file(path: Path, data: bytes, force: bool) -> None:
-    _make_folder(path.parent)
-    temporary = path.with_name(_temporary_name())
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        if force:
-            temporary.replace(path)
-        else:
-            _publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> None:
-    """With those that it lies in. Raises OSError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder") from None
-
-
-def _temporary_name() -> str:
-    return f".craft-{os.urandom(6).hex()}.part"
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Give the file its name, unless somebody else has taken it since."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if _is_taken(path):
-            raise FileExistsError from None
-        temporary.rename(path)
-
-
 def write_stdout(data: bytes) -> None:
     try:
         sys.stdout.buffer.write(data)
@@ -241,10 +184,6 @@ def refuse_terminal() -> None:
         raise _closed()
     if is_at_terminal():
         raise CraftError("USAGE", "-o - would write a picture's bytes to the terminal", "send it on: ... -o - | file -")
-
-
-def exists(path: Path) -> CraftError:
-    return CraftError("OUTPUT_EXISTS", f"{path} exists", "--force overwrites it; -o gives another name")
 
 
 def _fields(pattern: str) -> set[str]:
@@ -276,56 +215,6 @@ def require_name(path: str, option: str) -> None:
     """Raises USAGE for an empty one, which the system would take for the folder it is in, or for /."""
     if not path:
         raise CraftError("USAGE", f"{option} is empty", f"give {option} a name, or leave it out")
-
-
-def _is_taken(path: Path) -> bool:
-    return os.path.lexists(path) and not _is_special(path)
-
-
-def _is_special(path: Path) -> bool:
-    """A device or a pipe, such as /dev/null or bash's >(command): written to, never replaced."""
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _check_folder(path: Path) -> None:
-    folder = path.parent
-    if _is_special(path):
-        return
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise files.unwritable(path, error) from error
-    try:
-        _make_folder(folder)
-    except OSError as error:
-        raise files.unwritable(path, error) from error
-    if not os.access(folder, os.W_OK):
-        raise files.unwritable(path, _refusal(folder))
-    if path.is_dir():
-        raise CraftError("OUTPUT_FAILED", f"{path} cannot be written: it is a folder", "choose another with -o")
-    try:
-        _try_file(path)
-    except OSError as error:
-        raise files.unwritable(path, error) from error
-
-
-def _try_file(path: Path) -> None:
-    """Makes a file beside it and removes it again: permissions do not tell of /proc, of quotas or of a full disk."""
-    temporary = path.with_name(_temporary_name())
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    temporary.unlink()
-
-
-def _refusal(folder: Path) -> OSError:
-    """Why nothing can be written there: access() tells only that."""
-    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-    return OSError(errno.EROFS if read_only else errno.EACCES, f"{folder} is read-only")
 
 
 def _closed() -> CraftError:

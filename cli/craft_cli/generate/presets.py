@@ -14,7 +14,7 @@ from craft_protos.files import shown
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors
-from craft_cli.generate import flags, foreign, output
+from craft_cli.generate import flags, foreign, writing
 
 OPTION = "--preset"
 Value = str | int | float | bool | list[str]
@@ -85,7 +85,7 @@ def save(name: str, args: Sequence[str], command: Any, *, force: bool) -> Path:
     path = _path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        output.write(path, tomli_w.dumps(kept).encode(), force=force or bool(given.get("force")))
+        writing.write(path, tomli_w.dumps(kept).encode(), force=force or bool(given.get("force")))
     except CraftError as error:
         if error.reason == "OUTPUT_EXISTS":
             raise CraftError("OUTPUT_EXISTS", f"there is a preset {name!r} already", "--force overwrites it") from error

@@ -14,7 +14,7 @@ from craft_protos.reasons import CraftError
 from craft_protos.train import TrainRequest
 
 from craft_cli import errors, interrupts
-from craft_cli.generate import delivery, drawing, output
+from craft_cli.generate import delivery, drawing, output, writing
 from craft_cli.generate.delivery import Manner
 from craft_cli.render import shapes
 from craft_cli.training import captions, pictures
@@ -122,7 +122,7 @@ def _plot(log: training_pb2.TrainingLog, job_id: str, out: str | None, *, force:
         output.refuse_terminal()
         output.write_stdout(data)
         return
-    output.write(Path(out), data, force=force)
+    writing.write(Path(out), data, force=force)
     output.line(out)
 
 
@@ -132,7 +132,7 @@ def _save_samples(session: Session, job_id: str, folder: Path, *, as_json: bool,
         _make(folder)
         extension = sample.media_type.rpartition("/")[2] or "png"
         path = folder / f"step-{sample.step:06}-{number:03}-{output.slug(sample.prompt)}.{extension}"
-        output.write(path, sample.data, force=force)
+        writing.write(path, sample.data, force=force)
         if as_json:
             output.print_json(shapes.training_sample(sample) | {"path": str(path)})
         else:
