@@ -32,6 +32,9 @@ CRAFT = [sys.executable, "-P", "-m", "craft_cli.main"]
 MODEL = "flat"
 _VAE = ("AutoencoderKL", {"block_out_channels": [8, 8, 8, 8]})
 _STABLE_DIFFUSION = {"unet": ("UNet2DConditionModel", {"sample_size": 8}), "vae": _VAE}
+SD1: dict[str, Any] = {  # what write_model makes of it is drawn with by ControlNets
+    "parts": {"unet": ("UNet2DConditionModel", {"sample_size": 8, "cross_attention_dim": 768}), "vae": _VAE},
+}
 KLEIN: dict[str, Any] = {  # what write_model makes of it is shown pictures
     "pipeline": "Flux2KleinPipeline",
     "parts": {"transformer": ("Flux2Transformer2DModel", {"patch_size": 1, "in_channels": 128}), "vae": _VAE},

@@ -136,7 +136,8 @@ class FakeWorker:
                 self._load(asked.model)
                 self._training = FakeTraining(asked, self._files, self._send)
             case Dispatch():
-                self._load(asked.model, is_held="[held load]" in asked.drawing.prompt)
+                for model in asked.models:
+                    self._load(model, is_held="[held load]" in asked.drawing.prompt)
                 for upscaler in asked.upscalers:
                     self._load(upscaler)
                 if self._refuse_missing(asked):
@@ -171,7 +172,8 @@ class FakeWorker:
 
     def _refuse_missing(self, asked: Dispatch) -> bool:
         """Fail a job one of whose LoRAs' or pictures' files was not put, or is not what it should be."""
-        for file in (*asked.files, *asked.inputs):
+        of_controls = [File(file.path, file.sha256, file.size_bytes) for one in asked.controls for file in one.files]
+        for file in (*asked.files, *asked.inputs, *of_controls):
             if not (self._files / file.sha256).exists() or (file in asked.inputs and not self._is_whole(file)):
                 error = jobs_pb2.JobError(reason="CORRUPT_FILE", message=f"{file.name}: its file is missing")
                 failed = FromWorker.JobFailed(job_id=asked.job_id, epoch=asked.epoch, error=error)

@@ -82,7 +82,17 @@ def _z_image(prefix: str) -> Shapes:
 
 
 # Parts alone, as they lie in ComfyUI's folders.
+def _control(width: int, *more: str) -> Shapes:
+    """A ControlNet in diffusers' layout."""
+    named: Shapes = {f"{name}.weight": (0, 4) for name in ("conv_in", "controlnet_down_blocks.0", *more)}
+    named |= {"controlnet_cond_embedding.conv_in.weight": (0, 3)}
+    return named | {"mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight": (0, width)}
+
+
 PARTS: dict[str, Shapes] = {
+    "control-sd1": _control(768),
+    "control-sd2": _control(1024),
+    "control-sdxl": _control(2048, "add_embedding.linear_1"),
     "clip-l": _clip(12, 768),
     "clip-g": _clip(32, 1280),
     "t5-xxl": _t5(),
@@ -94,6 +104,10 @@ PARTS: dict[str, Shapes] = {
 
 KINDS: dict[str, Shapes] = {
     **PARTS,
+    "sd3-control": {"controlnet_blocks.0.weight": (0,), "pos_embed_input.proj.weight": (0,)},
+    "flux-control": {"controlnet_blocks.0.weight": (0,), "x_embedder.weight": (0, 64)},
+    "union-control": _control(2048, "add_embedding.linear_1", "control_add_embedding.linear_1"),
+    "adapter": {"adapter.body.0.resnets.0.block1.weight": (0,)},
     "z-image": _z_image("model.diffusion_model."),
     "z-image-bare": _z_image(""),
     "z-image-prefixed": _z_image("diffusion_model."),

@@ -137,17 +137,16 @@ def test_what_a_client_asks_first(shim: Shim, keys: Keys, api: webuiapi.WebUIApi
 
     assert [ask(f"/sdapi/v1/{name}") for name in EMPTY] == [[]] * len(EMPTY)
     assert ask("/sdapi/v1/embeddings") == {"loaded": {}, "skipped": {}}
-    assert ask("/sdapi/v1/scripts") == {"txt2img": [], "img2img": []} and ask("/internal/ping") == {}
+    assert (
+        ask("/sdapi/v1/scripts") == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
+        and ask("/internal/ping") == {}
+    )
     assert ask("/sdapi/v1/cmd-flags") == {"api": True, "listen": "127.0.0.1", "port": 0}
     assert set(ask("/config")) >= {"version", "components", "dependencies"}  # type: ignore[call-overload]
-    assert ask("/controlnet/version") == {"version": 0} and ask("/controlnet/model_list") == {"model_list": []}
-    assert ask("/controlnet/module_list") == {"module_list": [], "module_detail": {}}
-    assert ask("/controlnet/control_types") == {"control_types": {}}
-    assert ask("/controlnet/settings") == {"control_net_unit_count": 0}
     ram = ask("/sdapi/v1/memory")["ram"]  # type: ignore[index]
     assert 10 << 20 < ram["used"] < ram["total"] and ram["free"] + ram["used"] == ram["total"]
     assert api.get_upscalers() == api.get_face_restorers() == api.get_hypernetworks() == api.get_prompt_styles() == []
-    assert api.get_scripts() == {"txt2img": [], "img2img": []}
+    assert api.get_scripts() == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
     for path in ("refresh-vae", "refresh-embeddings"):
         assert shim.call("POST", f"/sdapi/v1/{path}", keys.user).json() == {}
 

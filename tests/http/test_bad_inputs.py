@@ -71,10 +71,12 @@ def test_bombs_and_large_bodies(shim: Shim, keys: Keys, path: str) -> None:
     assert told(raw(shim, path, keys.user, bomb, content_encoding="gzip"))[:2] == (400, "UNDECODABLE")
     assert told(raw(shim, path, keys.user, zlib.compress(b"{}"), content_encoding="deflate"))[0] == 400
     large = b'{"prompt":"' + b"a" * (4 << 20) + b'"}'
-    assert told(raw(shim, path, keys.user, large))[:2] == (413, "MESSAGE_TOO_BIG")
+    takes_pictures = path == "/sdapi/v1/txt2img"  # of its units: so large a body is read, and has no such prompt
+    refused = (422, "INVALID_FIELD") if takes_pictures else (413, "MESSAGE_TOO_BIG")
+    assert told(raw(shim, path, keys.user, large))[:2] == refused
     chunks = (large[place : place + 65536] for place in range(0, len(large), 65536))
     streamed = shim.call("POST", path, keys.user, data=chunks, headers={"content-type": "application/json"})
-    assert told(streamed)[:2] == (413, "MESSAGE_TOO_BIG")
+    assert told(streamed)[:2] == refused
     assert shim.status().rss_bytes - before < 24 << 20
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import ModelManifest, ToWorker
-from craftd.worker.inputs.controls import made_of
+from craftd.worker.inputs.maps import made_of
 from PIL import Image
 
 from tests import tiny_controls

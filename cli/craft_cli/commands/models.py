@@ -55,7 +55,7 @@ _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 
 @app.command("list", **leaf("craft models list --json | jq -r '.[].name'", "craft models list --parts"))
 def list_models(
-    parts: bool = typer.Option(False, "--parts", help="The parts: text encoders and VAEs in files of their own."),
+    parts: bool = typer.Option(False, "--parts", help="The parts: text encoders, VAEs and control models."),
     as_json: bool = _JSON,
 ) -> None:
     """List the models that are here, or the parts and the models that use them."""
@@ -100,7 +100,7 @@ def _list_parts(parts: list[models_pb2.Part], *, as_json: bool) -> None:
             [part.name, part.kind, units.size(part.size_bytes), ", ".join(part.used_by) or "nothing", part.source]
             for part in parts
         ],
-        none="no parts yet; craft models add FILE registers a text encoder or a VAE",
+        none="no parts yet; craft models add FILE registers a text encoder, a VAE or a ControlNet",
     )
 
 

@@ -1,4 +1,4 @@
-"""Has strangers' masks made craft's own, in a process that is ended however it behaves."""
+"""Has strangers' pictures made masks of craft's, or control maps, in a process that is ended however it behaves."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from craft_protos.reasons import CraftError
 from craftd.workers.inspector import end, spawn
 
 _LIMIT_S = 60.0  # of wall-clock time
-_MOST_BYTES = 80 << 20  # a grey picture of as many pixels as one may have is less
+_MOST_BYTES = 256 << 20  # a picture of as many pixels as one may have is less
 
 Meaning = Literal["transparent", "opaque-or-white"]  # what of the mask is drawn anew
 
 
 async def converted(path: Path, meaning: Meaning) -> bytes:
     """A grey PNG whose white is drawn anew. Raises BAD_INPUT."""
-    process = await spawn(["--mask", meaning, str(path)])
+    return await _made("--mask", meaning, path)
+
+
+async def mapped(path: Path, kind: str) -> bytes:
+    """What a control model would be shown of a picture, a PNG; `kind`: one of CONTROL_KINDS. Raises BAD_INPUT."""
+    return await _made("--map", kind, path)
+
+
+async def _made(option: str, what: str, path: Path) -> bytes:
+    process = await spawn([option, what, str(path)])
     assert process.stdout is not None
     try:
         async with asyncio.timeout(_LIMIT_S):

@@ -17,6 +17,7 @@ _AUTOMATIC = ("automatic", "use same scheduler", "")
 _NONE_NAMED = "Euler"  # what AUTOMATIC1111 draws with where a scheduler is named alone
 _SEEDS = 2**32  # of their programs, whose integers are no longer
 _HASH = re.compile(r"\s*\[[0-9a-f]{6,64}\]$")
+_CONTROLNET = "controlnet"  # a script that is drawn with
 _MOST_UPLOAD_CHARS = 16 << 20
 # Known, and not done: they pass at these values.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -28,6 +29,11 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "script_name": (None, "", "None"),
     "refiner_checkpoint": (None, "", "None"),
     "firstpass_image": (None, ""),
+}
+_UNITS = "alwayson_scripts.controlnet.args"
+_OF_UNITS = {
+    **{"sha256": "image", "kind": "module", "model": "model", "scale": "weight"},
+    **{"start": "guidance_start", "end": "guidance_end", "fit": "resize_mode"},
 }
 
 
@@ -202,6 +208,8 @@ def names_of(body: Txt2ImgRequest) -> dict[str, str]:
         "loras": "prompt",
         "model": "override_settings.sd_model_checkpoint",
         "clip_skip": "override_settings.CLIP_stop_at_last_layers",
+        **{f"controls.{name}": f"{_UNITS}.{theirs}" for name, theirs in _OF_UNITS.items()},
+        "controls": _UNITS,
     }
 
 
@@ -215,7 +223,7 @@ def _check_neutral(body: Txt2ImgRequest) -> None:
         if getattr(body, field) not in values:
             raise invalid(field, "is not in craft", "leave it out")
     for name, script in (body.alwayson_scripts or {}).items():
-        if not _is_idle(script):
+        if name.lower() != _CONTROLNET and not _is_idle(script):
             raise invalid("alwayson_scripts", f"{name[:60]!r} is not in craft", "leave it out")
 
 

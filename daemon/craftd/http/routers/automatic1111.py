@@ -11,9 +11,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
-from craft_protos.generate import GenerateSpec
+from craft_protos.generate import Control, GenerateSpec
 from craft_protos.infotexts import parse
-from craft_protos.reasons import CraftError
+from craft_protos.reasons import CraftError, invalid
 from craft_protos.samplers import SAMPLERS
 from fastapi import APIRouter, Query, Request, Response
 
@@ -41,6 +41,8 @@ from craftd.http.forms.automatic1111 import (
     names_of,
 )
 from craftd.http.forms.automatic1111 import schedulers as known_schedulers
+from craftd.http.forms.automatic1111_controlnet import Unit, control_of, not_done, units_of
+from craftd.http.forms.automatic1111_controlnet import check as check_unit
 from craftd.http.forms.automatic1111_img2img import Img2ImgRequest, img2img_names, img2img_request
 from craftd.http.inputs import Inputs
 from craftd.http.sent import body_of, checked, described, json_of, schema_of
@@ -55,7 +57,7 @@ from craftd.loras.lora import Lora
 from craftd.models.model import ModelView
 
 _PREFIX = "/sdapi/v1"
-PNG_INFO, IMG2IMG = f"{_PREFIX}/png-info", f"{_PREFIX}/img2img"
+PNG_INFO, IMG2IMG, TXT2IMG = f"{_PREFIX}/png-info", f"{_PREFIX}/img2img", f"{_PREFIX}/txt2img"
 _WARNING = "x-craft-warning"
 _FIRST = "init_images[0]"
 _MOST_NAMED = 20  # ignored fields in the warning
@@ -82,7 +84,11 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
         session = sessions.of(caller)
         with said_as(names_of(body)):
             generate = generate_request(body, session.checkpoint, wish.request_id)
-        _warn(response, [*body.ignored, *_overridden(body)], drawn_as_words(body))
+            units = units_of(body.alwayson_scripts)
+            generate = replace(generate, controls=await _controls(Inputs(services.inputs), caller, units))
+        if units:
+            _forget(body, request)
+        _warn(response, [*body.ignored, *_overridden(body)], drawn_as_words(body), not_done(units))
         order = Order(request, caller, wish, generate, names=names_of(body))
         return await _answer(services, body, order, session)
 
@@ -98,14 +104,44 @@ def _add_drawing(router: APIRouter, services: HttpServices, sessions: Sessions) 
         names = img2img_names(body)
         with said_as(names):
             img2img_request(body, ("", None), session.checkpoint)  # what it refuses is refused before pictures are kept
-            warned = body.not_done
+            units = units_of(body.alwayson_scripts)
+            warned = [*body.not_done, *not_done(units)]
             found = await _kept(Inputs(services.inputs), caller, body)
-            generate = img2img_request(body, found, session.checkpoint, wish.request_id)
+            controls = await _controls(Inputs(services.inputs), caller, units, found[0])
+            generate = replace(img2img_request(body, found, session.checkpoint, wish.request_id), controls=controls)
         body.forget()
         if not body.include_init_images:
-            forgotten(request.scope)
+            _forget(body, request)
         _warn(response, [*body.ignored, *_overridden(body)], drawn_as_words(body), warned)
         return await _answer(services, body, Order(request, caller, wish, generate, names=names), session)
+
+
+async def _controls(
+    inputs: Inputs, caller: Caller, units: Sequence[tuple[str, Unit]], start: str = ""
+) -> tuple[Control, ...]:
+    """What the units ask for, whose pictures are kept; one without is of the `start`, as it is there.
+
+    Raises INVALID_FIELD, BAD_DATA, BAD_INPUT.
+    """
+    for name, unit in units:
+        check_unit(name, unit)
+        if not (unit.encoded or start):
+            raise invalid(f"{name}.image", "is missing", "send a picture in base64")
+    made = []
+    for name, unit in units:
+        sha256 = start
+        if unit.encoded:
+            data = await asyncio.to_thread(decoded, f"{name}.image", unit.encoded)
+            sha256 = (await inputs.keep(caller, f"{name}.image", data)).sha256
+        made.append(control_of(name, unit, sha256))
+    return tuple(made)
+
+
+def _forget(body: Txt2ImgRequest, request: Request) -> None:
+    """The pictures of its units are many bytes, and a job may take long."""
+    if body.alwayson_scripts:
+        body.alwayson_scripts = {name: {} for name in body.alwayson_scripts}
+    forgotten(request.scope)
 
 
 async def _kept(inputs: Inputs, caller: Caller, body: Img2ImgRequest) -> tuple[str, str | None]:

@@ -32,7 +32,6 @@ def make_router(services: HttpServices) -> APIRouter:
     for name, what in _LISTS.items():
         _add_empty_list(router, f"/sdapi/v1/{name}", what)
     _add_rest(router, services)
-    _add_controlnet(router)
     return router
 
 
@@ -55,8 +54,8 @@ def _add_rest(router: APIRouter, services: HttpServices) -> None:
 
     @router.get("/sdapi/v1/scripts")
     async def scripts(_: Who) -> dict[str, list[str]]:
-        """Scripts: craft has none."""
-        return {"txt2img": [], "img2img": []}
+        """Scripts: craft draws with that of one extension."""
+        return {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
 
     @router.get("/sdapi/v1/memory")
     async def memory(_: Who) -> dict[str, dict[str, Any]]:
@@ -78,33 +77,6 @@ def _add_rest(router: APIRouter, services: HttpServices) -> None:
     async def config(_: Who) -> dict[str, Any]:
         """Of their page, whose parts clients of old called: craft has none of them."""
         return {"version": __version__, "mode": "blocks", "components": [], "dependencies": []}
-
-
-def _add_controlnet(router: APIRouter) -> None:
-    @router.get("/controlnet/version")
-    async def version(_: Who) -> dict[str, int]:
-        """0: craft has no ControlNet."""
-        return {"version": 0}
-
-    @router.get("/controlnet/model_list")
-    async def model_list(_: Who) -> dict[str, list[str]]:
-        """ControlNets: craft has none."""
-        return {"model_list": []}
-
-    @router.get("/controlnet/module_list")
-    async def module_list(_: Who) -> dict[str, Any]:
-        """Preprocessors: craft has none."""
-        return {"module_list": [], "module_detail": {}}
-
-    @router.get("/controlnet/control_types")
-    async def control_types(_: Who) -> dict[str, dict[str, Any]]:
-        """Kinds of control maps: craft has none."""
-        return {"control_types": {}}
-
-    @router.get("/controlnet/settings")
-    async def settings(_: Who) -> dict[str, int]:
-        """How many at once: none."""
-        return {"control_net_unit_count": 0}
 
 
 def _memory(services: HttpServices) -> dict[str, dict[str, Any]]:

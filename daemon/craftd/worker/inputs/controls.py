@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from craft_protos.dispatch import Dispatch
-from craft_protos.generate import MAP, Control
+from craft_protos.generate import Control
 from PIL import Image
 
-from craftd.worker.inputs import masks, outlines
+from craftd.worker.inputs import maps, masks
 from craftd.worker.inputs.ahead import ReadAhead
 from craftd.worker.inputs.canvas import file_of, opaque
 from craftd.worker.inputs.fitting import Box, Size, edged, place, rounded_up
-from craftd.worker.inputs.masks import Levels
 from craftd.worker.inputs.reading import read_mask, read_start
 from craftd.worker.lora.reader import Reader
 from craftd.worker.output.picture import Pixels
@@ -99,41 +98,12 @@ def framing_of(files: Path, job: Dispatch, granularity: int) -> Framing:
     return Framing(size, margins, start.size, masks.region(mask, spec.mask.padding, size))
 
 
-def made_of(kind: str, pixels: Pixels) -> Pixels:
-    """What a control model is shown of a picture; `kind` is one of the schema's CONTROL_KINDS."""
-    return _KINDS[kind](pixels)
-
-
 def _made(files: Path, job: Dispatch, control: Control, framing: Framing) -> ControlPicture:
     picture, _ = read_start(files, file_of(job, control.sha256))
-    # Nothing is where a map shines through; of a picture, craft sees there what a model sees: white.
-    ground = opaque(picture, "black" if control.kind == MAP else "white")
-    pixels = np.asarray(framing.laid(ground, control.fit))
-    return ControlPicture((control.sha256, control.kind, control.fit, framing), made_of(control.kind, pixels))
+    pixels = np.asarray(framing.laid(opaque(picture, maps.ground_of(control.kind)), control.fit))
+    return ControlPicture((control.sha256, control.kind, control.fit, framing), maps.made_of(control.kind, pixels))
 
 
 def _is_in_part(job: Dispatch) -> bool:
     mask = job.drawing.mask
     return mask is not None and mask.padding is not None
-
-
-def _as_it_is(pixels: Pixels) -> Pixels:
-    return pixels
-
-
-def _lines(find: Callable[[Pixels], Levels]) -> Callable[[Pixels], Pixels]:
-    return lambda pixels: np.repeat(find(pixels)[..., None], 3, axis=2)
-
-
-def _inverted(pixels: Pixels) -> Pixels:
-    return 255 - pixels
-
-
-_KINDS: dict[str, Callable[[Pixels], Pixels]] = {
-    MAP: _as_it_is,
-    "tile": _as_it_is,
-    "invert": _inverted,
-    "canny": _lines(outlines.canny),
-    "edges": _lines(outlines.edges),
-    "scribble": _lines(outlines.scribble),
-}

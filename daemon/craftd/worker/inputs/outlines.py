@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from craftd.worker.inputs.masks import Levels
-from craftd.worker.output.picture import Pixels
-
+Pixels = NDArray[np.uint8]  # height, width, 3
+Levels = NDArray[np.uint8]  # height, width
 _Signed = NDArray[np.int32]  # height, width
 
 CANNY_LOW, CANNY_HIGH = 100, 200  # of a gradient's sum over both axes, as most control models' pictures were made

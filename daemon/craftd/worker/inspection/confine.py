@@ -11,6 +11,7 @@ import sys
 _MEMORY_BYTES = 1 << 30
 CPU_S = 20
 _OPEN_FILES = 64
+_LARGE = {"torch", "scipy"}  # libraries that map much
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
@@ -21,7 +22,7 @@ def confine(cpu_s: int = CPU_S, memory_bytes: int = _MEMORY_BYTES) -> None:
     `memory_bytes` beyond what libraries hold that are imported already; theirs is address space, hardly memory.
     """
     _leave_network()
-    _limit(resource.RLIMIT_AS, memory_bytes + (_address_space_bytes() if "torch" in sys.modules else 0))
+    _limit(resource.RLIMIT_AS, memory_bytes + (_address_space_bytes() if _LARGE & sys.modules.keys() else 0))
     _limit(resource.RLIMIT_CPU, cpu_s)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, 0)

@@ -2,6 +2,7 @@
 
 `--inspect --pictures PATH...`: a line for each picture, as it is decoded.
 `--inspect --mask MEANING PATH`: the picture as a mask of craft's, a PNG, on stdout.
+`--inspect --map KIND PATH`: what a control model would be shown of the picture, a PNG, on stdout.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
 `--inspect --upscalers`: the same, of files that may be upscalers.
 `--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
@@ -43,6 +44,8 @@ def main(asked: Sequence[str]) -> None:
             run_pictures(map(Path, paths))
         case ["--mask", meaning, path]:
             run_mask(Path(path), meaning)
+        case ["--map", kind, path]:
+            run_map(Path(path), kind)
         case ["--identify"]:
             run_identify()
         case ["--upscalers"]:
@@ -86,6 +89,14 @@ def run_mask(path: Path, meaning: str) -> None:
 
     confine(_PICTURES_CPU_S)
     sys.stdout.buffer.write(masks.converted(path, meaning))
+
+
+def run_map(path: Path, kind: str) -> None:
+    """As `run_mask`."""
+    from craftd.worker.inspection import maps
+
+    confine(_PICTURES_CPU_S)
+    sys.stdout.buffer.write(maps.made(path, kind))
 
 
 def run_identify() -> None:
