@@ -36,11 +36,21 @@ def encoded(kind: str = "PNG") -> bytes:
         ({"TERM": "xterm-256color", "LC_TERMINAL": "iTerm2"}, "iterm2"),
         ({"TERM": "foot"}, "sixel"),
         ({"TERM": "mlterm-256color"}, "sixel"),
-        ({"TERM": "xterm-256color"}, ""),
+        ({"TERM": "xterm-256color", "KONSOLE_VERSION": "230805"}, "sixel"),
+        ({"TERM": "xterm-256color", "KONSOLE_VERSION": "210800"}, "blocks"),
+        ({"TERM": "xterm-256color"}, "blocks"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "vscode"}, "blocks"),
+        ({"TERM": "xterm", "WT_SESSION": "1"}, "blocks"),
+        ({"TERM": "xterm", "COLORTERM": "truecolor"}, "blocks"),
+        ({"TERM": "xterm"}, ""),
+        ({"TERM": "linux"}, ""),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, ""),
+        ({"TERM": "xterm-kitty", "NO_COLOR": "1"}, "kitty"),
         ({"TERM": "dumb", "KITTY_WINDOW_ID": "1"}, ""),
         ({}, ""),
-        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1"}, ""),
+        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1"}, "blocks"),
         ({"TERM": "xterm-kitty", "TMUX": "/tmp/tmux"}, ""),
+        ({"TERM": "screen", "KITTY_WINDOW_ID": "1"}, ""),
     ],
 )
 def test_detection(env: dict[str, str], name: str) -> None:
@@ -71,6 +81,38 @@ def test_sixel_draws_the_same_pixels() -> None:
     assert decode_sixel(terminal.sixel(encoded())) == [
         [(100, 0, 0) if (x // 5 + y // 5) % 2 else (0, 0, 100) for x in range(20)] for y in range(14)
     ]
+
+
+@pytest.mark.parametrize(("colorterm", "red", "blue"), [("truecolor", "2;255;0;0", "2;0;0;255"), ("", "5;196", "5;21")])
+def test_half_blocks_draw_the_same_pixels(monkeypatch: pytest.MonkeyPatch, colorterm: str, red: str, blue: str) -> None:
+    monkeypatch.setenv("COLORTERM", colorterm)
+    monkeypatch.delenv("WT_SESSION", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = terminal.blocks(encoded()).split("\n")
+    assert len(lines) == 7 and all(line.endswith("\x1b[0m") and line.count("▀") == 20 for line in lines)
+    for row, line in enumerate(lines):
+        pairs = re.findall(r"\x1b\[38;([\d;]+);48;([\d;]+)m▀", line)
+        assert pairs == [
+            tuple(red if (x // 5 + y // 5) % 2 else blue for y in (2 * row, 2 * row + 1)) for x in range(20)
+        ]
+
+
+@pytest.mark.parametrize(("size", "columns"), [((200, 200), 40), ((400, 100), 40), ((30, 31), 30)])
+def test_half_blocks_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = BytesIO()
+    Image.new("RGB", size, "red").save(out, "PNG")
+    lines = terminal.blocks(out.getvalue()).split("\n")
+    assert len(lines) <= 24 and {line.count("▀") for line in lines} == {columns}
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, (40, 14)), (3, (40, 28)), (4, (40, 28)), (9, (60, 42))])
+def test_a_grid_has_each_picture_in_its_place(count: int, size: tuple[int, int]) -> None:
+    sheet = Image.open(BytesIO(terminal.grid([encoded()] * count)))
+    assert sheet.size == size
+    for number in range(count):
+        left, top = number % (size[0] // 20) * 20, number // (size[0] // 20) * 14
+        assert sheet.crop((left, top, left + 20, top + 14)).tobytes() == picture().tobytes()
 
 
 def decode_sixel(text: str) -> list[list[tuple[int, ...]]]:

@@ -111,19 +111,27 @@ def test_no_color(shared_home: Home) -> None:
         ({"TERM": "xterm-kitty"}, "\x1b_Ga=T"),
         ({"LC_TERMINAL": "iTerm2"}, "\x1b]1337;File="),
         ({"TERM": "foot"}, "\x1bPq"),
+        ({"TERM": "xterm-256color"}, "\x1b[38;5;"),
+        ({"TERM": "tmux-256color", "COLORTERM": "truecolor"}, "\x1b[38;2;"),
     ],
 )
 def test_the_picture_comes_before_its_path(shared_home: Home, env: dict[str, str], begins: str) -> None:
-    code, seen = at_terminal(shared_home, "generate", "x", "-o", "a.png", env=env)
+    code, seen = at_terminal(shared_home, "generate", "x", "-o", "a.png", "-f", env=env)
     assert code == 0
     assert begins in seen
     assert seen.rindex("a.png") > seen.index(begins)
-    assert begins not in at_terminal(shared_home, "generate", "x", "-o", "b.png", "--no-show", env=env)[1]
+    assert at_terminal(shared_home, "generate", "x", "-o", "b.png", "--no-show", "-q", "-f", env=env)[1] == "b.png\n"
+
+
+def test_several_pictures_stand_in_one_grid(shared_home: Home) -> None:
+    _, seen = at_terminal(shared_home, "generate", "x", "-n", "4", "-o", "g-{n}.png", env={"TERM": "xterm-kitty"})
+    assert seen.count("\x1b_Ga=T") == 1
+    assert seen.split()[-4:] == [f"g-{n}.png" for n in (1, 2, 3, 4)]
 
 
 def test_a_terminal_that_shows_no_pictures_gets_none(shared_home: Home) -> None:
-    _, seen = at_terminal(shared_home, "generate", "x", "-o", "a.png", "-q")
-    assert seen == "a.png\n"
+    _, seen = at_terminal(shared_home, "generate", "x", "-o", "n.png", env={"TERM": "xterm", "COLORTERM": ""})
+    assert "▀" not in seen and seen.endswith("n.png\n")
 
 
 def test_image_bytes_are_not_poured_into_a_terminal(shared_home: Home) -> None:

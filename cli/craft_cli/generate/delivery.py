@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,11 @@ class Manner:
     as_json: bool = False
     quiet: bool = False
     show: bool | None = None  # inline pictures; None: at a terminal that can
+
+    @property
+    def may_show(self) -> bool:
+        """Whether pictures stand at the terminal: where asked for, or unasked where nobody wants it quiet."""
+        return not self.as_json and (self.show or (self.show is None and not self.quiet)) and output.is_at_terminal()
 
     @property
     def has_progress(self) -> bool:
@@ -161,8 +166,7 @@ def _deliver(
             if event.HasField("finished"):
                 job = event.finished.job
     assert job is not None
-    for index in sorted(held):
-        _announce(delivery, *held[index], manner)
+    _announce_all(delivery, [held[index] for index in sorted(held)], manner)
     if manner.as_json and not target.is_stdout:
         for line in delivery.lines(job):
             output.print_json(line)
@@ -178,13 +182,24 @@ def _images_in(event: jobs_pb2.JobEvent) -> list[images_pb2.Image]:
     return list(event.finished.job.images) if kind == "finished" else []
 
 
+def _announce_all(delivery: Delivery, held: list[tuple[images_pb2.Image, bytes]], manner: Manner) -> None:
+    """Several pictures at a terminal stand in one grid above their paths."""
+    is_grid = len(held) > 1 and manner.may_show and not delivery.target.is_stdout
+    if is_grid:
+        from craft_cli.render import terminal
+
+        is_grid = _show(terminal.grid([data for _, data in held]), manner)
+    for image, data in held:
+        _announce(delivery, image, data, replace(manner, show=False) if is_grid else manner)
+
+
 def _announce(delivery: Delivery, image: images_pb2.Image, data: bytes, manner: Manner) -> None:
     """At a terminal the picture, then its path; in a pipe the path alone."""
     delivery.warn(image)
     path = delivery.paths[image.index]
     if manner.as_json or path is None:
         return
-    is_shown = manner.show is not False and output.is_at_terminal() and _show(data, manner)
+    is_shown = manner.may_show and _show(data, manner)
     if manner.show and not is_shown:
         errors.say("craft: --show: stdout is no terminal that shows pictures")
     output.line(path)

@@ -1,4 +1,4 @@
-"""Pictures inside the terminal: kitty's graphics protocol, iTerm2's inline images, or sixel.
+"""Pictures inside the terminal: kitty's graphics protocol, iTerm2's inline images, sixel, else half blocks in colours.
 
 Which one a terminal speaks is told from the environment it sets; nothing is asked of
 it, so nothing waits for an answer.
@@ -7,10 +7,12 @@ it, so nothing waits for an answer.
 from __future__ import annotations
 
 import base64
+import math
 import os
 import re
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -27,13 +29,19 @@ _KITTY_CHUNK = 4096
 _SIXEL_COLOURS = 128
 _SIXEL_SIDE = 512
 _MOST_ROWS = 24  # an inline picture leaves room for what came before
+_KONSOLE_WITH_SIXEL = 220400
+_CELL = 256  # pixels of a grid's picture, at most
 
 
 def protocol(env: Mapping[str, str] | None = None, *, in_tmux: bool = False) -> str:
-    """kitty, iterm2, sixel, or empty where no picture can be shown."""
+    """kitty, iterm2, sixel, blocks, or empty where no picture can be shown."""
     env = os.environ if env is None else env
-    if not in_tmux and is_multiplexed(env):
-        return ""
+    graphics = _graphics(env) if in_tmux or not is_multiplexed(env) else ""
+    return graphics or ("blocks" if _has_colours(env) else "")
+
+
+def _graphics(env: Mapping[str, str]) -> str:
+    """What shows a picture's own pixels; "" where nothing is sure to. VS Code and Windows Terminal do not tell."""
     term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")
     if term == "dumb":
         return ""
@@ -41,9 +49,22 @@ def protocol(env: Mapping[str, str] | None = None, *, in_tmux: bool = False) -> 
         return "kitty"
     if program in ("iTerm.app", "mintty") or env.get("LC_TERMINAL") == "iTerm2":
         return "iterm2"
+    if int(f"0{env.get('KONSOLE_VERSION', '')}") >= _KONSOLE_WITH_SIXEL:
+        return "sixel"
     if "sixel" in term or term.split("-")[0] in ("mlterm", "foot", "contour", "yaft"):
         return "sixel"
     return ""
+
+
+def _has_colours(env: Mapping[str, str]) -> bool:
+    """Whether a terminal has the colours that pictures need, and its user wants any."""
+    if env.get("NO_COLOR") or env.get("TERM", "") in ("", "dumb"):
+        return False
+    return _is_true_colour(env) or "256color" in env["TERM"] or bool(env.get("WT_SESSION"))
+
+
+def _is_true_colour(env: Mapping[str, str]) -> bool:
+    return env.get("COLORTERM", "") in ("truecolor", "24bit") or bool(env.get("WT_SESSION"))
 
 
 def is_multiplexed(env: Mapping[str, str]) -> bool:
@@ -57,7 +78,7 @@ def show(data: bytes, *, even_in_tmux: bool) -> bool:
     if not name or not is_terminal(sys.stdout):
         return False
     drawn = ENCODERS[name](data)
-    if is_multiplexed(os.environ):
+    if name != "blocks" and is_multiplexed(os.environ):
         drawn = _pass_through(drawn)
     sys.stdout.write(f"{drawn}\n")
     sys.stdout.flush()
@@ -97,6 +118,53 @@ def sixel(data: bytes) -> str:
     return "".join(parts) + "\x1b\\"
 
 
+def blocks(data: bytes) -> str:
+    """Two pixels a character: the upper half block, its colour over another."""
+    from PIL import Image
+
+    picture = eight_bits(Image.open(BytesIO(data), formats=_READABLE)).convert("RGB")
+    columns = min(shutil.get_terminal_size().columns, 4 * _MOST_ROWS)
+    picture.thumbnail((columns, 2 * _MOST_ROWS), Image.Resampling.LANCZOS)
+    width, height = picture.size
+    colour = _true_colour if _is_true_colour(os.environ) else _of_256
+    pixels = [colour(*picture.getpixel((x, y))) for y in range(height) for x in range(width)]  # type: ignore[misc]
+    rows = [pixels[y * width : (y + 1) * width] for y in range(height)]
+    rows += [[""] * width] * (height % 2)
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return "\n".join(f"{''.join(map(_block, upper, lower))}\x1b[0m" for upper, lower in pairs)
+
+
+def _block(upper: str, lower: str) -> str:
+    return f"\x1b[38;{upper};48;{lower}m▀" if lower else f"\x1b[0;38;{upper}m▀"
+
+
+def _true_colour(red: int, green: int, blue: int) -> str:
+    return f"2;{red};{green};{blue}"
+
+
+def _of_256(red: int, green: int, blue: int) -> str:
+    """The nearest of xterm's cube of six to each side."""
+    red, green, blue = (0 if part < 48 else 1 if part < 115 else (part - 35) // 40 for part in (red, green, blue))
+    return f"5;{16 + 36 * red + 6 * green + blue}"
+
+
+def grid(pictures: Sequence[bytes]) -> bytes:
+    """Several pictures' files as one, in rows: a PNG."""
+    from PIL import Image
+
+    opened = [eight_bits(Image.open(BytesIO(one), formats=_READABLE)).convert("RGB") for one in pictures]
+    for one in opened:
+        one.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+    width, height = (max(one.size[axis] for one in opened) for axis in (0, 1))
+    columns = math.ceil(math.sqrt(len(opened) * height / width))
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(opened) / columns) * height))
+    for number, one in enumerate(opened):
+        sheet.paste(one, (number % columns * width, number // columns * height))
+    out = BytesIO()
+    sheet.save(out, "PNG")
+    return out.getvalue()
+
+
 def _sixel_palette(indexed: Image.Image) -> list[str]:
     """Colours in percent."""
     values = indexed.getpalette() or []
@@ -120,7 +188,7 @@ def _sixel_band(rows: list[bytes], colour: int) -> str:
 
 _SIXEL_CODES = bytes(min(value + 63, 255) for value in range(256))
 
-ENCODERS = {"kitty": kitty, "iterm2": iterm2, "sixel": sixel}
+ENCODERS = {"kitty": kitty, "iterm2": iterm2, "sixel": sixel, "blocks": blocks}
 
 
 def _as_png(data: bytes) -> bytes:
