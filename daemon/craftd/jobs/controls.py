@@ -67,13 +67,13 @@ def _named(name: str, model: Model, known: Sequence[Part]) -> Part:
         raise invalid("controls.model", f"{name[:100]!r} is no control model here", _hint(known))
     if found.kind != kinds.kind_of(model.architecture):
         why = f"{found.name} is {found.shown}, and the model {model.name} is {model.architecture.name}"
-        raise invalid("controls.model", why, _hint(_for(model, known)))
+        raise invalid("controls.model", why, _hint(fitting_parts(model, known)))
     return found
 
 
 def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
     """The only one that is for the model, and by its name for the kind."""
-    own = _for(model, known)
+    own = fitting_parts(model, known)
     fitting = [part for part in own if kinds.reads(part.reads, kind)] or [part for part in own if not part.reads]
     if len(fitting) == 1:
         return fitting[0]
@@ -86,7 +86,8 @@ def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
     raise invalid("controls.model", why, _hint(own))
 
 
-def _for(model: Model, known: Sequence[Part]) -> list[Part]:
+def fitting_parts(model: Model, known: Sequence[Part]) -> list[Part]:
+    """The control models that a model can be drawn with."""
     return [part for part in known if part.kind == kinds.kind_of(model.architecture)]
 
 

@@ -12,6 +12,7 @@ from craftd.http.errors import responses
 from craftd.http.services import HttpServices
 from craftd.http.sizes import SHAPES, side_lengths
 from craftd.jobs import validate
+from craftd.jobs.controls import fitting_parts
 from craftd.loras.lora import Lora
 from craftd.models.model import Model, ModelView
 
@@ -37,6 +38,11 @@ class LoraOut(BaseModel):
     trigger: str
 
 
+class ControlOut(BaseModel):
+    name: str
+    reads: str = Field(description="Which pictures, as far as its name tells.")
+
+
 class ModelOut(BaseModel):
     name: str
     built_in: bool
@@ -48,6 +54,7 @@ class ModelOut(BaseModel):
     begins_from_pictures: bool = Field(description="Whether a job of it may have a `start`.")
     takes_masks: bool = Field(description="Whether it may have a `mask`, too.")
     most_references: int = Field(description="How many `references` it may have.")
+    controls: list[ControlOut] = Field(description="The control models that a job of it may have in its `controls`.")
     defaults: DefaultsOut
     samplers: list[str]
     loras: list[LoraOut]
@@ -107,6 +114,9 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
         takes_masks="mask" in one.architecture.takes,
         most_references=one.architecture.most_references if "references" in one.architecture.takes else 0,
         sizes=[_size(shape, one, services) for shape in SHAPES],
+        controls=[
+            ControlOut(name=part.name, reads=part.reads) for part in fitting_parts(one, services.models.controls)
+        ],
         defaults=defaults,
         samplers=list(dict.fromkeys([*names, defaults.sampler])),
         loras=[LoraOut(id=lora.id, name=lora.name, weight=lora.weight, trigger=lora.trigger) for lora in fitting],

@@ -5,8 +5,8 @@ export function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** `spec`: as a job has it, every field resolved; `picture`: the file that it began from, `shown`: those that its model saw, where that is known. */
-export function commandOf(spec, picture = "", shown = []) {
+/** `spec`: as a job has it, every field resolved; `picture`: the file that it began from, `shown`: those that its model saw, `control`: the one that a control model read, where that is known. */
+export function commandOf(spec, picture = "", shown = [], control = "") {
   const words = ["-m", quoted(spec.model)];
   for (const lora of spec.loras) words.push("-l", quoted(`${lora.name}:${lora.weight}`));
   words.push("-W", spec.width, "-H", spec.height, "-s", spec.steps, "-g", spec.guidance_scale);
@@ -15,6 +15,7 @@ export function commandOf(spec, picture = "", shown = []) {
   if (spec.start) words.push("-i", quoted(picture || "PICTURE"), "--strength", spec.start.strength);
   spec.references?.forEach((_, place) => words.push("--ref", quoted(shown[place] ?? "PICTURE")));
   if (spec.mask) words.push("--mask", "MASK");
+  for (const one of spec.controls ?? []) words.push("--control", quoted(`${one.kind}=${control || "PICTURE"}:${one.scale}`), "--control-model", quoted(one.model));
   if (spec.negative_prompt) words.push(`--negative=${quoted(spec.negative_prompt)}`);
   if (spec.lora_missing === "skip") words.push("--lora-missing", "skip");
   if (spec.prompt === "-") return `printf %s - | craft generate ${words.join(" ")}`;

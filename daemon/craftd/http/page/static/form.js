@@ -1,6 +1,7 @@
 // What to draw: the form's fields, filled from what the chosen model can.
 
 import { Begin } from "./begin.js";
+import { Control } from "./control.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
 import { References } from "./references.js";
@@ -18,6 +19,8 @@ export class Form {
   #loras = []; // [{lora, weight}], as chosen
   begin = new Begin({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
   references = new References({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
+
+  control = new Control({ onChange: () => this.#onPicture() });
 
   constructor(onSubmit) {
     $("wish").addEventListener("submit", (event) => {
@@ -134,6 +137,7 @@ export class Form {
     $("size").append(new Option("Another…", ""));
     this.begin.allow(model.begins_from_pictures, model.takes_masks);
     this.references.allow(model.most_references);
+    this.control.allow(model.controls);
     this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
     this.#showLoras();
     this.#showSize();
@@ -155,7 +159,7 @@ export class Form {
   /** The size follows the picture, for as long as there is one. */
   #onPicture() {
     const asPicture = [...$("size").options].find((one) => one.value === AS_PICTURE);
-    const isThere = this.begin.isThere || this.references.areThere;
+    const isThere = this.begin.isThere || this.references.areThere || this.control.isThere;
     if (isThere && !asPicture) $("size").prepend(new Option("As the picture", AS_PICTURE));
     if (isThere) $("size").value = AS_PICTURE;
     else asPicture?.remove();
@@ -166,6 +170,11 @@ export class Form {
   /** What was in the clipboard, or dropped: pictures for a model that is shown them, else the first to begin from. */
   #take(event, data) {
     const files = [...data.files].filter((one) => one.type.startsWith("image/"));
+    if (files.length && $("controlling").contains(event.target)) {
+      event.preventDefault();
+      this.control.choose(files[0]);
+      return;
+    }
     const isToBegin = !this.references.isAllowed || $("begin").contains(event.target);
     if (!files.length || $("studio").hidden || (isToBegin && $("begin").hidden)) return;
     event.preventDefault();

@@ -13,7 +13,7 @@ import { watch } from "./stream.js";
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
-const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), begin: form.begin, references: form.references });
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), begin: form.begin, references: form.references, control: form.control });
 const gallery = new Gallery((image) => present(image));
 let watching = new AbortController();
 let followed = ""; // the job on show: another tab may have another
@@ -41,6 +41,7 @@ function leave(problem) {
   if (!problem) forget("form");
   form.begin.clear();
   form.references.clear();
+  form.control.clear();
   stage.clear();
   gallery.clear();
   releaseAll();
@@ -96,7 +97,7 @@ async function generate() {
   try {
     const wish = form.value();
     form.isBusy = true;
-    Object.assign(wish, await form.begin.send(), await form.references.send());
+    Object.assign(wish, await form.begin.send(), await form.references.send(), await form.control.send());
     const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
     keep("job", job.id);
     if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
@@ -166,6 +167,7 @@ function present(image) {
 function useAgain(spec) {
   form.restore({ ...spec, count: 1 });
   $("prompt").focus();
+  if (!form.control.isOf(spec.controls)) form.tell({ message: "It was drawn with another control picture than is here.", hint: "Choose that one again." });
   if (!form.references.isOf(spec.references)) form.tell({ message: "The model was shown other pictures than are here.", hint: "Choose those again." });
   if (spec.start && !form.begin.urlOf(spec.start)) form.tell({ message: "It was drawn from a picture that is not here.", hint: "Choose that one again." });
 }

@@ -15,10 +15,12 @@ export class Stage {
   #phase = "";
   #begin; // knows the picture that was begun from
   #references; // and those that the model was shown
+  #control; // and what a control model read
 
-  constructor({ onCancel, onAgain, begin, references }) {
+  constructor({ onCancel, onAgain, begin, references, control }) {
     this.#begin = begin;
     this.#references = references;
+    this.#control = control;
     $("compare").addEventListener("input", () => this.#compare());
     $("cancel").addEventListener("click", onCancel);
     $("again").addEventListener("click", () => onAgain(this.#shown.spec));
@@ -208,13 +210,15 @@ export class Stage {
       Sampler: spec.sampler,
       Strength: spec.start?.strength,
       Shown: spec.references.length || undefined,
+      Control: spec.controls.map(({ kind, model, scale }) => `${kind} by ${model}, ${scale}`).join(", "),
       "Left out": spec.negative_prompt,
     };
     const known = Object.entries(facts).filter(([, value]) => value !== "" && value !== undefined);
     $("facts").replaceChildren(...known.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
     $("command").replaceChildren(...wrapped(commandOf(spec, this.#begin.urlOf(spec.start) && this.#begin.name,
-      this.#references.isOf(spec.references) ? this.#references.names : [])));
+      this.#references.isOf(spec.references) ? this.#references.names : [],
+      this.#control.isOf(spec.controls) ? this.#control.name : "")));
     $("save").href = url;
     $("save").download = `craft-${image.seed}.${EXTENSIONS[image.media_type] ?? "png"}`;
     show($("result"), true);
