@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from craft_protos import formats
+from craft_protos import files, formats
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing
@@ -15,7 +16,7 @@ from craft_cli.confirming import confirm
 from craft_cli.connection.session import Session
 from craft_cli.generate import combining, loras, output, writing
 from craft_cli.generate import spec as specs
-from craft_cli.generate.inputs import Wish
+from craft_cli.generate.inputs import STDIN, Pictures, Wish
 from craft_cli.parsing import leaf, new_app
 from craft_cli.render import units
 
@@ -99,22 +100,51 @@ def list_images(
 
 @app.command("show", **leaf("craft images show 3f9a --json | jq .provenance", "craft images show ./apple.png"))
 def show(picture: str = _ID_OR_FILE, as_json: bool = _JSON) -> None:
-    """Show what is known of a picture: of one in craft's store, or what a file says of itself."""
+    """Show a picture and what is known of it: of one in craft's store, or what a file says of itself."""
     from craft_cli.generate import drawing, provenance
     from craft_cli.render import shapes
 
-    if picture == "-" or "/" in picture or "." in picture or Path(picture).is_file():
+    session = Session()
+    if _is_file(picture):
         image = provenance.described(picture)
     else:
-        image = shapes.image(drawing.insist(Session(), lambda client: client.describe_image(picture)))
+        image = shapes.image(drawing.insist(session, lambda client: client.describe_image(picture)))
     if as_json:
         output.print_json(image)
         return
+    if output.is_at_terminal() and picture != STDIN:
+        from craft_cli.render import terminal
+
+        terminal.show(Pictures(session).read(picture).data, even_in_tmux=False)
     origin = image.pop("provenance") or {}
     origin["loras"] = loras.shown(origin.get("loras") or [])
     rows = [[name.replace("_", " "), output.cell(value)] for name, value in image.items() if name not in ("id", "file")]
     rows += [[name.replace("_", " "), output.cell(value)] for name, value in origin.items() if name not in image]
     output.print_table(["picture", str(image.get("id") or image.get("file"))], rows)
+
+
+@app.command("open", **leaf("craft images open 3f9a", "craft images open ./apple.png"))
+def open_picture(picture: str = _ID_OR_FILE) -> None:
+    """Open a picture in the system's viewer."""
+    from craft_cli.generate import drawing
+
+    if picture == STDIN:
+        raise CraftError("USAGE", "what comes from stdin cannot be opened", "give a picture's id, or its file")
+    session, path = Session(), Path(picture)
+    if not _is_file(picture):
+        image = drawing.insist(session, lambda client: client.describe_image(picture))
+        path = Path(tempfile.mkdtemp(prefix="craft-")) / f"{image.id}.{formats.FORMATS[_format_of(image)].extension}"
+        writing.write(path, drawing.fetch(session, image), force=False)
+    elif missing := files.why_not(path):
+        raise CraftError(missing.reason, missing.message, missing.hint)
+    if typer.launch(str(path)):
+        raise CraftError("OUTPUT_FAILED", f"nothing here opens {path}", "set a viewer for it: xdg-mime on Linux")
+    output.line(path)
+
+
+def _is_file(picture: str) -> bool:
+    """A file, rather than the id of a picture in the store."""
+    return picture == STDIN or "/" in picture or "." in picture or Path(picture).is_file()
 
 
 @app.command("get", **leaf("craft images get 3f9a -o apple.png", "craft images get 3f9a -o - | magick - apple.gif"))
