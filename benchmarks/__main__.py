@@ -34,6 +34,7 @@ NAMES = (
     "parts",
     "offload",
     "lora_switch",
+    "control_switch",
     "lora_throughput",
     "lora_misses",
     "training",

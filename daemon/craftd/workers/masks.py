@@ -24,7 +24,7 @@ async def converted(path: Path, meaning: Meaning) -> bytes:
 
 async def mapped(path: Path, kind: str) -> bytes:
     """What a control model would be shown of a picture, a PNG; `kind`: one of CONTROL_KINDS. Raises BAD_INPUT."""
-    return await _made("--map", kind, path)
+    return await _made("--control", kind, path)
 
 
 async def _made(option: str, what: str, path: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 `--inspect --pictures PATH...`: a line for each picture, as it is decoded.
 `--inspect --mask MEANING PATH`: the picture as a mask of craft's, a PNG, on stdout.
-`--inspect --map KIND PATH`: what a control model would be shown of the picture, a PNG, on stdout.
+`--inspect --control KIND PATH`: what a control model would be shown of the picture, a PNG, on stdout.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
 `--inspect --upscalers`: the same, of files that may be upscalers.
 `--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
@@ -44,7 +44,7 @@ def main(asked: Sequence[str]) -> None:
             run_pictures(map(Path, paths))
         case ["--mask", meaning, path]:
             run_mask(Path(path), meaning)
-        case ["--map", kind, path]:
+        case ["--control", kind, path]:
             run_map(Path(path), kind)
         case ["--identify"]:
             run_identify()
