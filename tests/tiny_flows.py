@@ -15,6 +15,8 @@ TEXT: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
+_MARKS = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
+PROCESSOR = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136, "max_pixels": 12_845_056}
 _MULTIMODAL_ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
 # As Qwen's templates do with a conversation of one message; a prompt stands in a frame.
 _TEMPLATE = (
@@ -102,6 +104,19 @@ def qwen_image() -> Any:
         tokenizer=tokenizer(),
         transformer=_lively(transformer, gain=4),
     )
+
+
+def qwen_image_edit(*, is_plus: bool = False) -> Any:
+    """Its processor is written beside it: transformers' own cannot be made here."""
+    from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
+
+    parts = qwen_image().components
+    parts["tokenizer"].add_special_tokens({"additional_special_tokens": list(_MARKS)})
+    config, ids = parts["text_encoder"].config, parts["tokenizer"].convert_tokens_to_ids(list(_MARKS))
+    for name, token in zip(("image_token_id", "vision_start_token_id", "vision_end_token_id"), ids, strict=True):
+        setattr(config, name, token)
+    made: Any = (QwenImageEditPlusPipeline if is_plus else QwenImageEditPipeline)(**parts, processor=None)
+    return made
 
 
 def krea2(*, is_distilled: bool = False) -> Any:

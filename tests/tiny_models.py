@@ -8,6 +8,7 @@ python -m tests.tiny_models KIND FOLDER
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -22,6 +23,7 @@ KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
     *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext"),
     *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
+    *("qwen-image-edit", "qwen-image-edit-plus"),
 )
 
 _SOURCES = tuple(Path(str(one)) for one in (__file__, tiny_networks.__file__, tiny_flows.__file__))
@@ -44,6 +46,8 @@ def cached(kind: str) -> Path:
 
 def without(kind: str) -> dict[str, None]:
     """The parts that diffusers must be told the model does not have."""
+    if kind.startswith("qwen-image-edit"):
+        return {"processor": None}
     return {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3-no-t5" else {}
 
 
@@ -53,6 +57,17 @@ def make(kind: str, folder: Path) -> None:
 
     torch.manual_seed(20)
     _MAKERS[kind]().save_pretrained(folder, safe_serialization=True)
+    if kind.startswith("qwen-image-edit"):
+        _write_processor(folder)
+
+
+def _write_processor(folder: Path) -> None:
+    """As Qwen2-VL's is published, beside a pipeline that was made without it."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index["processor"] = ["transformers", "Qwen2VLProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "processor").mkdir()
+    (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(tiny_flows.PROCESSOR))
 
 
 def _sd() -> Any:
@@ -272,6 +287,8 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "flux2": tiny_flows.flux2,
     "flux2-distilled": lambda: tiny_flows.flux2(is_distilled=True),
     "qwen-image": tiny_flows.qwen_image,
+    "qwen-image-edit": tiny_flows.qwen_image_edit,
+    "qwen-image-edit-plus": lambda: tiny_flows.qwen_image_edit(is_plus=True),
     "krea2": tiny_flows.krea2,
     "krea2-distilled": lambda: tiny_flows.krea2(is_distilled=True),
     "pocket-size": _pocket_size,

@@ -185,7 +185,8 @@ def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str
     asked = GenerateRequest("a red apple", **{name: values.get(name, 1)})
     for row in registry.ROWS:
         if row in understood:
-            assert getattr(_resolved(asked, row), name) != OPTIONAL[name]
+            needed = {"references": values["references"]} if "references" in row.needs else {}
+            assert getattr(_resolved(replace(asked, **needed), row), name) != OPTIONAL[name]
             continue
         with pytest.raises(CraftError, match="means nothing to the model") as refused:
             _resolved(asked, row)

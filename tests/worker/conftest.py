@@ -14,7 +14,7 @@ from craft_protos.worker_pb2 import ModelManifest
 
 from tests import tiny_loras, tiny_models
 from tests.worker import client, loras
-from tests.worker.flows import flow_truth
+from tests.worker.flows import flow_truth, processor
 from tests.worker.starts import alike
 
 __all__ = ["alike", "flow_truth"]
@@ -67,6 +67,9 @@ def pipelines() -> Callable[[str], Any]:
                     tiny_models.cached(kind), use_safetensors=True, local_files_only=True, **tiny_models.without(kind)
                 )
             loaded[kind].set_progress_bar_config(disable=True)
+            if kind.startswith("qwen-image-edit"):
+                folder = tiny_models.cached(kind) / "processor"
+                loaded[kind].__dict__["processor"] = processor(folder, loaded[kind].tokenizer)
         return loaded[kind]
 
     return get

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ def arguments(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
     """What a pipeline is called with; one of another family as it is."""
     negative = call.pop("negative_prompt", "")
     match type(pipe).__name__:
-        case "QwenImagePipeline":
+        case "QwenImagePipeline" | "QwenImageEditPipeline" | "QwenImageEditPlusPipeline":
             given = {"true_cfg_scale": call["guidance_scale"], "negative_prompt": negative or " "}
             return call | given | {"guidance_scale": None}
         case "Flux2KleinPipeline":
@@ -40,6 +42,19 @@ def arguments(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
             return call | {"negative_prompt": negative}
         case _:
             return call
+
+
+def processor(folder: Path, tokenizer: Any) -> Any:
+    """transformers' own of Qwen2-VL, made without what wants torchvision."""
+    from transformers import Qwen2VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    made: Any = object.__new__(Qwen2VLProcessor)
+    made.image_processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    made.tokenizer, made.video_processor, made.chat_template = tokenizer, SimpleNamespace(merge_size=2), None
+    made.image_token, made.video_token, made.video_token_id = "<|image_pad|>", "<|video_pad|>", -1
+    made.image_token_id = tokenizer.convert_tokens_to_ids(made.image_token)
+    return made
 
 
 def scheduled(sampler: str, own: Any) -> Any:

@@ -156,3 +156,50 @@ def test_others_are_shown_none(worker: WorkerProcess, files: Path, models: Model
     """The front knows; this is for whoever speaks to a worker alone."""
     failed = worker.fail(shown_to(models[kind], [put(files, photo(1, 64, 64))]))
     assert (failed.error.reason, failed.error.message.partition(":")[0]) == ("INVALID_FIELD", "references")
+
+
+@covers("draw", "references", form="folder", kind="qwen-image-edit")
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_qwen_edits_one(worker: WorkerProcess, files: Path, models: Models, flow_truth: Truth, guidance: float) -> None:
+    picture, asked = photo(1, 120, 90), {"steps": 2, "guidance_scale": guidance}
+    (drawn,) = worker.draw(shown_to(models["qwen-image-edit"], [put(files, picture)], **asked))
+    assert_same(pixels(drawn), flow_truth("qwen-image-edit", image=picture, **asked))
+
+
+@covers("draw", "references", form="folder", kind="qwen-image-edit-plus")
+def test_qwen_edit_plus_is_shown_several(worker: WorkerProcess, files: Path, models: Models, flow_truth: Truth) -> None:
+    pictures, asked = [photo(1, 120, 90), photo(2, 60, 90)], {"steps": 2, "guidance_scale": 3.0}
+    asked["negative_prompt"] = "a grey dog"
+    (drawn,) = worker.draw(shown_to(models["qwen-image-edit-plus"], [put(files, one) for one in pictures], **asked))
+    assert_same(pixels(drawn), flow_truth("qwen-image-edit-plus", image=pictures, **asked))
+
+
+@covers("batch", "LoRA", form="folder", kind="kind")
+@pytest.mark.parametrize("kind", ["qwen-image-edit", "qwen-image-edit-plus"])
+def test_rows_of_edits_share_calls_with_those_of_pictures_of_the_same_shape(
+    worker: WorkerProcess, files: Path, models: Models, make: Make, kind: str
+) -> None:
+    """Texts of other lengths too."""
+    a, one, other = make(kind, "edit-a", seed=303), put(files, photo(1, 64, 64)), put(files, photo(2, 90, 90))
+    model, asked = models[kind], {"steps": 2, "guidance_scale": 1.0}
+    worker.draw(with_loras(shown_to(model, [one], "warm", **asked), (a, 1.0)))
+    assert_each_is_as_alone(
+        worker,
+        [
+            with_loras(shown_to(model, [one], "a", **asked), (a, 0.8)),
+            shown_to(model, [other], "b", **(asked | {"prompt": "a blue bird on a tall tree"})),
+        ],
+    )
+
+
+@pytest.mark.parametrize("kind", ["qwen-image-edit", "qwen-image-edit-plus"])
+def test_what_qwen_cannot_edit(worker: WorkerProcess, files: Path, models: Models, kind: str) -> None:
+    thin, picture = put(files, photo(1, 8, 1000)), put(files, photo(1, 64, 64))
+    for shown, more, field, why in (
+        ([], {}, "references", "edits what it is shown"),
+        ([thin], {}, "references", "too narrow"),
+        ([picture], {"prompt": "a <|image_pad|>"}, "prompt", "stands for a picture"),
+    ):
+        failed = worker.fail(shown_to(models[kind], shown, **more))
+        assert failed.error.reason == "INVALID_FIELD" and failed.error.message.startswith(f"{field}: ")
+        assert why in failed.error.message

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 from craft_protos.generate import MOST_REFERENCES
 
+from craftd.architectures import sizes
+
 NOISE, VELOCITY, FLOW = "epsilon", "v_prediction", "flow"  # what a model was trained to predict
+SHOWN_UNIT = 32  # sides of a picture that a model is shown are multiples of it, where its pixels are counted
 GENERIC = "generic"  # the family of the pipelines whose own loop is called
 LDM = "model.diffusion_model."  # before the network's tensors in the original layout
 BARE_LDM = "diffusion_model."  # the same as some programs save the network alone
@@ -152,6 +155,7 @@ class Architecture:
     needs: frozenset[str] = frozenset()  # of these: it draws nothing without them
     most_references: int = MOST_REFERENCES  # pictures that it can be shown, where it takes any
     shapes: tuple[tuple[int, int], ...] = ()  # sizes that it was trained in, where the picture it is shown gets one
+    shown_pixels: int = 0  # that the picture gets where it does not
     call: Mapping[str, object] = field(default_factory=dict)  # what a pipeline's own loop is told beside the request
 
     # How it is recognised
@@ -173,6 +177,12 @@ class Architecture:
     def nearest_in_shape(self, width: int, height: int) -> tuple[int, int]:
         """The one of its `shapes` that is most alike; of two the narrower."""
         return min(self.shapes, key=lambda shape: (abs(width / height - shape[0] / shape[1]), shape))
+
+    def beside(self, width: int, height: int) -> tuple[int, int] | None:
+        """The size that is drawn unasked from a picture of that size that it is shown; None: of its usual pixels."""
+        if self.shapes:
+            return self.nearest_in_shape(width, height)
+        return sizes.in_shape(width, height, self.shown_pixels, SHOWN_UNIT) if self.shown_pixels else None
 
     def may_take(self, lora: str) -> bool:
         """Whether a LoRA of that architecture may fit: also where one of the two is not known."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from craft_protos.generate import MOST_REFERENCES
 
 from craftd.architectures import controls, parts
 from craftd.architectures.architecture import (
@@ -431,6 +434,29 @@ QWEN_IMAGE = Architecture(
         guidance_scale=4.0,
     ),
 )
+QWEN_IMAGE_EDIT = Architecture(
+    id="qwen-image-edit",
+    name="Qwen-Image-Edit",
+    pipelines=("QwenImageEditPipeline",),
+    family="qwen-image-edit",
+    takes=_SHOWN,
+    needs=frozenset({"references"}),
+    most_references=1,
+    shown_pixels=1024 * 1024,
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=4.0,
+    lora_like=QWEN_IMAGE.id,
+)
+QWEN_IMAGE_EDIT_PLUS = replace(
+    QWEN_IMAGE_EDIT,
+    id="qwen-image-edit-plus",
+    name="Qwen-Image-Edit Plus",
+    pipelines=("QwenImageEditPlusPipeline",),
+    family="qwen-image-edit-plus",
+    most_references=MOST_REFERENCES,
+    steps=40,
+)
 KREA2 = Architecture(
     id="krea2",
     name="Krea 2",
@@ -516,7 +542,19 @@ IDEOGRAM4 = Architecture(
 
 ROWS = (
     *(SD1, SD2, SDXL, SD3, FLUX2, FLUX, FLUX_KONTEXT, POCKET, LCM, HUNYUAN_DIT, CHROMA, AURAFLOW, LUMINA2),
-    *(ZIMAGE, QWEN_IMAGE, KREA2, PIXART, SANA, COGVIEW4, OVIS_IMAGE, ERNIE_IMAGE, IDEOGRAM4),
+    *(
+        ZIMAGE,
+        QWEN_IMAGE,
+        QWEN_IMAGE_EDIT,
+        QWEN_IMAGE_EDIT_PLUS,
+        KREA2,
+        PIXART,
+        SANA,
+        COGVIEW4,
+        OVIS_IMAGE,
+        ERNIE_IMAGE,
+        IDEOGRAM4,
+    ),
 )
 
 UNKNOWN = Architecture(id="")

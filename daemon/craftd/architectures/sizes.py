@@ -65,6 +65,13 @@ class Sizes:
         return min(max(1, whole(side / self.granularity)), most) * self.granularity
 
 
+def in_shape(width: int, height: int, pixels: int, unit: int) -> tuple[int, int]:
+    """About so many pixels in the shape of a picture, as pipelines that edit count them; sides are whole units."""
+    wide = math.sqrt(pixels * width / height)
+    high = wide / (width / height)
+    return max(1, round(wide / unit)) * unit, max(1, round(high / unit)) * unit
+
+
 def sizes(configurations: Configurations) -> Sizes:
     """Of a model whose parts are configured so; parts that it lacks may be missing."""
     unet, transformer = configurations.get("unet", {}), configurations.get("transformer", {})

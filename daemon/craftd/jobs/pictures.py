@@ -87,10 +87,9 @@ def _shown(wanted: GenerateRequest, shown: tuple[Input, ...], model: Model, limi
     """In the shape of the first picture that it or a control model is shown, of as many pixels as it usually draws."""
     if not shown:
         return wanted
-    shapes, own = model.architecture.shapes, (shown[0].width, shown[0].height)
-    if shapes and wanted.width is None and wanted.height is None:
-        allowed = model.sizes.within(limits.max_side, limits.max_pixels)
-        width, height = allowed.nearest(*model.architecture.nearest_in_shape(*own))
+    beside = model.architecture.beside(shown[0].width, shown[0].height)
+    if beside is not None and wanted.width is None and wanted.height is None:
+        width, height = model.sizes.within(limits.max_side, limits.max_pixels).nearest(*beside)
         return replace(wanted, width=width, height=height)
     width, height = _size(wanted, shown[0], model, limits, largest_scale=math.inf)
     return replace(wanted, width=width, height=height)

@@ -139,7 +139,10 @@ def _check_understood(wanted: GenerateRequest, model: Model) -> None:
 
 
 def _check_references(wanted: GenerateRequest, model: Model) -> None:
-    """Raises INVALID_FIELD for more than the model can be shown."""
+    """Raises INVALID_FIELD for none where the model edits what it is shown, and for more than it can be shown."""
+    if "references" in model.architecture.needs and not wanted.references:
+        message = f"are none, and the model {model.name} edits what it is shown"
+        raise invalid("references", message, "give it a picture, or take a model that draws from words")
     most = model.architecture.most_references
     if len(wanted.references) > most:
         others = [row.name for row in registry.ROWS if "references" in row.takes and row.most_references > most]

@@ -11,7 +11,7 @@ from craftd.worker.families.base import Family
 from craftd.worker.families.flux import Flux, FluxKontext
 from craftd.worker.families.flux2 import Flux2Klein
 from craftd.worker.families.krea2 import Krea2
-from craftd.worker.families.qwen import QwenImage
+from craftd.worker.families.qwen import QwenImage, QwenImageEdit, QwenImageEditPlus
 from craftd.worker.families.sd import StableDiffusion
 from craftd.worker.families.sd3 import StableDiffusion3
 from craftd.worker.families.sdxl import StableDiffusionXL
@@ -27,5 +27,7 @@ FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
     "flux2": Flux2Klein,
     "z-image": ZImage,
     "qwen-image": QwenImage,
+    "qwen-image-edit": QwenImageEdit,
+    "qwen-image-edit-plus": QwenImageEditPlus,
     "krea2": Krea2,
 }

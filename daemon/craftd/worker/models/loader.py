@@ -23,7 +23,7 @@ from craftd.architectures.architecture import GENERIC, Architecture
 from craftd.architectures.registry import UNUSED_PARTS, UPSCALER
 from craftd.worker.engine.denoise import Denoiser
 from craftd.worker.engine.progress_hooks import ProgressHooks
-from craftd.worker.families import FAMILIES
+from craftd.worker.families import FAMILIES, seeing
 from craftd.worker.families.base import Runner
 from craftd.worker.families.generic import PipelineRunner
 from craftd.worker.inputs.canvases import Canvases
@@ -85,6 +85,9 @@ class Loader:
         family = "" if manifest.family == GENERIC else architecture.family
         device = self._computing(manifest, runs_in_fp16=bool(family) and architecture.runs_in_fp16)
         left_out = dict.fromkeys(_left_out(architecture, components))
+        sees = components.get("processor", ("", ""))[1] == seeing.CLASS
+        if sees:  # transformers' own wants torchvision
+            left_out["processor"] = None
         if is_single_file(folder):
             left_out |= dict.fromkeys(absent(folder, components))
             given = dict(self._weighty_parts(folder, components, device.dtype, manifest, bytes_done))
@@ -97,6 +100,8 @@ class Loader:
             folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
         )
         pipe.set_progress_bar_config(disable=True)
+        if sees:
+            pipe.__dict__["processor"] = seeing.Processor.of(folder / "processor", pipe.tokenizer)
         chat_templates.guard(pipe, manifest.name)
         offloading = self._place(pipe, device)
         if offloading is None or offloading.rung == rungs.NONE:
