@@ -19,6 +19,7 @@ from craftd.http.page import router as page
 from craftd.http.routers import (
     automatic1111,
     automatic1111_controlnet,
+    automatic1111_extras,
     automatic1111_finds,
     choices,
     documents,
@@ -43,6 +44,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     visioncraft.make_router,
     openai_images.make_router,
     automatic1111.make_router,
+    automatic1111_extras.make_router,
     automatic1111_finds.make_router,
     automatic1111_controlnet.make_router,
     images.make_router,
@@ -61,12 +63,9 @@ _MOST_BYTES = 1 << 20
 _INFO_BYTES = 16 << 20  # a picture in base64 whose words alone are read
 _PICTURE_BYTES = 50 << 20  # to draw from: 12 megapixels that nothing makes smaller, in base64
 _DRAWN_FROM = (
-    inputs.INPUTS,
-    automatic1111.IMG2IMG,
-    automatic1111.TXT2IMG,
-    automatic1111_controlnet.DETECT,
-    openai_images.EDITS,
-    openai_images.VARIATIONS,
+    *(inputs.INPUTS, automatic1111.IMG2IMG, automatic1111.TXT2IMG, automatic1111_controlnet.DETECT),
+    *(automatic1111_extras.SINGLE, automatic1111_extras.BATCH),
+    *(openai_images.EDITS, openai_images.VARIATIONS),
 )
 _LARGER: dict[str, int] = {automatic1111.PNG_INFO: _INFO_BYTES} | dict.fromkeys(_DRAWN_FROM, _PICTURE_BYTES)
 _EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning"]

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from craft_protos import samplers
 from craft_protos.generate import MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
 from craft_protos.reasons import invalid
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
 from craftd.http.fields import Anything, Guidance, Side, Steps, Text, Token, Whole
+from craftd.http.forms.automatic1111_hires import HIRES_NAMES, HiresFields, hires
+from craftd.http.forms.lenient import Lenient
 
 _AUTOMATIC = ("automatic", "use same scheduler", "")
 _NONE_NAMED = "Euler"  # what AUTOMATIC1111 draws with where a scheduler is named alone
@@ -21,7 +23,6 @@ _CONTROLNET = "controlnet"  # a script that is drawn with
 _MOST_UPLOAD_CHARS = 16 << 20
 # Known, and not done: they pass at these values.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "enable_hr": (None, False),
     "restore_faces": (None, False),
     "tiling": (None, False),
     "subseed_strength": (None, 0),
@@ -37,24 +38,6 @@ _OF_UNITS = {
 }
 
 
-class Lenient(BaseModel):
-    """A body whose unknown fields are ignored, with a warning: clients always send dozens."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, given: object) -> object:
-        """Clients write null for what they leave out."""
-        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
-
-    __pydantic_extra__: dict[Text, Anything]  # pyright: ignore[reportIncompatibleVariableOverride] - pydantic wants it so
-
-    @property
-    def ignored(self) -> list[str]:
-        return sorted(self.model_extra or ())
-
-
 class OverrideSettings(Lenient):
     sd_model_checkpoint: Text | None = None
 
@@ -65,7 +48,7 @@ class Txt2ImgSettings(OverrideSettings):
     )
 
 
-class Txt2ImgRequest(Lenient):
+class Txt2ImgRequest(HiresFields):
     prompt: Text = Field("", description="`<lora:name:0.8>` works here.")
     negative_prompt: Text = ""
     seed: Annotated[Whole, Field(ge=-1, lt=SEED_LIMIT)] = -1
@@ -81,7 +64,6 @@ class Txt2ImgRequest(Lenient):
     override_settings: Txt2ImgSettings | None = None
     send_images: bool = True
     # Known, and not done: they pass at their neutral value.
-    enable_hr: bool | None = False
     restore_faces: bool | None = False
     tiling: bool | None = False
     subseed_strength: Annotated[float, Field(ge=0, le=1)] | None = 0
@@ -96,7 +78,6 @@ class Txt2ImgRequest(Lenient):
     do_not_save_grid: bool | None = False
     override_settings_restore_afterwards: bool | None = True
     subseed: int | None = -1
-    denoising_strength: float | None = None
     script_args: list[Anything] | None = None
     token: Token = None
 
@@ -195,6 +176,7 @@ def generate_request(body: Txt2ImgRequest, checkpoint: str, request_id: str = ""
         sampler=_sampler(body),
         format="png",
         clip_skip=override.CLIP_stop_at_last_layers if override else None,
+        hires=hires(body, (body.width, body.height), body.steps),
     )
 
 
@@ -202,6 +184,7 @@ def names_of(body: Txt2ImgRequest) -> dict[str, str]:
     """The service's names of fields -> the request's."""
     sampler = "sampler_name" if body.sampler_name or not body.sampler_index else "sampler_index"
     return {
+        **HIRES_NAMES,
         "guidance_scale": "cfg_scale",
         "count": "batch_size" if body.batch_size >= body.n_iter else "n_iter",
         "sampler": sampler,
