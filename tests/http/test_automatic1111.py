@@ -122,7 +122,7 @@ def test_what_is_not_drawn_is_refused_by_name(
 
 
 EMPTY = (
-    *("upscalers", "latent-upscale-modes", "sd-vae", "sd-modules", "hypernetworks", "face-restorers"),
+    *("latent-upscale-modes", "sd-vae", "sd-modules", "hypernetworks", "face-restorers"),
     *("realesrgan-models", "prompt-styles", "script-info", "extensions"),
 )
 
@@ -145,7 +145,7 @@ def test_what_a_client_asks_first(shim: Shim, keys: Keys, api: webuiapi.WebUIApi
     assert set(ask("/config")) >= {"version", "components", "dependencies"}  # type: ignore[call-overload]
     ram = ask("/sdapi/v1/memory")["ram"]  # type: ignore[index]
     assert 10 << 20 < ram["used"] < ram["total"] and ram["free"] + ram["used"] == ram["total"]
-    assert api.get_upscalers() == api.get_face_restorers() == api.get_hypernetworks() == api.get_prompt_styles() == []
+    assert api.get_face_restorers() == api.get_hypernetworks() == api.get_prompt_styles() == []
     assert api.get_scripts() == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
     for path in ("refresh-vae", "refresh-embeddings"):
         assert shim.call("POST", f"/sdapi/v1/{path}", keys.user).json() == {}
@@ -185,10 +185,10 @@ def test_seeds_that_are_made_fit_their_programs(shim: Shim, keys: Keys) -> None:
 )
 def test_syntax_that_is_drawn_as_words_is_told(shim: Shim, keys: Keys, prompt: str, words: str) -> None:
     for field in ("prompt", "negative_prompt"):
-        body = {"prompt": "x", "steps": 2, field: prompt, "hr_scale": 2}
+        body = {"prompt": "x", "steps": 2, field: prompt, "eta": 2}
         answer = shim.post("/sdapi/v1/txt2img", keys.user, **body)
         told_words = f"; drawn as words: {words}" if words else ""
-        assert answer.headers["x-craft-warning"] == f"ignored: hr_scale{told_words}"
+        assert answer.headers["x-craft-warning"] == f"ignored: eta{told_words}"
 
 
 def test_progress_and_interrupt(shim: Shim, keys: Keys, api: webuiapi.WebUIApi) -> None:
@@ -330,11 +330,11 @@ def test_png_info_of_a_comment_in_either_byte_order(shim: Shim, keys: Keys, enco
 
 
 def test_what_is_not_there(api: webuiapi.WebUIApi) -> None:
-    with pytest.raises(RuntimeError, match="enable_hr"):
-        api.txt2img(prompt="x", enable_hr=True)
+    with pytest.raises(RuntimeError, match="tiling"):
+        api.txt2img(prompt="x", tiling=True)
 
 
 def test_ignored_fields_are_told(shim: Shim, keys: Keys) -> None:
-    body = {"prompt": "x", "steps": 2, "hr_scale": 2, "s_noise": 1, "weird\nname": 1}
+    body = {"prompt": "x", "steps": 2, "eta": 2, "s_noise": 1, "weird\nname": 1}
     answer = shim.post("/sdapi/v1/txt2img", keys.user, **body)
-    assert answer.headers["x-craft-warning"] == "ignored: hr_scale, s_noise, weird?name"
+    assert answer.headers["x-craft-warning"] == "ignored: eta, s_noise, weird?name"

@@ -181,7 +181,7 @@ ABSURD = {
         ("n_iter", 10**30),
         ("cfg_scale", float("nan")),
         ("seed", -2),
-        ("enable_hr", True),
+        ("hr_scale", 9),
         ("restore_faces", True),
         ("tiling", True),
         ("subseed_strength", 0.5),

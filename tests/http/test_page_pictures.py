@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -158,3 +159,23 @@ def test_it_is_accessible_and_narrow(studio: Studio, scheme: str) -> None:
     with studio.page(width=320, height=700, scheme=scheme) as page:
         choose(page, picture((300, 200)))
         assert not is_scrollable_sideways(page) and not violations(page)
+
+
+def test_a_picture_that_was_made_is_enlarged(studio: Studio) -> None:
+    """In the form, and afterwards by a button."""
+    with studio.page() as page:
+        page.get_by_label("Enlarge", exact=True).select_option("2")
+        generate(page, "an apple", steps="2")
+        drawn(page)
+        made = studio.newest()
+        assert made.generate.upscale.scale == 2 and made.images[0].width == 2 * made.generate.width
+        expect(page.locator("#command")).to_contain_text("--upscale 2")
+        page.get_by_role("button", name="Enlarge", exact=True).click()
+        expect(page.locator("#caption")).to_have_text(re.compile(r"Enlarged \d times"))
+        larger = studio.newest()
+        assert (larger.generate.steps, larger.images[0].width) == (
+            0,
+            made.images[0].width * larger.generate.upscale.scale,
+        )
+        expect(page.locator("#command")).to_contain_text("craft upscale PICTURE")
+        expect(page.get_by_role("button", name="Use again")).to_be_hidden()

@@ -31,13 +31,15 @@ class Upscalers:
     hires: Model | None = None
 
 
-def check(wanted: GenerateRequest) -> None:
+def check(wanted: GenerateRequest, limits: LimitSettings) -> None:
     """What can be said without knowing any model. Raises INVALID_FIELD."""
     for name, one in (("upscale", wanted.upscale), ("hires", wanted.hires)):
         for field in fields(one) if one is not None else ():
             rule, value = codec.rule_of(type(one), field.name), getattr(one, field.name)
             if rule is not None and value is not None and (complaint := rule.complaint(value)):
                 raise invalid(f"{name}.{field.name}", complaint)
+    if wanted.hires is not None and (wanted.hires.steps or 0) > limits.max_steps:
+        raise invalid("hires.steps", f"are {wanted.hires.steps}; the limit is {limits.max_steps}", "take fewer")
     for name in ("start", "mask", "references") if wanted.hires is not None else ():
         if getattr(wanted, name):
             why = f"draws again what was drawn from words; {name} is given too"

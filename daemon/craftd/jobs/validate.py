@@ -49,7 +49,7 @@ def checked(wanted: GenerateRequest, limits: LimitSettings) -> GenerateRequest:
     _check_numbers(wanted, limits)
     _check_indices(wanted)
     pictures.check(wanted)
-    enlarging.check(wanted)
+    enlarging.check(wanted, limits)
     return _with_tags(wanted)
 
 

@@ -10,7 +10,8 @@ from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field, ValidationError
 
 from craftd.http.fields import Real, Text, Whole
-from craftd.http.forms.automatic1111 import Lenient, name_of
+from craftd.http.forms.automatic1111 import name_of
+from craftd.http.forms.lenient import Lenient
 from craftd.jobs.controls import check_kind
 from craftd.models.part import Part
 

@@ -61,11 +61,6 @@ def make_router(services: HttpServices) -> APIRouter:
         """What enlarges."""
         return forms.entries(services.models.upscalers)
 
-    @router.get("/latent-upscale-modes")
-    async def latent_upscale_modes(_: Who) -> list[dict[str, str]]:
-        """None: craft enlarges pictures, and no latents."""
-        return []
-
     return router
 
 

@@ -14,8 +14,7 @@ from craftd.http.callers import Who
 from craftd.http.services import HttpServices
 
 _LISTS = {
-    "upscalers": "Upscalers: craft has none.",
-    "latent-upscale-modes": "Ways to upscale latents: craft has none.",
+    "latent-upscale-modes": "Ways to upscale latents: craft enlarges pictures.",
     "sd-vae": "Autoencoders to choose from: craft takes a model's own.",
     "sd-modules": "Parts to choose from: craft takes a model's own.",
     "hypernetworks": "Hypernetworks: craft has none.",

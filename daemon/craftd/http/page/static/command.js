@@ -7,6 +7,7 @@ export function quoted(text) {
 
 /** `spec`: as a job has it, every field resolved; `picture`: the file that it began from, `shown`: those that its model saw, `control`: the one that a control model read, where that is known. */
 export function commandOf(spec, picture = "", shown = [], control = "") {
+  if (spec.steps === 0) return `craft upscale ${quoted(picture || "PICTURE")} --scale ${spec.upscale.scale} --upscaler ${quoted(spec.model)}`;
   const words = ["-m", quoted(spec.model)];
   for (const lora of spec.loras) words.push("-l", quoted(`${lora.name}:${lora.weight}`));
   words.push("-W", spec.width, "-H", spec.height, "-s", spec.steps, "-g", spec.guidance_scale);
@@ -16,6 +17,9 @@ export function commandOf(spec, picture = "", shown = [], control = "") {
   spec.references?.forEach((_, place) => words.push("--ref", quoted(shown[place] ?? "PICTURE")));
   if (spec.mask) words.push("--mask", "MASK");
   for (const one of spec.controls ?? []) words.push("--control", quoted(`${one.kind}=${control || "PICTURE"}:${one.scale}`), "--control-model", quoted(one.model));
+  if (spec.hires) words.push("--hires", spec.hires.scale, "--hires-strength", spec.hires.strength, "--hires-steps", spec.hires.steps);
+  if (spec.upscale) words.push("--upscale", spec.upscale.scale);
+  if (spec.upscale || spec.hires) words.push("--upscaler", quoted(spec.upscale?.model ?? spec.hires.upscaler));
   if (spec.negative_prompt) words.push(`--negative=${quoted(spec.negative_prompt)}`);
   if (spec.lora_missing === "skip") words.push("--lora-missing", "skip");
   if (spec.prompt === "-") return `printf %s - | craft generate ${words.join(" ")}`;

@@ -69,6 +69,7 @@ export class Form {
       else if (text.trim() || $(name).validity.badInput) wish[name] = number(name, text);
     }
     if (!wish.prompt.trim() && !this.begin.isThere) throw { message: "The prompt is empty.", hint: "Say what to draw.", field: "prompt" };
+    if ($("upscale").value) wish.upscale = { scale: Number($("upscale").value) };
     return wish;
   }
 
@@ -79,6 +80,8 @@ export class Form {
       this.#onModel();
     }
     for (const name of PLAIN) if (wish[name] !== undefined) $(name).value = wish[name];
+    $("upscale").value = wish.upscale?.scale ?? "";
+    if (!$("upscale").value) $("upscale").value = "";
     if (!$("sampler").value) $("sampler").value = this.model?.defaults.sampler ?? "";
     this.#loras = [];
     for (const use of wish.loras ?? []) {
@@ -121,6 +124,7 @@ export class Form {
   #keep() {
     const kept = { model: $("model").value, loras: this.#loras.map(({ lora, weight }) => ({ id: lora.id, weight })) };
     for (const name of PLAIN) kept[name] = $(name).value;
+    kept.upscale = { scale: $("upscale").value };
     keep("form", kept);
   }
 

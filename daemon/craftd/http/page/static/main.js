@@ -1,7 +1,7 @@
 // The page: a key, a form, a stage, a gallery. A job outlives the page: its id is kept, and its events
 // are watched again after a reload.
 
-import { call, get, newRequestId, Problem } from "./api.js";
+import { call, get, newRequestId, Problem, sendPicture } from "./api.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
@@ -13,7 +13,7 @@ import { watch } from "./stream.js";
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
-const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), begin: form.begin, references: form.references, control: form.control });
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), onEnlarge: (image) => enlarge(image), begin: form.begin, references: form.references, control: form.control });
 const gallery = new Gallery((image) => present(image));
 let watching = new AbortController();
 let followed = ""; // the job on show: another tab may have another
@@ -97,14 +97,31 @@ async function generate() {
   try {
     const wish = form.value();
     form.isBusy = true;
-    Object.assign(wish, await form.begin.send(), await form.references.send(), await form.control.send());
-    const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
-    keep("job", job.id);
-    if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
-    follow(job.id);
+    await order(Object.assign(wish, await form.begin.send(), await form.references.send(), await form.control.send()));
   } catch (error) {
     form.isBusy = false;
     onProblem(error, (problem) => form.tell(problem));
+  }
+}
+
+/** Have a picture made, and show how far it is. */
+async function order(wish) {
+  const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
+  keep("job", job.id);
+  if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
+  follow(job.id);
+}
+
+/** A picture that was made, larger: nothing is drawn. */
+async function enlarge(image) {
+  if (form.isBusy) return;
+  form.isBusy = true;
+  try {
+    const sha256 = await sendPicture(await (await call(`images/${image.id}`)).blob(), "start");
+    await order({ prompt: "", start: { sha256, strength: 0 }, upscale: {} });
+  } catch (error) {
+    form.isBusy = false;
+    onProblem(error, (problem) => stage.fail(problem));
   }
 }
 

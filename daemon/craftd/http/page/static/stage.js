@@ -11,19 +11,20 @@ export class Stage {
   #spec = null; // of the job on show
   #tiles = new Map(); // index -> {button, picture}
   #job = { steps: 1, count: 1, done: new Map() }; // that runs: index -> its steps, whatever is on show
-  #shown = null; // {button, spec} of the picture whose facts are shown
+  #shown = null; // {button, spec, image} of the picture whose facts are shown
   #phase = "";
   #begin; // knows the picture that was begun from
   #references; // and those that the model was shown
   #control; // and what a control model read
 
-  constructor({ onCancel, onAgain, begin, references, control }) {
+  constructor({ onCancel, onAgain, onEnlarge, begin, references, control }) {
     this.#begin = begin;
     this.#references = references;
     this.#control = control;
     $("compare").addEventListener("input", () => this.#compare());
     $("cancel").addEventListener("click", onCancel);
     $("again").addEventListener("click", () => onAgain(this.#shown.spec));
+    $("enlarge").addEventListener("click", () => onEnlarge(this.#shown.image));
     $("copy").addEventListener("click", () => this.#copy());
   }
 
@@ -42,7 +43,7 @@ export class Stage {
     this.#spec = job.generate;
     this.#phase = "";
     const { width, height, count, steps } = job.generate;
-    this.#job = { steps, count, done: new Map() };
+    this.#job = { steps: steps || 1, count, done: new Map() };
     this.#frame(width, height, count);
     for (let index = 0; index < count; index++) this.#addTile(index);
     show($("blank"), false);
@@ -67,6 +68,7 @@ export class Stage {
   }
 
   step(index, step, of, preview) {
+    this.#job.steps = Math.max(this.#job.steps, of); // what is enlarged takes more than are asked for
     this.#note(index, step);
     const tile = this.#tiles.get(index);
     if (!tile || tile.isDrawn) return;
@@ -185,7 +187,7 @@ export class Stage {
   #hang({ button, picture }, url, spec, image) {
     if (!button.isConnected) return;
     picture.src = url;
-    picture.alt = spec.prompt;
+    picture.alt = spec.prompt || "A picture, enlarged";
     button.className = "tile drawn";
     button.disabled = this.#tiles.size < 2;
     button.setAttribute("aria-label", `Picture ${image.index + 1}, seed ${image.seed}: ${spec.prompt.slice(0, 200)}`);
@@ -196,8 +198,9 @@ export class Stage {
   #showFacts(button, url, spec, image) {
     this.#shown?.button.removeAttribute("aria-current");
     if (this.#tiles.size > 1) button.setAttribute("aria-current", "true");
-    this.#shown = { button, spec };
-    $("caption").textContent = spec.prompt;
+    this.#shown = { button, spec, image };
+    $("caption").textContent = spec.prompt || (isEnlargedOnly(spec) ? `Enlarged ${spec.upscale.scale} times` : "");
+    show($("again"), !isEnlargedOnly(spec));
     this.#showBefore(button, spec);
     const loras = spec.loras.map(({ name, weight }) => `${name}:${weight}`).join(", ");
     const facts = {
@@ -205,10 +208,11 @@ export class Stage {
       Model: spec.model,
       LoRAs: loras,
       Size: `${image.width} × ${image.height}`,
-      Steps: spec.steps,
-      Guidance: spec.guidance_scale,
+      Steps: spec.steps || undefined,
+      Guidance: isEnlargedOnly(spec) ? undefined : spec.guidance_scale,
       Sampler: spec.sampler,
-      Strength: spec.start?.strength,
+      Strength: isEnlargedOnly(spec) ? undefined : spec.start?.strength,
+      Enlarged: spec.upscale && !isEnlargedOnly(spec) ? `${spec.upscale.scale} times, by ${spec.upscale.model}` : undefined,
       Shown: spec.references.length || undefined,
       Control: spec.controls.map(({ kind, model, scale }) => `${kind} by ${model}, ${scale}`).join(", "),
       "Left out": spec.negative_prompt,
@@ -256,6 +260,11 @@ export class Stage {
     this.#announce(isDone ? "Copied." : "It could not be copied.");
     setTimeout(() => ($("copy").textContent = "Copy"), 2000);
   }
+}
+
+/** Nothing was drawn: a picture was enlarged. */
+function isEnlargedOnly(spec) {
+  return spec.steps === 0 && Boolean(spec.upscale);
 }
 
 /** A line whose short words are not broken, as a browser would after a hyphen. */
