@@ -391,3 +391,40 @@ async def test_bad_checkpoints_are_refused(daemon: Daemon, tmp_path: Path) -> No
             assert "sd1 without the VAE and the text encoder" in (error.details() or "")
     assert said == expected
     assert await _names(daemon) == before
+
+
+@pytest.fixture
+def control(tmp_path: Path, hub: Hub) -> Repository:
+    """A ControlNet's, as they are: a configuration and its weights, and pickles of the same."""
+    weights = write_checkpoint(tmp_path / WEIGHTS, "control-sd1").read_bytes()
+    files = {
+        "config.json": b'{"_class_name": "ControlNetModel"}',
+        WEIGHTS: weights,
+        "diffusion_pytorch_model.bin": b"x",
+    }
+    hub.repositories["some-org/sd-controlnet-canny"] = Repository("some-org/sd-controlnet-canny", files)
+    return hub.repositories["some-org/sd-controlnet-canny"]
+
+
+async def test_a_control_model_is_pulled_as_a_part_and_goes_with_its_files(
+    daemon: Daemon, hub: Hub, control: Repository
+) -> None:
+    part = (await _import(daemon, _pull(repository=control.name)))[-1].part
+    assert (part.name, part.kind) == ("sd-controlnet-canny", "control-sd1")
+    assert part.description == "a ControlNet of Stable Diffusion 1, for canny"
+    assert set(hub.downloads()) == {"config.json", WEIGHTS}
+    deleted = await daemon.models.DeleteModel(pb.DeleteModelRequest(name=part.name))
+    assert deleted.freed_bytes >= len(control.files[WEIGHTS])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("SD3ControlNetModel", "craft draws with ControlNets of"), ("AutoencoderKL", "it is no diffusers folder")],
+)
+async def test_other_components_are_refused_before_they_come(
+    daemon: Daemon, hub: Hub, control: Repository, kind: str, words: str
+) -> None:
+    control.files["config.json"] = json.dumps({"_class_name": kind}).encode()
+    error = await _refused(daemon, _pull(repository=control.name))
+    assert reason(error) == "UNSUPPORTED_MODEL" and words in str(error.details())
+    assert set(hub.downloads()) == {"config.json"}

@@ -72,9 +72,11 @@ KINDS = (
     *_kind("pocket", "pocket", _OF_POCKET),
 )
 # Those that craft does not draw with, by what they are.
-_HINT = "craft draws with ControlNets of Stable Diffusion 1, 2 and XL, and of pocket"
+DRAWN_WITH = "craft draws with ControlNets of Stable Diffusion 1, 2 and XL, and of pocket"
 STRANGERS: dict[str, tuple[Mark, ...]] = {
-    f"{what}; {_HINT}": tuple(Mark(beginnings, prefixes=("", "controlnet.", "control_model.")) for beginnings in marks)
+    f"{what}; {DRAWN_WITH}": tuple(
+        Mark(beginnings, prefixes=("", "controlnet.", "control_model.")) for beginnings in marks
+    )
     for what, *marks in (
         (
             "a ControlNet of Stable Diffusion 3",

@@ -210,7 +210,7 @@ class Importer:
         if not kind:
             return await self._register(place, wish, tell)
         part = await self._finder.part(
-            place.path, kind, name=place.name, source=place.source, is_downloaded=place.files == ()
+            place.path, kind, name=place.name, source=place.source, is_downloaded=place.files is not None
         )
         if self._registry.part(part.name) is None:
             part = await self._with_vocabulary(part, tell)
@@ -311,14 +311,14 @@ class Importer:
         return next((one for one in places if one.source == source and name in ("", one.name)), None)
 
     async def _choose(self, hub: HubProcess, listing: Listing, wish: Wish) -> list[str]:
-        file = listing.file(choosing.INDEX)
-        if file is None:
-            raise remotes.no_folder(listing)
+        file = listing.file(choosing.INDEX) or remotes.configuration_of(listing)
         if file.size_bytes > _LONGEST_INDEX_BYTES:
-            raise CraftError("CORRUPT_FILE", f"{listing.source}: {choosing.INDEX} is too long to be one")
-        await self._note(await hub.missing(listing, [choosing.INDEX]))
-        fetched = await hub.fetch(listing, [choosing.INDEX], lambda *_: None)
-        index = await asyncio.to_thread(remotes.index_of, fetched.paths[choosing.INDEX])
+            raise CraftError("CORRUPT_FILE", f"{listing.source}: {file.path} is too long to be one")
+        await self._note(await hub.missing(listing, [file.path]))
+        fetched = await hub.fetch(listing, [file.path], lambda *_: None)
+        index = await asyncio.to_thread(remotes.index_of, fetched.paths[file.path])
+        if file.path != choosing.INDEX:
+            return remotes.of_control(listing, index)
         known = [one.path for one in listing.files]
         architecture = detect.of_pipeline(folder.pipeline_of(index), None)  # its other files are not here yet
         suffices = precision.suffices_half(precision.check(wish.precision))

@@ -67,8 +67,9 @@ class Part:
         """Those that craft downloaded. It looks into the tokenizer's folder."""
         if not self.is_downloaded:
             return ()
+        own = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
         words = self.tokenizer if self.tokenizer is not None and self.tokenizer.is_dir() else None
-        return (self.path, *(sorted(words.iterdir()) if words is not None else ()))
+        return (*own, *(sorted(words.iterdir()) if words is not None else ()))
 
     @property
     def shown(self) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from craft_protos.reasons import CraftError
 
+from craftd.architectures import controls
 from craftd.hub.client import HubProcess
-from craftd.hub.repository import Address, Fetched, Listing
+from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
 from craftd.models import cache_pruning, catalogue, choosing
 from craftd.models.catalogue import Entry
 from craftd.models.model import ModelSource
 
+_CONFIGURATION = "config.json"
+_OF_CONTROLS = (_CONFIGURATION, ".safetensors", ".safetensors.index.json")
+_CONTROL = "ControlNetModel"  # diffusers' class
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -79,6 +84,25 @@ def check_chosen(chosen: list[str], listing: Listing) -> None:
                 f"{listing.source}: {path} is a pickle file, which could run code",
                 "use a .safetensors file of it",
             )
+
+
+def configuration_of(listing: Listing) -> RemoteFile:
+    """Of a repository that holds one component alone. Raises UNSUPPORTED_MODEL where it holds none."""
+    file = listing.file(_CONFIGURATION)
+    if file is None or not any("/" not in one.path and one.path.endswith(".safetensors") for one in listing.files):
+        raise no_folder(listing)
+    return file
+
+
+def of_control(listing: Listing, configuration: Mapping[str, object]) -> list[str]:
+    """The files of a repository that is a ControlNet. Raises UNSUPPORTED_MODEL for another component."""
+    kind = str(configuration.get("_class_name", ""))[:100]
+    if kind != _CONTROL and "ControlNet" in kind:
+        raise CraftError("UNSUPPORTED_MODEL", f"{listing.source}: it is a {kind}; {controls.DRAWN_WITH}")
+    if kind != _CONTROL:
+        raise no_folder(listing)
+    root = [one.path for one in listing.files if "/" not in one.path and one.path.endswith(_OF_CONTROLS)]
+    return choosing.of_part(root, listing.source)
 
 
 def no_folder(listing: Listing) -> CraftError:

@@ -16,6 +16,7 @@ import torch
 from craft_protos.dispatch import CONTROLNET, Dispatch, ModelManifest
 from craft_protos.reasons import CraftError
 
+from craftd.architectures import controls
 from craftd.worker.engine.row import Drawing
 from craftd.worker.engine.stages import Made
 from craftd.worker.lora.layer import held_bytes
@@ -160,5 +161,4 @@ def _count(tensors: Mapping[str, Stored], pattern: str) -> int:
 def _check_class(config: Mapping[str, object], name: str) -> None:
     kind = config.get("_class_name", KIND)
     if kind != KIND:
-        hint = "craft draws with ControlNets of Stable Diffusion 1, 2 and XL, and of pocket"
-        raise CraftError("UNSUPPORTED_MODEL", f"the control model {name} is a {kind}", hint)
+        raise CraftError("UNSUPPORTED_MODEL", f"the control model {name} is a {kind}", controls.DRAWN_WITH)
