@@ -57,6 +57,7 @@ class _Craft(LazyGroup):
         "ls": Member("models", "list", "models list"),
         "show": Member("words", "show"),
         "rm": Member("words", "rm"),
+        "convert": Member("convert"),
         "train": Member("loras", "train", "lora train"),
         "ps": Member("words", "ps"),
         "top": Member("top"),

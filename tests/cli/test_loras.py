@@ -69,7 +69,7 @@ def test_add_says_what_is_wrong(home: Home) -> None:
         (["no.safetensors"], 66, "no.safetensors"),
         (["folder/no.safetensors"], 66, "no.safetensors"),
         (["page.safetensors"], 65, "HTML"),
-        (["old.pt"], 65, "convert it: python -c"),
+        (["old.pt"], 65, "convert it: craft convert"),
         (["two.safetensors", "--name", "one"], 65, "another name"),
         (["two.safetensors", "--name", "a:b"], 65, "name"),
     ):

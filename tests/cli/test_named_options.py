@@ -32,7 +32,7 @@ _OTHERS = {
     *("--user", "--now", "--help", "--version", "--install-completion", "--show-completion"),
     *("--ready-fd", "--inspect", "--lora", "--pictures", "--fd", "--files", "--max-rows", "--device", "--precision"),
     *("--threads", "--lora-slots", "--supervised", "--check", "--layouts", "--fits", "--convert", "--foreground"),
-    *("--offload", "--chat", "--identify", "--upscalers"),
+    *("--offload", "--chat", "--identify", "--upscalers", "--convert"),
 }
 
 

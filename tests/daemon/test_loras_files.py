@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from craft_protos.reasons import CraftError
@@ -241,21 +240,10 @@ def test_damaged_and_unsafe_files(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["it's old.pt", "it's old.safetensors"])
-def test_the_command_that_converts_a_pickle_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """Run with stand-ins for torch, whose import takes longer than all else here."""
+def test_the_command_that_converts_a_pickle_is_whole(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"PK\x03\x04" + b"x" * 99)
-    interpreter, flag, code = shlex.split(refusal(path).hint.removeprefix("convert it: "))
-    assert (interpreter, flag) == ("python", "-c")
-    loaded, saved = Mock(), Mock()
-    loaded.return_value = {"state_dict": {"w": Mock()}}
-    monkeypatch.setitem(sys.modules, "torch", Mock(load=loaded))
-    monkeypatch.setitem(sys.modules, "safetensors.torch", Mock(save_file=saved))
-    exec(code, {})
-    loaded.assert_called_once_with(str(path), map_location="cpu", weights_only=True)
-    assert saved.call_args.args[1] == str(tmp_path / "it's old-converted.safetensors")
+    assert shlex.split(refusal(path).hint.removeprefix("convert it: ")) == ["craft", "convert", str(path)]
 
 
 HOSTILE = {

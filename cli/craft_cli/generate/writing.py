@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from craft_protos import files
@@ -13,12 +14,17 @@ from craft_protos.reasons import CraftError
 
 def write(path: Path, data: bytes, *, force: bool) -> None:
     """The whole file or nothing, under its name or not at all."""
+    write_all(path, (data,), force=force)
+
+
+def write_all(path: Path, parts: Iterable[bytes], *, force: bool) -> None:
+    """The same, of bytes that come one after the other, and may raise."""
     try:
         if is_special(path):
             with path.open("wb") as file:
-                file.write(data)
+                file.writelines(parts)
             return
-        _write_file(Path(os.path.realpath(path)) if force else path, data, force)
+        _write_file(Path(os.path.realpath(path)) if force else path, parts, force)
     except FileExistsError:
         raise exists(path) from None
     except BrokenPipeError:
@@ -27,13 +33,13 @@ def write(path: Path, data: bytes, *, force: bool) -> None:
         raise files.unwritable(path, error) from error
 
 
-def _write_file(path: Path, data: bytes, force: bool) -> None:
+def _write_file(path: Path, parts: Iterable[bytes], force: bool) -> None:
     _make_folder(path.parent)
     temporary = path.with_name(_temporary_name())
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
         if force:
             temporary.replace(path)
         else:

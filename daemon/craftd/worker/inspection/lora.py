@@ -121,14 +121,8 @@ def _not_finite(file: File, tensor: Tensor) -> CraftError:
 
 
 def _pickle(name: str, path: Path) -> CraftError:
-    target = path.with_name(f"{path.stem}-converted.safetensors")  # the pickle may be called .safetensors itself
-    code = (
-        "import torch; from safetensors.torch import save_file; "
-        f"t = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
-        f"save_file({{k: v.contiguous() for k, v in t.get('state_dict', t).items()}}, {str(target)!r})"
-    )
     return CraftError(
         "UNSAFE_FORMAT",
         f"{shown(name)} is a pickle file, which could run code; craft opens safetensors files only",
-        f"convert it: python -c {shlex.quote(code)}",
+        f"convert it: craft convert {shlex.quote(str(path))}",
     )

@@ -102,16 +102,15 @@ def _pickle(name: str, path: Path) -> CraftError:
     return CraftError(
         "UNSAFE_FORMAT",
         f"{shown(name)} is a pickle file, which could run code; craft opens safetensors files only",
-        f"convert it, if you trust who made it: {_command(path)}",
+        f"convert it: {_command(path)}",
     )
 
 
 def _command(path: Path) -> str:
+    if not path.is_dir():
+        return f"craft convert {shlex.quote(str(path))}"
     name = re.sub(r"\.[A-Za-z]+$", "", path.name)
     target = str(path.with_name(f"{name}-safetensors"))
-    load = "from_pretrained" if path.is_dir() else "from_single_file"
-    kind = "DiffusionPipeline" if path.is_dir() else "StableDiffusionPipeline"
-    code = (
-        f"from diffusers import {kind} as P; P.{load}({str(path)!r}, use_safetensors=False).save_pretrained({target!r})"
-    )
+    load = f"P.from_pretrained({str(path)!r}, use_safetensors=False)"
+    code = f"from diffusers import DiffusionPipeline as P; {load}.save_pretrained({target!r})"
     return f"python -c {shlex.quote(code)}"

@@ -5,6 +5,7 @@
 `--inspect --control KIND PATH`: what a control model would be shown of the picture, a PNG, on stdout.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
 `--inspect --upscalers`: the same, of files that may be upscalers.
+`--inspect --convert PATH`: a pickled file's tensors as a safetensors file; its bytes follow the line.
 `--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
 `--inspect --chat`: a chat template and a conversation come on stdin; the line has the text that it makes.
 `--inspect --fits [--convert]`: LoRAs' paths and layouts come on stdin; a line for each LoRA with how it fits in each.
@@ -34,6 +35,7 @@ _CHAT_CPU_S = 20  # its own limit is less
 _LAYOUT_CPU_S = 60  # of each model
 _FIT_CPU_S = 20  # of each LoRA
 _BUILDING_CPU_S = 10  # of each upscaler
+_CONVERT_CPU_S = 300  # some gigabytes
 _BUILDING_BYTES = 4 << 30  # for networks without weights, and for what one LoRA's conversion takes
 _GOOD = {"reason": "", "message": "", "hint": ""}
 
@@ -50,6 +52,8 @@ def main(asked: Sequence[str]) -> None:
             run_identify()
         case ["--upscalers"]:
             run_upscalers()
+        case ["--convert", path]:
+            run_convert(Path(path))
         case ["--chat"]:
             run_chat()
         case ["--layouts"]:
@@ -116,6 +120,26 @@ def run_upscalers() -> None:
     confine(CPU_S + _BUILDING_CPU_S * len(paths), _BUILDING_BYTES)
     for path in paths:
         print(json.dumps(_verdict(partial(_upscaler, path))), flush=True)
+
+
+def run_convert(path: Path) -> None:
+    """The line says how many bytes follow it."""
+    from craftd.worker.inspection import converting  # and with it torch
+
+    confine(_CONVERT_CPU_S, _BUILDING_BYTES + 3 * path.stat().st_size)
+    found: list[converting.Tensors] = []
+
+    def read() -> dict[str, object]:
+        found.append(converting.read(path))
+        size = len(converting.header(found[0])) + converting.size_bytes(found[0])
+        return {**_GOOD, "tensors": len(found[0]), "size_bytes": size}
+
+    out = sys.stdout.buffer
+    out.write(json.dumps(_verdict(read)).encode() + b"\n")
+    for tensors in found:
+        out.write(converting.header(tensors))
+        out.writelines(converting.pieces(tensors))
+    out.flush()
 
 
 def run_chat() -> None:
