@@ -81,8 +81,10 @@ async def soak(one: Scene, load: Load, seconds: float) -> Outcome:
     outcome.counts |= {f"{name} at first": round(some[0], 1) for name, some in measures.values.items()}
     outcome.counts |= {f"{name} at last": round(some[-1], 1) for name, some in measures.values.items()}
     outcome.counts |= {f"{name} an hour": round(slope, 2) for name, slope in slopes.items()}
+    progress(f"measured, and now checked: {outcome.counts}")  # an hour's work, whatever the checker and the cleaning do
     outcome.violations += await one.check_running()
     outcome.violations += await one.check_stopped()
+    progress(f"checked: {len(outcome.violations)} violations")
     if seconds >= 600:  # a slope of less says nothing
         outcome.violations += [
             Violation("grows", f"{name} by {slope:.2f} an hour")
