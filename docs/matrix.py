@@ -55,7 +55,8 @@ def render(found: Collection[Cell]) -> str:
     assert not unknown, unknown
     known = {cell for cell in found if cell.form not in _OF_FILES or rows[cell.architecture].checkpoints}
     lines = [f"| Architecture | {' | '.join(FORMS)} |", f"|---|{'---|' * len(FORMS)}"]
-    for row in (row for row in ROWS if row.id):
+    firsts = {row.id: row for row in reversed(ROWS) if row.id}
+    for row in (row for row in ROWS if firsts.get(row.id) is row):
         told = [[does for does in DOES if Cell(row.id, form, does) in known] for form in FORMS]
         if any(told):
             lines.append(f"| {row.name} | {' | '.join(', '.join(one) or '-' for one in told)} |")

@@ -22,6 +22,7 @@ from tests.tiny_networks import FEATURES
 KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
     *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext"),
+    *("sd-inpainting", "sdxl-inpainting", "flux-fill"),
     *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
     *("qwen-image-edit", "qwen-image-edit-plus"),
 )
@@ -128,10 +129,24 @@ def _pixart() -> Any:
     )
 
 
-def _sdxl(wide: int = FEATURES, **more: Any) -> Any:
+def _sd_inpainting() -> Any:
+    from diffusers import StableDiffusionInpaintPipeline
+
+    made = _stable_diffusion(tiny_networks.autoencoder_kl(), tiny_networks.unet(in_channels=9))
+    return StableDiffusionInpaintPipeline(**made.components, requires_safety_checker=False)
+
+
+def _sdxl_inpainting() -> Any:
+    from diffusers import StableDiffusionXLInpaintPipeline
+
+    return StableDiffusionXLInpaintPipeline(**_sdxl(channels=9).components, add_watermarker=False)
+
+
+def _sdxl(wide: int = FEATURES, channels: int = 4, **more: Any) -> Any:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     unet = tiny_networks.unet(
+        in_channels=channels,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + wide,
@@ -207,12 +222,23 @@ def _sd3(*, has_t5: bool = True, wide: int = FEATURES) -> Any:
     )
 
 
-def _flux(*, is_distilled_in_steps: bool = False) -> Any:
+def _flux_fill() -> Any:
+    from diffusers import FluxFillPipeline
+
+    return FluxFillPipeline(**_without_extras(_flux(channels=16 + 16 + 256)))
+
+
+def _without_extras(pipe: Any) -> dict[str, Any]:
+    return {name: part for name, part in pipe.components.items() if name not in ("image_encoder", "feature_extractor")}
+
+
+def _flux(*, is_distilled_in_steps: bool = False, channels: int = 16) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     transformer = FluxTransformer2DModel(
         patch_size=1,
-        in_channels=16,
+        in_channels=channels,
+        out_channels=16,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -282,6 +308,9 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "flux": _flux,
     "flux-schnell": lambda: _flux(is_distilled_in_steps=True),
     "flux-kontext": _flux_kontext,
+    "flux-fill": _flux_fill,
+    "sd-inpainting": _sd_inpainting,
+    "sdxl-inpainting": _sdxl_inpainting,
     "z-image": tiny_flows.z_image,
     "z-image-turbo": lambda: tiny_flows.z_image(is_turbo=True),
     "flux2": tiny_flows.flux2,

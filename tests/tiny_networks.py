@@ -14,10 +14,9 @@ _MERGES = [("a", "n"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"),
 def unet(**more: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
-    config: dict[str, Any] = {"cross_attention_dim": FEATURES} | more
+    config: dict[str, Any] = {"cross_attention_dim": FEATURES, "in_channels": 4} | more
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=4,
         out_channels=4,
         block_out_channels=(16, 32),
         layers_per_block=1,

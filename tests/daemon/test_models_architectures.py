@@ -32,6 +32,9 @@ from tests.daemon.safetensors import write_checkpoint
         ("sd3.5-large", "sd3.safetensors", {}, "sd3.5-large"),
         ("flux-dev", "flux.safetensors", {}, "flux-dev"),
         ("flux-schnell", "flux.safetensors", {}, "flux-schnell"),
+        ("flux-dev", "flux1-dev-kontext_fp8.safetensors", {}, "flux-kontext"),
+        ("sd1-inpainting", "sd-v1-5-inpainting.safetensors", {}, "sd1-inpainting"),
+        ("sdxl-inpainting", "it.safetensors", {}, "sdxl-inpainting"),
         ("fp8-scaled", "flux.safetensors", {}, "flux-dev"),
     ],
 )
@@ -47,12 +50,10 @@ def test_what_it_is(tmp_path: Path, kind: str, name: str, notes: dict[str, str],
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("sd1-inpainting", "the inpainting variant of Stable Diffusion 1"),
         ("sd1-edit", "the picture-editing variant of Stable Diffusion 1"),
-        ("sdxl-inpainting", "the inpainting variant of Stable Diffusion XL"),
         ("sdxl-refiner", "the refiner of Stable Diffusion XL"),
         ("playground", "Playground v2.5"),
-        ("flux-fill", "FLUX.1 Fill"),
+        ("flux-fill", "flux-fill without the VAE and the text encoder CLIP-L and the text encoder T5"),
         ("chroma", "Chroma"),
         ("auraflow", "AuraFlow"),
         ("lora", "a LoRA, not a model"),

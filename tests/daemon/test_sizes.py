@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import craftd
 import grpc
@@ -185,7 +186,7 @@ def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str
     asked = GenerateRequest("a red apple", **{name: values.get(name, 1)})
     for row in registry.ROWS:
         if row in understood:
-            needed = {"references": values["references"]} if "references" in row.needs else {}
+            needed: Any = {one: values[one] for one in row.needs}
             assert getattr(_resolved(replace(asked, **needed), row), name) != OPTIONAL[name]
             continue
         with pytest.raises(CraftError, match="means nothing to the model") as refused:

@@ -227,3 +227,20 @@ def test_an_infotext_has_the_names_of_automatic1111() -> None:
         Dispatch("j", 1, replace(spec, start=None, mask=None), ModelManifest("x")), 0, (), {"versions": {"craft": "1"}}
     )
     assert "Denoising" not in infotexts.written(alone) and "Mask" not in infotexts.written(alone)
+
+
+def test_a_model_made_for_inpainting_needs_a_picture_and_a_mask() -> None:
+    known = model()
+    one = replace(known, architecture=replace(known.architecture, needs=frozenset({"start", "mask"})))
+    for more in ({"start": None}, {}):
+        refused = refusal(one=one, **more)
+        assert refused.field == ("mask" if not more else "start") and "was made for inpainting" in refused.message
+    assert resolved(one=one, mask=Mask(TWO)).mask is not None
+
+
+def test_a_model_that_edits_needs_a_picture_that_it_is_shown() -> None:
+    known = model(takes=("start", "mask", "references"))
+    one = replace(known, architecture=replace(known.architecture, needs=frozenset({"references"}), most_references=1))
+    assert refusal(one=one).field == "references"
+    assert resolved(one=one, references=(Reference(TWO),)).references == (Reference(TWO),)
+    assert "can be shown 1" in refusal(one=one, references=(Reference(TWO),) * 2).message

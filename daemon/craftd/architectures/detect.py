@@ -113,12 +113,18 @@ def of_file(header: Header, file_name: str) -> Found:
     """A checkpoint, or its network alone. Raises UNSUPPORTED_MODEL, naming what it is where that can be told."""
     _refuse_adapters(header, file_name)
     _refuse(registry.STRANGERS | _drawn_as_folders(), header, file_name)
+    alike: list[tuple[Architecture, int]] = []  # whose networks take other inputs than the file's
     for row, checkpoint in _checkpoints(file_name):
         prefix = _prefix(checkpoint.mark, header)
-        if prefix is not None:
-            _check_inputs(row, checkpoint, prefix, header, file_name)
+        if prefix is None:
+            continue
+        if (channels := _other_inputs(checkpoint, prefix, header)) is None:
             missing = tuple(part for part in checkpoint.parts if not header.has(*part.prefixes))
             return Found(row, checkpoint, (prefix,) if prefix else checkpoint.mark.has, missing)
+        alike.append((row, channels))
+    for row, channels in alike:
+        variant = row.variants.get(channels, "a variant of {}").format(row.name)
+        raise _unsupported(file_name, f"it is {variant}, which needs more than a prompt")
     _refuse(registry.LEFTOVERS, header, file_name)
     raise _unsupported(file_name, "its tensors are those of no architecture that craft knows")
 
@@ -197,14 +203,13 @@ def _side(prefix: str, name: str, axis: int, header: Header) -> int:
     return header.side(next(found, ""), axis)
 
 
-def _check_inputs(row: Architecture, checkpoint: Checkpoint, prefix: str, header: Header, file_name: str) -> None:
+def _other_inputs(checkpoint: Checkpoint, prefix: str, header: Header) -> int | None:
+    """How many channels the file's network takes, where the layout's takes others."""
     if checkpoint.inputs is None:
-        return
+        return None
     name, expected = checkpoint.inputs
     channels = header.side(prefix + name, 1)
-    if channels != expected:
-        variant = row.variants.get(channels, "a variant of {}").format(row.name)
-        raise _unsupported(file_name, f"it is {variant}, which needs more than a prompt")
+    return channels if channels != expected else None
 
 
 def _refuse_adapters(header: Header, file_name: str) -> None:

@@ -18,6 +18,7 @@ from craftd.architectures.architecture import (
     BARE_LDM,
     FLOW,
     LDM,
+    NOISE,
     VELOCITY,
     Architecture,
     Checkpoint,
@@ -45,7 +46,6 @@ _JOINT = tuple(f"attn.{name}" for name in (*_ATTENTION, "add_q_proj", "add_k_pro
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 _UNET_VARIANTS = {
-    9: "the inpainting variant of {}",
     8: "the picture-editing variant of {}",
     5: "the depth variant of {}",
 }
@@ -72,14 +72,16 @@ def _with(beginning: str, *has: str, is_there: bool) -> tuple[tuple[str, ...], t
     return ((*has, beginning), ()) if is_there else (has, (beginning,))
 
 
-def _unet(width: int, folder: str, *encoders: Part, is_xl: bool = False, v_folder: str = "") -> tuple[Checkpoint, ...]:
-    """The two layouts of a Stable Diffusion whose UNet attends to text of that width."""
+def _unet(
+    width: int, folder: str, *encoders: Part, is_xl: bool = False, v_folder: str = "", channels: int = 4
+) -> tuple[Checkpoint, ...]:
+    """The two layouts of a Stable Diffusion whose UNet attends to text of that width; `channels`: that it takes."""
     cross, vae = ("*attn2.to_k.weight", -1, width), _vae(parts.SDXL_VAE if is_xl else parts.SD_VAE)
     original = Mark(*_with("label_emb.", "input_blocks.0.0.", is_there=is_xl), cross, (LDM, BARE_LDM))
     diffusers = Mark(*_with("add_embedding.", "conv_in.", "down_blocks.", is_there=is_xl), cross, ("unet.", ""))
     return (
-        Checkpoint(folder, original, (vae, *encoders), (), ("input_blocks.0.0.weight", 4), v_folder),
-        Checkpoint(folder, diffusers, _named(vae, *encoders), (), ("conv_in.weight", 4), v_folder),
+        Checkpoint(folder, original, (vae, *encoders), (), ("input_blocks.0.0.weight", channels), v_folder),
+        Checkpoint(folder, diffusers, _named(vae, *encoders), (), ("conv_in.weight", channels), v_folder),
     )
 
 
@@ -97,8 +99,8 @@ def _sd3(folder: str, blocks: int, positions: int) -> tuple[Checkpoint, ...]:
     return Checkpoint(folder, original, told, (t5,)), Checkpoint(folder, diffusers, _named(*told), _named(t5))
 
 
-def _flux(folder: str, *, has_guidance: bool, word: str = "") -> tuple[Checkpoint, ...]:
-    """The two layouts of a FLUX.1; `word`: that tells one by its file's name alone."""
+def _flux(folder: str, *, has_guidance: bool, word: str = "", channels: int = 64) -> tuple[Checkpoint, ...]:
+    """The two layouts of a FLUX.1; `word`: that tells one by its file's name alone; `channels`: that it takes."""
     has, lacks = _with("guidance_in.", "double_blocks.0.img_attn.", "img_in.", is_there=has_guidance)
     original = Mark(has, (*lacks, _OF_FLUX2))
     blocks = ("transformer_blocks.", "single_transformer_blocks.", "proj_out.")
@@ -108,8 +110,8 @@ def _flux(folder: str, *, has_guidance: bool, word: str = "") -> tuple[Checkpoin
         (_vae(parts.FLUX_VAE), _CLIP_L, _t5("text_encoder_2")),
     )
     return (
-        Checkpoint(folder, original, told, (), ("img_in.weight", 64), word=word),
-        Checkpoint(folder, diffusers, _named(*told), (), ("x_embedder.weight", 64), word=word),
+        Checkpoint(folder, original, told, (), ("img_in.weight", channels), word=word),
+        Checkpoint(folder, diffusers, _named(*told), (), ("x_embedder.weight", channels), word=word),
     )
 
 
@@ -154,6 +156,26 @@ def _marks(*beginnings: str, **more: Any) -> tuple[Mark, ...]:
     return tuple(Mark((beginning,), **more) for beginning in beginnings)
 
 
+# Of a row whose models draw nothing without a start and a mask. What their LoRAs and control models are called is the
+# other row's, whose id it has.
+_INPAINTS: Mapping[str, Any] = {
+    "needs": _PICTURES,
+    "network": "",
+    "kohya": "",
+    "modelspec": "",
+    "modelspec_predicts": {},
+    "visioncraft": (),
+    "lora_note": re.compile(r"(?!)"),
+    "lora_layer": re.compile(r"(?!)"),
+    "training": None,
+}
+
+_SD1_TEXT = Part("the text encoder", ("cond_stage_model.transformer.",), "text_encoder", parts.CLIP_L)
+_SD2_TEXT = Part("the text encoder", ("cond_stage_model.model.",), "text_encoder")
+_SDXL_TEXTS = (
+    Part("the text encoder CLIP-L", ("conditioner.embedders.0.transformer.",), "text_encoder", parts.CLIP_L),
+    Part("the text encoder OpenCLIP-G", ("conditioner.embedders.1.model.",), "text_encoder_2", parts.CLIP_G),
+)
 SD1 = Architecture(
     id="sd1",
     name="Stable Diffusion 1",
@@ -164,9 +186,7 @@ SD1 = Architecture(
     text_width=768,
     unused_parts=UNUSED_PARTS,
     runs_in_fp16=True,
-    checkpoints=_unet(
-        768, "sd1", Part("the text encoder", ("cond_stage_model.transformer.",), "text_encoder", parts.CLIP_L)
-    ),
+    checkpoints=_unet(768, "sd1", _SD1_TEXT),
     variants=_UNET_VARIANTS,
     lora_note=re.compile(r"^stable-diffusion-v1|^sd_v1|^sd1"),
     kohya="sd_v1",
@@ -187,9 +207,7 @@ SD2 = Architecture(
     predicts=VELOCITY,
     unused_parts=UNUSED_PARTS,
     runs_in_fp16=True,
-    checkpoints=_unet(
-        1024, "sd2", Part("the text encoder", ("cond_stage_model.model.",), "text_encoder"), v_folder="sd2-v"
-    ),
+    checkpoints=_unet(1024, "sd2", _SD2_TEXT, v_folder="sd2-v"),
     variants=_UNET_VARIANTS,
     lora_note=re.compile(r"^stable-diffusion-v2|^sd_v2|^sd2"),
     kohya="sd_v2",
@@ -212,19 +230,35 @@ SDXL = Architecture(
     guidance_scale=5.0,
     unused_parts=UNUSED_PARTS,
     runs_in_fp16=True,
-    checkpoints=_unet(
-        2048,
-        "sdxl",
-        Part("the text encoder CLIP-L", ("conditioner.embedders.0.transformer.",), "text_encoder", parts.CLIP_L),
-        Part("the text encoder OpenCLIP-G", ("conditioner.embedders.1.model.",), "text_encoder_2", parts.CLIP_G),
-        is_xl=True,
-    ),
+    checkpoints=_unet(2048, "sdxl", *_SDXL_TEXTS, is_xl=True),
     variants=_UNET_VARIANTS,
     lora_note=re.compile(r"^stable-diffusion-xl|^sdxl"),
     kohya="sdxl_base_v1-0",
     modelspec="stable-diffusion-xl-v1-base",
     visioncraft=("SDXL-1.0",),
     training=Training(_ATTENTION, ("text_encoder", "text_encoder_2"), min_snr_gamma=5),
+)
+SD1_INPAINTING = replace(
+    SD1,
+    name="Stable Diffusion 1 inpainting",
+    pipelines=("StableDiffusionInpaintPipeline",),
+    checkpoints=_unet(768, "sd1-inpainting", _SD1_TEXT, channels=9),
+    **_INPAINTS,
+)
+SD2_INPAINTING = replace(
+    SD2,
+    name="Stable Diffusion 2 inpainting",
+    pipelines=SD1_INPAINTING.pipelines,
+    predicts=NOISE,
+    checkpoints=_unet(1024, "sd2-inpainting", _SD2_TEXT, channels=9),
+    **_INPAINTS,
+)
+SDXL_INPAINTING = replace(
+    SDXL,
+    name="Stable Diffusion XL inpainting",
+    pipelines=("StableDiffusionXLInpaintPipeline",),
+    checkpoints=_unet(2048, "sdxl-inpainting", *_SDXL_TEXTS, is_xl=True, channels=9),
+    **_INPAINTS,
 )
 SD3 = Architecture(
     id="sd3",
@@ -263,13 +297,24 @@ FLUX = Architecture(
     distilled=Distilled("transformer", "guidance_embeds", value=False, steps=4),
     unused_parts=UNUSED_PARTS,
     checkpoints=(*_flux("flux-dev", has_guidance=True), *_flux("flux-schnell", has_guidance=False)),
-    variants={384: "{} Fill", 128: "{} Depth or Canny"},
+    variants={128: "{} Depth or Canny"},
     lora_layer=re.compile(r"(^|[._])(single_transformer_blocks|single_blocks|double_blocks)[._]"),
     lora_note=re.compile(r"^flux[-_.]?1(\b|[-_])"),
     kohya="flux1",
     modelspec="flux-1-dev",
     visioncraft=("FLUX.1",),
     training=Training((*_JOINT, *_FEED_FORWARD), ("text_encoder",), guidance_scale=3.5),
+)
+FLUX_FILL = replace(
+    FLUX,
+    name="FLUX.1 Fill",
+    pipelines=("FluxFillPipeline",),
+    family="flux-fill",
+    steps=50,
+    guidance_scale=30.0,
+    distilled=None,
+    checkpoints=_flux("flux-fill", has_guidance=True, channels=384),
+    **_INPAINTS,
 )
 FLUX_KONTEXT = Architecture(
     id="flux-kontext",
@@ -541,7 +586,25 @@ IDEOGRAM4 = Architecture(
 )
 
 ROWS = (
-    *(SD1, SD2, SDXL, SD3, FLUX2, FLUX, FLUX_KONTEXT, POCKET, LCM, HUNYUAN_DIT, CHROMA, AURAFLOW, LUMINA2),
+    *(
+        SD1,
+        SD2,
+        SDXL,
+        SD1_INPAINTING,
+        SD2_INPAINTING,
+        SDXL_INPAINTING,
+        SD3,
+        FLUX2,
+        FLUX,
+        FLUX_KONTEXT,
+        FLUX_FILL,
+        POCKET,
+        LCM,
+        HUNYUAN_DIT,
+        CHROMA,
+        AURAFLOW,
+        LUMINA2,
+    ),
     *(
         ZIMAGE,
         QWEN_IMAGE,

@@ -135,7 +135,17 @@ def _check_understood(wanted: GenerateRequest, model: Model) -> None:
             message = f"{_told(wanted, name)} means nothing to the model {model.name}"
             other = f", or take a model of {' or '.join(others)}" if others else ""
             raise invalid(name, message, f"leave it out{other}")
+    _check_needs(wanted, model)
     _check_references(wanted, model)
+
+
+def _check_needs(wanted: GenerateRequest, model: Model) -> None:
+    """Raises INVALID_FIELD where a model that inpaints has nothing to inpaint."""
+    for name in ("start", "mask"):
+        if name in model.architecture.needs and getattr(wanted, name) is None:
+            message = f"is none, and the model {model.name} was made for inpainting"
+            hint = "give a picture and a mask of what is drawn anew, or take a model that draws from words"
+            raise invalid(name, message, hint)
 
 
 def _check_references(wanted: GenerateRequest, model: Model) -> None:

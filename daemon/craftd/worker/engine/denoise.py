@@ -60,6 +60,7 @@ class Denoising:
     adapters: AdapterManager | None = None  # whose `applied` is
     first: int = 0  # the schedule's model call that it began with
     kept: Kept | None = None  # what a mask keeps of the picture that it began from
+    beside: torch.Tensor | None = None  # what a model for inpainting is given at each call
     canvas: Canvas | None = None  # what it is drawn on
     references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown
     controls: Sequence[RowControl] = ()
@@ -105,7 +106,8 @@ class Denoising:
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
         calls = len(self.scheduler.timesteps) - self.first
         controls = [one for one in self.controls if one.counts_at(self.calls, calls)]
-        return ModelRow(sample, self.timestep, self.conditioning, self.applied, self.references, controls)
+        shown: dict[str, Any] = {"references": self.references, "controls": controls, "beside": self.beside}
+        return ModelRow(sample, self.timestep, self.conditioning, self.applied, **shown)
 
     def take(self, output: torch.Tensor) -> None:
         """Step the scheduler with the model's output."""

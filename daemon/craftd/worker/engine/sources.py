@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,14 +10,16 @@ import numpy as np
 import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.generate import Control
+from craft_protos.reasons import invalid
 
 from craftd.worker.families.base import Family
 from craftd.worker.families.controls import RowControl
-from craftd.worker.families.latents import Source
+from craftd.worker.families.latents import NO_MASK, Covered, Source
 from craftd.worker.families.lru_cache import LruCache, tensor_bytes
 from craftd.worker.inputs import masks
 from craftd.worker.inputs.canvas import Canvas
 from craftd.worker.inputs.controls import ControlPicture, ControlPictures
+from craftd.worker.inputs.masks import Levels
 from craftd.worker.inputs.references import Reference, Shown
 from craftd.worker.output.picture import Pixels
 
@@ -35,9 +38,13 @@ class Sources:
     def of(self, canvas: Canvas, strength: float) -> Source:
         """What a row begins from that is drawn on this canvas. Raises what encoding raises."""
         encoded = self._encoded.get(canvas.key, lambda: self._encode(canvas.pixels))
-        if canvas.mask is None:
+        mask = canvas.mask
+        if mask is None and not self._family.inpaints:
             return Source(encoded, strength)
-        return Source(encoded, strength, masks.of_latents(canvas.mask, self._family.latent_side))
+        if mask is None:  # all of it is white
+            mask = np.full(canvas.pixels.shape[:2], 255, np.uint8)
+        covered = self._covered(canvas, mask) if self._family.inpaints else None
+        return Source(encoded, strength, masks.of_latents(mask, self._family.latent_side), covered)
 
     def references(self, shown: Shown) -> tuple[torch.Tensor, ...]:
         """Latents of pictures that the model is shown. Raises what encoding raises."""
@@ -61,6 +68,15 @@ class Sources:
         shown = self._maps.get((picture.key, network.dtype), make)
         assert one.scale is not None and one.start is not None and one.end is not None, one
         return RowControl(network, shown, one.scale, one.start, one.end)
+
+    def _covered(self, canvas: Canvas, mask: Levels) -> Covered:
+        """Grey where the mask is white. Raises INVALID_FIELD without a mask."""
+        if canvas.paste is None:
+            raise invalid("mask", *NO_MASK)
+        white = torch.from_numpy(masks.whites(mask).astype(np.float32))[None, None]
+        key = canvas.key, hashlib.sha256(mask.tobytes()).digest()
+        values = _values(canvas.pixels) * (1 - white)
+        return Covered(self._encoded.get(key, lambda: self._family.encode_start(values)), white)
 
     def _encode(self, pixels: Pixels) -> torch.Tensor:
         return self._family.encode_start(_values(pixels))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from craftd.worker.families.base import Family
-from craftd.worker.families.flux import Flux, FluxKontext
+from craftd.worker.families.flux import Flux, FluxFill, FluxKontext
 from craftd.worker.families.flux2 import Flux2Klein
 from craftd.worker.families.krea2 import Krea2
 from craftd.worker.families.qwen import QwenImage, QwenImageEdit, QwenImageEditPlus
@@ -24,6 +24,7 @@ FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
     "sd3": StableDiffusion3,
     "flux": Flux,
     "flux-kontext": FluxKontext,
+    "flux-fill": FluxFill,
     "flux2": Flux2Klein,
     "z-image": ZImage,
     "qwen-image": QwenImage,

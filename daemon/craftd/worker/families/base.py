@@ -25,7 +25,17 @@ from craftd.worker.engine.row import Drawing
 from craftd.worker.engine.stages import Made
 from craftd.worker.families import autoencoders, samplers
 from craftd.worker.families.controls import RowControl
-from craftd.worker.families.latents import Beginning, Kept, LinearSketch, Source, first_call, noised, sizes_of
+from craftd.worker.families.latents import (
+    NO_MASK,
+    Beginning,
+    Covered,
+    Kept,
+    LinearSketch,
+    Source,
+    first_call,
+    noised,
+    sizes_of,
+)
 from craftd.worker.families.lru_cache import tensor_bytes
 from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
@@ -77,6 +87,7 @@ class ModelRow:
     loras: Applied = adapter_manager.NONE
     references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown; of any size
     controls: Sequence[RowControl] = ()  # those that count at this call
+    beside: torch.Tensor | None = None  # 1, channels, height, width: what a model for inpainting is given with it
 
 
 class TextEncoder(Protocol):
@@ -103,6 +114,11 @@ class Family(ABC):
         # On a CPU its layers hold little and make much: with channels last, and one image at a time, twice as fast.
         self._at_once = 1 if device.type == "cpu" else None
         self._wants_channels_last = device.type == "cpu" and self._autoencoder.memory_format is not None
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether its model was made for inpainting, and draws nothing without a mask."""
+        return False
 
     @property
     def granularity(self) -> int:
@@ -174,6 +190,8 @@ class Family(ABC):
         The scheduler is then set to begin where the strength says. Random numbers are drawn in the order of diffusers'
         pipelines. Raises INVALID_FIELD for a size that the model cannot draw, and a strength that leaves no step.
         """
+        if source is None and self.inpaints:
+            raise invalid("mask", *NO_MASK)
         if source is None:
             return Beginning(self._noise(*size, generator) * samplers.noise_deviation(scheduler))
         first = first_call(scheduler, source.strength)
@@ -185,6 +203,8 @@ class Family(ABC):
     def _prepare_from(
         self, source: Source, size: tuple[int, int], generator: torch.Generator, scheduler: Scheduler, first: int
     ) -> Beginning:
+        if source.covered is not None:
+            return self._prepare_inpainting(source, source.covered, size, generator, scheduler, first)
         start = self._autoencoder.drawn(source.encoded, generator)
         noise = self._noise(*size, generator)
         start = start.to(noise.dtype)
@@ -195,6 +215,30 @@ class Family(ABC):
         if source.strength == 1 and not samplers.is_flow_matching(scheduler):
             latents = noise * samplers.noise_deviation(scheduler)
         return Beginning(latents, first, Kept(start, noise, source.mask.to(noise)))
+
+    def _prepare_inpainting(  # noqa: PLR0917
+        self,
+        source: Source,
+        covered: Covered,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        scheduler: Scheduler,
+        first: int,
+    ) -> Beginning:
+        """Nothing is put back between steps: the model sees what is there."""
+        is_noise = source.strength == 1 and not samplers.is_flow_matching(scheduler)
+        start = None if is_noise else self._autoencoder.drawn(source.encoded, generator)
+        noise = self._noise(*size, generator)
+        latents = noised(scheduler, noise if start is None else start.to(noise.dtype), noise, first)
+        if is_noise:
+            latents = noise * samplers.noise_deviation(scheduler)
+        seen = self._autoencoder.drawn(covered.encoded, generator)
+        return Beginning(latents, first, beside=self._beside(source, covered, seen).to(noise))
+
+    def _beside(self, source: Source, _covered: Covered, seen: torch.Tensor) -> torch.Tensor:
+        """What the model is given at each call; `seen`: the latents of the covered picture."""
+        assert source.mask is not None
+        return torch.cat([source.mask.to(seen), seen], dim=1)
 
     def _noise(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
         if not self._sizes.allows(width, height):  # the front knows: this is for whoever speaks to a worker alone

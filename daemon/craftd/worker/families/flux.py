@@ -15,6 +15,7 @@ from craft_protos.reasons import invalid
 from craftd.architectures.registry import FLUX_KONTEXT as KONTEXT
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.flow import EvenlySpaced, packed, shown, unpacked
+from craftd.worker.families.latents import Covered, Source
 from craftd.worker.families.text import PooledClipText, T5Text
 from craftd.worker.inputs.fitting import Placement, Size
 from craftd.worker.inputs.references import Layout
@@ -52,7 +53,7 @@ class Flux(EvenlySpaced):
         texts = torch.cat([row.conditioning.positive for row in rows])
         timesteps = torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000
         output = self._transformer(
-            hidden_states=torch.cat([packed(one) for one in (samples, *pictures)], dim=1),
+            hidden_states=torch.cat([packed(one) for one in (_with_beside(samples, rows), *pictures)], dim=1),
             timestep=timesteps,
             guidance=self._guidance(rows),
             pooled_projections=torch.cat([_pooled(row) for row in rows]),
@@ -70,12 +71,29 @@ class Flux(EvenlySpaced):
         return torch.tensor(scales, device=self._device, dtype=torch.float32)
 
 
+class FluxFill(Flux):
+    """FLUX.1 Fill, which inpaints: it is given the covered picture, and the mask pixel by pixel."""
+
+    @property
+    def inpaints(self) -> bool:
+        return True
+
+    def _beside(self, _source: Source, covered: Covered, seen: torch.Tensor) -> torch.Tensor:
+        pixels = torch.nn.functional.pixel_unshuffle(covered.mask.to(seen), self._factor)
+        return torch.cat([seen, pixels], dim=1)
+
+
 class FluxKontext(Flux):
     """FLUX.1 Kontext, which is shown the picture that it edits, in the size of its training that is most alike."""
 
     def lay(self, own: Size) -> Layout:
         size = KONTEXT.nearest_in_shape(*own)
         return Layout(Placement(size, size))
+
+
+def _with_beside(samples: torch.Tensor, rows: Sequence[ModelRow]) -> torch.Tensor:
+    beside = [row.beside for row in rows if row.beside is not None]
+    return torch.cat([samples, torch.cat(beside)], dim=1) if beside else samples
 
 
 def _pooled(row: ModelRow) -> torch.Tensor:

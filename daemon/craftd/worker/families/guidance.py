@@ -32,6 +32,12 @@ class Stacked:
         return torch.cat([row.sample for row in self.order])
 
     @property
+    def inputs(self) -> torch.Tensor:
+        """The samples, with what a model for inpainting is given beside them."""
+        beside = [row.beside for row in self.order if row.beside is not None]
+        return torch.cat([self.samples, torch.cat(beside)], dim=1) if beside else self.samples
+
+    @property
     def timesteps(self) -> torch.Tensor:
         return torch.stack([row.timestep.to(torch.float32) for row in self.order])
 

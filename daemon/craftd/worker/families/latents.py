@@ -13,6 +13,7 @@ from craftd.worker.families import samplers
 from craftd.worker.families.autoencoders import Autoencoder
 from craftd.worker.output.picture import Pixels
 
+NO_MASK = ("is none, and the model was made for inpainting", "give a picture, and a mask of what is drawn anew")
 _FITTED_SIDE = 16  # of the latents that a sketch is fitted to
 _COARSE_SIDE = 4  # of the noise that they are made of; more channels want more of it
 _FEW_CHANNELS = 8
@@ -54,12 +55,21 @@ def with_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, call:
 
 
 @dataclass(frozen=True)
+class Covered:
+    """What a model that was made for inpainting is shown: a picture that is grey where it is drawn anew."""
+
+    encoded: torch.Tensor  # what the autoencoder has made of it
+    mask: torch.Tensor  # 1, 1, height, width in pixels: one where it is grey
+
+
+@dataclass(frozen=True)
 class Source:
     """What drawing begins from: what the autoencoder has made of a picture, and how much of it is drawn anew."""
 
     encoded: torch.Tensor
     strength: float
     mask: torch.Tensor | None = None  # 1, 1, height, width of the latents: one where they are drawn anew
+    covered: Covered | None = None  # for models that were made for inpainting
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ class Beginning:
     latents: torch.Tensor  # 1, channels, height, width
     first: int = 0
     kept: Kept | None = None
+    beside: torch.Tensor | None = None  # 1, channels, height, width: what the model is given with them at each call
 
 
 @dataclass(frozen=True)

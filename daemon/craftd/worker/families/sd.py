@@ -28,6 +28,10 @@ class StableDiffusion(Family):
         self._text = ClipText(pipe.tokenizer, pipe.text_encoder, device)
 
     @property
+    def inpaints(self) -> bool:
+        return bool(self._unet.config.in_channels == _inpainting(self._pipe))
+
+    @property
     def texts(self) -> Sequence[TextEncoder]:
         return [self._text]
 
@@ -53,7 +57,7 @@ class StableDiffusion(Family):
         batch = guidance.stack(rows)
         added = self._added(batch)
         output = self._unet(
-            batch.samples,
+            batch.inputs,
             batch.timesteps,
             encoder_hidden_states=batch.texts,
             timestep_cond=self._guidance_embedding(batch.order) if self._is_distilled else None,
@@ -82,9 +86,14 @@ class StableDiffusion(Family):
 
 def _check(pipe: Any) -> None:
     channels = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
-    if channels[0] != channels[1]:
+    if channels[0] not in (channels[1], _inpainting(pipe)):
         raise CraftError(
             "UNSUPPORTED_MODEL",
             f"its UNet takes {channels[0]} channels where the autoencoder gives {channels[1]}",
-            "craft draws with no models made for inpainting or depth: others inpaint with a start picture and a mask",
+            "craft draws with none that were made for depth or for editing by words: take another model",
         )
+
+
+def _inpainting(pipe: Any) -> int:
+    """The channels of a UNet for inpainting: the latents, a mask, and the latents of what it leaves."""
+    return 2 * int(pipe.vae.config.latent_channels) + 1
