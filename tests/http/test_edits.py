@@ -306,3 +306,12 @@ def test_forms_are_taken_apart() -> None:
         ("a", b"", False),
         ("b", b"\r\n-- \r\n\0", True),
     ]
+
+
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_an_address_in_a_form_is_called_one(shim: Shim, keys: Keys, field: str) -> None:
+    files = {"image": ("a.png", picture()), "mask": ("m.png", half_clear())}
+    files.pop(field)
+    answer = form(shim, keys.user, files=files, **{field: "https://example.com/a.png"})
+    assert told(answer)[1:] == ("BAD_DATA", field)
+    assert "is an address, and craft fetches nothing" in answer.text and "a file of a form" in answer.text

@@ -21,7 +21,7 @@ from craft_protos.reasons import CraftError
 from craft_protos.settings import LimitSettings
 from craftd.architectures.registry import SD1
 from craftd.architectures.sizes import Sizes
-from craftd.http import infotexts
+from craftd.http import infotexts, lifting
 from craftd.http.bodies import Bodies, Room, forgotten
 from craftd.http.connection import Connection
 from craftd.http.encoding import encode_again
@@ -547,3 +547,42 @@ async def test_large_answers_arrive_whole() -> None:
         await reader.readuntil(b"\r\n\r\n")
         assert len(await reader.readexactly(_LARGE)) == _LARGE
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "' + "A" * 200_000 + '", "b": ["x", "' + "B" * 70_000 + '", {"c": 1.5}], "d": null}',
+        '["' + "é" * 70_000 + '", "' + "A" * 70_000 + r'\n", "\"", "\\", "\\\"x"]',
+        '"' + r"\"" * 50_000 + "A" * 70_000 + '"',
+        '{"' + "k" * 70_000 + '": "v"}',
+        "[]",
+        "1",
+    ],
+)
+def test_long_strings_are_lifted_out_and_put_back(text: str) -> None:
+    assert lifting.parsed(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text", ['"' + "A" * 70_000, '["' + "A\n" * 70_000 + '"]', '["' + "A" * 70_000 + '" 1]', "", '"\\"', "é"]
+)
+def test_what_is_no_json_is_none_with_long_strings_either(text: str) -> None:
+    with pytest.raises(ValueError, match=r".") as expected:
+        json.loads(text)
+    with pytest.raises(type(expected.value)) as found:
+        lifting.parsed(text.encode())
+    assert getattr(found.value, "pos", 0) == getattr(expected.value, "pos", 0)
+
+
+def test_the_parser_sees_no_long_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[int]()
+
+    def loads(body: bytes) -> object:
+        seen.append(len(body))
+        return json_loads(body)
+
+    json_loads = json.loads
+    monkeypatch.setattr(lifting.json, "loads", loads)
+    assert lifting.parsed(b'{"init_images": ["' + b"A" * 5_000_000 + b'"], "x": 1}')["x"] == 1
+    assert seen == [max(seen)] and seen[0] < 1000

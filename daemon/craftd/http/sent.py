@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from craftd.http.lifting import parsed
 from craftd.http.shape import check_shape
 
 M = TypeVar("M", bound=BaseModel)
@@ -26,7 +27,7 @@ async def json_of(body: bytes) -> dict[str, Any]:
     """Raises UNDECODABLE."""
     await check_shape(body)
     try:
-        given = await asyncio.to_thread(json.loads, body)
+        given = await asyncio.to_thread(parsed, body)
     except (ValueError, RecursionError) as exc:
         place = f": character {exc.pos}" if isinstance(exc, json.JSONDecodeError) else ""
         raise CraftError("UNDECODABLE", f"the body is no JSON{place}", "send one JSON object") from exc

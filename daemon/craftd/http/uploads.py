@@ -69,7 +69,8 @@ def decoded(field: str, encoded: str) -> bytes:
     Blocking, a piece at a time, so that other threads have their turn.
     """
     if encoded.startswith(("http://", "https://")):
-        raise _bad(field, "is an address, and craft fetches nothing")
+        message = f"{field}: is an address, and craft fetches nothing"
+        raise CraftError("BAD_DATA", message, "send the picture itself: a file of a form, or base64", field=field)
     start = encoded.find(",", 0, _LONGEST_PREFIX) + 1 if encoded.startswith("data:") else 0
     pieces, left = list[bytes](), ""
     for at in range(start, len(encoded), _PIECE_CHARS):

@@ -253,8 +253,9 @@ class PipelineRunner:
             and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
             and key not in ("prompt", "height", "width")
         ]
-        is_known = bool(detect.of_pipeline(name, None).pipelines)  # then what it takes beside a text may be left out
-        if not self._has("prompt") or wanting or (self._has("image") and not is_known):
+        row = detect.of_pipeline(name, None)
+        may_lack = bool(row.pipelines) and not row.needs  # then what it takes beside a text may be left out
+        if not self._has("prompt") or wanting or (self._has("image") and not may_lack):
             need = "has no prompt" if not self._has("prompt") else f"needs {', '.join(wanting) or 'an image'}"
             raise CraftError(
                 "UNSUPPORTED_MODEL", f"{name} {need}: craft draws from text alone", "use a text-to-image model"
