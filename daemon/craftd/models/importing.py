@@ -364,7 +364,8 @@ def _weights_in(path: Path) -> list[Path]:
 def _is_unknown(path: Path) -> bool:
     """Says whether it is a file, and of no architecture that draws."""
     try:
-        path.is_dir() or detect.of_file(gguf.header(path), path.name)
+        if not path.is_dir():
+            detect.of_file(gguf.header(path), path.name)
     except CraftError as exc:
         return exc.reason == "UNSUPPORTED_MODEL"
     return False

@@ -235,7 +235,7 @@ class Family(ABC):
         seen = self._autoencoder.drawn(covered.encoded, generator)
         return Beginning(latents, first, beside=self._beside(source, covered, seen).to(noise))
 
-    def _beside(self, source: Source, _covered: Covered, seen: torch.Tensor) -> torch.Tensor:
+    def _beside(self, source: Source, covered: Covered, seen: torch.Tensor) -> torch.Tensor:
         """What the model is given at each call; `seen`: the latents of the covered picture."""
         assert source.mask is not None
         return torch.cat([source.mask.to(seen), seen], dim=1)

@@ -78,7 +78,7 @@ class FluxFill(Flux):
     def inpaints(self) -> bool:
         return True
 
-    def _beside(self, _source: Source, covered: Covered, seen: torch.Tensor) -> torch.Tensor:
+    def _beside(self, source: Source, covered: Covered, seen: torch.Tensor) -> torch.Tensor:
         pixels = torch.nn.functional.pixel_unshuffle(covered.mask.to(seen), self._factor)
         return torch.cat([seen, pixels], dim=1)
 

@@ -27,12 +27,18 @@ def canny(pixels: Pixels, low: int = CANNY_LOW, high: int = CANNY_HIGH) -> Level
     """
     across, down, strength = _gradient(pixels)
     ridge = _is_ridge(across, down, strength) & (strength > low)
-    labels, _ = ndimage.label(ridge, np.ones((3, 3)))
+    labels = _joined(ridge)
     strong = np.unique(labels[ridge & (strength > high)])
     is_kept = np.zeros(labels.max() + 1, bool)
     is_kept[strong] = True
     is_kept[0] = False
     return np.where(is_kept[labels], np.uint8(255), np.uint8(0))
+
+
+def _joined(ridge: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The pixels that touch each other, at corners too, have one number; the rest is 0."""
+    labels: Any = ndimage.label(ridge, np.ones((3, 3)))
+    return np.asarray(labels[0], np.int64)
 
 
 def edges(pixels: Pixels) -> Levels:

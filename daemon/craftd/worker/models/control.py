@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from craft_protos.dispatch import CONTROLNET, Dispatch, ModelManifest
 from craft_protos.reasons import CraftError
+from diffusers.models.controlnets.controlnet import ControlNetModel
 
 from craftd.architectures import controls
 from craftd.worker.engine.row import Drawing
@@ -145,7 +145,7 @@ def _tensors(place: Path, name: str) -> dict[str, Stored]:
 
 def _converted(tensors: dict[str, Stored], name: str) -> dict[str, Stored]:
     """From the original layout; diffusers' converter leaves out what only Stable Diffusion XL's have."""
-    kind: Any = diffusers.ControlNetModel
+    kind: Any = ControlNetModel
     made = conversion.converted(kind, _LAYERS, {"controlnet_mid_block.weight"}, tensors, name)
     for theirs, ours in _OF_XL.items():
         made |= {key.replace(theirs, ours): one for key, one in tensors.items() if key.startswith(theirs)}
