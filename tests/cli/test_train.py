@@ -7,8 +7,10 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 from craft_cli.training import pictures, plotting
 from craft_protos.reasons import CraftError
@@ -175,6 +177,28 @@ def test_interrupted_and_gone_on_with(home: Home) -> None:
     assert newest["train"]["resume"] == job
     steps = [one["step"] for one in home.json("jobs", "show", newest["id"], "--plot")]
     assert steps == list(range(1, 13))
+
+
+def test_crafts_own_pictures_are_trained_on(home: Home) -> None:
+    """Their captions are their prompts; with a folder's, too."""
+    args = ("-n", "3", "--json", "-o", "own-{seed}.png")
+    ids = [json.loads(line)["image"] for line in home.craft("generate", "a cat", *args).stdout.splitlines()]
+    named = ("--images", f"{ids[0]},{ids[1][:12]}", "--images", ids[2], "--images", ids[2])
+    done = home.craft("lora", "train", "own", *named, "--steps", "3")
+    assert (done.returncode, done.stdout) == (0, "own\n"), done.stderr
+    with closing(apsw.Connection(str(home.paths.database))) as database:
+        told = [caption for (caption,) in database.execute("SELECT caption FROM dataset_pictures")]
+    assert told == ["a cat"] * 3
+    folder(home.work / "cats")
+    both = home.craft("lora", "train", "both", "cats", "--images", ids[0], "--trigger", "sks", "--steps", "2", "--plan")
+    assert both.returncode == 0 and "4 pictures have no caption" in both.stdout, both.stderr
+    for more, code, said in (
+        (("--images", "nothing"), 66, "no image"),
+        (("--images", ids[0]), 65, "1 picture is too few"),
+        (("--resume", "--images", ids[0]), 2, "--resume takes the pictures that it had"),
+    ):
+        refused = home.craft("lora", "train", "more", *more)
+        assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
 
 
 def _checkpoint(home: Home) -> int:

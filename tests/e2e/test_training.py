@@ -59,6 +59,17 @@ def test_pocket_learns_and_draws_with_what_it_learned(pocket_home: Home) -> None
     assert any(key.startswith("ss_") for key in shown["metadata"])
 
 
+def test_pocket_learns_from_pictures_of_its_own(pocket_home: Home) -> None:
+    home = pocket_home
+    args = ("-n", "3", "-s", "2", "-W", "64", "-H", "64", "--json", "-o", "own-{index}.png")
+    made = [json.loads(line)["image"] for line in home.craft("generate", "a red apple", *args).stdout.splitlines()]
+    how = ("--steps", "2", "--batch", "1", "--rank", "4", "--resolution", "64", "--warmup", "0", "-q")
+    done = home.craft("lora", "train", "own", "--images", ",".join(made), *how)
+    assert (done.returncode, done.stdout) == (0, "own\n"), done.stderr
+    (lora,) = [one for one in home.json("lora", "list") if one["name"] == "own"]
+    assert lora["base"] == "pocket"
+
+
 def test_killed_and_resumed_it_is_the_same_lora(home: Home) -> None:
     """kill -9 of the worker after a checkpoint, then of the daemon; the weights are those of an undisturbed run."""
     write(home.work / "pip")

@@ -1,4 +1,4 @@
-"""craft lora train: from a folder of pictures to a LoRA."""
+"""craft lora train: from pictures, of a folder or of craft's own, to a LoRA."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ EXAMPLES = (
     'craft lora train rex ./rex --trigger "rex dog" -m pocket',
     'craft lora train rex ./rex --trigger "rex dog" --sample "rex dog in snow" --sample-every 100',
     'craft lora train rex ./rex --trigger "rex dog" --plan',
+    'craft lora train rex --images 3f9a4c0e,7c2b91d4,b80e63fa --trigger "rex dog"',
     "craft lora train rex --resume",
 )
 
+_IMAGES = typer.Option(
+    [],
+    "--images",
+    metavar="ID[,ID...]",
+    help="Pictures that craft has made, captioned by their prompts; may be repeated.",
+    autocompletion=completing.images,
+)
 _SAMPLES = typer.Option([], "--sample", metavar="PROMPT", help="Draw this meanwhile; may be repeated.")
 
 
@@ -38,6 +46,7 @@ def train(
         None, metavar="FOLDER", help="Pictures, with captions if there are any: it.txt beside it.png, metadata.jsonl."
     ),
     *,
+    images: list[str] = _IMAGES,
     model: str = typer.Option("", "-m", "--model", help="Model to train it for.", autocompletion=completing.models),
     trigger: str = typer.Option("", "--trigger", help="Words that call it up; the caption of pictures without one."),
     rank: int = typer.Option(None, "--rank", help="How much it can hold: 1 to 256."),
@@ -126,10 +135,11 @@ def train(
     )
     session, manner = Session(), Manner(as_json=as_json, quiet=quiet)
     if resume:
-        asked = _resumed(asked, folder)
+        asked = _resumed(asked, folder, images)
     else:
         asked = replace(asked, model=model or config.load(session.paths.config_file).generate.model)
-        dataset = training.send(session, asked, _folder(folder, name), skip_bad=skip_bad, manner=manner)
+        _require_pictures(folder, images, name)
+        dataset = training.send(session, asked, folder or None, images, skip_bad=skip_bad, manner=manner)
         asked = replace(asked, dataset=dataset)
     request = training.request(asked)
     if plan:
@@ -141,9 +151,9 @@ def train(
         training.attend(session, request, manner)
 
 
-def _resumed(asked: TrainRequest, folder: str | None) -> TrainRequest:
+def _resumed(asked: TrainRequest, folder: str | None, images: list[str]) -> TrainRequest:
     hint = f"craft lora train {asked.name} --resume"
-    if folder is not None:
+    if folder is not None or images:
         raise CraftError("USAGE", "--resume takes the pictures that it had", hint)
     told = {field for field, value in vars(asked).items() if value != getattr(TrainRequest, field)}
     if given := [flag for field, flag in flags.TRAIN.items() if field in told - {"name", "when_idle"}]:
@@ -151,10 +161,10 @@ def _resumed(asked: TrainRequest, folder: str | None) -> TrainRequest:
     return TrainRequest(resume=asked.name, when_idle=asked.when_idle)
 
 
-def _folder(folder: str | None, name: str) -> str:
-    if not folder:
-        raise CraftError("USAGE", "which pictures?", f"craft lora train {name} FOLDER --trigger 'a few words'")
-    return folder
+def _require_pictures(folder: str | None, images: list[str], name: str) -> None:
+    if not folder and not images:
+        hint = f"craft lora train {name} FOLDER --trigger 'a few words', or --images ID for craft's own"
+        raise CraftError("USAGE", "which pictures?", hint)
 
 
 def _count(number: int | None, option: str) -> int | None:

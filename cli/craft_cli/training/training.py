@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from craft_cli import errors, interrupts
 from craft_cli.generate import delivery, drawing, output, writing
 from craft_cli.generate.delivery import Manner
 from craft_cli.render import shapes
-from craft_cli.training import captions, pictures
+from craft_cli.training import captions, own, pictures
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2, training_pb2
@@ -26,12 +27,20 @@ if TYPE_CHECKING:
     from craft_cli.render.render import JobProgress, TransferProgress
 
 
-def send(session: Session, asked: TrainRequest, folder: str, *, skip_bad: bool, manner: Manner) -> str:
-    """The dataset's id. What can be refused without the pictures is, before they are sent."""
-    read = pictures.read(Path(folder), skip_bad=skip_bad)
-    _require_captions(read, asked.trigger)
+def send(
+    session: Session, asked: TrainRequest, folder: str | None, images: Sequence[str], *, skip_bad: bool, manner: Manner
+) -> str:
+    """The dataset's id: of a folder, of craft's own images, or of both.
+
+    What can be refused without the pictures is, before they are sent.
+    """
+    read = pictures.Folder((), ()) if folder is None else pictures.read(Path(folder), skip_bad=skip_bad)
+    found = own.find(session, images)
+    _require_captions((*read.pictures, *own.captioned(found)), asked.trigger)
     _try_without_pictures(session, asked)
-    dataset = _upload(session, read, skip_bad=skip_bad, manner=manner)
+    with own.copied(session, found) as more:
+        whole = replace(read, pictures=(*read.pictures, *more))
+        dataset = _upload(session, whole, skip_bad=skip_bad, manner=manner)
     left_out = [*read.bad, *(captions.Bad(one.file_name, one.why) for one in dataset.left_out)]
     for note in read.notes:
         errors.say(errors.one_line(f"craft: {note}"))
@@ -159,12 +168,12 @@ def _log_from(session: Session, job_id: str, first: int) -> training_pb2.Trainin
     return drawing.insist(session, lambda client: client.get_training_samples(job_id, first))
 
 
-def _require_captions(read: pictures.Folder, trigger: str) -> None:
-    bare = [picture.path.name for picture in read.pictures if not picture.caption]
+def _require_captions(read: Sequence[pictures.Picture], trigger: str) -> None:
+    bare = [picture.path.name for picture in read if not picture.caption]
     if bare and not trigger.strip():
         raise CraftError(
             "BAD_DATASET",
-            f"{len(bare)} of {len(read.pictures)} pictures have no caption, and there is no trigger: {bare[0]}",
+            f"{len(bare)} of {len(read)} pictures have no caption, and there is no trigger: {bare[0]}",
             "give --trigger 'a few words', or write captions: it.txt beside it.png",
         )
 
