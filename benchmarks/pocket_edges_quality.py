@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from training.pocket.control import EXPORTED, SHIPPED, roughened
 from training.pocket.render import Pixels, render
 
 _WIDTH = 5  # pixels of a line that is compared
+_DRAWN = {"with": "it", "with rough": "a rough one", "without": "none"}
 _LINE = 128  # from here on an outline is one
 
 
@@ -39,8 +41,14 @@ def main() -> int:
     drawn = draw(asked.folder, asked.scenes)
     if asked.sheet:
         _sheet(drawn[:12]).save(asked.sheet)
-    told = [figures.of_rounds(name, "", [overlap(*pair) for pair in pairs]) for name, pairs in _pairs(drawn)]
-    told[0] = figures.of_rounds(told[0].claim, "", [overlap(*pair) for pair in _pairs(drawn)[0][1]], at_least=0.5)
+    found = {name: [overlap(one["real"], one[name]) for one in drawn] for name in _DRAWN}
+    told = [
+        figures.of_rounds(f"overlap with the given outline, drawn with {_DRAWN[name]}", "", found[name])
+        for name in found
+    ]
+    better = [statistics.fmean(found[name]) / statistics.fmean(found["without"]) for name in ("with", "with rough")]
+    for name, times in zip(("its outline", "a rough outline"), better, strict=True):
+        told.append(figures.of_rounds(f"mean overlap with {name}, times that without", "", [times], at_least=2.0))
     return figures.tell(told)
 
 
@@ -76,14 +84,6 @@ def overlap(one: Pixels, other: Pixels) -> float:
     lines = [_lines(outlines.edges(picture)) for picture in (one, other)]
     either = (lines[0] | lines[1]).sum()
     return float((lines[0] & lines[1]).sum() / max(1, either))
-
-
-def _pairs(drawn: Sequence[dict[str, Pixels]]) -> list[tuple[str, list[tuple[Pixels, Pixels]]]]:
-    names = {"with": "its outline", "with rough": "a rough outline", "without": "no outline"}
-    return [
-        (f"overlap with the given outline, drawn with {said}", [(one["real"], one[name]) for one in drawn])
-        for name, said in names.items()
-    ]
 
 
 def _lines(outline: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -18,7 +18,6 @@ EMPTY = [
     (["images", "list"], "craft: no pictures yet"),
     (["lora", "list"], "craft: no LoRAs yet; craft lora add FILE"),
     (["keys", "list"], "craft: no keys yet; craft keys create"),
-    (["models", "list", "--parts"], "craft: no parts yet; craft models add FILE"),
     (["models", "search", "nothing-of-the-kind"], "craft: no model that craft knows"),
     (["presets", "list"], "craft: no presets yet"),
     (["ps"], "craft: no job waits or runs\ncraft: no model is in memory"),

@@ -66,7 +66,7 @@ async def _refused(daemon: Daemon, path: Path, **more: object) -> grpc.aio.AioRp
 
 async def _parts(daemon: Daemon) -> dict[str, tuple[str, ...]]:
     listed = await daemon.models.ListParts(pb.ListPartsRequest())
-    return {part.name: tuple(part.used_by) for part in listed.parts}
+    return {part.name: tuple(part.used_by) for part in listed.parts if part.source != "built in"}
 
 
 async def _folder(daemon: Daemon, root: Path, *, plan_only: bool = False) -> dict[str, pb.FolderEntry]:

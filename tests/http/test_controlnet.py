@@ -149,10 +149,10 @@ def test_what_webuiapi_sends(shim: Shim, api: webuiapi.WebUIApi) -> None:
     assert one.fit == other.fit == jobs_pb2.FIT_FILL
     assert kept(shim, one.sha256).size == (64, 32)
     assert api.controlnet_version() == 2
-    assert [name.split()[0] for name in api.controlnet_model_list()] == sorted(MODELS)
+    assert [name.split()[0] for name in api.controlnet_model_list()] == sorted({*MODELS, "pocket-edges"})
     assert {"none", "canny", "scribble_xdog"} <= set(api.controlnet_module_list())
     types = api.custom_get("controlnet/control_types")["control_types"]
-    assert set(types) == {"All", "Canny", "Depth"}
+    assert set(types) == {"All", "Canny", "Depth", "Edges"}
     assert types["Depth"]["default_option"] == "none" and types["Canny"]["default_option"] == "canny"
 
 

@@ -127,7 +127,7 @@ class Registry:
         """Raises IN_USE, naming the models that use it."""
         async with self._changing:
             if self._parts[name].built_in:
-                raise invalid("name", f"{name} came with craft and stays", f"unload it: craft models unload {name}")
+                raise invalid("name", f"{name} came with craft and stays", "it leaves the memory once it is idle")
             users = self.users_of(name)
             if users:
                 raise CraftError(
