@@ -69,6 +69,29 @@ class Compact(nn.Module):
         for _ in range(convolutions):
             layers += [nn.Conv2d(features, features, 3, 1, 1), nn.PReLU(features)]
         self.body = nn.ModuleList([*layers, nn.Conv2d(features, 3 * SCALE**2, 3, 1, 1)])
+        self._begin_with_bilinear()
+
+    @torch.no_grad()
+    def _begin_with_bilinear(self) -> None:
+        """Three features carry the picture to the last layer, which draws it large without steps: the rest is learned.
+
+        Without that, the steps of the pixels drawn large stay to be seen for thousands of batches.
+        """
+        convolutions = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+        for layer in convolutions[:-1]:
+            layer.weight[:3] = 0
+            layer.bias[:3] = 0
+            for channel in range(3):
+                layer.weight[channel, channel, 1, 1] = 1
+        for layer in self.body:
+            if isinstance(layer, nn.PReLU):
+                layer.weight[:3] = 1
+        last = convolutions[-1]
+        last.weight *= 0.1
+        last.weight[:, :3] = 0
+        last.bias.zero_()
+        for channel in range(3):
+            last.weight[channel * SCALE**2 : (channel + 1) * SCALE**2, channel] = _less_steps()
 
     def forward(self, pictures: Tensor) -> Tensor:
         """From 0 to 1, (batch, 3, height, width), to four times the height and width."""
@@ -76,6 +99,15 @@ class Compact(nn.Module):
         for layer in self.body:
             out = layer(out)
         return F.pixel_shuffle(out, SCALE) + F.interpolate(pictures, scale_factor=SCALE, mode="nearest")
+
+
+def _less_steps() -> Tensor:
+    """What bilinear scaling draws of one pixel and its neighbours, less the pixel itself: (places, 3, 3)."""
+    neighbours = torch.eye(9).reshape(9, 1, 3, 3)
+    drawn = F.interpolate(F.pad(neighbours, (1, 1, 1, 1)), scale_factor=SCALE, mode="bilinear", align_corners=False)
+    kernels = drawn[:, 0, 2 * SCALE : 3 * SCALE, 2 * SCALE : 3 * SCALE].reshape(3, 3, -1).permute(2, 0, 1).clone()
+    kernels[:, 1, 1] -= 1
+    return kernels
 
 
 def is_held_out(scene: Scene) -> bool:

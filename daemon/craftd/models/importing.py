@@ -189,6 +189,8 @@ class Importer:
         if kind or not await asyncio.to_thread(_is_unknown, path):
             return kind
         (found,) = await self._identify([path])
+        if found.why.reason not in ("", "UNSUPPORTED_MODEL"):
+            raise CraftError(found.why.reason, found.why.message, found.why.hint)
         return found.kind
 
     async def _register_part(self, path: Path, kind: str, wish: Wish, tell: Tell) -> Part | None:

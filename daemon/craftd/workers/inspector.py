@@ -21,7 +21,7 @@ _LONGEST_ANSWER_BYTES = 64 << 10
 _LONGEST_LAYOUT_BYTES = 4 << 20  # of the largest models some 70 KB
 _MOST_DEATHS = 10  # of processes that identify files, before the rest is left alone
 MODULE = "craftd.worker"
-_SAFETENSORS = ".safetensors"
+_SAFETENSORS, _UNSUPPORTED = ".safetensors", "UNSUPPORTED_MODEL"
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,10 @@ async def _identified(paths: Sequence[Path], limit_s: float, option: str) -> lis
 async def identify_all(paths: Sequence[Path], limit_s: float = LIMIT_S) -> list[Identity]:
     """As `identify`; of those that no architecture is known of, whether they are upscalers, which takes longer."""
     found = await identify(paths, limit_s)
-    unknown = [one.path for one in found if one.why.reason == "UNSUPPORTED_MODEL" and one.path.suffix == _SAFETENSORS]
+    unknown = [one.path for one in found if one.why.reason == _UNSUPPORTED and one.path.suffix == _SAFETENSORS]
     upscalers = {one.path: one for one in await _upscalers(unknown, limit_s)} if unknown else {}
-    return [one if upscalers.get(one.path, one).why.reason else upscalers.get(one.path, one) for one in found]
+    better = {path: one for path, one in upscalers.items() if one.why.reason != _UNSUPPORTED}
+    return [better.get(one.path, one) for one in found]
 
 
 async def _upscalers(paths: Sequence[Path], limit_s: float) -> list[Identity]:
