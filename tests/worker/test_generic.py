@@ -103,7 +103,7 @@ def _runner(pipe: Any) -> PipelineRunner:
 
 
 def _run(pipe: Any) -> PipelineRun:
-    return _runner(pipe).begin(draw(steps=3), seed=1)
+    return _runner(pipe).begin(draw(steps=3), seed=1, networks={})
 
 
 def test_one_without_a_callback_says_that_it_cannot_be_interrupted() -> None:
@@ -125,7 +125,7 @@ def test_the_legacy_callback_passes_the_baton_too() -> None:
 
 def test_a_start_picture_is_refused_and_not_left_out_in_silence() -> None:
     with pytest.raises(CraftError) as refused:
-        _runner(Plain()).begin(draw(start=Start("0" * 64, 0.5)), seed=1)
+        _runner(Plain()).begin(draw(start=Start("0" * 64, 0.5)), seed=1, networks={})
     assert (refused.value.reason, "Plain's own loop" in refused.value.message) == ("INVALID_FIELD", True)
 
 

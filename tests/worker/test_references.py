@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,18 +14,21 @@ import torch
 from craft_protos import jobs_pb2
 from craft_protos.generate import TextSpec
 from craft_protos.worker_pb2 import File, ModelManifest, ToWorker
+from craftd.architectures import registry
 from craftd.architectures.registry import FLUX_KONTEXT
 from craftd.worker.engine import denoise
 from craftd.worker.families import autoencoders
+from craftd.worker.families.seeing import Processor
 from craftd.worker.training import trainable
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from PIL import Image
 
+from tests import tiny_flows
 from tests.matrix import covers
 from tests.worker.client import WorkerProcess, pixels, submit
 from tests.worker.families import Truth, assert_same
 from tests.worker.loras import Make, with_loras
-from tests.worker.starts import put
+from tests.worker.starts import put, spotted, submit_over
 from tests.worker.test_start_batches import assert_each_is_as_alone
 from tests.worker.trained import CPU, photo
 
@@ -203,3 +207,41 @@ def test_what_qwen_cannot_edit(worker: WorkerProcess, files: Path, models: Model
         failed = worker.fail(shown_to(models[kind], shown, **more))
         assert failed.error.reason == "INVALID_FIELD" and failed.error.message.startswith(f"{field}: ")
         assert why in failed.error.message
+
+
+@pytest.mark.parametrize(
+    "settings", [{"min_pixels": 1 << 40}, {"patch_size": 0}, {"merge_size": 1 << 20}, {"temporal_patch_size": 1e9}]
+)
+def test_a_processors_settings_that_would_take_all_memory_are_refused(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(tiny_flows.PROCESSOR | settings))
+    with pytest.raises(ValueError, match="settings are none of"):
+        Processor.of(tmp_path, None)
+
+
+@pytest.mark.parametrize("kind", ["flux2", "flux-kontext"])
+def test_outside_a_mask_the_start_comes_back_beside_what_is_shown(
+    worker: WorkerProcess, files: Path, models: Models, kind: str
+) -> None:
+    start, mask = photo(1, 64, 64), spotted()
+    given, white = put(files, start), put(files, mask)
+    references = [jobs_pb2.Reference(sha256=given.sha256)]
+    shown, plain = worker.draw(
+        submit_over(models[kind], given, "a", mask=white, strength=1.0, references=references),
+        submit_over(models[kind], given, "b", mask=white, strength=1.0),
+    )
+    kept = np.asarray(mask) == 0
+    assert np.array_equal(pixels(shown)[kept], np.asarray(start)[kept])
+    assert far(pixels(shown)[~kept], pixels(plain)[~kept]) > 0
+
+
+@pytest.mark.parametrize("kind", ["flux-kontext", "qwen-image-edit", "qwen-image-edit-plus"])
+@pytest.mark.parametrize("own", [(64, 64), (1920, 1080), (333, 1000), (3024, 4032)])
+def test_what_is_drawn_unasked_has_the_size_of_what_is_shown(
+    pipelines: Pipelines, kind: str, own: tuple[int, int]
+) -> None:
+    """So that nothing moves, or grows, that the words leave as it is."""
+    family = trainable.family_of(pipelines(kind), CPU.place)
+    row = next(row for row in registry.ROWS if row.id == kind)
+    assert family.lay(own).encoded.size == row.beside(*own)

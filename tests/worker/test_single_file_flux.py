@@ -93,7 +93,7 @@ def _draw(message: ModelManifest, files: Path, work_folder: Path, **spec: Any) -
     loader = Loader(files, work_folder, device, Reader(files, lambda _: None))
     draw = from_message(Dispatch, submit(message, **spec).dispatch)
     runner: Runner = loader.load(draw.model, lambda _: None)
-    drawing = runner.begin(draw, draw.drawing.seed)
+    drawing = runner.begin(draw, draw.drawing.seed, {})
     while not drawing.is_done:
         assert runner.advance([drawing], with_preview=[False]) == [None]
     (picture,) = runner.render([drawing])

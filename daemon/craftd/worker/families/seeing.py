@@ -11,6 +11,7 @@ from transformers import BatchFeature
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 CLASS = "Qwen2VLProcessor"
+_MOST = 64, 8, 4, 1 << 20  # of a patch's side, of patches merged, of frames, and of the fewest pixels
 PLACE = "<|image_pad|>"  # of a picture, in a text
 
 
@@ -23,8 +24,13 @@ class Processor:
 
     @classmethod
     def of(cls, folder: Path, tokenizer: Any) -> Processor:
-        """By the folder's own settings. Raises OSError and ValueError for what is none."""
-        return cls(Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True), tokenizer)
+        """By the folder's own settings. Raises OSError and ValueError for what is none, or would take much memory."""
+        made: Any = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        sides = made.patch_size, made.merge_size, made.temporal_patch_size, made.size.shortest_edge
+        for side, most in zip(sides, _MOST, strict=True):
+            if not isinstance(side, int) or not 1 <= side <= most:
+                raise ValueError(f"the processor's settings are none of {CLASS}'s")
+        return cls(made, tokenizer)
 
     def __call__(self, *, text: Sequence[str], images: Any, **how: Any) -> BatchFeature:
         seen = self._pictures(images=images, return_tensors="pt")
