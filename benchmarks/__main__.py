@@ -23,6 +23,7 @@ NAMES = (
     "engine_throughput",
     "image_to_image",
     "families",
+    "upscaling",
     "cancel",
     "memory",
     "queue",

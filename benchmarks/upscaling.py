@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from craftd.worker.upscaling.network import Network
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import figures
+from benchmarks.figures import Figure
 from training.pocket.upscaler import SCALE, is_held_out, pairs
 
 BUILT_IN = Path(craftd.__file__).parent / "pocket" / "upscaler" / f"{POCKET_X4}.safetensors"
@@ -49,7 +52,7 @@ class Means:
         return one.pixels
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.upscaling", description=__doc__)
     parser.add_argument("--file", type=Path, default=BUILT_IN)
     parser.add_argument("--pictures", type=int, default=24, help="that it has not seen")
@@ -57,11 +60,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     means = Means(options.file)
-    _tell_speed(means, options.file)
     _tell_quality(means, options.pictures)
+    return figures.tell(_speed(means, options.file))
 
 
-def _tell_speed(means: Means, file: Path) -> None:
+def _speed(means: Means, file: Path) -> list[Figure]:
     picture = np.random.default_rng(1).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     call = reading.read(file, file.name).eval()
     given = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
@@ -70,21 +73,24 @@ def _tell_speed(means: Means, file: Path) -> None:
         with torch.inference_mode():
             call(given)
 
-    ours_s, theirs_s = _by_turns(lambda: means(picture), theirs)
-    verdict = "within" if ours_s <= GOAL_S else "MISSES"
-    print(f"256 -> 1024: {ours_s:.2f} s ({verdict} the goal of {GOAL_S:g} s); Spandrel's own call {theirs_s:.2f} s")
+    pairs_s = _by_turns(lambda: means(picture), theirs)
+    ratios = [ours / other for ours, other in pairs_s]
+    return [
+        figures.best_of("256 to 1024 by pocket-x4", "nothing", [one for one, _ in pairs_s], unit="s", at_most=GOAL_S),
+        figures.of_rounds("the same, as a share", "Spandrel's own call", ratios, at_most=1.1),
+    ]
 
 
-def _by_turns(one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float]:
-    """Medians of seconds, of runs that alternate."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for run in range(_RUNS + 1):
-        for call, kept in zip((one, other), times, strict=True):
-            began = time.perf_counter()
-            call()
-            if run:
-                kept.append(time.perf_counter() - began)
-    return statistics.median(times[0]), statistics.median(times[1])
+def _by_turns(one: Callable[[], object], other: Callable[[], object]) -> list[tuple[float, float]]:
+    """Seconds of runs that alternate, the first of each left out."""
+    found = [(_seconds(one), _seconds(other)) for _ in range(_RUNS + 1)]
+    return found[1:]
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def _tell_quality(means: Means, count: int) -> None:
@@ -127,4 +133,4 @@ def _slopes(pixels: Pixels) -> NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
