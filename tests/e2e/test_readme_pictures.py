@@ -24,7 +24,7 @@ def distance(one: Image.Image, other: Image.Image) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_lines_draw_what_is_shown(pocket_home: Home) -> None:
-    begun.write_mask(pocket_home.work)
+    begun.write_given(pocket_home.work)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = pocket_home.run(["bash", "-euo", "pipefail", "-c", begun.lines()], env={"PATH": path})
     assert done.returncode == 0, done.stderr

@@ -94,6 +94,14 @@ def test_what_it_reads_is_told_by_its_name(names: tuple[str, ...], reads: str) -
     assert controls.said_by(*names) == reads
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "expected"),
+    [("edges", "scribble", True), ("scribble", "edges", True), ("canny", "scribble", False), ("edges", "tile", False)],
+)
+def test_kinds_of_lines_are_alike(said: str, kind: str, expected: bool) -> None:
+    assert controls.reads_lines(said, kind) is expected
+
+
 def test_canny_is_everybodys() -> None:
     """To the bit what OpenCV makes of the same pixels."""
     rng = np.random.default_rng(11)

@@ -42,6 +42,7 @@ _MADE: dict[str, tuple[str, ...]] = {
     "scribble": ("scribble",),
     "tile": ("tile",),
 }
+_LINES = frozenset(("edges", "softedge", "lineart", "scribble"))
 NEED_NETWORKS = tuple(name for name in _SAID if name not in _MADE and name not in ("inpaint", "qr"))
 
 
@@ -130,3 +131,8 @@ def said_by(*names: str) -> str:
 def reads(said: str, kind: str) -> bool:
     """Says whether a control model whose name says that reads what craft makes of a picture as that kind."""
     return kind not in _MADE or said in _MADE[kind]
+
+
+def reads_lines(said: str, kind: str) -> bool:
+    """Says whether a control model that is for one kind of lines is shown another, which it reads nearly as well."""
+    return said in _LINES and kind in _LINES

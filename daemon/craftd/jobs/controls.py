@@ -72,17 +72,16 @@ def _named(name: str, model: Model, known: Sequence[Part]) -> Part:
 
 
 def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
-    """The only one that is for the model, and by its name for the kind."""
+    """The only one that is for the model, and by its name for the kind, or else for others of lines."""
     own = fitting_parts(model, known)
     fitting = [part for part in own if kinds.reads(part.reads, kind)] or [part for part in own if not part.reads]
+    fitting = fitting or [part for part in own if kinds.reads_lines(part.reads, kind)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(part.name for part in fitting)
-        raise invalid(
-            "controls.model", f"is not said, and several are for {model.name} and {kind}: {names}", "name one"
-        )
-    why = f"is not said, and none is for {model.name} ({model.architecture.name}) and {kind}"
+        raise invalid("controls.model", f"none is named, and several read {kind} for {model.name}: {names}", "name one")
+    why = f"none is named, and none here reads {kind} for {model.name} ({model.architecture.name})"
     raise invalid("controls.model", why, _hint(own))
 
 
