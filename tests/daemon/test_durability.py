@@ -174,6 +174,9 @@ class Folder:
 class OneModel:
     """As much of ModelService as accepting a job takes."""
 
+    controls = ()
+    upscalers = ()
+
     def __init__(self) -> None:
         self.model = Model(
             "flat", Path(), SD1, "StableDiffusionPipeline", Sizes(8), Defaults(64, 64, 1, 1.0, "Euler"), ()

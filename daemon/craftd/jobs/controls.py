@@ -80,7 +80,8 @@ def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
         return fitting[0]
     if fitting:
         names = ", ".join(part.name for part in fitting)
-        raise invalid("controls.model", f"none is named, and several read {kind} for {model.name}: {names}", "name one")
+        read = "are" if kind == MAP else f"read {kind}"
+        raise invalid("controls.model", f"none is named, and several {read} for {model.name}: {names}", "name one")
     why = f"none is named, and none here reads {kind} for {model.name} ({model.architecture.name})"
     raise invalid("controls.model", why, _hint(own))
 
