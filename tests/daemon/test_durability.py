@@ -20,7 +20,7 @@ from craft_protos.job_request import JobRequest
 from craft_protos.reasons import CraftError
 from craft_protos.settings import DaemonSettings, GenerateSettings, Settings, WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
-from craftd.architectures.registry import SD1
+from craftd.architectures.rows.unets import SD1
 from craftd.architectures.sizes import Sizes
 from craftd.images.files import ImageFiles
 from craftd.images.service import ImageService

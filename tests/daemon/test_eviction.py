@@ -7,7 +7,7 @@ from pathlib import Path
 from craft_protos.settings import WorkerSettings
 from craft_protos.worker_pb2 import FromWorker
 from craftd import eviction
-from craftd.architectures.registry import SD1
+from craftd.architectures.rows.unets import SD1
 from craftd.architectures.sizes import Sizes
 from craftd.eviction import Resident
 from craftd.models.model import Defaults, Model, ModelFile

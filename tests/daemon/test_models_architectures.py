@@ -8,7 +8,7 @@ import pytest
 from craft_protos.reasons import CraftError
 from craftd import safetensors
 from craftd.architectures import detect
-from craftd.architectures.registry import SDXL
+from craftd.architectures.rows.unets import SDXL
 from craftd.models import checkpoint, choosing, prediction
 from craftd.models.choosing import INDEX
 

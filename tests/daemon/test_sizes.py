@@ -16,7 +16,9 @@ from craft_protos.reasons import CraftError
 from craft_protos.settings import GenerateSettings, LimitSettings
 from craftd.architectures import registry
 from craftd.architectures.architecture import Architecture
-from craftd.architectures.registry import FLUX, SD1, SDXL, UNKNOWN
+from craftd.architectures.registry import UNKNOWN
+from craftd.architectures.rows.flows import FLUX
+from craftd.architectures.rows.unets import SD1, SDXL
 from craftd.architectures.sizes import Sizes, sizes
 from craftd.http.sizes import SHAPES, side_lengths
 from craftd.jobs import validate

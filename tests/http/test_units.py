@@ -19,7 +19,7 @@ import uvicorn
 from craft_protos.infotexts import parse
 from craft_protos.reasons import CraftError
 from craft_protos.settings import LimitSettings
-from craftd.architectures.registry import SD1
+from craftd.architectures.rows.unets import SD1
 from craftd.architectures.sizes import Sizes
 from craftd.http import infotexts, lifting
 from craftd.http.bodies import Bodies, Room, forgotten

@@ -15,7 +15,7 @@ from craft_protos import jobs_pb2
 from craft_protos.generate import TextSpec
 from craft_protos.worker_pb2 import File, ModelManifest, ToWorker
 from craftd.architectures import registry
-from craftd.architectures.registry import FLUX_KONTEXT
+from craftd.architectures.rows.flows import FLUX_KONTEXT
 from craftd.worker.engine import denoise
 from craftd.worker.families import autoencoders
 from craftd.worker.families.seeing import Processor

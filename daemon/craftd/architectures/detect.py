@@ -11,6 +11,7 @@ from craft_protos.reasons import CraftError
 from craftd.architectures import parts, registry
 from craftd.architectures.architecture import Architecture, Checkpoint, Mark, Part, PartKind
 from craftd.architectures.parts import FoundPart
+from craftd.architectures.rows import unets
 from craftd.safetensors import Header
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -57,10 +58,10 @@ def _of_layers(layers: Shapes) -> Architecture | None:
     unet = [layer for layer in layers if _UNET_LAYER.search(layer)]
     width = next((layers[one][1] for one in unet if _CROSS_LAYER.search(one) and len(layers[one]) > 1), 0)
     if width:
-        found = of_network(registry.SD1.network, width)
+        found = of_network(unets.SD1.network, width)
         return found if found.id else None
     has_unet = any(not TEXT_LAYER.search(layer) for layer in unet)
-    return registry.SDXL if has_unet and any(_SECOND_TEXT_LAYER.search(layer) for layer in layers) else None
+    return unets.SDXL if has_unet and any(_SECOND_TEXT_LAYER.search(layer) for layer in layers) else None
 
 
 def _of_notes(metadata: Mapping[str, str]) -> Architecture | None:

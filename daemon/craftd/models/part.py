@@ -9,7 +9,8 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd.architectures import controls, parts, registry
+from craftd.architectures import controls, parts
+from craftd.architectures.rows import unets
 from craftd.architectures.upscalers import Upscaling
 from craftd.models import choosing
 from craftd.models.model import ModelFile
@@ -44,7 +45,7 @@ class Part:
         if not weights.is_file():
             return None
         name = folder.name.replace("_", "-")
-        kind = controls.kind_of(registry.POCKET)
+        kind = controls.kind_of(unets.POCKET)
         sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         return cls(name, folder, kind, sha256, "built in", built_in=True)
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from craftd.architectures import registry
+from craftd.architectures.rows import unets
 from craftd.http import encoding
 from craftd.http.callers import Lists, Who, Wished
 from craftd.http.drawing import DRAWING, Order, Wish
@@ -25,7 +26,7 @@ from craftd.keys.caller import Caller
 _CATEGORIES = {name: row.id for row in registry.ROWS for name in row.visioncraft}
 _MOST_LORAS = 5
 _LATER = ("upscale", "watermark", "nsfw_filter")
-_XL = registry.SDXL.id
+_XL = unets.SDXL.id
 _NAMES = {"count": "image_count", "guidance_scale": "cfg_scale"}  # the service's of fields -> the request's
 _PNG: dict[str, object] = {
     "description": "The picture.",

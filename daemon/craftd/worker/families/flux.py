@@ -12,7 +12,7 @@ import torch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import invalid
 
-from craftd.architectures.registry import FLUX_KONTEXT as KONTEXT
+from craftd.architectures.rows.flows import FLUX_KONTEXT as KONTEXT
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.flow import EvenlySpaced, packed, shown, unpacked
 from craftd.worker.families.latents import Covered, Source

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from craftd.architectures import detect
-from craftd.architectures.registry import SD1, SD2, SDXL
+from craftd.architectures.rows.unets import SD1, SD2, SDXL
 from craftd.worker.lora.layout import Layout, Shape
 
 FORM = "embedding"

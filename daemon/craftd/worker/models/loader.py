@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from craftd import eviction, offload
 from craftd.architectures import detect
 from craftd.architectures.architecture import GENERIC, Architecture
-from craftd.architectures.registry import UNUSED_PARTS, UPSCALER
+from craftd.architectures.registry import UPSCALER
+from craftd.architectures.rows.shared import UNUSED_PARTS
 from craftd.worker.engine.denoise import Denoiser
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES, seeing

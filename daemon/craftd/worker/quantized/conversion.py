@@ -15,7 +15,7 @@ import torch
 from craft_protos.reasons import CraftError
 
 from craftd.architectures.architecture import LDM
-from craftd.architectures.registry import SD1
+from craftd.architectures.rows.unets import SD1
 from craftd.refusal import corrupt, shown
 from craftd.worker.quantized.stored import Stored
 from craftd.worker.quantized.weight import PackedWeight, joined

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from craftd.architectures import detect
-from craftd.architectures.registry import SDXL
+from craftd.architectures.rows.unets import SDXL
 from craftd.worker.lora import originals
 from craftd.worker.lora.layer import Layer
 from craftd.worker.lora.originals import Part

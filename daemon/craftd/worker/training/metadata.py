@@ -19,7 +19,7 @@ from craft_protos.version import __version__
 
 from craftd import safetensors
 from craftd.architectures.architecture import Architecture
-from craftd.architectures.registry import SD2
+from craftd.architectures.rows.unets import SD2
 from craftd.worker.training import stored
 
 _MOST_TAGS = 200

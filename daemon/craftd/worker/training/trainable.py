@@ -21,6 +21,7 @@ from torch import nn
 
 from craftd.architectures import detect, registry
 from craftd.architectures.architecture import Architecture, Training
+from craftd.architectures.rows import flows, unets
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Conditioning, Family, ModelRow
@@ -93,7 +94,7 @@ def check(pipe: Any, model: str) -> Training:
             "train for a smaller model, or on a device with more memory",
         )
     is_like_pocket = network.config.get("addition_embed_type") == "text"
-    return replace(training, targets=registry.WHOLE) if is_like_pocket else training
+    return replace(training, targets=unets.WHOLE) if is_like_pocket else training
 
 
 class Trainable:
@@ -202,17 +203,17 @@ def encode_texts(pipe: Any, captions: Sequence[str], device: torch.device) -> Te
     """Captions as diffusers encodes prompts: plain words, as many tokens as the encoder takes."""
     texts = list(captions)
     match architecture_of(pipe).family:
-        case registry.SD1.family:
+        case unets.SD1.family:
             return Text.of(pipe.encode_prompt(texts, device, 1, False)[0])
-        case registry.SDXL.family:
+        case unets.SDXL.family:
             features, _, pooled, _ = pipe.encode_prompt(texts, device=device, do_classifier_free_guidance=False)
             return _without_empty(texts, Text.of(features, pooled), pipe)
-        case registry.SD3.family:
+        case flows.SD3.family:
             features, _, pooled, _ = pipe.encode_prompt(
                 texts, None, None, device=device, do_classifier_free_guidance=False
             )
             return Text.of(features, pooled)
-        case registry.FLUX.family:
+        case flows.FLUX.family:
             features, pooled, _ = pipe.encode_prompt(texts, device=device)
             return Text.of(features, pooled)
         case _:
@@ -257,7 +258,7 @@ def _is_step_distilled(pipe: Any, network: Any) -> bool:
     if row.distilled is None or not row.distilled.tells(_configuration_of(pipe, row.distilled.part)):
         return False
     # Of a FLUX.1 that takes no guidance only schnell was distilled: its shift does not follow from the size.
-    return row.id != registry.FLUX.id or not _shifts_by_size(pipe)
+    return row.id != flows.FLUX.id or not _shifts_by_size(pipe)
 
 
 def _configuration_of(pipe: Any, part: str) -> Mapping[str, object]:

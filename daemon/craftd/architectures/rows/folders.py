@@ -1,0 +1,124 @@
+"""Rows of models that are drawn by diffusers' own pipelines, from folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from craftd.architectures.architecture import FLOW, VELOCITY, Architecture
+from craftd.architectures.rows.flows import FLUX
+from craftd.architectures.rows.shared import UNUSED_PARTS, marks
+
+LCM = Architecture(  # of which Stable Diffusion it was made, and so whose LoRAs fit, its pipeline does not tell
+    id="", name="a latent consistency model", pipelines=("LatentConsistencyModelPipeline",), unused_parts=UNUSED_PARTS
+)
+
+HUNYUAN_DIT = Architecture(
+    id="hunyuan-dit",
+    name="Hunyuan-DiT",
+    pipelines=("HunyuanDiTPipeline",),
+    network="HunyuanDiT2DModel",
+    predicts=VELOCITY,
+    steps=50,
+    guidance_scale=5.0,
+    call={"use_resolution_binning": False},  # else it draws the nearest of a few sizes of its own
+)
+
+CHROMA = Architecture(
+    id="chroma",
+    name="Chroma",
+    pipelines=("ChromaPipeline",),
+    network="ChromaTransformer2DModel",
+    predicts=FLOW,
+    steps=35,
+    guidance_scale=5.0,
+    marks=marks("distilled_guidance_layer."),
+    lora_like=FLUX.id,
+)
+
+AURAFLOW = Architecture(
+    id="auraflow",
+    name="AuraFlow",
+    pipelines=("AuraFlowPipeline",),
+    network="AuraFlowTransformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=3.5,
+    marks=marks("double_layers.0.attn.w2q."),
+    lora_like=FLUX.id,
+)
+
+LUMINA2 = Architecture(
+    id="lumina2",
+    name="Lumina 2",
+    pipelines=("Lumina2Pipeline",),
+    network="Lumina2Transformer2DModel",
+    predicts=FLOW,
+    steps=30,
+    guidance_scale=4.0,
+)
+
+_AS_ASKED: Mapping[str, object] = {"use_resolution_binning": False}  # else the nearest of a few sizes is drawn
+
+PIXART = Architecture(
+    id="pixart",
+    name="PixArt",
+    pipelines=("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
+    network="PixArtTransformer2DModel",
+    steps=20,
+    guidance_scale=4.5,
+    call=_AS_ASKED,
+)
+
+SANA = Architecture(
+    id="sana",
+    name="Sana",
+    pipelines=("SanaPipeline",),
+    network="SanaTransformer2DModel",
+    predicts=FLOW,
+    steps=20,
+    guidance_scale=4.5,
+    call=_AS_ASKED,
+)
+
+COGVIEW4 = Architecture(
+    id="cogview4",
+    name="CogView4",
+    pipelines=("CogView4Pipeline",),
+    network="CogView4Transformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=5.0,
+)
+
+OVIS_IMAGE = Architecture(
+    id="ovis-image",
+    name="Ovis-Image",
+    pipelines=("OvisImagePipeline",),
+    network="OvisImageTransformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=5.0,
+)
+
+ERNIE_IMAGE = Architecture(
+    id="ernie-image",
+    name="ERNIE-Image",
+    pipelines=("ErnieImagePipeline",),
+    network="ErnieImageTransformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=4.0,
+    unused_parts=frozenset({"pe", "pe_tokenizer"}),  # which write another prompt
+    call={"use_pe": False},
+)
+
+IDEOGRAM4 = Architecture(
+    id="ideogram4",
+    name="Ideogram 4",
+    pipelines=("Ideogram4Pipeline",),
+    network="Ideogram4Transformer2DModel",
+    predicts=FLOW,
+    steps=48,
+    guidance_scale=7.0,
+    call={"guidance_schedule": None},  # one of its own, beside which it takes no other guidance
+)
