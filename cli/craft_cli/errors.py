@@ -7,8 +7,9 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from craft_protos.reasons import CraftError
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     import typer
 
 EXIT_INTERRUPTED = 130
+
+HOPELESS = (  # whatever is asked next
+    "DAEMON_UNREACHABLE",
+    "DAEMON_SILENT",
+    "DAEMON_MISSING",
+    "UNAUTHENTICATED",
+    "NOT_ALLOWED",
+    "CONFIG_INVALID",
+)
+A = TypeVar("A")
 
 
 def report(error: CraftError, as_json: bool = False) -> int:
@@ -27,6 +38,23 @@ def report(error: CraftError, as_json: bool = False) -> int:
         if error.hint:
             say(f"  {one_line(error.hint)}")
     return error.exit_code
+
+
+def of_each(items: Sequence[A], work: Callable[[A], None], *, as_json: bool = False) -> int:
+    """Does the work for each; what is wrong with one of several is said, and leaves the others alone.
+
+    The exit code of the first that failed, or 0. Raises what is wrong with the only one, and what makes all hopeless.
+    """
+    code = 0
+    for item in items:
+        try:
+            work(item)
+        except CraftError as error:
+            if len(items) == 1 or error.reason in HOPELESS:
+                raise
+            told = report(error, as_json)
+            code = code or told
+    return code
 
 
 def as_dict(error: CraftError) -> dict[str, str]:

@@ -73,6 +73,14 @@ def test_what_is_none_is_refused(home: Home, data: bytes, told: str) -> None:
     assert [path.name for path in home.work.iterdir()] == ["it.pt"]
 
 
+def test_one_bad_file_leaves_the_others(home: Home) -> None:
+    (home.work / "bad.pt").write_bytes(b"no pickle")
+    torch.save({"it": torch.ones(2)}, home.work / "good.pt")
+    done = home.craft("convert", "bad.pt", "none.pt", "good.pt")
+    assert done.stdout == "good.safetensors\n"
+    assert done.returncode == 65 and "bad.pt" in done.stderr and "none.pt" in done.stderr
+
+
 def test_tensors_larger_than_their_file_are_refused(home: Home) -> None:
     torch.save({"a": torch.ones(1).expand(1 << 30)}, home.work / "it.pt")
     done = home.craft("convert", "it.pt")

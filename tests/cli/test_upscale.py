@@ -39,6 +39,14 @@ def test_several_go_into_a_folder(place: Home) -> None:
     assert place.craft(*asked, "--force").returncode == 0
 
 
+def test_one_bad_file_leaves_the_others(place: Home) -> None:
+    (place.work / "bad.png").write_text("no picture")
+    asked = ("--upscaler", "lanczos", "--scale", "2", "-o", "rest/")
+    done = place.craft("upscale", "bad.png", "none.png", "a.png", *asked)
+    assert done.stdout == "rest/a-upscaled.png\n", done.stderr
+    assert done.returncode == 65 and "bad.png" in done.stderr and "none.png" in done.stderr
+
+
 def test_one_goes_through_pipes(place: Home) -> None:
     data = (place.work / "a.png").read_bytes()
     done = place.run([*CRAFT, "upscale", "-", "--upscaler", "lanczos", "-o", "-"], stdin=data)

@@ -13,6 +13,7 @@ import typer
 from craft_protos import files
 from craft_protos.reasons import REASONS, CraftError
 
+from craft_cli import errors
 from craft_cli.generate import output, writing
 from craft_cli.parsing import CONTEXT, QuickCommand
 
@@ -43,8 +44,12 @@ def convert(
     require_daemon_package()
     if out is not None and len(paths) > 1:
         raise CraftError("USAGE", "-o takes one file, not several", "leave -o out")
-    for path in map(Path, paths):
+
+    def write(path: Path) -> None:
         output.line(_convert(path, _target(path) if out is None else Path(out), force=force))
+
+    if code := errors.of_each([Path(path) for path in paths], write):
+        raise typer.Exit(code)
 
 
 def _target(path: Path) -> Path:

@@ -9,7 +9,7 @@ import typer
 from craft_protos.generate import MOST_UPSCALE, GenerateRequest, Upscale
 from craft_protos.reasons import CraftError
 
-from craft_cli import completing
+from craft_cli import completing, errors
 from craft_cli.connection.session import Session
 from craft_cli.generate import flags, output
 from craft_cli.generate import spec as specs
@@ -72,16 +72,21 @@ def upscale(
     pictures = Pictures(session, has_progress=manner.has_progress)
     targets = [_target(file, out, name, is_one=len(files) == 1, force=force) for file in files]
     wanted = GenerateRequest(format=name, seed=0, upscale=Upscale(upscaler, scale))
-    for file, target in zip(files, targets, strict=True):
+
+    def enlarge(one: tuple[str, output.Target]) -> None:
+        file, target = one
         asked = replace(pictures.attach(wanted, Wish(image=file, strength=0.0)), model="")
         if plan:
             _plan(session, pictures, asked, target, as_json=as_json)
-            continue
+            return
         if target.is_stdout:
             output.refuse_terminal()
         target.check(output.pictures(asked))
         pictures.send(asked)
         draw(session, specs.request(asked, lease=True), target, manner)
+
+    if code := errors.of_each(list(zip(files, targets, strict=True)), enlarge, as_json=as_json):
+        raise typer.Exit(code)
 
 
 def _plan(

@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 
 WINDOW = 64
 _BAD_LINE = (2, 65, 66)
-_HOPELESS = (
-    "DAEMON_UNREACHABLE",
-    "DAEMON_SILENT",
-    "DAEMON_MISSING",
-    "UNAUTHENTICATED",
-    "NOT_ALLOWED",
-    "CONFIG_INVALID",
-)
 _DEFAULT_RETRY_S = 1.0
 _LEAVE_S = 2.0  # for the lines' threads, of which one may be about to write a file
 _BUSY = ("QUEUE_FULL", "RATE_LIMITED")
@@ -144,7 +136,7 @@ class Batch:
             try:
                 answers = line.answer.result()
             except CraftError as error:
-                if error.reason in _HOPELESS:
+                if error.reason in errors.HOPELESS:
                     raise
                 self._errors.append(error)
                 answers = [self._with_line(line, {"error": errors.as_dict(error)})] if self._plan.as_json else []
