@@ -223,7 +223,7 @@ def test_a_batchs_fields_by_other_names(shared_home: Home, field: str, meant: st
 
 def test_every_synonym_is_for_something() -> None:
     options = {name.strip("-").replace("-", "_") for known in COMMANDS.values() for name in known}
-    fields = set(flags.GENERATE) | set(flags.TRAIN) | {"prompt", "request_id", "expire_time"}
+    fields = set(flags.GENERATE) | set(flags.TRAIN) | {"prompt", "request_id", "expire_time", "refs"}
     assert not {name.replace("-", "_") for name in synonyms.FIELDS} - options - fields
     words = {word for command in COMMANDS for word in command.split()}
     assert not set(synonyms.COMMANDS) - words

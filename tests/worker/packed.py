@@ -53,7 +53,7 @@ def manifest_of(message: ModelManifest) -> Manifest:
 def draw(runner: Runner, sent: ToWorker) -> np.ndarray:
     """The one image of a job, without LoRAs that have to be read."""
     job = from_message(Dispatch, sent.dispatch)
-    drawing = runner.begin(job, job.drawing.seed)
+    drawing = runner.begin(job, job.drawing.seed, {})
     while not drawing.is_done:
         assert runner.advance([drawing], with_preview=[False]) == [None]
     (picture,) = runner.render([drawing])

@@ -195,7 +195,7 @@ def test_a_model_counts_its_rows(files: Path, tmp_path: Path, sd: ModelManifest,
     sent = [submit_with(sd, [(lora, 1.0)], f"job{i}") for i, lora in enumerate(loras)]
     draws = [from_message(Dispatch, frame.dispatch) for frame in sent]
     runner = _loaded(draws, files, tmp_path)
-    drawings = [runner.begin(one, one.drawing.seed) for one in draws]
+    drawings = [runner.begin(one, one.drawing.seed, {}) for one in draws]
     slots = runner._adapters._slots
     row_bytes = 2 * 2 * slots._bytes_of_slot("unet", RANK).largest
     for room, expected in ((0, 1), (1, 1), (2, 2), (3, 3)):

@@ -32,9 +32,13 @@ GRANULARITY = {"sd": 8, "sd-tiny-vae": 8, "sd-text-time": 8, "lcm": 8, "sdxl": 8
     **dict.fromkeys(("chroma", "cogview3", "lumina2", "hunyuan-dit"), 16),
     **dict.fromkeys(("cogview4", "ovis-image", "ernie-image", "ideogram4"), 16),
     **dict.fromkeys((kind for kind in tiny_models.KINDS if kind.startswith(flows.KINDS)), 16),
-    **{"sana": 32, "deepfloyd-if": 8},
+    **{"sana": 32, "deepfloyd-if": 8, "flux-kontext": 16},
 }
 EVERY = (*tiny_models.KINDS, *OTHERS)
+# The others begin from pictures, whose sizes test_inpainting_models and test_references draw.
+FROM_WORDS = tuple(
+    kind for kind in EVERY if not kind.endswith(("-inpainting", "-fill")) and not kind.startswith("qwen-image-edit")
+)
 _LIMITS = LimitSettings()
 
 
@@ -71,7 +75,7 @@ def read(places: Callable[[str], Path]) -> Callable[[str], Model]:
     return get
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", FROM_WORDS)
 def test_every_size_that_is_offered_or_suggested_is_drawn(
     worker: WorkerProcess, files: Path, places: Callable[[str], Path], read: Callable[[str], Model], kind: str
 ) -> None:
@@ -91,7 +95,7 @@ def test_every_size_that_is_offered_or_suggested_is_drawn(
     assert {(image.width, image.height) for image in images} == wanted
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EVERY if kind != "sdxl-plain"])
+@pytest.mark.parametrize("kind", [kind for kind in FROM_WORDS if kind not in ("sdxl-plain", "flux-kontext")])
 def test_an_odd_size_is_the_pipelines_own_picture(
     worker: WorkerProcess, files: Path, places: Callable[[str], Path], read: Callable[[str], Model], kind: str
 ) -> None:
