@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.home import Home
 
@@ -71,6 +71,12 @@ def test_what_is_none_is_refused(home: Home, data: bytes, told: str) -> None:
     done = home.craft("convert", "it.pt")
     assert done.returncode == 65 and told in done.stderr and len(done.stderr.splitlines()) == 2
     assert [path.name for path in home.work.iterdir()] == ["it.pt"]
+
+
+def test_a_safetensors_file_is_said_to_be_one(home: Home) -> None:
+    save_file({"it": torch.ones(2)}, home.work / "it.safetensors")
+    done = home.craft("convert", "it.safetensors")
+    assert done.returncode == 65 and "is a safetensors file already" in done.stderr
 
 
 def test_one_bad_file_leaves_the_others(home: Home) -> None:

@@ -172,6 +172,12 @@ def test_bad_rows_cost_only_themselves(shared_home: Home) -> None:
     assert "line 4: the row has 3 cells, and the first line names 2" in done.stderr
 
 
+def test_a_misspelt_column_draws_nothing(shared_home: Home) -> None:
+    done = shared_home.craft("generate", "--batch", "-", stdin="prompt,sead,steps\na fish,7,2\n")
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "'sead' is no field\n  did you mean 'seed'?" in done.stderr
+
+
 def test_errors_are_on_stderr_alone_unless_asked_for(shared_home: Home) -> None:
     done = shared_home.craft("generate", "--batch", "-", "-o", "{n}.png", stdin='good\n{"promt": "x"}\n')
     assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == ["good"]

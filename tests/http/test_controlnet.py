@@ -203,6 +203,8 @@ def test_detect_refuses_by_name(shim: Shim, keys: Keys) -> None:
     for body, field in (
         ({"controlnet_module": "depth_midas", "controlnet_images": [encoded(A)]}, "controlnet_module"),
         ({"controlnet_module": "canny", "controlnet_images": [encoded(b"none")]}, "controlnet_images[0]"),
+        ({"controlnet_module": "canny", "controlnet_input_images": [encoded(b"none")]}, "controlnet_input_images[0]"),
+        ({"controlnet_module": "canny"}, "controlnet_input_images"),
     ):
         answer = shim.post("/controlnet/detect", keys.user, **body)
         assert told(answer)[2] == field, answer.text

@@ -62,6 +62,8 @@ def _convert(path: Path, target: Path, *, force: bool) -> Path:
     """Raises NO_INPUT, OUTPUT_EXISTS, OUTPUT_*, and what is wrong with the file."""
     if missing := files.why_not(str(path)):
         raise CraftError(missing.reason, missing.message, "give a pickled file")
+    if _is_safetensors(path):
+        raise CraftError("BAD_DATA", f"{path} is a safetensors file already", "use it as it is: craft models add")
     if not force and writing.is_taken(target):
         raise writing.exists(target)
     command = [sys.executable, "-P", "-m", "craftd.worker", "--inspect", "--convert", str(path.absolute())]
@@ -73,6 +75,15 @@ def _convert(path: Path, target: Path, *, force: bool) -> Path:
         finally:
             process.kill()
     return target
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Says whether it begins as one: a length of eight bytes, and JSON."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[5:] == b"\0\0\0{"
+    except OSError:
+        return False  # which the process that reads it tells
 
 
 def _verdict(path: Path, stream: IO[bytes]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ Examples:
   craft generate "a worm" -i apple.png --mask hole.png --mask-padding 32
   craft generate "a red apple" --upscale 4
   craft generate "a red apple" --hires 1.5 --upscale 2
-  craft generate "the apple in this hand" --ref apple.png --ref hand.png -m klein
+  craft generate "the apple in this hand" --ref apple.png --ref hand.png -m flux2-klein-4b
   craft generate "a cat" --control edges=sketch.png:0.8
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
   craft generate "a red apple <lora:watercolor:0.8>"

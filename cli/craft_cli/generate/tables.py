@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from craft_protos import codec
+from craft_protos import codec, synonyms
 from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError
 
@@ -21,12 +21,24 @@ Row = tuple[int, "bytes | CraftError"]  # its line's number, and an object as a 
 
 
 def separator(first: str) -> str:
-    """What stands between the names of a table's first line; "" where it is a prompt or an object."""
+    """What stands between the names of a table's first line; "" where it is a prompt or an object.
+
+    Raises BAD_DATA for a line of names of which one is no field's.
+    """
     for mark in _SEPARATORS:
         names = _names(first, mark)
-        if len(names) > 1 and "prompt" in names and set(names) <= FIELDS:
+        if "prompt" in names and len(set(names) & FIELDS) > 1:
+            _require_known(names)
             return mark
     return ""
+
+
+def _require_known(names: list[str]) -> None:
+    for name in names:
+        if name not in FIELDS:
+            near = synonyms.nearest(name, FIELDS, synonyms.FIELDS)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(FIELDS))}"
+            raise CraftError("BAD_DATA", f"the table's first line: {name[:100]!r} is no field", hint)
 
 
 def rows(first: str, mark: str, rest: Iterable[tuple[int, bytes]]) -> Iterator[Row]:

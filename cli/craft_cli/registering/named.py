@@ -95,7 +95,7 @@ class Registrar:
         if self.only_plan:
             raise CraftError("USAGE", question.partition(": ")[0], f"--plan registers nothing: {command} does")
         if not self.is_agreed:
-            confirm(f"craft: {question}", _NOT_DRAWN, f"--yes, or register it: {command}")
+            confirm(question, _NOT_DRAWN, f"--yes, or register it: {command}")
 
     def _registered(self, text: str, event: models_pb2.ImportModelEvent) -> str:
         if event.HasField("part"):

@@ -115,7 +115,17 @@ class ControlTypesAnswer(BaseModel):
 
 class DetectRequest(Lenient):
     controlnet_module: Text = "none"
-    controlnet_images: list[Encoded] = Field(default_factory=list, max_length=MOST_CONTROLS)
+    controlnet_input_images: list[Encoded] = Field(default_factory=list, max_length=MOST_CONTROLS)
+    controlnet_images: list[Encoded] = Field(default_factory=list, max_length=MOST_CONTROLS)  # as webuiapi says it
+
+    @property
+    def pictures(self) -> list[tuple[str, str]]:
+        """Each with the field that it came in. Raises INVALID_FIELD where there are none."""
+        fields = {"controlnet_input_images": self.controlnet_input_images, "controlnet_images": self.controlnet_images}
+        found = [(f"{name}[{place}]", one) for name, some in fields.items() for place, one in enumerate(some)]
+        if not found:
+            raise invalid("controlnet_input_images", "are none", "give pictures, in base64")
+        return found
 
 
 class DetectAnswer(BaseModel):

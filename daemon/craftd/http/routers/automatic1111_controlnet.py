@@ -67,8 +67,7 @@ def make_router(services: HttpServices) -> APIRouter:
         """What a control model would be shown of these pictures, each in its own size."""
         kind, inputs = kind_of("controlnet_module", body.controlnet_module), Inputs(services.inputs)
         made = []
-        for place, encoded in enumerate(body.controlnet_images):
-            field = f"controlnet_images[{place}]"
+        for field, encoded in body.pictures:
             kept = await inputs.keep(caller, field, await asyncio.to_thread(decoded, field, encoded))
             _, path = await services.inputs.file(caller.owner, kept.sha256, field)
             with said_as({"picture": field}):
