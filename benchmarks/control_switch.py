@@ -1,4 +1,4 @@
-"""What it costs to draw the next picture with another control model: against another LoRA, both in memory already.
+"""The benchmark draws the next picture with another control model, or with another LoRA, both in memory already.
 
     python -m benchmarks.control_switch [MODEL_FOLDER | --sd15] [--device cpu] [--threads N] [--rounds N]
 
@@ -95,7 +95,7 @@ class ControlSwitching:
 
 
 class _Nothing:
-    """What of the cache's surroundings is not asked for here."""
+    """The stand-in answers for what the cache asks of its surroundings, which is nothing here."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None

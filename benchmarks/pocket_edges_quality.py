@@ -80,7 +80,7 @@ def draw(folder: Path, count: int) -> list[dict[str, Pixels]]:
 
 
 def overlap(one: Pixels, other: Pixels) -> float:
-    """Of two pictures' outlines: 1 where all lines are in one place, 0 where none is."""
+    """The overlap of two pictures' outlines: 1 where all lines are in one place, 0 where none is."""
     lines = [_lines(outlines.edges(picture)) for picture in (one, other)]
     either = (lines[0] | lines[1]).sum()
     return float((lines[0] & lines[1]).sum() / max(1, either))

@@ -37,7 +37,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Means:
-    """What the worker would enlarge with on a CPU."""
+    """The worker's own upscaler, on a CPU."""
 
     side = 256
 

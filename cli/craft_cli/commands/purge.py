@@ -53,7 +53,7 @@ def purge(
 
 
 def _kept(paths: Paths) -> Iterator[Path]:
-    """What is there of all that craft may have made; of folders that others may use only what is craft's."""
+    """Yields the files and folders that craft has made; a folder that others may use, too, is not among them."""
     service = services.installed(paths)
     yield from (one for one in ([service.file] if service else []))
     yield from (one for one in paths.owned if one.exists() or one.is_symlink())

@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def prints_paths(self) -> bool:
-        """Whether stdout carries what `generate` prints, and not JSON."""
+        """Says whether stdout carries paths, as without a batch, rather than JSON."""
         return self.is_one and not self.as_json and not self.detach and not self.only_plan
 
     def _require_format(self, spec: GenerateRequest) -> None:

@@ -63,7 +63,10 @@ def steps(text: str | None) -> tuple[float | None, float | None]:
 def asked(
     written: Sequence[str], models: Sequence[str], between: str | None, read: Callable[[str], str]
 ) -> tuple[Control, ...]:
-    """What options ask for; `read` gives a picture's sha256 by its path. Raises USAGE and what reading raises."""
+    """The controls of a request that options ask for; `read` gives the sha256 of the picture at a path.
+
+    Raises USAGE and what reading raises.
+    """
     if len(models) not in (0, 1, len(written)):
         message = f"--control-model is given {len(models)} times, --control {len(written)} times"
         raise CraftError("USAGE", message, "give one model for all, or one for each in their order")
@@ -76,7 +79,7 @@ def asked(
 
 
 def paths(written: Iterable[str]) -> list[str]:
-    """Of the pictures that options name. Raises USAGE."""
+    """The path of each picture that `--control` names. Raises USAGE."""
     return [parse(one).path for one in written]
 
 

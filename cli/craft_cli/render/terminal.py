@@ -127,7 +127,8 @@ def blocks(data: bytes) -> str:
     picture.thumbnail((columns, 2 * _MOST_ROWS), Image.Resampling.LANCZOS)
     width, height = picture.size
     colour = _true_colour if _is_true_colour(os.environ) else _of_256
-    pixels = [colour(*picture.getpixel((x, y))) for y in range(height) for x in range(width)]  # type: ignore[misc]
+    data = picture.tobytes()
+    pixels = [colour(*data[place : place + 3]) for place in range(0, len(data), 3)]
     rows = [pixels[y * width : (y + 1) * width] for y in range(height)]
     rows += [[""] * width] * (height % 2)
     pairs = zip(rows[::2], rows[1::2], strict=True)

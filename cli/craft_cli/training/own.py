@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from craft_cli.connection.session import Session
 
 
+def _described(session: Session, name: str) -> images_pb2.Image:
+    return drawing.insist(session, lambda client: client.describe_image(name))
+
+
 def find(session: Session, named: Sequence[str]) -> list[images_pb2.Image]:
     """Each once, by its id or the beginning of it. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID; also for those of others."""
     ids = [one for text in named for one in text.split(",") if one]
-    found = [drawing.insist(session, lambda client, one=one: client.describe_image(one)) for one in ids]  # type: ignore[misc]
+    found = [_described(session, one) for one in ids]
     return list({image.id: image for image in found}.values())
 
 
