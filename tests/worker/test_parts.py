@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from craft_protos.worker_pb2 import ModelManifest, ToWorker
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_models, tried
@@ -72,19 +73,24 @@ def test_the_picture_is_the_folders_to_the_bit(
 def test_rows_with_and_without_a_lora_in_one_batch(
     worker: WorkerProcess, files: Path, tmp_path: Path, make: Make, kind: str
 ) -> None:
-    """Over parts as over the folder."""
+    """Over parts as over the folder: alone to the bit, together within 1/255, at whatever step they met."""
     lora = make(kind, "over-parts", seed=31)
     place = as_parts.write(tiny_models.cached(kind), tmp_path / "parts")
-    drawn = [
-        worker.draw(
-            submit_with(model, [(lora, 0.8)], f"{kind} with", guidance_scale=1.0, sampler=""),
-            submit_with(model, [], f"{kind} without", guidance_scale=1.0, sampler=""),
+
+    def with_and_without(model: ModelManifest) -> tuple[ToWorker, ToWorker]:
+        call: dict[str, Any] = {"guidance_scale": 1.0, "sampler": ""}
+        return (
+            submit_with(model, [(lora, 0.8)], f"{kind} with", **call),
+            submit_with(model, [], f"{kind} without", **call),
         )
-        for model in (put_model(tiny_models.cached(kind), files, kind), put_model(place, files, f"{kind}-in-parts"))
-    ]
-    (expected, plain), (found, bare) = ([pixels(image) for image in images] for images in drawn)
-    assert np.abs(expected - plain).max() > 1
-    assert np.array_equal(found, expected) and np.array_equal(bare, plain)
+
+    folder, parts = put_model(tiny_models.cached(kind), files, kind), put_model(place, files, f"{kind}-in-parts")
+    expected = [pixels(*worker.draw(job)) for job in with_and_without(folder)]
+    assert np.abs(expected[0] - expected[1]).max() > 1
+    alone = [pixels(*worker.draw(job)) for job in with_and_without(parts)]
+    together = [pixels(image) for image in worker.draw(*with_and_without(parts))]
+    assert all(np.array_equal(*pair) for pair in zip(alone, expected, strict=True))
+    assert max(np.abs(one - other).max() for one, other in zip(together, expected, strict=True)) <= 1
 
 
 def test_a_checkpoint_with_another_vae(worker: WorkerProcess, files: Path, tmp_path: Path) -> None:

@@ -35,15 +35,15 @@ def test_pictures_are_the_same_before_during_and_after_and_are_drawn_between_its
 ) -> None:
     lora = make("sd", "beside", seed=70)
     jobs = [submit(sd, "plain", sampler="Euler a"), submit_with(sd, [(lora, 0.8)], "adapted")]
-    before = [pixels(image) for image in worker.draw(*jobs)]
+    before = [pixels(*worker.draw(job)) for job in jobs]
     worker.seen.clear()
     worker.send(ask(files, sd, steps=96))
     for _ in range(3):
         worker.until_kind("training")
-    during = [pixels(image) for image in worker.draw(*jobs)]
+    during = [pixels(*worker.draw(job)) for job in jobs]
     assert not any(frame.done.job_id == "train" for frame in worker.seen), "it must still be training"
     worker.until(lambda frame: frame.WhichOneof("frame") == "done" and frame.done.job_id == "train")
-    after = [pixels(image) for image in worker.draw(*jobs)]
+    after = [pixels(*worker.draw(job)) for job in jobs]
     for first, second, third in zip(before, during, after, strict=True):
         assert np.array_equal(first, third)
         assert np.array_equal(first, second)
