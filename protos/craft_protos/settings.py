@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, get_type_hints
@@ -243,9 +244,11 @@ class Settings:
         return self.tiers.get(name) or self.tiers.get(DEFAULT_TIER) or TierSettings()
 
 
+@functools.cache
 def sections_of(schema: type) -> dict[str, type]:
     """Section name -> its dataclass."""
-    return {f.name: get_type_hints(schema)[f.name] for f in dataclasses.fields(schema) if f.name != TIERS}
+    kinds = get_type_hints(schema)
+    return {f.name: kinds[f.name] for f in dataclasses.fields(schema) if f.name != TIERS}
 
 
 def variable_name(section: str, name: str) -> str:

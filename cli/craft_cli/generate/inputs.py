@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from craft_protos import api_key, files
+from craft_protos import files
 from craft_protos.generate import FITS, MOST_MASK_PIXELS, Control, GenerateRequest, Mask, Reference, Start
 from craft_protos.reasons import CraftError
 from craft_protos.rules import Choice, Range, ruled
@@ -288,4 +288,6 @@ def _said(**fields: Any) -> dict[str, Any]:
 
 
 def _may_be_id(name: str) -> bool:
+    from craft_protos import api_key
+
     return bool(name) and all(character in api_key.ALPHABET for character in name)

@@ -42,12 +42,12 @@ class Registrar:
 
     def model(self, text: str) -> str:
         """The name of the model that lies there. Raises USAGE, NO_INPUT and what registering raises."""
+        if not is_place(text):
+            return text
         from craft_protos import models_pb2
 
         from craft_cli.registering import pulling
 
-        if not is_place(text):
-            return text
         if _is_local(text):
             request = models_pb2.ImportModelRequest(path=pulling.local(text, self.session))
             source, shown = request.path, f"craft models add {text}"
