@@ -179,3 +179,36 @@ def test_a_picture_that_was_made_is_enlarged(studio: Studio) -> None:
         )
         expect(page.locator("#command")).to_contain_text("craft upscale PICTURE")
         expect(page.get_by_role("button", name="Use again")).to_be_hidden()
+
+
+def test_a_picture_is_drawn_again_at_twice_its_size(studio: Studio) -> None:
+    """By the upscaler and as far as was chosen; and so once more from what was made."""
+    with studio.page() as page:
+        expect(page.get_by_label("Enlarged by")).to_be_hidden()
+        page.get_by_label("Enlarge", exact=True).select_option("2 times, drawn again")
+        page.get_by_label("Enlarged by").select_option("lanczos")
+        page.get_by_label("Drawn again").fill("0.35")
+        generate(page, "an apple", steps="4")
+        drawn(page)
+        made = studio.newest()
+        hires = made.generate.hires
+        assert (hires.scale, hires.strength, hires.upscaler) == (2, 0.35, "lanczos")
+        assert not made.generate.HasField("upscale") and made.images[0].width == hires.width == 2 * made.generate.width
+        expect(page.locator("#command")).to_contain_text("--hires 2 --hires-strength 0.35")
+        page.get_by_label("Enlarge", exact=True).select_option("No")
+        expect(page.get_by_label("Drawn again")).to_be_hidden()
+        page.get_by_role("button", name="Use again").click()
+        expect(page.get_by_label("Drawn again")).to_have_value("0.35")
+        expect(page.get_by_label("Enlarged by")).to_have_value("lanczos")
+        assert not violations(page)
+
+
+def test_an_upscaler_is_chosen(studio: Studio) -> None:
+    with studio.page() as page:
+        page.get_by_label("Enlarge", exact=True).select_option("4 times")
+        expect(page.get_by_label("Enlarged by")).to_have_value("pocket-x4")
+        page.get_by_label("Enlarged by").select_option("lanczos")
+        generate(page, "an apple", steps="2")
+        drawn(page)
+        upscale = studio.newest().generate.upscale
+        assert (upscale.scale, upscale.model) == (4, "lanczos")

@@ -72,7 +72,7 @@ class ModelService:
 
         Raises UNKNOWN_MODEL, UNSUPPORTED_MODEL, CORRUPT_FILE.
         """
-        found = await self.usable(name or self._usual_upscaler)
+        found = await self.usable(name or self.usual_upscaler)
         if found.upscaling is None:
             known = ", ".join([LANCZOS, *(part.name for part in self.upscalers)])
             message = f"{found.name} is a model that draws, and no upscaler"
@@ -80,7 +80,8 @@ class ModelService:
         return found
 
     @property
-    def _usual_upscaler(self) -> str:
+    def usual_upscaler(self) -> str:
+        """The name of the one that enlarges where none is named."""
         added = [part.name for part in self.upscalers if not part.built_in]
         own = [part.name for part in self.upscalers if part.built_in]
         return added[0] if len(added) == 1 else (own or [LANCZOS])[0]

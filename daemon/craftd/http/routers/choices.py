@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from craft_protos import samplers
+from craft_protos.generate import LANCZOS
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
@@ -75,6 +76,7 @@ class Choices(BaseModel):
     role: str
     default_model: str
     models: list[ModelOut]
+    upscalers: list[str] = Field(description="What enlarges pictures; the first does where none is named.")
     limits: Limits
 
 
@@ -92,6 +94,7 @@ def make_router(services: HttpServices) -> APIRouter:
             role=caller.role,
             default_model=services.jobs.generating.model,
             models=[_model(services, *one) for one in zip(views, fitting, strict=True)],
+            upscalers=_upscalers(services),
             limits=limits,
         )
 
@@ -126,6 +129,11 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
 def _size(shape: str, model: Model, services: HttpServices) -> SizeOut:
     width, height = side_lengths(shape, model, services.settings.limits)
     return SizeOut(shape=shape, width=width, height=height)
+
+
+def _upscalers(services: HttpServices) -> list[str]:
+    names = (part.name for part in services.models.upscalers)
+    return list(dict.fromkeys((services.models.usual_upscaler, *names, LANCZOS)))
 
 
 def _samplers(model: Model) -> tuple[str, ...]:

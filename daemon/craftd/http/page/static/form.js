@@ -4,6 +4,7 @@ import { Begin } from "./begin.js";
 import { Control } from "./control.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
+import { Enlarge } from "./enlarge.js";
 import { References } from "./references.js";
 
 const SHAPES = {
@@ -21,6 +22,8 @@ export class Form {
   references = new References({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
 
   control = new Control({ onChange: () => this.#onPicture() });
+
+  #enlarge = new Enlarge();
 
   constructor(onSubmit) {
     $("wish").addEventListener("submit", (event) => {
@@ -45,6 +48,7 @@ export class Form {
   fill(choices) {
     this.#choices = choices;
     $("model").replaceChildren(...choices.models.map((model) => new Option(model.name, model.name)));
+    this.#enlarge.fill(choices.upscalers);
     $("count").max = choices.limits.max_count;
     $("steps").max = choices.limits.max_steps;
     $("prompt").maxLength = $("negative_prompt").maxLength = choices.limits.max_prompt_chars;
@@ -69,8 +73,7 @@ export class Form {
       else if (text.trim() || $(name).validity.badInput) wish[name] = number(name, text);
     }
     if (!wish.prompt.trim() && !this.begin.isThere) throw { message: "The prompt is empty.", hint: "Say what to draw.", field: "prompt" };
-    if ($("upscale").value) wish.upscale = { scale: Number($("upscale").value) };
-    return wish;
+    return Object.assign(wish, this.#enlarge.value());
   }
 
   /** Fill in what a picture was made from: as value() gives it, or as a job's spec has it. */
@@ -80,8 +83,7 @@ export class Form {
       this.#onModel();
     }
     for (const name of PLAIN) if (wish[name] !== undefined) $(name).value = wish[name];
-    $("upscale").value = wish.upscale?.scale ?? "";
-    if (!$("upscale").value) $("upscale").value = "";
+    this.#enlarge.restore(wish);
     if (!$("sampler").value) $("sampler").value = this.model?.defaults.sampler ?? "";
     this.#loras = [];
     for (const use of wish.loras ?? []) {
@@ -124,8 +126,7 @@ export class Form {
   #keep() {
     const kept = { model: $("model").value, loras: this.#loras.map(({ lora, weight }) => ({ id: lora.id, weight })) };
     for (const name of PLAIN) kept[name] = $(name).value;
-    kept.upscale = { scale: $("upscale").value };
-    keep("form", kept);
+    keep("form", Object.assign(kept, this.#enlarge.value()));
   }
 
   #onModel() {
@@ -142,6 +143,7 @@ export class Form {
     this.begin.allow(model.begins_from_pictures, model.takes_masks);
     this.references.allow(model.most_references);
     this.control.allow(model.controls);
+    this.#enlarge.allow(model.begins_from_pictures);
     this.#loras = this.#loras.filter(({ lora }) => model.loras.some((one) => one.id === lora.id));
     this.#showLoras();
     this.#showSize();
