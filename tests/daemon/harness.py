@@ -208,8 +208,8 @@ def field(error: grpc.aio.AioRpcError) -> str:
     return bad.field_violations[0].field
 
 
-def is_whole(data: bytes) -> bool:
+def is_whole(data: bytes, size: tuple[int, int] = (64, 64)) -> bool:
     """Every pixel of it can be decoded."""
     with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
         image.load()
-        return image.size == (64, 64)
+        return image.size == size

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,8 +18,10 @@ from craft_protos import images_pb2, jobs_pb2
 from craft_protos.daemon_pb2 import WORKER_STATE_BUSY, ShutdownRequest
 from craft_protos.jobs_pb2 import JOB_STATE_FAILED, JOB_STATE_SUCCEEDED
 
+from tests.daemon import sends
 from tests.daemon.harness import Daemon, is_whole, request, running, spawn, start
 from tests.home import HANG_S, Home
+from tests.pictures import picture
 
 JOBS = 50
 
@@ -70,6 +73,35 @@ async def test_fifty_jobs_survive_kills_of_worker_and_daemon(make_home: Callable
     assert home.rows("SELECT count(*), count(DISTINCT job_id || '/' || \"index\") FROM images") == [(100, 100)]
     assert home.rows("SELECT DISTINCT state FROM jobs") == [("SUCCEEDED",)]
     assert len(list(home.paths.images_dir.glob("*.png"))) == 100
+
+
+async def test_pictures_that_are_enlarged_survive_kills_of_worker_and_daemon(make_home: Callable[..., Home]) -> None:
+    """Those that are sent to be enlarged, those that are enlarged once drawn, and those drawn again."""
+    client = Restarting(await start(make_home(CRAFT_WORKER_MAX_ROWS="2")))
+    data = picture(width=64, height=48)
+    spec = {"upscale": jobs_pb2.Upscale(model="lanczos", scale=2.0)}
+    hires = {"hires": jobs_pb2.Hires(scale=2.0, upscaler="lanczos")}
+    kinds: tuple[dict[str, Any], ...] = (
+        {"prompt": "", "steps": None, "start": jobs_pb2.Start(sha256=sends.sha256_of(data), strength=0.0), **spec},
+        {"prompt": "an apple [slow]", "width": 64, "height": 48, **spec},
+        {"prompt": "a pear [slow]", "width": 64, "height": 48, **hires},
+    )
+    try:
+        await sends.put(client.daemon, data)
+        finishing = [asyncio.create_task(client.finish(request(**kind))) for kind in kinds * 8]
+        for target in ("worker", "daemon", "worker", "daemon"):
+            await _some_steps(client.daemon, 6)
+            if target == "daemon":
+                await client.kill()
+            elif pids := [worker.pid for worker in (await client.daemon.status()).workers]:
+                os.kill(pids[0], signal.SIGKILL)
+        jobs = await asyncio.gather(*finishing)
+        assert {job.state for job in jobs} == {JOB_STATE_SUCCEEDED}
+        assert [len(job.images) for job in jobs] == [1] * len({job.images[0].id for job in jobs})
+        for job in jobs:
+            assert is_whole(await client.daemon.file(job.images[0].id), (128, 96))
+    finally:
+        await client.daemon.stop()
 
 
 async def _some_steps(daemon: Daemon, count: int) -> None:

@@ -23,6 +23,8 @@ from tests.worker.families import assert_same
 from tests.worker.loras import Make, with_loras
 from tests.worker.starts import put, spotted, start_picture, submit_over
 from tests.worker.test_start_batches import assert_each_is_as_alone
+from tests.worker.upscalers import put as put_upscaler
+from tests.worker.upscalers import with_upscaler
 
 Models = dict[str, ModelManifest]
 Pipelines = Callable[[str], Any]
@@ -246,6 +248,23 @@ def test_what_is_made_of_a_picture_is_what_the_map_shows(studio: Studio, kind: s
         studio.controlled(submit(studio.models["sd"], "b"), ("sd-a", ready, {})),
     )
     assert np.abs(made - mapped).max() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_drawn_again_larger_is_controlled_both_times(studio: Studio, kind: str) -> None:
+    """The second drawing is diffusers' image-to-image under the same control, whose picture grew with it."""
+    picture, model, large = map_picture(size=(128, 128)), studio.models[kind], (96, 96)
+    asked = (f"{kind}-a", picture, {"scale": 0.8})
+    (first,) = studio.draw(studio.controlled(submit(model), asked))
+    hires = jobs_pb2.Hires(scale=1.5, width=large[0], height=large[1], strength=0.5, steps=6)
+    job = with_upscaler(studio.controlled(submit(model), asked), put_upscaler(studio.files), hires=hires)
+    enlarged = Image.fromarray(first.astype(np.uint8)).resize(large, Image.Resampling.LANCZOS)
+    call = {"image": enlarged, "control_image": picture.resize(large, Image.Resampling.LANCZOS)}
+    call |= {"strength": 0.5, "num_inference_steps": 6, "controlnet_conditioning_scale": 0.8}
+    expected = studio.diffusers_draws(kind, f"{kind}-a", "Img2Img", **call)
+    assert np.abs(studio.draw(job)[0] - expected).max() <= 2
+    plain = studio.draw(with_upscaler(submit(model), put_upscaler(studio.files), hires=hires))[0]
+    assert np.abs(plain - expected).max() > 8, "a control that changes nothing proves nothing"
 
 
 def test_a_control_model_draws_nothing_alone(worker: WorkerProcess, controls: Models) -> None:
