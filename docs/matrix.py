@@ -50,10 +50,10 @@ def collected(*, runs: bool) -> set[Cell]:
 
 def render(found: Collection[Cell]) -> str:
     """A row for each architecture that has anything. What the front does not recognise by itself is left out."""
-    rows = {row.id: row for row in ROWS}
-    unknown = {cell.architecture for cell in found} - set(rows)
+    unknown = {cell.architecture for cell in found} - {row.id for row in ROWS}
     assert not unknown, unknown
-    known = {cell for cell in found if cell.form not in _OF_FILES or rows[cell.architecture].checkpoints}
+    of_files = {row.id for row in ROWS if row.checkpoints}
+    known = {cell for cell in found if cell.form not in _OF_FILES or cell.architecture in of_files}
     lines = [f"| Architecture | {' | '.join(FORMS)} |", f"|---|{'---|' * len(FORMS)}"]
     firsts = {row.id: row for row in reversed(ROWS) if row.id}
     for row in (row for row in ROWS if firsts.get(row.id) is row):

@@ -17,7 +17,7 @@ FORMS = ("folder", "one file", "parts", "kept in fp8 or int8", "fp8 or GGUF file
 DOES = ("draw", "batch", "LoRA", "train", "references", "inpaint")
 # Tiny models whose names are no architecture's.
 _KINDS = {"sd": "sd1", "sd-text-time": "pocket", "sdxl-single": "sdxl", "sd3-single": "sd3", "flux-schnell": "flux"}
-_KINDS |= {"sd-inpainting": "sd1", "sdxl-inpainting": "sdxl", "flux-fill": "flux"}
+_KINDS |= {"sd-inpainting": "sd1", "sdxl-inpainting": "sdxl", "flux-fill": "flux", "flux2-dev": "flux2"}
 
 
 @dataclass(frozen=True)

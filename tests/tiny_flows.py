@@ -81,6 +81,25 @@ def flux2(*, is_distilled: bool = False) -> Any:
     )
 
 
+def flux2_dev() -> Any:
+    """Its tokenizer stands where the published one's processor does, whose name is written into the index."""
+    from diffusers import Flux2Pipeline, Flux2Transformer2DModel
+
+    transformer = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * FEATURES,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=True,
+    )
+    parts = flux2().components | {"text_encoder": _mistral3(layers=30), "transformer": _lively(transformer, gain=2)}
+    return Flux2Pipeline(**parts)
+
+
 def qwen_image() -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline, QwenImageTransformer2DModel
 
@@ -161,6 +180,15 @@ def _lively(transformer: Any, gain: float) -> Any:
             elif parameter.ndim == 2 and "time" not in name:
                 parameter.mul_(gain)
     return transformer.eval()
+
+
+def _mistral3(layers: int) -> Any:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    text = {**TEXT, "num_hidden_layers": layers, "model_type": "mistral"}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"model_type": "pixtral", "head_dim": 8}
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)).eval()
 
 
 def qwen3(layers: int, *, is_causal_lm: bool = False) -> Any:

@@ -24,7 +24,7 @@ KINDS = (
     *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext"),
     *("sd-inpainting", "sdxl-inpainting", "flux-fill"),
     *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
-    *("qwen-image-edit", "qwen-image-edit-plus"),
+    *("qwen-image-edit", "qwen-image-edit-plus", "flux2-dev"),
 )
 
 _SOURCES = tuple(Path(str(one)) for one in (__file__, tiny_networks.__file__, tiny_flows.__file__))
@@ -49,6 +49,8 @@ def without(kind: str) -> dict[str, None]:
     """The parts that diffusers must be told the model does not have."""
     if kind.startswith("qwen-image-edit"):
         return {"processor": None}
+    if kind == "flux2-dev":
+        return {"tokenizer": None}
     return {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3-no-t5" else {}
 
 
@@ -60,13 +62,20 @@ def make(kind: str, folder: Path) -> None:
     _MAKERS[kind]().save_pretrained(folder, safe_serialization=True)
     if kind.startswith("qwen-image-edit"):
         _write_processor(folder)
+    if kind == "flux2-dev":
+        _name_processor(folder, "tokenizer", "PixtralProcessor")
+
+
+def _name_processor(folder: Path, component: str, processor: str) -> None:
+    """As one is published, whose pipeline was made without it."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index[component] = ["transformers", processor]
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def _write_processor(folder: Path) -> None:
     """As Qwen2-VL's is published, beside a pipeline that was made without it."""
-    index = json.loads((folder / "model_index.json").read_text())
-    index["processor"] = ["transformers", "Qwen2VLProcessor"]
-    (folder / "model_index.json").write_text(json.dumps(index))
+    _name_processor(folder, "processor", "Qwen2VLProcessor")
     (folder / "processor").mkdir()
     (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(tiny_flows.PROCESSOR))
 
@@ -315,6 +324,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "z-image-turbo": lambda: tiny_flows.z_image(is_turbo=True),
     "flux2": tiny_flows.flux2,
     "flux2-distilled": lambda: tiny_flows.flux2(is_distilled=True),
+    "flux2-dev": tiny_flows.flux2_dev,
     "qwen-image": tiny_flows.qwen_image,
     "qwen-image-edit": tiny_flows.qwen_image_edit,
     "qwen-image-edit-plus": lambda: tiny_flows.qwen_image_edit(is_plus=True),

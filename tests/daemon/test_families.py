@@ -25,6 +25,7 @@ from tests import tiny_models
         ("z-image-turbo", "z-image", 16, Defaults(512, 512, 8, 0.0, "Euler")),
         ("flux2", "flux2", 16, Defaults(1024, 1024, 50, 4.0, "Euler")),
         ("flux2-distilled", "flux2", 16, Defaults(1024, 1024, 4, 1.0, "Euler")),
+        ("flux2-dev", "flux2-dev", 16, Defaults(1024, 1024, 50, 4.0, "Euler")),
         ("qwen-image", "qwen-image", 16, Defaults(1024, 1024, 50, 4.0, "Euler")),
         ("krea2", "krea2", 16, Defaults(1024, 1024, 28, 4.5, "Euler")),
         ("krea2-distilled", "krea2", 16, Defaults(1024, 1024, 8, 0.0, "Euler")),

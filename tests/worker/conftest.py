@@ -55,6 +55,7 @@ def pipelines() -> Callable[[str], Any]:
     """diffusers' own pipeline for a kind of tiny model: the truth."""
     import diffusers
     import torch
+    from transformers import AutoTokenizer
 
     torch.set_num_threads(1)
     loaded: dict[str, Any] = {}
@@ -67,6 +68,9 @@ def pipelines() -> Callable[[str], Any]:
                     tiny_models.cached(kind), use_safetensors=True, local_files_only=True, **tiny_models.without(kind)
                 )
             loaded[kind].set_progress_bar_config(disable=True)
+            if kind == "flux2-dev":
+                tokenizer = AutoTokenizer.from_pretrained(tiny_models.cached(kind) / "tokenizer")
+                loaded[kind].register_modules(tokenizer=tokenizer)
             if kind.startswith("qwen-image-edit"):
                 folder = tiny_models.cached(kind) / "processor"
                 loaded[kind].__dict__["processor"] = processor(folder, loaded[kind].tokenizer)

@@ -81,7 +81,7 @@ def test_drawing_begins_where_diffusers_begins(pipelines: Pipelines, kind: str, 
     assert torch.allclose(ours, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["flux2", "krea2", "sd3"])
+@pytest.mark.parametrize("kind", ["flux2", "flux2-dev", "krea2", "sd3"])
 @pytest.mark.parametrize("sampler", ["", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC"])
 @pytest.mark.parametrize("strength", [0.2, 0.55, 1.0])
 def test_flows_without_a_pipeline_of_diffusers_begin_by_the_same_rule(
@@ -93,7 +93,7 @@ def test_flows_without_a_pipeline_of_diffusers_begin_by_the_same_rule(
     with torch.inference_mode():
         source = Source(family.encode_start(_pixels()), strength)
         beginning = family.prepare((SIDE, SIDE), torch.Generator("cpu").manual_seed(4), scheduler, source)
-        generator = None if kind == "flux2" else torch.Generator("cpu").manual_seed(4)
+        generator = None if kind.startswith("flux2") else torch.Generator("cpu").manual_seed(4)
         picture = family.encode_image(_pixels(), generator)
         noise = torch.randn(picture.shape, generator=generator or torch.Generator("cpu").manual_seed(4))
     assert beginning.first == int(STEPS - STEPS * strength) * scheduler.order

@@ -13,6 +13,7 @@ from craftd.architectures.architecture import Architecture, Mark
 from craftd.architectures.rows.flows import (
     FLUX,
     FLUX2,
+    FLUX2_DEV,
     FLUX_FILL,
     FLUX_KONTEXT,
     KREA2,
@@ -48,6 +49,7 @@ ROWS = (
         SDXL_INPAINTING,
         SD3,
         FLUX2,
+        FLUX2_DEV,
         FLUX,
         FLUX_KONTEXT,
         FLUX_FILL,

@@ -10,6 +10,7 @@ from craft_protos.generate import MOST_REFERENCES
 from craftd.architectures import parts
 from craftd.architectures.architecture import FLOW, Architecture, Checkpoint, Distilled, Mark, Part, Training
 from craftd.architectures.rows.shared import (
+    ANOTHER_OF_ITS_KIND,
     ATTENTION,
     INPAINTS,
     OF_FLUX2,
@@ -228,6 +229,16 @@ FLUX2 = Architecture(
         (),
         guidance_scale=4.0,
     ),
+)
+
+FLUX2_DEV = replace(
+    FLUX2,
+    name="FLUX.2 dev",
+    pipelines=("Flux2Pipeline",),
+    family="flux2-dev",
+    distilled=None,
+    checkpoints=(),
+    **ANOTHER_OF_ITS_KIND,
 )
 
 QWEN_IMAGE = Architecture(

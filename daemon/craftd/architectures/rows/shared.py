@@ -37,10 +37,8 @@ def marks(*beginnings: str, **more: Any) -> tuple[Mark, ...]:
     return tuple(Mark((beginning,), **more) for beginning in beginnings)
 
 
-# Of a row whose models draw nothing without a start and a mask. What their LoRAs and control models are called is the
-# other row's, whose id it has.
-INPAINTS: Mapping[str, Any] = {
-    "needs": PICTURES,
+# Of a row that has another's id: what LoRAs and control models are called is the other row's.
+ANOTHER_OF_ITS_KIND: Mapping[str, Any] = {
     "network": "",
     "kohya": "",
     "modelspec": "",
@@ -50,3 +48,6 @@ INPAINTS: Mapping[str, Any] = {
     "lora_layer": re.compile(r"(?!)"),
     "training": None,
 }
+
+# The same of one whose models draw nothing without a start and a mask.
+INPAINTS: Mapping[str, Any] = {"needs": PICTURES, **ANOTHER_OF_ITS_KIND}

@@ -9,7 +9,7 @@ import torch
 
 from craftd.worker.families.base import Family
 from craftd.worker.families.flux import Flux, FluxFill, FluxKontext
-from craftd.worker.families.flux2 import Flux2Klein
+from craftd.worker.families.flux2 import Flux2Dev, Flux2Klein
 from craftd.worker.families.krea2 import Krea2
 from craftd.worker.families.qwen import QwenImage, QwenImageEdit, QwenImageEditPlus
 from craftd.worker.families.sd import StableDiffusion
@@ -26,6 +26,7 @@ FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
     "flux-kontext": FluxKontext,
     "flux-fill": FluxFill,
     "flux2": Flux2Klein,
+    "flux2-dev": Flux2Dev,
     "z-image": ZImage,
     "qwen-image": QwenImage,
     "qwen-image-edit": QwenImageEdit,

@@ -1,6 +1,6 @@
 """FLUX.2: latents are tokens already, and the words are three layers of a language model, side by side.
 
-klein is guided by classifier-free guidance, unless it was distilled; dev takes the guidance scale as FLUX.1 does.
+klein is guided by classifier-free guidance, unless it was distilled; dev is given the guidance scale, as FLUX.1 is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import invalid
+from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
 from craftd.worker.families import guidance
@@ -60,13 +61,17 @@ class Flux2Klein(Conversing):
         output = self._transformer(
             hidden_states=torch.cat([one.flatten(2) for one in pictures], dim=2).mT.to(self._transformer.dtype),
             timestep=batch.timesteps.to(samples.dtype) / 1000,
-            guidance=None,
+            guidance=self._guidance(batch.order),
             encoder_hidden_states=texts,
             txt_ids=_text_places(texts),
             img_ids=torch.cat([_places(one, number * _APART) for number, one in enumerate(pictures)]),
             return_dict=False,
         )[0]
         return batch.guide(output[:, : samples[0, 0].numel()].mT.reshape(samples.shape))
+
+    def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor | None:
+        """The guidance scale of each model row, for a network that is given it."""
+        return None
 
     def _shift_exponent(self, tokens: int, steps: int) -> float:
         return float(compute_empirical_mu(tokens, steps))
@@ -80,6 +85,29 @@ class Flux2Klein(Conversing):
 
     def _framed(self, text: str) -> str:
         return of_one_message(self._pipe.tokenizer, text, thinking=False)
+
+
+class Flux2Dev(Flux2Klein):
+    """The flux2-dev family. `pipe` is a loaded Flux2Pipeline, whose tokenizer stands where its processor did."""
+
+    def encode(self, text: TextSpec) -> Conditioning:
+        """Raises INVALID_FIELD for a negative prompt: without classifier-free guidance it could do nothing."""
+        if text.negative_prompt:
+            raise invalid(
+                "negative_prompt", "FLUX.2 dev does not take any", "leave it out, and say what there should be"
+            )
+        return super().encode(text)
+
+    def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor:
+        scales = [row.conditioning.guidance_scale for row in rows]
+        return torch.tensor(scales, device=self._device, dtype=torch.float32)
+
+    def _is_guided(self, text: TextSpec) -> bool:
+        return False
+
+    def _framed(self, text: str) -> str:
+        conversation = format_input([text], self._pipe.system_message)[0]
+        return str(self._pipe.tokenizer.apply_chat_template(conversation, tokenize=False))
 
 
 def _text_places(texts: torch.Tensor) -> torch.Tensor:

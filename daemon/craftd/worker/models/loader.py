@@ -24,7 +24,7 @@ from craftd.architectures.registry import UPSCALER
 from craftd.architectures.rows.shared import UNUSED_PARTS
 from craftd.worker.engine.denoise import Denoiser
 from craftd.worker.engine.progress_hooks import ProgressHooks
-from craftd.worker.families import FAMILIES, seeing
+from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Runner
 from craftd.worker.families.generic import PipelineRunner
 from craftd.worker.inputs.canvases import Canvases
@@ -35,7 +35,7 @@ from craftd.worker.lora.layer import held_bytes
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.slots import Limits
 from craftd.worker.lora.targets import Targets
-from craftd.worker.models import chat_templates, control, memory, sharing
+from craftd.worker.models import chat_templates, control, memory, processors, sharing
 from craftd.worker.models import offload as models_offload
 from craftd.worker.models.component_file import load_component
 from craftd.worker.models.folder import materialised, read_json
@@ -86,9 +86,8 @@ class Loader:
         family = "" if manifest.family == GENERIC else architecture.family
         device = self._computing(manifest, runs_in_fp16=bool(family) and architecture.runs_in_fp16)
         left_out = dict.fromkeys(_left_out(architecture, components))
-        sees = components.get("processor", ("", ""))[1] == seeing.CLASS
-        if sees:  # transformers' own wants torchvision
-            left_out["processor"] = None
+        own = processors.made_by_craft(components)
+        left_out |= dict.fromkeys(own)
         if is_single_file(folder):
             left_out |= dict.fromkeys(absent(folder, components))
             given = dict(self._weighty_parts(folder, components, device.dtype, manifest, bytes_done))
@@ -101,8 +100,7 @@ class Loader:
             folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
         )
         pipe.set_progress_bar_config(disable=True)
-        if sees:
-            pipe.__dict__["processor"] = seeing.Processor.of(folder / "processor", pipe.tokenizer)
+        processors.attach(pipe, folder, own)
         chat_templates.guard(pipe, manifest.name)
         offloading = self._place(pipe, device)
         if offloading is None or offloading.rung == rungs.NONE:
