@@ -36,9 +36,11 @@ from craftd.jobs.generate_defaults import GenerateDefaults
 from craftd.jobs.holdings import Holdings
 from craftd.jobs.job import Kind
 from craftd.jobs.service import JobService
+from craftd.keys.caller import Caller
 from craftd.keys.service import KeyService
 from craftd.logs import Log, close_log, open_log
 from craftd.loras.files import LoraFiles
+from craftd.loras.owning import LoraQuota
 from craftd.loras.service import LoraService
 from craftd.memory import give_growth_back, give_large_blocks_back
 from craftd.models.finding import PartFinder
@@ -126,14 +128,16 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     image_files = ImageFiles(paths.images_dir)
     room, hub = Room(paths.room_file), Hub()
     images, retention = await _images(database, image_files, settings, room)
-    loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora)
+    loras = LoraService(database, LoraFiles(paths.loras_dir), inspect_lora, quota=LoraQuota(settings))
     await loras.open()
     inputs = InputService(database, Contents(paths.inputs_dir, "inputs"), inspect_pictures, settings.limits)
     await inputs.open()
     keys, tcp = KeyService(database, settings), configured(settings.daemon)
     await keys.open()
     generating = GenerateDefaults(paths.config_file, settings.generate)
-    trainings = await _trainings(setting, models, loras, database=database, hub=hub, generating=generating)
+    trainings = await _trainings(
+        setting, models, loras, database=database, hub=hub, generating=generating, caller_of=keys.caller_of
+    )
     scheduler = _scheduler(
         settings, models, trainings.lifecycle, loras, images, inputs=inputs, database=database, pool=pool, hub=hub
     )
@@ -159,7 +163,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         active=scheduler.jobs,
         trainings=trainings,
         inputs=inputs,
-        holdings=Holdings(database, images, trainings, inputs),
+        holdings=Holdings(database, images, trainings, inputs, loras),
         settings=settings,
         generating=generating,
         fits=await _fits(settings.worker, database),
@@ -298,11 +302,12 @@ async def _trainings(
     database: Database,
     hub: Hub,
     generating: GenerateDefaults,
+    caller_of: Callable[[str], Caller],
 ) -> TrainingService:
     paths, limits = setting.paths, setting.settings.limits
     datasets = DatasetService(database, Contents(paths.datasets_dir, "datasets"), inspect_pictures, limits)
     files = TrainingFiles(paths.training_dir)
-    lifecycle = TrainingLifecycle(database, hub, loras, datasets, files)
+    lifecycle = TrainingLifecycle(database, hub, loras, datasets, files, caller_of=caller_of)
     keep_samples_s = setting.settings.images.keep_days * 86400.0
     trainings = TrainingService(database, models, loras, datasets, files, lifecycle, limits, generating, keep_samples_s)
     await trainings.open()

@@ -26,7 +26,7 @@ from craft_protos import models_pb2 as craft__protos_dot_models__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63raft_protos/loras.proto\x12\x08\x63raft.v1\x1a\x19\x63raft_protos/models.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x03\n\x04Lora\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12\x0e\n\x06layers\x18\x06 \x01(\r\x12\x1b\n\x13\x61\x64\x61pts_text_encoder\x18\x07 \x01(\x08\x12\x10\n\x08has_conv\x18\x08 \x01(\x08\x12\x0f\n\x07is_dora\x18\t \x01(\x08\x12\x0e\n\x06weight\x18\n \x01(\x01\x12\x0f\n\x07trigger\x18\x0b \x01(\t\x12\x0e\n\x06sha256\x18\x0c \x01(\t\x12\x0e\n\x06\x61utov2\x18\r \x01(\t\x12\x0f\n\x07ss_hash\x18\x0e \x01(\t\x12\x11\n\tfile_name\x18\x0f \x01(\t\x12\x12\n\nsize_bytes\x18\x10 \x01(\x04\x12\x0e\n\x06source\x18\x11 \x01(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x08metadata\x18\x13 \x03(\x0b\x32\x1c.craft.v1.Lora.MetadataEntry\x12\x0f\n\x07preview\x18\x14 \x01(\x0c\x12\x1f\n\x04\x66its\x18\x15 \x03(\x0b\x32\x11.craft.v1.LoraFit\x12\r\n\x05notes\x18\x16 \x03(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb5\x01\n\x07LoraFit\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07matched\x18\x03 \x01(\r\x12\r\n\x05total\x18\x04 \x01(\r\x12-\n\x06layers\x18\x05 \x03(\x0b\x32\x1d.craft.v1.LoraFit.LayersEntry\x12\x0f\n\x07why_not\x18\x06 \x01(\t\x1a-\n\x0bLayersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"!\n\x10ListLorasRequest\x12\r\n\x05model\x18\x01 \x01(\t\"2\n\x11ListLorasResponse\x12\x1d\n\x05loras\x18\x01 \x03(\x0b\x32\x0e.craft.v1.Lora\"\x1e\n\x0eGetLoraRequest\x12\x0c\n\x04lora\x18\x01 \x01(\t\"\xe9\x02\n\x11ImportLoraRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".craft.v1.ImportLoraRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a\xd3\x01\n\x06Header\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\x34\n\x06upload\x18\x02 \x01(\x0b\x32\".craft.v1.ImportLoraRequest.UploadH\x00\x12\"\n\x03hub\x18\x03 \x01(\x0b\x32\x13.craft.v1.HubSourceH\x00\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07trigger\x18\x06 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_config\x18\x07 \x01(\x0c\x42\x08\n\x06sourceB\t\n\x07_weight\x1a/\n\x06Upload\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x42\x06\n\x04part\"h\n\x0fImportLoraEvent\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.craft.v1.ImportProgressH\x00\x12\x1e\n\x04lora\x18\x02 \x01(\x0b\x32\x0e.craft.v1.LoraH\x00\x42\x07\n\x05\x65vent\"\x7f\n\x11UpdateLoraRequest\x12\x0c\n\x04lora\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07trigger\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_nameB\t\n\x07_weightB\n\n\x08_trigger\"!\n\x11\x44\x65leteLoraRequest\x12\x0c\n\x04lora\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteLoraResponse2\xd0\x02\n\x05Loras\x12\x44\n\tListLoras\x12\x1a.craft.v1.ListLorasRequest\x1a\x1b.craft.v1.ListLorasResponse\x12\x33\n\x07GetLora\x12\x18.craft.v1.GetLoraRequest\x1a\x0e.craft.v1.Lora\x12H\n\nImportLora\x12\x1b.craft.v1.ImportLoraRequest\x1a\x19.craft.v1.ImportLoraEvent(\x01\x30\x01\x12\x39\n\nUpdateLora\x12\x1b.craft.v1.UpdateLoraRequest\x1a\x0e.craft.v1.Lora\x12G\n\nDeleteLora\x12\x1b.craft.v1.DeleteLoraRequest\x1a\x1c.craft.v1.DeleteLoraResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63raft_protos/loras.proto\x12\x08\x63raft.v1\x1a\x19\x63raft_protos/models.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x04\n\x04Lora\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12\x0e\n\x06layers\x18\x06 \x01(\r\x12\x1b\n\x13\x61\x64\x61pts_text_encoder\x18\x07 \x01(\x08\x12\x10\n\x08has_conv\x18\x08 \x01(\x08\x12\x0f\n\x07is_dora\x18\t \x01(\x08\x12\x0e\n\x06weight\x18\n \x01(\x01\x12\x0f\n\x07trigger\x18\x0b \x01(\t\x12\x0e\n\x06sha256\x18\x0c \x01(\t\x12\x0e\n\x06\x61utov2\x18\r \x01(\t\x12\x0f\n\x07ss_hash\x18\x0e \x01(\t\x12\x11\n\tfile_name\x18\x0f \x01(\t\x12\x12\n\nsize_bytes\x18\x10 \x01(\x04\x12\x0e\n\x06source\x18\x11 \x01(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x08metadata\x18\x13 \x03(\x0b\x32\x1c.craft.v1.Lora.MetadataEntry\x12\x0f\n\x07preview\x18\x14 \x01(\x0c\x12\x1f\n\x04\x66its\x18\x15 \x03(\x0b\x32\x11.craft.v1.LoraFit\x12\r\n\x05notes\x18\x16 \x03(\t\x12\r\n\x05owner\x18\x17 \x01(\t\x12\x0e\n\x06shared\x18\x18 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb5\x01\n\x07LoraFit\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12\x0f\n\x07matched\x18\x03 \x01(\r\x12\r\n\x05total\x18\x04 \x01(\r\x12-\n\x06layers\x18\x05 \x03(\x0b\x32\x1d.craft.v1.LoraFit.LayersEntry\x12\x0f\n\x07why_not\x18\x06 \x01(\t\x1a-\n\x0bLayersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"!\n\x10ListLorasRequest\x12\r\n\x05model\x18\x01 \x01(\t\"2\n\x11ListLorasResponse\x12\x1d\n\x05loras\x18\x01 \x03(\x0b\x32\x0e.craft.v1.Lora\"\x1e\n\x0eGetLoraRequest\x12\x0c\n\x04lora\x18\x01 \x01(\t\"\xe9\x02\n\x11ImportLoraRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".craft.v1.ImportLoraRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a\xd3\x01\n\x06Header\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\x34\n\x06upload\x18\x02 \x01(\x0b\x32\".craft.v1.ImportLoraRequest.UploadH\x00\x12\"\n\x03hub\x18\x03 \x01(\x0b\x32\x13.craft.v1.HubSourceH\x00\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x06weight\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07trigger\x18\x06 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_config\x18\x07 \x01(\x0c\x42\x08\n\x06sourceB\t\n\x07_weight\x1a/\n\x06Upload\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x42\x06\n\x04part\"h\n\x0fImportLoraEvent\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.craft.v1.ImportProgressH\x00\x12\x1e\n\x04lora\x18\x02 \x01(\x0b\x32\x0e.craft.v1.LoraH\x00\x42\x07\n\x05\x65vent\"\x9f\x01\n\x11UpdateLoraRequest\x12\x0c\n\x04lora\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07trigger\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x13\n\x06shared\x18\x14 \x01(\x08H\x03\x88\x01\x01\x42\x07\n\x05_nameB\t\n\x07_weightB\n\n\x08_triggerB\t\n\x07_shared\"!\n\x11\x44\x65leteLoraRequest\x12\x0c\n\x04lora\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteLoraResponse2\xd0\x02\n\x05Loras\x12\x44\n\tListLoras\x12\x1a.craft.v1.ListLorasRequest\x1a\x1b.craft.v1.ListLorasResponse\x12\x33\n\x07GetLora\x12\x18.craft.v1.GetLoraRequest\x1a\x0e.craft.v1.Lora\x12H\n\nImportLora\x12\x1b.craft.v1.ImportLoraRequest\x1a\x19.craft.v1.ImportLoraEvent(\x01\x30\x01\x12\x39\n\nUpdateLora\x12\x1b.craft.v1.UpdateLoraRequest\x1a\x0e.craft.v1.Lora\x12G\n\nDeleteLora\x12\x1b.craft.v1.DeleteLoraRequest\x1a\x1c.craft.v1.DeleteLoraResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LORAFIT_LAYERSENTRY']._loaded_options = None
   _globals['_LORAFIT_LAYERSENTRY']._serialized_options = b'8\001'
   _globals['_LORA']._serialized_start=99
-  _globals['_LORA']._serialized_end=603
-  _globals['_LORA_METADATAENTRY']._serialized_start=556
-  _globals['_LORA_METADATAENTRY']._serialized_end=603
-  _globals['_LORAFIT']._serialized_start=606
-  _globals['_LORAFIT']._serialized_end=787
-  _globals['_LORAFIT_LAYERSENTRY']._serialized_start=742
-  _globals['_LORAFIT_LAYERSENTRY']._serialized_end=787
-  _globals['_LISTLORASREQUEST']._serialized_start=789
-  _globals['_LISTLORASREQUEST']._serialized_end=822
-  _globals['_LISTLORASRESPONSE']._serialized_start=824
-  _globals['_LISTLORASRESPONSE']._serialized_end=874
-  _globals['_GETLORAREQUEST']._serialized_start=876
-  _globals['_GETLORAREQUEST']._serialized_end=906
-  _globals['_IMPORTLORAREQUEST']._serialized_start=909
-  _globals['_IMPORTLORAREQUEST']._serialized_end=1270
-  _globals['_IMPORTLORAREQUEST_HEADER']._serialized_start=1002
-  _globals['_IMPORTLORAREQUEST_HEADER']._serialized_end=1213
-  _globals['_IMPORTLORAREQUEST_UPLOAD']._serialized_start=1215
-  _globals['_IMPORTLORAREQUEST_UPLOAD']._serialized_end=1262
-  _globals['_IMPORTLORAEVENT']._serialized_start=1272
-  _globals['_IMPORTLORAEVENT']._serialized_end=1376
-  _globals['_UPDATELORAREQUEST']._serialized_start=1378
-  _globals['_UPDATELORAREQUEST']._serialized_end=1505
-  _globals['_DELETELORAREQUEST']._serialized_start=1507
-  _globals['_DELETELORAREQUEST']._serialized_end=1540
-  _globals['_DELETELORARESPONSE']._serialized_start=1542
-  _globals['_DELETELORARESPONSE']._serialized_end=1562
-  _globals['_LORAS']._serialized_start=1565
-  _globals['_LORAS']._serialized_end=1901
+  _globals['_LORA']._serialized_end=634
+  _globals['_LORA_METADATAENTRY']._serialized_start=587
+  _globals['_LORA_METADATAENTRY']._serialized_end=634
+  _globals['_LORAFIT']._serialized_start=637
+  _globals['_LORAFIT']._serialized_end=818
+  _globals['_LORAFIT_LAYERSENTRY']._serialized_start=773
+  _globals['_LORAFIT_LAYERSENTRY']._serialized_end=818
+  _globals['_LISTLORASREQUEST']._serialized_start=820
+  _globals['_LISTLORASREQUEST']._serialized_end=853
+  _globals['_LISTLORASRESPONSE']._serialized_start=855
+  _globals['_LISTLORASRESPONSE']._serialized_end=905
+  _globals['_GETLORAREQUEST']._serialized_start=907
+  _globals['_GETLORAREQUEST']._serialized_end=937
+  _globals['_IMPORTLORAREQUEST']._serialized_start=940
+  _globals['_IMPORTLORAREQUEST']._serialized_end=1301
+  _globals['_IMPORTLORAREQUEST_HEADER']._serialized_start=1033
+  _globals['_IMPORTLORAREQUEST_HEADER']._serialized_end=1244
+  _globals['_IMPORTLORAREQUEST_UPLOAD']._serialized_start=1246
+  _globals['_IMPORTLORAREQUEST_UPLOAD']._serialized_end=1293
+  _globals['_IMPORTLORAEVENT']._serialized_start=1303
+  _globals['_IMPORTLORAEVENT']._serialized_end=1407
+  _globals['_UPDATELORAREQUEST']._serialized_start=1410
+  _globals['_UPDATELORAREQUEST']._serialized_end=1569
+  _globals['_DELETELORAREQUEST']._serialized_start=1571
+  _globals['_DELETELORAREQUEST']._serialized_end=1604
+  _globals['_DELETELORARESPONSE']._serialized_start=1606
+  _globals['_DELETELORARESPONSE']._serialized_end=1626
+  _globals['_LORAS']._serialized_start=1629
+  _globals['_LORAS']._serialized_end=1965
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,8 @@ class Lora(_message.Message):
     PREVIEW_FIELD_NUMBER: _builtins.int
     FITS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """short, stable, unique"""
     name: _builtins.str
@@ -95,6 +97,10 @@ class Lora(_message.Message):
     """a path, or "ORG/NAME@sha:file" """
     preview: _builtins.bytes
     """a picture that it was trained to draw; GetLora only"""
+    owner: _builtins.str
+    """whose it is; empty where another's is shared, except for admins"""
+    shared: _builtins.bool
+    """every key sees it and draws with it; else its owner and admins alone"""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -134,10 +140,12 @@ class Lora(_message.Message):
         preview: _builtins.bytes = ...,
         fits: _abc.Iterable[Global___LoraFit] | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        owner: _builtins.str = ...,
+        shared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapts_text_encoder", b"adapts_text_encoder", "autov2", b"autov2", "base", b"base", "create_time", b"create_time", "file_name", b"file_name", "fits", b"fits", "format", b"format", "has_conv", b"has_conv", "id", b"id", "is_dora", b"is_dora", "layers", b"layers", "metadata", b"metadata", "name", b"name", "notes", b"notes", "preview", b"preview", "rank", b"rank", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "ss_hash", b"ss_hash", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapts_text_encoder", b"adapts_text_encoder", "autov2", b"autov2", "base", b"base", "create_time", b"create_time", "file_name", b"file_name", "fits", b"fits", "format", b"format", "has_conv", b"has_conv", "id", b"id", "is_dora", b"is_dora", "layers", b"layers", "metadata", b"metadata", "name", b"name", "notes", b"notes", "owner", b"owner", "preview", b"preview", "rank", b"rank", "sha256", b"sha256", "shared", b"shared", "size_bytes", b"size_bytes", "source", b"source", "ss_hash", b"ss_hash", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,10 +404,13 @@ class UpdateLoraRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     TRIGGER_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     lora: _builtins.str
     name: _builtins.str
     weight: _builtins.float
     trigger: _builtins.str
+    shared: _builtins.bool
+    """admins only"""
     def __init__(
         self,
         *,
@@ -407,19 +418,24 @@ class UpdateLoraRequest(_message.Message):
         name: _builtins.str | None = ...,
         weight: _builtins.float | None = ...,
         trigger: _builtins.str | None = ...,
+        shared: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_trigger", b"_trigger", "_weight", b"_weight", "name", b"name", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_shared", b"_shared", "_trigger", b"_trigger", "_weight", b"_weight", "name", b"name", "shared", b"shared", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_trigger", b"_trigger", "_weight", b"_weight", "lora", b"lora", "name", b"name", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_shared", b"_shared", "_trigger", b"_trigger", "_weight", b"_weight", "lora", b"lora", "name", b"name", "shared", b"shared", "trigger", b"trigger", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__shared: _TypeAlias = _typing.Literal["shared"]  # noqa: Y015
+    _WhichOneofArgType__shared: _TypeAlias = _typing.Literal["_shared", b"_shared"]  # noqa: Y015
     _WhichOneofReturnType__trigger: _TypeAlias = _typing.Literal["trigger"]  # noqa: Y015
     _WhichOneofArgType__trigger: _TypeAlias = _typing.Literal["_trigger", b"_trigger"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shared) -> _WhichOneofReturnType__shared | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__trigger) -> _WhichOneofReturnType__trigger | None: ...
     @_typing.overload

@@ -89,6 +89,7 @@ REASONS: dict[str, Reason] = {
     "UNKNOWN_KEY": Reason("NOT_FOUND", 404, 66, "no key of that id or owner"),
     "KEY_EXISTS": Reason("ALREADY_EXISTS", 409, 65, "the owner has a key already"),
     "RATE_LIMITED": Reason("RESOURCE_EXHAUSTED", 429, 75, "too many requests or images at once for this key"),
+    "QUOTA_EXCEEDED": Reason("RESOURCE_EXHAUSTED", 507, 65, "the owner has as much here as the key's tier allows"),
     "FOREIGN_ORIGIN": Reason("PERMISSION_DENIED", 403, 77, "the request was made for another host or by another site"),
     "CONFIG_INVALID": Reason("FAILED_PRECONDITION", 500, 78, "the configuration is wrong"),
     "STORE_CORRUPT": Reason("DATA_LOSS", 500, 78, "the database is damaged"),

@@ -149,6 +149,8 @@ class TierSettings:
     requests_per_minute: int = setting(600, "Requests of one key", Range(1, 1_000_000), unit="per minute")
     images_in_flight: int = setting(64, "Pictures asked for and not drawn yet", Range(1, 1_000_000), unit="pictures")
     queue_share: float = setting(0.5, "Share of the queue's places; one at least", Range(0, 1))
+    loras: int = setting(100, "LoRAs of its own", Range(0, 1_000_000), unit="LoRAs")
+    lora_bytes: int = setting(20_000_000_000, "All files of its own LoRAs", Range(0, 10**15), unit="bytes")
 
 
 DEFAULT_TIER = "default"

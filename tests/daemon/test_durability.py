@@ -213,7 +213,7 @@ def _jobs(database: Database, images: ImageService) -> JobService:
     pool = WorkerPool([WorkerHandle(_nobody, WorkerSettings())])
     models: Any = OneModel()
     nothing: Any = None  # trainings and their like, of which there are none here
-    no_loras: Any = SimpleNamespace(embeddings=())
+    no_loras: Any = SimpleNamespace(embeddings=lambda _: ())
     hub, pauses = Hub(), Pauses()
     writer = JobWriter(database, images, pauses)
     works: dict[Kind, Work] = {Kind.GENERATE: Drawing(nothing, nothing, nothing, writer, hub)}

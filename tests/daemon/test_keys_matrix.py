@@ -12,22 +12,34 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import craft_protos
 import grpc
 import pytest
 from craft_protos import api_key as keys
-from craft_protos import daemon_pb2, images_pb2, jobs_pb2, keys_pb2, keys_pb2_grpc, training_pb2
+from craft_protos import (
+    daemon_pb2,
+    images_pb2,
+    jobs_pb2,
+    keys_pb2,
+    keys_pb2_grpc,
+    loras_pb2,
+    loras_pb2_grpc,
+    training_pb2,
+)
 from craftd.rpc.auth import POLICY, Access
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.daemon.harness import reason, request, spawn_and_wait
+from tests.daemon.harness import details, reason, request, spawn_and_wait
+from tests.daemon.loras import upload_parts, use
 from tests.home import HANG_S, Home
+from tests.lora_files import kohya
 from tests.pictures import pictures
 
 UNLIMITED = "[tiers.default]\nrequests_per_minute = 1000000\nqueue_share = 1.0\n"
@@ -53,6 +65,14 @@ RESOURCES = {
     ("craft.v1.Training", "id"): "dataset",
     ("craft.v1.Training", "job_id"): "job",
 }
+# How each method that may name a LoRA does so.
+NAMING: dict[str, Callable[[str], Message]] = {
+    "craft.v1.Jobs/CreateJob": lambda lora: request(loras=[use(lora)]),
+    "craft.v1.Jobs/PlanJob": lambda lora: request(loras=[use(lora)]),
+    "craft.v1.Loras/GetLora": lambda lora: loras_pb2.GetLoraRequest(lora=lora),
+    "craft.v1.Loras/UpdateLora": lambda lora: loras_pb2.UpdateLoraRequest(lora=lora, weight=0.5),
+    "craft.v1.Loras/DeleteLora": lambda lora: loras_pb2.DeleteLoraRequest(lora=lora),
+}
 
 
 @dataclass
@@ -62,11 +82,12 @@ class Answer:
     reason: str
     text: str = ""
     message: Any = None
+    hint: str = ""
 
 
 @dataclass
 class Place:
-    """A daemon with keys of every kind; who is called user has a job, its image and a dataset."""
+    """A daemon with keys of every kind; who is called user has a job, its image, a dataset and a LoRA."""
 
     socket: str
     tcp: str
@@ -74,6 +95,7 @@ class Place:
     job: str = ""
     image: str = ""
     dataset: str = ""
+    lora: loras_pb2.Lora = field(default_factory=loras_pb2.Lora)
     _channels: dict[str, grpc.Channel] = field(default_factory=dict)
 
     def call(self, name: str, message: Message, who: str) -> Answer:
@@ -125,7 +147,7 @@ class _Cancelled:
 
 def _failure(error: Any) -> Answer:
     try:
-        return Answer(reason(error), error.details())
+        return Answer(reason(error), error.details(), hint=cast(Any, details(error)["ErrorInfo"]).metadata["hint"])
     except KeyError:  # not one of ours
         return Answer(error.code().name, error.details())
 
@@ -142,6 +164,9 @@ def place() -> Iterator[Place]:
     home.paths.config_file.write_text(UNLIMITED)
     try:
         with _running(home) as address, contextlib.closing(_furnished(address)) as made:
+            made.lora = _sent(
+                made, kohya(home.root / "secret.safetensors", metadata={"modelspec.trigger_phrase": "psst"})
+            )
             yield made
     finally:
         home.remove()
@@ -203,6 +228,14 @@ def _uploaded(place: Place) -> str:
         )
         events = list(upload(iter(parts), metadata=[("x-api-key", place.keys["user"])], timeout=HANG_S))
     return events[-1].dataset.id
+
+
+def _sent(place: Place, path: Path) -> loras_pb2.Lora:
+    """The LoRA that it becomes, of who is called user."""
+    with grpc.insecure_channel(place.tcp) as channel:
+        ask = loras_pb2_grpc.LorasStub(channel).ImportLora
+        *_, last = ask(iter(upload_parts(path)), metadata=[("x-api-key", place.keys["user"])], timeout=HANG_S)
+    return last.lora
 
 
 def _sample(name: str) -> Message:
@@ -267,6 +300,60 @@ def test_what_is_anothers_is_not_there(place: Place, name: str, field_name: str)
         answer, unknown = ask(part, "other"), ask(made_up, "other")
         assert answer.reason == unknown.reason == f"UNKNOWN_{kind.upper()}"
         assert _without_id(answer.text) == _without_id(unknown.text)
+
+
+def _names_loras(kind: Descriptor, seen: tuple[str, ...] = ()) -> bool:
+    """Whether a message, or one within it, names a LoRA."""
+    within = [one.message_type for one in kind.fields if one.message_type and one.message_type.full_name not in seen]
+    return "lora" in kind.fields_by_name or any(_names_loras(one, (*seen, kind.full_name)) for one in within)
+
+
+def test_every_method_that_names_a_lora_is_known() -> None:
+    assert {name for name, method in METHODS.items() if _names_loras(method.input_type)} == set(NAMING)
+
+
+@pytest.mark.parametrize("name", [*NAMING])
+def test_anothers_lora_is_not_there(place: Place, name: str) -> None:
+    lora = place.lora
+    for text in (lora.id, lora.name, lora.sha256, lora.sha256[:10], lora.file_name, lora.name + "s"):
+        answer, unknown = (place.call(name, NAMING[name](one), "other") for one in (text, "0" * len(text)))
+        assert answer.reason == unknown.reason == "UNKNOWN_LORA" and answer.hint == unknown.hint
+        assert _without_id(answer.text) == _without_id(unknown.text)
+    for who in ("user", "admin", "socket"):
+        if "DeleteLora" not in name:
+            assert place.call(name, NAMING[name](lora.name), who).reason == "OK"
+
+
+@pytest.mark.parametrize("name", [name for name, access in POLICY.items() if access is Access.USER])
+def test_nothing_tells_of_anothers_lora(place: Place, name: str) -> None:
+    """Whatever is listed, shown or refused."""
+    for sample in (_sample(name), *_shown(place, name)):
+        answer, lora = place.call(name, sample, "other"), place.lora
+        for secret in (lora.id, lora.name, lora.sha256, lora.trigger, lora.file_name):
+            assert secret not in f"{answer}"
+
+
+def _shown(place: Place, name: str) -> list[Message]:
+    """What shows models, beside the empty request."""
+    fields = METHODS[name].input_type.fields_by_name
+    given = [(one, value) for one in ("model", "name") for value in ("pocket", "flat") if one in fields]
+    return [GetMessageClass(METHODS[name].input_type)(**{one: value}) for one, value in given]
+
+
+def test_who_is_told_whose_lora_it_is(place: Place) -> None:
+    def listed(who: str) -> list[tuple[str, str, bool]]:
+        message = place.call("craft.v1.Loras/ListLoras", loras_pb2.ListLorasRequest(), who).message
+        return [(lora.name, lora.owner, lora.shared) for lora in message.loras]
+
+    assert [listed(who) for who in ("user", "admin", "socket", "other")] == [[("secret", "user", False)]] * 3 + [[]]
+
+
+@pytest.mark.parametrize("source", [{"path": "/etc/passwd"}, {"hub": {"repository": "some-org/it"}}])
+def test_the_servers_files_and_the_hub_are_for_admins(place: Place, source: dict[str, Any]) -> None:
+    asked = loras_pb2.ImportLoraRequest(header=source)  # type: ignore[arg-type]
+    assert place.call("craft.v1.Loras/ImportLora", asked, "user").reason == "NOT_ALLOWED"
+    shared = loras_pb2.UpdateLoraRequest(lora=place.lora.id, shared=True)
+    assert place.call("craft.v1.Loras/UpdateLora", shared, "user").reason == "NOT_ALLOWED"
 
 
 def _without_id(text: str) -> str:
@@ -345,6 +432,6 @@ def test_what_the_policy_must_say() -> None:
     by_access = {access: [name for name, one in POLICY.items() if one is access] for access in Access}
     assert by_access[Access.LOCAL] == ["grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
     assert all(name.startswith("grpc.health.") for name in by_access[Access.PUBLIC])
-    must = ("Daemon/Shutdown", "Daemon/WatchLogs", "Models/ImportModel", "Models/DeleteModel", "Loras/DeleteLora")
+    must = ("Daemon/Shutdown", "Daemon/WatchLogs", "Models/ImportModel", "Models/DeleteModel", "Models/ImportFolder")
     admin = {name.removeprefix("craft.v1.") for name in by_access[Access.ADMIN]}
     assert admin >= {*must, *(name.removeprefix("craft.v1.") for name in METHODS if ".Keys/" in name)}

@@ -149,7 +149,7 @@ def model(folder: Path, name: str, **config: object) -> Model:
 
 def lora(path: Path, sha256: str) -> Lora:
     found = LoraFindings(sha256, "", 1, "kohya", "sd1", 4, 1, False, False, False, "", {})
-    return Lora(sha256, path.stem, path.name, 1.0, "", Place(path, look(path), str(path)), found, 0.0)
+    return Lora(sha256, path.stem, path.name, 1.0, "", Place(path, look(path), str(path)), found, 0.0, "local", True)
 
 
 async def test_many_who_ask_at_once_have_it_found_out_once(database: Database, tmp_path: Path) -> None:

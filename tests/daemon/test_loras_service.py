@@ -15,11 +15,13 @@ import pytest
 from craft_protos import loras_pb2
 from craft_protos.lora import LoraRef, parse_tags
 from craft_protos.reasons import CraftError
+from craft_protos.settings import Settings
 from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
 from craftd.keys.caller import LOCAL, Caller, Role
 from craftd.loras import choosing, names
 from craftd.loras.files import LoraFiles
 from craftd.loras.lora import Linked, Lora, Remote, Source, Upload, Wish
+from craftd.loras.owning import LoraQuota
 from craftd.loras.service import LoraService
 from craftd.models.service import ModelService
 from craftd.rpc.loras import Loras
@@ -27,6 +29,8 @@ from craftd.store.database import Database
 from craftd.workers.inspector import LoraFindings
 
 from tests.lora_files import kohya, numbers, write
+
+QUOTA = LoraQuota(Settings())
 
 
 async def inspect(path: Path) -> LoraFindings:
@@ -40,11 +44,11 @@ async def inspect(path: Path) -> LoraFindings:
 
 @pytest.fixture
 def service(database: Database, tmp_path: Path) -> LoraService:
-    return LoraService(database, LoraFiles(tmp_path / "loras"), inspect)
+    return LoraService(database, LoraFiles(tmp_path / "loras"), inspect, quota=QUOTA)
 
 
 async def add(service: LoraService, source: Source, wish: Wish = Wish()) -> Lora:  # noqa: B008 - frozen
-    events = [event async for event in service.add(source, wish)]
+    events = [event async for event in service.add(source, wish, LOCAL)]
     assert isinstance(events[-1], Lora)
     return events[-1]
 
@@ -128,7 +132,7 @@ async def test_only_a_full_disk_is_called_full(database: Database, tmp_path: Pat
     data = kohya(tmp_path / "it.safetensors").read_bytes()
     with pytest.raises(CraftError, match=os.strerror(errno.EIO)) as caught:
         await add(
-            LoraService(database, LoraFiles(tmp_path / "loras", write=write), inspect),
+            LoraService(database, LoraFiles(tmp_path / "loras", write=write), inspect, quota=QUOTA),
             Upload("it.safetensors", len(data), chunks(data)),
         )
     assert caught.value.reason == "STORAGE_FAILED"
@@ -145,18 +149,18 @@ async def test_a_full_disk_leaves_no_torn_file_and_recovers(database: Database, 
         return written[-1]
 
     is_freed = False
-    service = LoraService(database, LoraFiles(tmp_path / "loras", write=write), inspect)
+    service = LoraService(database, LoraFiles(tmp_path / "loras", write=write), inspect, quota=QUOTA)
     with pytest.raises(CraftError) as caught:
         await add(service, Upload("it.safetensors", len(data), chunks(data)))
     assert caught.value.reason == "DISK_FULL"
-    assert list((tmp_path / "loras").iterdir()) == [] and service.list() == []
+    assert list((tmp_path / "loras").iterdir()) == [] and service.list(LOCAL) == []
     is_freed = True
     assert (await add(service, Upload("it.safetensors", len(data), chunks(data)))).name == "it"
 
 
 async def test_files_over_the_limit(database: Database, tmp_path: Path) -> None:
     path = kohya(tmp_path / "it.safetensors")
-    service = LoraService(database, LoraFiles(tmp_path / "loras", largest_bytes=100), inspect)
+    service = LoraService(database, LoraFiles(tmp_path / "loras", largest_bytes=100), inspect, quota=QUOTA)
     for source in (Linked(path), Upload("it.safetensors", path.stat().st_size, chunks(path.read_bytes()))):
         with pytest.raises(CraftError) as caught:
             await add(service, source)
@@ -170,7 +174,7 @@ async def test_many_at_once_of_one_file_are_one(service: LoraService, tmp_path: 
         *(add(service, Linked(path)) for _ in range(3)),
         *(add(service, Upload("it.safetensors", len(data), chunks(data))) for _ in range(3)),
     )
-    assert len({lora.id for lora in made}) == len(service.list()) == 1
+    assert len({lora.id for lora in made}) == len(service.list(LOCAL)) == 1
     assert [path.name for path in (tmp_path / "loras").iterdir() if path.name.startswith(".")] == []
 
 
@@ -183,7 +187,7 @@ async def test_an_upload_heals_a_lora_whose_file_is_lost(service: LoraService, t
         await service.verified(made.id)
     healed = await add(service, Upload("sent.safetensors", len(data), chunks(data)))
     assert (healed.id, healed.place.is_owned) == (made.id, True)
-    assert (await service.verified(made.sha256)).place.path.read_bytes() == data
+    assert (await service.verified(made.id)).place.path.read_bytes() == data
 
 
 async def test_a_caller_who_leaves_does_not_part_memory_from_the_store(
@@ -196,9 +200,9 @@ async def test_a_caller_who_leaves_does_not_part_memory_from_the_store(
         adding.cancel()
         await asyncio.wait([adding])
     await add(service, Linked(kohya(tmp_path / "last.safetensors", seed=99)))  # after whatever was under way
-    again = LoraService(database, LoraFiles(tmp_path / "loras"), inspect)
+    again = LoraService(database, LoraFiles(tmp_path / "loras"), inspect, quota=QUOTA)
     await again.open()
-    assert [lora.id for lora in again.list()] == [lora.id for lora in service.list()]
+    assert [lora.id for lora in again.list(LOCAL)] == [lora.id for lora in service.list(LOCAL)]
 
 
 # What peft saves in two files
@@ -240,7 +244,7 @@ async def test_the_strength_that_peft_keeps_beside_the_file_is_part_of_the_lora(
     uploaded = await add(service, Upload(file.name, len(data), chunks(data), CONFIG))
     assert {uploaded.id, (await add(service, Linked(file))).id} == {linked.id}
     shutil.rmtree(file.parent)
-    assert (await service.verified("rex-lora")).sha256 == linked.sha256
+    assert (await service.verified(service.find("rex-lora", LOCAL).id)).sha256 == linked.sha256
     assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == [f"{linked.sha256}.safetensors"]
 
 
@@ -322,8 +326,8 @@ async def test_a_file_of_the_hub_lies_in_its_cache(database: Database, tmp_path:
         progress(f"downloading {path.name}", 1, 2)
         return found, Fetched("c" * 40, tmp_path, {path.name: path}, 1)
 
-    service = LoraService(database, LoraFiles(tmp_path / "loras"), inspect, fetch)
-    events = [event async for event in service.add(Remote(Address("ORG/water-color")), Wish())]
+    service = LoraService(database, LoraFiles(tmp_path / "loras"), inspect, fetch, quota=QUOTA)
+    events = [event async for event in service.add(Remote(Address("ORG/water-color")), Wish(), LOCAL)]
     lora = events[-1]
     assert isinstance(lora, Lora)
     assert [event.doing for event in events[:-1] if not isinstance(event, Lora)] == [
@@ -332,7 +336,7 @@ async def test_a_file_of_the_hub_lies_in_its_cache(database: Database, tmp_path:
     ]
     assert (lora.name, lora.place.path, lora.place.is_owned) == ("water-color", path, False)
     assert lora.place.source == f"ORG/water-color@{'c' * 40}:{path.name}"
-    await service.delete(lora.id)
+    await service.delete(lora.id, LOCAL)
     assert path.exists()
 
 
@@ -356,4 +360,4 @@ async def test_paths_are_for_admins(service: LoraService, tmp_path: Path, caller
         return
     with pytest.raises(CraftError) as caught:
         _ = [event async for event in rpc.ImportLora(parts(), caller)]
-    assert caught.value.reason == "NOT_ALLOWED" and service.list() == []
+    assert caught.value.reason == "NOT_ALLOWED" and service.list(LOCAL) == []

@@ -16,6 +16,8 @@ from craftd.datasets.dataset import Dataset
 from craftd.jobs import store as jobs
 from craftd.jobs.events import Hub
 from craftd.jobs.job import Job
+from craftd.keys.caller import Caller, Role
+from craftd.loras.lora import Wish
 from craftd.scheduler.active_job import ActiveJob, Assignment
 from craftd.store.database import Database
 from craftd.training import store
@@ -68,8 +70,8 @@ class Loras:
         self.is_looking = asyncio.Event()
         self.may_end = asyncio.Event()
 
-    async def adopt(self, path: Path, *_: object) -> SimpleNamespace:
-        assert path.name == SHA256
+    async def adopt(self, path: Path, wish: Wish, caller: Caller, *_: object) -> SimpleNamespace:
+        assert (path.name, wish.name, caller.owner) == (SHA256, SPEC.name, "ann")
         self.is_looking.set()
         await self.may_end.wait()
         return SimpleNamespace(id="l1")
@@ -95,7 +97,14 @@ class Scene:
         self.database = Database(folder / "craft.db")
         self.files = TrainingFiles(folder / "training")
         self.loras = Loras()
-        self.trainings = TrainingLifecycle(self.database, Hub(), self.loras, Datasets(), self.files)  # type: ignore[arg-type]
+        self.trainings = TrainingLifecycle(
+            self.database,
+            Hub(),
+            self.loras,  # type: ignore[arg-type]
+            Datasets(),  # type: ignore[arg-type]
+            self.files,
+            caller_of=lambda owner: Caller(owner, Role.USER),
+        )
 
     async def job(self, job_id: str) -> ActiveJob:
         made = Job(job_id, "ann", job_id, "", SPEC, 0.0)

@@ -26,6 +26,7 @@ from craft_protos import (
 )
 
 from tests.daemon.harness import spawn_and_wait
+from tests.daemon.loras import upload_parts
 from tests.home import HANG_S, Home, until
 from tests.lora_files import kohya
 
@@ -103,6 +104,12 @@ class Shim:
         stub = loras_pb2_grpc.LorasStub(self.channel)
         for _ in stub.ImportLora(iter([loras_pb2.ImportLoraRequest(header=header)])):
             continue
+
+    def send_lora(self, path: Path, owner: str) -> loras_pb2.Lora:
+        """As that owner does, who has a key."""
+        stub = loras_pb2_grpc.LorasStub(self.channel)
+        *_, last = stub.ImportLora(iter(upload_parts(path)), metadata=[("craft-owner", owner)])
+        return last.lora
 
 
 @dataclass(frozen=True)

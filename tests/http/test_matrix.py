@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import requests
-from craft_protos import jobs_pb2, keys_pb2
+from craft_protos import jobs_pb2, keys_pb2, loras_pb2
 from craft_protos.settings import Settings
 from craftd.http.app import make_app
 from craftd.http.schema import needs_key, routes_of
@@ -16,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from tests.daemon.harness import request
 from tests.http.shim import Keys, Shim, check_says_nothing
+from tests.lora_files import kohya
 
 # The contract's own list of what needs no key. /docs and the schema: because this daemon is on loopback.
 OPEN = {
@@ -60,6 +62,7 @@ class Belongings:
 
     job_id: str
     image_id: str
+    lora: loras_pb2.Lora
 
     def fill(self, path: str) -> str:
         known = {"job_id": self.job_id, "image_id": self.image_id, "category": "SD-1.5", "name": "main.js"}
@@ -67,13 +70,14 @@ class Belongings:
 
 
 @pytest.fixture(scope="module")
-def belongings(shim: Shim, keys: Keys) -> Belongings:
-    """Drawn, private."""
+def belongings(shim: Shim, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Belongings:
+    """Drawn, private; and a LoRA."""
+    file = kohya(tmp_path_factory.mktemp("loras") / "psst.safetensors", metadata={"modelspec.trigger_phrase": "hush"})
     body = {"model": "flat", "prompt": "a red apple", "steps": 2}
     job_id = shim.post("/jobs", keys.user, **body).json()["id"]
     job = shim.finish(job_id)
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
-    return Belongings(job_id, job.images[0].id)
+    return Belongings(job_id, job.images[0].id, shim.send_lora(file, "alice"))
 
 
 def test_only_what_the_contract_lists_is_open() -> None:
@@ -105,6 +109,46 @@ def test_every_caller(shim: Shim, keys: Keys, belongings: Belongings, method: st
     for key in ("", keys.admin):
         assert status(key, Host="evil.example") == 403
         assert status(key, Origin="http://evil.example") == 403
+
+
+@pytest.mark.parametrize("path", [path for method, path, _ in ROUTES if method == "GET" and path not in ("/docs",)])
+def test_nothing_tells_of_anothers_lora(shim: Shim, keys: Keys, belongings: Belongings, path: str) -> None:
+    lora = belongings.lora
+    for key in ("", keys.other):
+        with shim.call("GET", belongings.fill(path), key, stream=True) as answer:
+            text = "" if "event-stream" in answer.headers.get("content-type", "") else answer.text
+        assert not [secret for secret in (lora.id, f'"{lora.name}"', lora.sha256, lora.trigger) if secret in text]
+
+
+def test_lists_hold_ones_own_loras(shim: Shim, keys: Keys, belongings: Belongings) -> None:
+    def named(path: str, key: str) -> bool:
+        return f'"{belongings.lora.name}"' in shim.call("GET", path, key).text
+
+    for path in ("/loras", "/sdapi/v1/loras", "/choices"):
+        assert [named(path, key) for key in (keys.user, keys.other, keys.admin)] == [True, False, True], path
+
+
+# Every route by which a LoRA is named: how it is.
+NAMING: dict[str, Callable[[str], dict[str, object]]] = {
+    "/jobs": lambda lora: {"prompt": "x", "loras": [{"lora": lora}]},
+    "/generate": lambda lora: {"model": "flat", "prompt": "x", "loras": {lora: 1.0}},
+    "/image/generate": lambda lora: {"model": "flat", "prompt": "x", "loras": {lora: 1.0}},
+    "/image/create/lora": lambda lora: {"prompt": "x", "lora_id": lora, "response_format": "base64"},
+    "/v1/images/generations": lambda lora: {"prompt": "x", "loras": [lora]},
+    "/sdapi/v1/txt2img": lambda lora: {"prompt": f"x <lora:{lora}:1>", "steps": 1},
+}
+
+
+@pytest.mark.parametrize("path", [*NAMING])
+def test_anothers_lora_is_not_there(shim: Shim, keys: Keys, belongings: Belongings, path: str) -> None:
+    def told(lora: str, key: str) -> str:
+        return shim.post(path, key, **NAMING[path](lora)).text.replace(lora, "?")
+
+    lora = belongings.lora
+    for text in (lora.id, lora.name, lora.sha256, lora.name + "s"):
+        answer, unknown = (re.sub(r"\b[0-9a-f]{16}\b", "", told(one, keys.other)) for one in (text, "0" * len(text)))
+        assert "UNKNOWN_LORA" in answer and answer == unknown
+    assert "UNKNOWN_LORA" not in told(lora.name, keys.user)
 
 
 @each_route

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image
 
 from tests.home import HANG_S
 from tests.http.shim import LORA, TRIGGER, Keys, Shim, give_lora, serving
+from tests.lora_files import kohya
 
 _SECRET = "a wish that is nobody's business"
 _FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -69,6 +71,15 @@ def test_the_configuration_may_say_otherwise(owners: str, told: set[str]) -> Non
             url = publish(own, own.key(owner), "png")
             words = words_of(own.session.get(url, timeout=HANG_S).content)
             assert any(_SECRET in word for word in words) == (owner in told)
+
+
+def test_a_lora_that_is_not_shared_is_told_to_nobody(tmp_path: Path) -> None:
+    with serving(CRAFT_HTTP_PUBLIC_METADATA="*") as own:
+        key = own.key("alice")
+        own.send_lora(kohya(tmp_path / "hero.safetensors"), "alice")
+        url = publish(own, key, "png")
+        assert words_of(own.session.get(url, timeout=HANG_S).content) == []
+        assert any(LORA in word for word in words_of(own.call("GET", url.removeprefix(own.url), key).content))
 
 
 @pytest.mark.parametrize("image_format", _FORMATS)

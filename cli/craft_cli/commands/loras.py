@@ -83,8 +83,9 @@ def list_loras(
     if as_json:
         output.print_json([shapes.lora(lora) for lora in loras])
         return
+    is_told = any(not lora.shared for lora in loras)
     output.print_table(
-        ["id", "name", "base", "rank", "weight", "size", "trigger words"],
+        ["id", "name", "base", "rank", "weight", "size", *(["for"] if is_told else []), "trigger words"],
         [
             [
                 lora.id,
@@ -93,6 +94,7 @@ def list_loras(
                 str(lora.rank),
                 f"{lora.weight:g}",
                 units.size(lora.size_bytes),
+                *(["all" if lora.shared else lora.owner] if is_told else []),
                 lora.trigger,
             ]
             for lora in loras
@@ -148,6 +150,18 @@ def edit(
         output.line(changed.name)
 
 
+@app.command("share", **leaf("craft lora share watercolor"))
+def share(loras: list[str] = _LORAS) -> None:
+    """Let every key draw with LoRAs, as with those that an admin adds. For admins."""
+    _set_shared(loras, is_shared=True)
+
+
+@app.command("unshare", **leaf("craft lora unshare watercolor"))
+def unshare(loras: list[str] = _LORAS) -> None:
+    """Leave LoRAs to their owners: no other key sees them any more. For admins."""
+    _set_shared(loras, is_shared=False)
+
+
 @app.command("rm", **leaf("craft lora rm watercolor"))
 def remove(loras: list[str] = _LORAS) -> None:
     """Forget LoRAs. A file that was used where it lies stays there; one that was sent is deleted."""
@@ -158,6 +172,18 @@ def remove(loras: list[str] = _LORAS) -> None:
         found = drawing.insist(session, lambda client, lora=lora: client.get_lora(lora))  # type: ignore[misc]
         session.client.delete_lora(found.id)
         output.line(found.name)
+
+
+def _set_shared(loras: list[str], *, is_shared: bool) -> None:
+    from craft_protos import loras_pb2
+
+    from craft_cli.generate import drawing
+
+    session = Session()
+    for lora in loras:
+        request = loras_pb2.UpdateLoraRequest(lora=lora, shared=is_shared)
+        changed = drawing.insist(session, lambda client, request=request: client.update_lora(request))  # type: ignore[misc]
+        output.line(changed.name)
 
 
 _TRAIN: dict[str, Any] = leaf(*training.EXAMPLES) | {"cls": training.Command}

@@ -261,6 +261,8 @@ def lora(message: loras_pb2.Lora) -> dict[str, Any]:
         "weight": message.weight,
         "trigger": message.trigger,
         "sha256": message.sha256,
+        "owner": message.owner or None,
+        "shared": message.shared,
         **({"fits": [lora_fit(one) for one in message.fits]} if message.fits else {}),
     }
 

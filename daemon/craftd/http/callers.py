@@ -20,7 +20,7 @@ from craftd.http.drawing import Wish, wish_of
 from craftd.http.guards import peer_of, set_header
 from craftd.http.multipart import is_multipart, parse
 from craftd.http.shape import check_shape
-from craftd.keys.caller import Caller
+from craftd.keys.caller import ANYBODY, Caller
 from craftd.keys.rates import Rate
 from craftd.keys.service import KeyService
 
@@ -38,10 +38,11 @@ async def authenticate(request: Request) -> Caller:
     return caller
 
 
-async def authenticate_for_lists(request: Request) -> None:
-    """Of names, which the configuration may open to all. Raises as `authenticate`."""
-    if not request.app.state.services.settings.http.open_lists:
-        await authenticate(request)
+async def authenticate_for_lists(request: Request) -> Caller:
+    """Of names, which the configuration may open to all: who asks is nobody then. Raises as `authenticate`."""
+    if request.app.state.services.settings.http.open_lists:
+        return ANYBODY
+    return await authenticate(request)
 
 
 async def headers_of_drawing(
@@ -57,7 +58,7 @@ async def headers_of_drawing(
     return wish_of(idempotency_key, craft_on_disconnect)
 
 
-Lists = Annotated[None, Depends(authenticate_for_lists)]
+Lists = Annotated[Caller, Depends(authenticate_for_lists)]
 Who = Annotated[Caller, Depends(authenticate)]
 Wished = Annotated[Wish, Depends(headers_of_drawing)]
 

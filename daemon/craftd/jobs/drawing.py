@@ -47,7 +47,8 @@ class Drawing:
         Raises UNKNOWN_LORA, UNKNOWN_INPUT, UNKNOWN_MODEL, UNSUPPORTED_MODEL, NO_INPUT, CORRUPT_FILE.
         """
         spec = active.job.drawing
-        loras = [await self._loras.verified(use.sha256) for use in spec.loras]
+        meant = [self._loras.of_job(use, active.job.owner) for use in spec.loras]
+        loras = [await self._loras.verified(lora.id) for lora in meant]
         inputs = await self._pictures(active.job)
         controls = [await self._models.control(name) for name in spec.control_models]
         upscalers = [await self._models.manifest(name) for name in spec.upscalers]

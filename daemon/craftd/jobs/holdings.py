@@ -10,6 +10,7 @@ import apsw
 
 from craftd.images.service import ImageService
 from craftd.inputs.service import InputService
+from craftd.loras.service import LoraService
 from craftd.store.database import Database
 from craftd.training.service import TrainingService
 
@@ -38,12 +39,18 @@ class Forgotten:
 
 class Holdings:
     def __init__(
-        self, database: Database, images: ImageService, trainings: TrainingService, inputs: InputService
+        self,
+        database: Database,
+        images: ImageService,
+        trainings: TrainingService,
+        inputs: InputService,
+        loras: LoraService,
     ) -> None:
         self._database = database
         self._images = images
         self._trainings = trainings
         self._inputs = inputs
+        self._loras = loras
 
     async def delete(self, owner: str) -> Forgotten:
         """Files go before the rows that name them: what a crash cuts short is found and deleted the next time."""
@@ -52,6 +59,7 @@ class Holdings:
             await asyncio.to_thread(self._trainings.files.remove_all_samples, job_id)
         jobs, datasets = await self._database.run(lambda connection: _delete_rows(connection, owner))
         await self._inputs.forget(owner)
+        await self._loras.forget(owner)
         await self._trainings.sweep()  # files of datasets and checkpoints that no row names any more
         return Forgotten(jobs, images, datasets)
 

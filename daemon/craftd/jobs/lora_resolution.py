@@ -11,6 +11,7 @@ from craft_protos.lora import MOST_LORAS, LoraRef
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.jobs.fits.service import LoraFit
+from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
 from craftd.models.model import Model
@@ -32,9 +33,9 @@ class Chosen:
         return next((lora.base for lora in self.loras if lora.base), "")
 
 
-def choose(wanted: GenerateRequest, service: LoraService) -> Chosen:
+def choose(wanted: GenerateRequest, caller: Caller, service: LoraService) -> Chosen:
     """For a checked request. Raises UNKNOWN_LORA, AMBIGUOUS_ID, INVALID_FIELD."""
-    loras = [service.find(ref.lora) for ref in wanted.loras]
+    loras = [service.find(ref.lora, caller) for ref in wanted.loras]
     _refuse_twins(loras)
     prompt = _with_triggers(wanted.prompt, loras) if wanted.trigger_words else wanted.prompt
     if not prompt and wanted.start is None:  # a picture says enough
@@ -43,30 +44,30 @@ def choose(wanted: GenerateRequest, service: LoraService) -> Chosen:
     return Chosen(prompt, refs, tuple(loras))
 
 
-def with_embeddings(chosen: Chosen, negative_prompt: str, model: Model, service: LoraService) -> Chosen:
+def with_embeddings(chosen: Chosen, negative_prompt: str, model: Model, caller: Caller, service: LoraService) -> Chosen:
     """With those whose names stand in the prompts: `embedding:NAME` of any, a bare name of one for this architecture.
 
     Raises UNKNOWN_LORA for an `embedding:` that is none, INVALID_FIELD for an embedding that stands nowhere.
     """
     texts = f"{chosen.prompt}\n{negative_prompt}"
-    named = [_embedding(found[1], service) for found in _NAMED.finditer(texts)]
-    fitting = [lora for lora in service.embeddings if lora.base and lora.base == model.architecture.id]
+    named = [_embedding(found[1], caller, service) for found in _NAMED.finditer(texts)]
+    fitting = [lora for lora in service.embeddings(caller.owner) if lora.base and lora.base == model.architecture.id]
     bare = [lora for lora in fitting if _stands_in(lora.name, texts)]
     _refuse_idle([lora for lora in chosen.loras if lora.is_embedding], texts)
-    known = {lora.id for lora in chosen.loras}
-    more = [lora for lora in {lora.id: lora for lora in (*named, *bare)}.values() if lora.id not in known]
+    known = {lora.name.lower() for lora in chosen.loras if lora.is_embedding}
+    more = [lora for lora in {lora.id: lora for lora in (*named, *bare)}.values() if lora.name.lower() not in known]
     if len(chosen.refs) + len(more) > MOST_LORAS:
         raise invalid("prompt", f"names {len(more)} embeddings; with the LoRAs the limit is {MOST_LORAS}")
     refs = tuple(_resolved(LoraRef(lora.id), lora) for lora in more)
     return Chosen(chosen.prompt, (*chosen.refs, *refs), (*chosen.loras, *more))
 
 
-def _embedding(name: str, service: LoraService) -> Lora:
-    embeddings = [lora for lora in service.embeddings if lora.name.lower() == name.lower()]
+def _embedding(name: str, caller: Caller, service: LoraService) -> Lora:
+    embeddings = [lora for lora in service.embeddings(caller.owner) if lora.name.lower() == name.lower()]
     if embeddings:
         return embeddings[0]
     try:
-        lora = service.find(name)
+        lora = service.find(name, caller)
     except CraftError as exc:
         hint = exc.hint if "did you mean" in exc.hint else "craft lora add FILE.safetensors adds one; or leave it out"
         raise CraftError(exc.reason, f"prompt: no embedding is called {name!r}", hint, field="prompt") from exc
@@ -103,7 +104,7 @@ async def _damage(lora: Lora, service: LoraService) -> CraftError | None:
 
 def _refuse_twins(loras: list[Lora]) -> None:
     for place, lora in enumerate(loras):
-        if lora in loras[:place]:
+        if lora.sha256 in {one.sha256 for one in loras[:place]}:
             raise invalid("loras", f"{lora.name} is asked for twice", "once, with the weight that is meant")
 
 

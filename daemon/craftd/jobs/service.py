@@ -194,10 +194,10 @@ class JobService:
                     await asyncio.shield(self._active.cancel(job_id))
         return await self._holdings.delete(owner)
 
-    async def model_of(self, asked: GenerateRequest) -> Model:
+    async def model_of(self, caller: Caller, asked: GenerateRequest) -> Model:
         """What the request would be drawn with. Raises what is wrong with it besides its model."""
         wanted = validate.checked(asked, self._settings.limits)
-        return await self._model(wanted, choose(wanted, self._loras))
+        return await self._model(wanted, choose(wanted, caller, self._loras))
 
     async def tally(self) -> store.JobCounts:
         """Of everybody's."""
@@ -216,14 +216,14 @@ class JobService:
     async def _resolve(self, caller: Caller, asked: GenerateRequest) -> _Resolved:
         wanted, limits = validate.checked(asked, self._settings.limits), self._settings.limits
         upscalers = await enlarging.find(wanted, self._models)
-        chosen = choose(wanted, self._loras)
+        chosen = choose(wanted, caller, self._loras)
         model = enlarging.is_alone(wanted) and upscalers.upscale
         model = model or await self._model(wanted, chosen)
         if model.upscaling is not None:
             start = (await pictures.find(wanted, caller, self._inputs)).start
             spec = enlarging.alone(wanted, start, model, self.generating.settings, limits)
             return _Resolved(spec, model, (), enlarging.result_size(spec, start))
-        chosen = with_embeddings(chosen, wanted.negative_prompt, model, self._loras)
+        chosen = with_embeddings(chosen, wanted.negative_prompt, model, caller, self._loras)
         found = await pictures.find(wanted, caller, self._inputs)
         wanted = pictures.with_pictures(wanted, found, model, limits)
         wanted = controls.completed(wanted, model, self._models.controls)

@@ -64,7 +64,7 @@ def insert_once(connection: apsw.Connection, job: Job, request: JobRequest) -> J
     if made is not None:
         return made
     if isinstance(job.spec, TrainSpec):
-        trainings.check_name(connection, job.spec.name)
+        trainings.check_name(connection, job.spec.name, job.owner)
     insert(connection, job)
     if isinstance(job.spec, TrainSpec):
         trainings.begin(connection, job.id, job.spec.resume)

@@ -21,7 +21,7 @@ from craftd.architectures import registry
 from craftd.architectures.sizes import Sizes
 from craftd.jobs import enlarging, pictures
 from craftd.jobs.lora_resolution import Chosen
-from craftd.loras.service import check_weight
+from craftd.loras.order import check_weight
 from craftd.models.model import Model
 
 _LARGEST_GUIDANCE = 1000.0

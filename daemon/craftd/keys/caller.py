@@ -38,3 +38,4 @@ class Caller:
 
 
 LOCAL = Caller("local", Role.ADMIN)  # whoever reaches the socket is admin
+ANYBODY = Caller("\0", Role.USER)  # who shows no key: no owner's name, so that nothing is theirs

@@ -83,6 +83,11 @@ class KeyService:
         _require_live(key)
         return key.caller
 
+    def caller_of(self, name: str) -> Caller:
+        """Whoever has that name, as the caller that they would be, whatever becomes of their key."""
+        key = next((key for key in self._keys if key.id and folded(key.owner) == folded(name)), None)
+        return LOCAL if name == LOCAL.owner else Caller(name, Role.USER if key is None else key.role)
+
     def check(self, caller: Caller) -> None:
         """Whether the key is still what it was, in a call that lasts. Raises as `authenticate`."""
         if not caller.key_id:

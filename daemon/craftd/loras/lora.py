@@ -41,6 +41,8 @@ class Lora:
     place: Place
     findings: LoraFindings
     create_time: float
+    owner: str
+    is_shared: bool  # every key draws with it; else its owner and admins alone
 
     @property
     def sha256(self) -> str:
@@ -85,6 +87,7 @@ class Change:
     name: str | None = None
     weight: float | None = None
     trigger: str | None = None
+    is_shared: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from craft_protos.reasons import CraftError, invalid
+from craft_protos.lora import LoraRef
+from craft_protos.reasons import CraftError
 
 from craftd.hub.client import fetch_files
 from craftd.hub.repository import Address, Fetched, Listing
-from craftd.loras import choosing, files, names, peft, table
+from craftd.keys.caller import Caller
+from craftd.loras import choosing, files, names, owning, peft, table
 from craftd.loras.files import LoraFiles
-from craftd.loras.lora import HEAVIEST, Change, Linked, Look, Lora, Place, Progress, Remote, Source, Upload, Wish
+from craftd.loras.lora import Change, Linked, Look, Lora, Place, Progress, Remote, Source, Upload, Wish
+from craftd.loras.order import Found, Order, Tell, check_trigger, check_weight, check_wish, found_at, new_lora
+from craftd.loras.owning import LoraQuota
 from craftd.store.database import Database
 from craftd.workers.inspector import InspectLora, LoraFindings
 
 _log = logging.getLogger("craft.loras")
 _MOST_AT_ONCE = 2
-_LONGEST_TRIGGER = 500
 
-Tell = Callable[[Progress], None]
 Fetch = Callable[
     [Address, Callable[[Listing], Sequence[str]], Callable[[str, int, int], None]], Awaitable[tuple[Listing, Fetched]]
 ]
@@ -36,9 +36,16 @@ class LoraService:
     """Memory is the truth while the daemon runs; rows are written before it changes."""
 
     def __init__(
-        self, database: Database, lora_files: LoraFiles, inspect: InspectLora, fetch: Fetch = fetch_files
+        self,
+        database: Database,
+        lora_files: LoraFiles,
+        inspect: InspectLora,
+        fetch: Fetch = fetch_files,
+        *,
+        quota: LoraQuota,
     ) -> None:
         self._database = database
+        self._quota = quota
         self._files = lora_files
         self._inspect = inspect
         self._fetch = fetch
@@ -56,27 +63,50 @@ class LoraService:
         if swept:
             _log.info("swept the loras folder", extra={"files": swept})
 
-    def list(self, base: str | None = None) -> list[Lora]:
-        """By name; with `base`, only those of that architecture."""
-        found = [lora for lora in self._loras.values() if base is None or (base and lora.base == base)]
-        return sorted(found, key=lambda lora: lora.name)
+    def list(self, caller: Caller) -> list[Lora]:
+        """Those that the caller sees, by name; of one name their own first."""
+        seen = itertools.chain(*owning.circles(self._loras.values(), caller))
+        return sorted(seen, key=lambda lora: lora.name)
 
-    @property
-    def embeddings(self) -> Sequence[Lora]:
-        """Those that work where a prompt has their name."""
-        return [lora for lora in self._loras.values() if lora.is_embedding]
+    def embeddings(self, owner: str) -> Sequence[Lora]:
+        """Those that work where a prompt of the owner's has their name: their own, or shared."""
+        found = dict[str, Lora]()
+        for lora in self._near(owner):
+            if lora.is_embedding:
+                found.setdefault(lora.name.lower(), lora)
+        return [*found.values()]
 
-    def names_for(self, base: str) -> tuple[str, ...]:
-        """Of those of an architecture."""
-        return tuple(lora.name for lora in self.list(base))
+    def names_for(self, caller: Caller, base: str | None = None) -> Sequence[str]:
+        """Each once; with `base`, only of those of that architecture."""
+        return [*dict.fromkeys(one.name for one in self.list(caller) if base is None or one.base == base)]
 
-    def find(self, text: str) -> Lora:
-        """By id, name, the beginning of a hash, or file name. Raises UNKNOWN_LORA, AMBIGUOUS_ID."""
-        return names.find(text, self._loras.values())
+    def find(self, text: str, caller: Caller) -> Lora:
+        """By id, name, the beginning of a hash, or file name; what the caller does not see is unknown.
 
-    async def verified(self, text: str) -> Lora:
+        Raises UNKNOWN_LORA, AMBIGUOUS_ID.
+        """
+        return names.find(text, owning.circles(self._loras.values(), caller))
+
+    def of_job(self, use: LoraRef, owner: str) -> Lora:
+        """The one that an accepted job of the owner's is drawn with. Raises UNKNOWN_LORA where it is gone."""
+        lora = self._loras.get(use.lora)
+        if lora is not None and lora.sha256 == use.sha256:
+            return lora
+        return names.find(use.sha256, [self._near(owner)])
+
+    def check_room(self, caller: Caller, size_bytes: int = 0) -> None:
+        """Whether the caller may have one more. Raises QUOTA_EXCEEDED."""
+        self._quota.check(caller, self._loras.values(), size_bytes)
+
+    def is_shared(self, sha256: str) -> bool:
+        """Whether every key may know that there is such a LoRA."""
+        return any(lora.sha256 == sha256 and lora.is_shared for lora in self._loras.values())
+
+    async def verified(self, lora_id: str) -> Lora:
         """The LoRA, its file being what it was. Raises UNKNOWN_LORA, NO_INPUT, CORRUPT_FILE."""
-        lora = self.find(text)
+        lora = self._loras.get(lora_id)
+        if lora is None:
+            raise names.unknown(lora_id)
         path = lora.place.path
         try:
             now = await asyncio.to_thread(files.look, path)
@@ -94,15 +124,16 @@ class LoraService:
             )
         return await self._save(replace(lora, place=replace(lora.place, look=now)))
 
-    async def add(self, source: Source, wish: Wish) -> AsyncGenerator[Progress | Lora, None]:
-        """How far it is, then the LoRA. The same file again is the LoRA that it is already.
+    async def add(self, source: Source, wish: Wish, caller: Caller) -> AsyncGenerator[Progress | Lora, None]:
+        """How far it is, then the LoRA: an admin's is shared. The same file again is the LoRA that it is already.
 
         Raises NAME_TAKEN, INVALID_FIELD, NO_INPUT, UNSAFE_*, CORRUPT_FILE, UNSUPPORTED_LORA, NOT_FINITE, DISK_FULL,
-        and what the hub may answer.
+        QUOTA_EXCEEDED, and what the hub may answer.
         """
-        _check_wish(wish)
+        check_wish(wish)
         events: asyncio.Queue[Progress | None] = asyncio.Queue()
-        adding = asyncio.create_task(self._add(source, wish, events.put_nowait), name="add a LoRA")
+        order = Order(wish, caller, events.put_nowait)
+        adding = asyncio.create_task(self._add(source, order), name="add a LoRA")
         adding.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:
@@ -112,16 +143,18 @@ class LoraService:
             adding.cancel()
             await asyncio.wait([adding])
 
-    async def adopt(self, source: Path, name: str, trigger: str, preview: bytes = b"") -> Lora:
-        """A file that craft has made, as that name, or with a number behind it where it is taken meanwhile.
+    async def adopt(self, source: Path, wish: Wish, caller: Caller, preview: bytes = b"") -> Lora:
+        """A file that craft has made for the caller, with a number behind its name where that is taken meanwhile.
 
-        The same file again is the LoRA that it is already. Raises NOT_FINITE, CORRUPT_FILE, DISK_FULL, ...
+        The same file again is the LoRA that it is already, and no quota is asked: the work is done.
+        Raises NOT_FINITE, CORRUPT_FILE, DISK_FULL, ...
         """
-        path = await asyncio.to_thread(self._files.copy_in, source, f"{name}.safetensors")
+        path = await asyncio.to_thread(self._files.copy_in, source, f"{wish.name}.safetensors")
         try:
-            place, findings = await self._examine(path, "trained here", lambda _: None)
-            new = _new(replace(place, is_owned=True), findings, name, Wish(trigger=trigger))
-            lora = await self._until_done(self._register(new, may_rename=True))
+            order = Order(wish, caller, lambda _: None)
+            place, findings = await self._examine(path, "trained here", order.tell)
+            new = new_lora(replace(place, is_owned=True), findings, wish.name, order)
+            lora = await self._until_done(self._register(new, caller, is_made_here=True))
         except CraftError as exc:  # whoever trained it need not know where it lies
             raise CraftError(exc.reason, exc.message.replace(f"{path.parent}/", ""), exc.hint) from exc
         finally:
@@ -134,49 +167,67 @@ class LoraService:
         """A picture that it was trained to draw, or b""."""
         return await self._database.run(lambda connection: table.preview(connection, lora.id))
 
-    async def update(self, text: str, change: Change) -> Lora:
-        """Raises UNKNOWN_LORA, AMBIGUOUS_ID, NAME_TAKEN, INVALID_FIELD."""
+    async def update(self, text: str, change: Change, caller: Caller) -> Lora:
+        """Raises UNKNOWN_LORA, AMBIGUOUS_ID, NAME_TAKEN, INVALID_FIELD, NOT_ALLOWED."""
         if change.name is not None:
             names.check(change.name)
         check_weight("weight", change.weight)
-        _check_trigger(change.trigger or "")
+        check_trigger(change.trigger or "")
         async with self._changing:
-            lora = self.find(text)
-            if change.name not in (None, lora.name):
-                self.check_free(change.name)
-            return await self._save(
-                replace(
-                    lora,
-                    name=lora.name if change.name is None else change.name,
-                    weight=lora.weight if change.weight is None else change.weight,
-                    trigger=lora.trigger if change.trigger is None else change.trigger,
-                )
+            lora = self.find(text, caller)
+            owning.require_changeable(lora, caller)
+            if change.is_shared is not None:
+                caller.require_admin("sharing a LoRA")
+            changed = replace(
+                lora,
+                name=lora.name if change.name is None else change.name,
+                weight=lora.weight if change.weight is None else change.weight,
+                trigger=lora.trigger if change.trigger is None else change.trigger,
+                is_shared=lora.is_shared if change.is_shared is None else change.is_shared,
             )
+            if (changed.name, changed.is_shared) != (lora.name, lora.is_shared):
+                self._check_free(changed)
+            return await self._save(changed)
 
-    async def delete(self, text: str) -> Lora:
-        """Forget it. An upload's file goes too, and first: without a row it would be kept; a linked one stays."""
+    async def delete(self, text: str, caller: Caller) -> Lora:
+        """Forget it. An upload's file goes too, and first: without a row it would be kept; a linked one stays.
+
+        Raises UNKNOWN_LORA, AMBIGUOUS_ID, NOT_ALLOWED.
+        """
         async with self._changing:
-            lora = self.find(text)
-            if lora.place.is_owned:
-                await asyncio.to_thread(self._files.delete, lora.place.path)
-            await self._database.run(lambda connection: table.delete(connection, lora.id))
-            del self._loras[lora.id]
-            self._spoilt.pop(lora.id, None)
-        _log.info("LoRA removed", extra={"lora": lora.id, "called": lora.name})
+            lora = self.find(text, caller)
+            owning.require_changeable(lora, caller)
+            await self._delete(lora)
         return lora
+
+    async def forget(self, owner: str) -> None:
+        """Delete all of an owner's, shared ones too."""
+        async with self._changing:
+            for lora in [one for one in self._loras.values() if one.owner == owner]:
+                await self._delete(lora)
+
+    async def _delete(self, lora: Lora) -> None:
+        others = (one for one in self._loras.values() if one.id != lora.id)
+        if lora.place.is_owned and all(one.place.path != lora.place.path for one in others):
+            await asyncio.to_thread(self._files.delete, lora.place.path)
+        await self._database.run(lambda connection: table.delete(connection, lora.id))
+        del self._loras[lora.id]
+        self._spoilt.pop(lora.id, None)
+        _log.info("LoRA removed", extra={"lora": lora.id, "called": lora.name})
 
     # Adding
 
-    async def _add(self, source: Source, wish: Wish, tell: Tell) -> Lora:
+    async def _add(self, source: Source, order: Order) -> Lora:
         match source:
             case Linked(path):
-                return await self._add_file(await asyncio.to_thread(_found_at, path), wish, tell)
+                return await self._add_file(await asyncio.to_thread(found_at, path), order)
             case Remote():
-                return await self._add_file(await self._fetched(source, tell), wish, tell)
+                return await self._add_file(await self._fetched(source, order.tell), order)
             case Upload():
-                return await self._add_upload(source, wish, tell)
+                self.check_room(order.caller, source.size_bytes)
+                return await self._add_upload(source, order)
 
-    async def _fetched(self, remote: Remote, tell: Tell) -> _Found:
+    async def _fetched(self, remote: Remote, tell: Tell) -> Found:
         listing, fetched = await self._fetch(
             remote.address,
             lambda listing: choosing.choose_all(listing, remote.file),
@@ -185,41 +236,43 @@ class LoraService:
         name, *_ = choosing.choose_all(listing, remote.file)
         path, called = fetched.paths[name], names.derived(name, remote.address.repository)
         config = await asyncio.to_thread(peft.config_beside, path)
-        return _Found(path, f"{listing.source}:{name}", called, config)
+        return Found(path, f"{listing.source}:{name}", called, config)
 
-    async def _add_upload(self, upload: Upload, wish: Wish, tell: Tell) -> Lora:
-        path = await self._files.receive(upload, lambda done: tell(Progress("receiving", done, upload.size_bytes)))
+    async def _add_upload(self, upload: Upload, order: Order) -> Lora:
+        path = await self._files.receive(
+            upload, lambda done: order.tell(Progress("receiving", done, upload.size_bytes))
+        )
         try:
-            found = _Found(path, "upload", names.derived(path.name), upload.adapter_config)
-            return await self._add_joined(found, wish, tell) or await self._add_own(found, wish, tell)
+            found = Found(path, "upload", names.derived(path.name), upload.adapter_config)
+            return await self._add_joined(found, order) or await self._add_own(found, order)
         finally:
             await asyncio.shield(asyncio.to_thread(self._files.discard, path))
 
-    async def _add_file(self, found: _Found, wish: Wish, tell: Tell) -> Lora:
+    async def _add_file(self, found: Found, order: Order) -> Lora:
         """Where it lies, but for peft's: a copy."""
-        if (joined := await self._add_joined(found, wish, tell)) is not None:
+        if (joined := await self._add_joined(found, order)) is not None:
             return joined
-        place, findings = await self._examine(found.path, found.source, tell)
-        return await self._until_done(self._register(_new(place, findings, found.called, wish)))
+        place, findings = await self._examine(found.path, found.source, order.tell)
+        return await self._until_done(self._register(new_lora(place, findings, found.called, order), order.caller))
 
-    async def _add_joined(self, found: _Found, wish: Wish, tell: Tell) -> Lora | None:
+    async def _add_joined(self, found: Found, order: Order) -> Lora | None:
         """A copy that has what peft keeps beside the file; None where there is nothing, or the file has it already."""
         if not found.config:
             return None
-        await self._examine(found.path, found.source, tell)  # nothing else parses it before
+        await self._examine(found.path, found.source, order.tell)  # nothing else parses it before
         joined = await asyncio.to_thread(self._files.copy_with, found.path, found.config)
         if joined is None:
             return None
         try:
-            return await self._add_own(replace(found, path=joined), wish, tell)
+            return await self._add_own(replace(found, path=joined), order)
         finally:
             await asyncio.shield(asyncio.to_thread(self._files.discard, joined))
 
-    async def _add_own(self, found: _Found, wish: Wish, tell: Tell) -> Lora:
+    async def _add_own(self, found: Found, order: Order) -> Lora:
         """A file that nobody else has."""
-        place, findings = await self._examine(found.path, found.source, tell)
-        new = _new(replace(place, is_owned=True), findings, found.called, wish)
-        return await self._until_done(self._register(new))
+        place, findings = await self._examine(found.path, found.source, order.tell)
+        new = new_lora(replace(place, is_owned=True), findings, found.called, order)
+        return await self._until_done(self._register(new, order.caller))
 
     async def _examine(self, path: Path, source: str, tell: Tell) -> tuple[Place, LoraFindings]:
         """Raises what is wrong with it."""
@@ -239,24 +292,28 @@ class LoraService:
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _register(self, new: Lora, *, may_rename: bool = False) -> Lora:
+    async def _register(self, new: Lora, caller: Caller, *, is_made_here: bool = False) -> Lora:
         async with self._changing:
-            here = next((lora for lora in self._loras.values() if lora.sha256 == new.sha256), None)
+            here = next((lora for lora in self._near(new.owner) if lora.sha256 == new.sha256), None)
+            if here is None and is_made_here:
+                return await self._insert(self._renamed(new))
             if here is None:
-                return await self._insert(self._renamed(new) if may_rename else new)
+                self.check_room(caller, new.size_bytes)
+                return await self._insert(new)
             if await self._is_usable(here):
                 return here
             kept = await self._settled(new)  # its file was lost: this one takes its place
             return await self._save(replace(here, place=kept.place, file_name=kept.file_name))
 
     async def _insert(self, new: Lora) -> Lora:
-        self.check_free(new.name)
+        self.check_free(new.name, new.owner)
         taken = {called for lora in self._loras.values() for called in (lora.id, lora.name)}
-        lora = await self._settled(replace(new, id=names.new_id(new.sha256, taken)))
+        seed = owning.id_seed(new.sha256, new.owner, is_shared=new.is_shared)
+        lora = await self._settled(replace(new, id=names.new_id(seed, taken)))
         try:
             await self._database.run(lambda connection: table.insert(connection, lora))
         except CraftError:
-            if lora.place.is_owned:
+            if lora.place.is_owned and all(one.place.path != lora.place.path for one in self._loras.values()):
                 await asyncio.to_thread(self._files.delete, lora.place.path)
             raise
         self._loras[lora.id] = lora
@@ -266,9 +323,12 @@ class LoraService:
         return lora
 
     async def _settled(self, new: Lora) -> Lora:
-        """An upload gets its lasting name."""
+        """An upload gets its lasting name; the file that another owner sent too is kept once."""
         if not new.place.is_owned:
             return new
+        for twin in [one for one in self._loras.values() if one.sha256 == new.sha256 and one.place.is_owned]:
+            if await self._is_usable(twin):
+                return replace(new, place=replace(self._loras[twin.id].place, source=new.place.source))
         path = await asyncio.to_thread(self._files.publish, new.place.path, new.sha256)
         return replace(new, place=replace(new.place, path=path))
 
@@ -288,70 +348,25 @@ class LoraService:
 
     def _renamed(self, new: Lora) -> Lora:
         """name, name-2, name-3, ...: the first that is free."""
-        taken = {called for lora in self._loras.values() for called in (lora.id, lora.name)}
+        taken = {called for lora in self._near(new.owner) for called in (lora.id, lora.name)}
         tried = (new.name if number == 1 else f"{new.name[:95]}-{number}" for number in itertools.count(1))
         return replace(new, name=next(name for name in tried if name not in taken))
 
-    def check_free(self, name: str) -> None:
-        """Raises NAME_TAKEN."""
-        for lora in self._loras.values():
-            if name in (lora.name, lora.id):
-                raise CraftError(
-                    "NAME_TAKEN",
-                    f"name: {name!r} is the LoRA {lora.id}, {lora.file_name}",
-                    "give another name, or remove that one: craft lora rm",
-                    field="name",
-                )
+    def check_free(self, name: str, owner: str) -> None:
+        """Whether no LoRA that is the owner's or shared is called so. Raises NAME_TAKEN."""
+        names.require_free(name, self._near(owner))
 
+    def _check_free(self, new: Lora) -> None:
+        """The same of one that is to be changed; a file is shared once. Raises NAME_TAKEN."""
+        others = [lora for lora in self._near(new.owner) if lora.id != new.id]
+        names.require_free(new.name, others)
+        twin = next((one for one in others if one.sha256 == new.sha256), None)
+        if new.is_shared and twin is not None:
+            message = f"the LoRA {new.name} has the same file as {twin.name}, which is shared"
+            raise CraftError("NAME_TAKEN", message, f"use that one, or take it back: craft lora unshare {twin.id}")
 
-@dataclass(frozen=True)
-class _Found:
-    """A file that is to be added: what it would be called, and what peft has beside it."""
-
-    path: Path
-    source: str
-    called: str
-    config: bytes
-
-
-def _found_at(path: Path) -> _Found:
-    """The file itself, or the only one in a folder. Raises INVALID_FIELD, BAD_DATA, CORRUPT_FILE."""
-    if not path.is_absolute():
-        raise invalid("path", f"{str(path)[:200]!r} is not absolute", "give the whole path")
-    path = files.only_file(path) if path.is_dir() else path
-    return _Found(path, str(path), names.derived(path.name, path.parent.name), peft.config_beside(path))
-
-
-def _new(place: Place, findings: LoraFindings, called: str, wish: Wish) -> Lora:
-    """Without an id yet."""
-    return Lora(
-        id="",
-        name=wish.name or called,
-        file_name=place.path.name,
-        weight=1.0 if wish.weight is None else wish.weight,
-        trigger=wish.trigger or findings.trigger,
-        place=place,
-        findings=findings,
-        create_time=time.time(),
-    )
-
-
-def _check_wish(wish: Wish) -> None:
-    if wish.name:
-        names.check(wish.name)
-    check_weight("weight", wish.weight)
-    _check_trigger(wish.trigger)
-
-
-def check_weight(field: str, weight: float | None) -> None:
-    """Raises INVALID_FIELD."""
-    if weight is not None and not (math.isfinite(weight) and abs(weight) <= HEAVIEST):
-        raise invalid(field, f"must be a number from {-HEAVIEST:g} to {HEAVIEST:g}, not {weight}")
-
-
-def _check_trigger(trigger: str) -> None:
-    if len(trigger) > _LONGEST_TRIGGER or not trigger.isprintable():
-        raise invalid("trigger", f"must be at most {_LONGEST_TRIGGER} printable characters", "shorten it")
+    def _near(self, owner: str) -> Sequence[Lora]:
+        return owning.near(self._loras.values(), owner)
 
 
 def _add_again(lora: Lora) -> str:

@@ -14,7 +14,7 @@ from craftd.workers.inspector import LoraFindings
 
 _COLUMNS = (
     'id, name, sha256, path, is_owned, file_name, source, size_bytes, mtime_ns, inode, weight, "trigger", findings,'
-    " create_time"
+    " create_time, owner, is_shared"
 )
 
 
@@ -25,8 +25,8 @@ def every(connection: apsw.Connection) -> list[Lora]:
 
 def insert(connection: apsw.Connection, lora: Lora) -> None:
     connection.execute(
-        f"INSERT INTO loras ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (lora.id, lora.name, lora.sha256, *_place(lora), *_changing(lora), _findings(lora), lora.create_time),
+        f"INSERT INTO loras ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        (lora.id, lora.name, lora.sha256, *_place(lora), *_changing(lora), _findings(lora), *_last(lora)),
     )
 
 
@@ -34,8 +34,8 @@ def update(connection: apsw.Connection, lora: Lora) -> None:
     """Where it lies, and what an edit changes."""
     connection.execute(
         "UPDATE loras SET name=?, path=?, is_owned=?, file_name=?, source=?, size_bytes=?, mtime_ns=?, inode=?,"
-        ' weight=?, "trigger"=? WHERE id=?',
-        (lora.name, *_place(lora), *_changing(lora), lora.id),
+        ' weight=?, "trigger"=?, is_shared=? WHERE id=?',
+        (lora.name, *_place(lora), *_changing(lora), lora.is_shared, lora.id),
     )
 
 
@@ -65,6 +65,10 @@ def _changing(lora: Lora) -> tuple[Any, ...]:
     return (lora.weight, lora.trigger)
 
 
+def _last(lora: Lora) -> tuple[Any, ...]:
+    return (lora.create_time, lora.owner, lora.is_shared)
+
+
 def _findings(lora: Lora) -> str:
     return json.dumps(asdict(lora.findings))
 
@@ -80,4 +84,6 @@ def _lora(row: Any) -> Lora:
         place=Place(path, Look(row[7], row[8], row[9]), source, is_owned),
         findings=LoraFindings(**json.loads(row[12])),
         create_time=row[13],
+        owner=row[14],
+        is_shared=bool(row[15]),
     )

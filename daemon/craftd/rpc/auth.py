@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import grpc.aio
 from craft_protos.reasons import CraftError
 
-from craftd.keys.caller import LOCAL, Caller, Role
+from craftd.keys.caller import ANYBODY, LOCAL, Caller
 from craftd.keys.service import KeyService
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,7 +46,7 @@ POLICY: dict[str, Access] = {
     "craft.v1.Training/GetTrainingLog": Access.USER,
     "craft.v1.Inputs/PutInput": Access.USER,
     "craft.v1.Inputs/FindInput": Access.USER,
-    # Models and LoRAs are everybody's: users use them, and add LoRAs by upload.
+    # Models are everybody's: users use them.
     "craft.v1.Models/ListModels": Access.USER,
     "craft.v1.Models/GetModel": Access.USER,
     "craft.v1.Models/ListParts": Access.USER,
@@ -59,11 +59,12 @@ POLICY: dict[str, Access] = {
     "craft.v1.Models/UpdateModel": Access.ADMIN,
     "craft.v1.Models/SetAlias": Access.ADMIN,
     "craft.v1.Models/DeleteAlias": Access.ADMIN,
+    # Users see their own LoRAs and the shared ones, add by upload, and change their own.
     "craft.v1.Loras/ListLoras": Access.USER,
     "craft.v1.Loras/GetLora": Access.USER,
     "craft.v1.Loras/ImportLora": Access.USER,
-    "craft.v1.Loras/UpdateLora": Access.ADMIN,
-    "craft.v1.Loras/DeleteLora": Access.ADMIN,
+    "craft.v1.Loras/UpdateLora": Access.USER,
+    "craft.v1.Loras/DeleteLora": Access.USER,
     "craft.v1.Keys/CreateKey": Access.ADMIN,
     "craft.v1.Keys/ListKeys": Access.ADMIN,
     "craft.v1.Keys/GetKey": Access.ADMIN,
@@ -82,7 +83,6 @@ POLICY: dict[str, Access] = {
 ACTS_FOR = "craft-owner"  # metadata: the owner for whom an admin calls
 MOST_STREAMS = 128  # that a key may have open: each costs memory for as long as it lasts
 _RETRY_AFTER_S = 2.0
-_ANYBODY = Caller("\0", Role.USER)  # no owner's name, so that nothing is theirs
 
 
 class Gate:
@@ -96,7 +96,7 @@ class Gate:
         if is_local(context) and not owner:
             return LOCAL
         if access is Access.PUBLIC:
-            return _ANYBODY
+            return ANYBODY
         caller = LOCAL if is_local(context) else self._keys.authenticate(_presented(context), _address(context))
         (await self._keys.count(caller)).require_within()
         if owner:

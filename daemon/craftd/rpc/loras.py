@@ -28,17 +28,17 @@ class Loras:
         self._models = models
         self._fits = fits
 
-    async def ListLoras(self, request: pb.ListLorasRequest, _: Caller) -> pb.ListLorasResponse:
-        loras = self._service.list()
+    async def ListLoras(self, request: pb.ListLorasRequest, caller: Caller) -> pb.ListLorasResponse:
+        loras = self._service.list(caller)
         if not request.model or self._fits is None:
-            return pb.ListLorasResponse(loras=[mapping.lora(one) for one in loras])
+            return pb.ListLorasResponse(loras=[mapping.lora(one, caller) for one in loras])
         model = await self._models.usable(request.model)
         (found,) = await self._fits.learn(loras, [model])
-        return pb.ListLorasResponse(loras=[mapping.lora(one.lora, fits=[one]) for one in found if one.is_whole])
+        return pb.ListLorasResponse(loras=[mapping.lora(one.lora, caller, fits=[one]) for one in found if one.is_whole])
 
-    async def GetLora(self, request: pb.GetLoraRequest, _: Caller) -> pb.Lora:
-        found = self._service.find(request.lora)
-        message = mapping.lora(found, is_whole=True, fits=await self._fits_of(found))
+    async def GetLora(self, request: pb.GetLoraRequest, caller: Caller) -> pb.Lora:
+        found = self._service.find(request.lora, caller)
+        message = mapping.lora(found, caller, is_whole=True, fits=await self._fits_of(found))
         message.preview = await self._service.preview(found)
         return message
 
@@ -46,25 +46,26 @@ class Loras:
         self, requests: AsyncIterator[pb.ImportLoraRequest], caller: Caller
     ) -> AsyncIterator[pb.ImportLoraEvent]:
         header = await _header(requests)
-        async with aclosing(self._service.add(_source(header, requests, caller), _wish(header))) as events:
+        async with aclosing(self._service.add(_source(header, requests, caller), _wish(header), caller)) as events:
             async for event in events:
                 if isinstance(event, Lora):
                     yield _doing(_COMPARING)
                     fits = await self._fits_of(event)
-                    yield pb.ImportLoraEvent(lora=mapping.lora(event, is_whole=True, fits=fits))
+                    yield pb.ImportLoraEvent(lora=mapping.lora(event, caller, is_whole=True, fits=fits))
                 else:
                     yield pb.ImportLoraEvent(progress=mapping.import_progress(event))
 
-    async def UpdateLora(self, request: pb.UpdateLoraRequest, _: Caller) -> pb.Lora:
+    async def UpdateLora(self, request: pb.UpdateLoraRequest, caller: Caller) -> pb.Lora:
         change = Change(
             name=request.name if request.HasField("name") else None,
             weight=request.weight if request.HasField("weight") else None,
             trigger=request.trigger if request.HasField("trigger") else None,
+            is_shared=request.shared if request.HasField("shared") else None,
         )
-        return mapping.lora(await self._service.update(request.lora, change), is_whole=True)
+        return mapping.lora(await self._service.update(request.lora, change, caller), caller, is_whole=True)
 
-    async def DeleteLora(self, request: pb.DeleteLoraRequest, _: Caller) -> pb.DeleteLoraResponse:
-        await self._service.delete(request.lora)
+    async def DeleteLora(self, request: pb.DeleteLoraRequest, caller: Caller) -> pb.DeleteLoraResponse:
+        await self._service.delete(request.lora, caller)
         return pb.DeleteLoraResponse()
 
     async def _fits_of(self, lora: Lora) -> list[LoraFit]:

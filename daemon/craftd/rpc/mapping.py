@@ -21,6 +21,7 @@ from craftd.jobs import events
 from craftd.jobs.fits.service import LoraFit
 from craftd.jobs.job import Job, JobView, Plan, State
 from craftd.jobs.wire import priority_message, spec_message
+from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora, Progress
 from craftd.models.catalogue import Entry
 from craftd.models.folders import FolderEntry
@@ -251,8 +252,8 @@ def folder_entry(one: FolderEntry) -> models_pb2.FolderEntry:
     )
 
 
-def lora(one: Lora, *, is_whole: bool = False, fits: Sequence[LoraFit] = ()) -> loras_pb2.Lora:
-    """`is_whole`: with what its file says about itself."""
+def lora(one: Lora, caller: Caller, *, is_whole: bool = False, fits: Sequence[LoraFit] = ()) -> loras_pb2.Lora:
+    """For that caller. `is_whole`: with what its file says about itself."""
     found = one.findings
     return loras_pb2.Lora(
         id=one.id,
@@ -276,6 +277,8 @@ def lora(one: Lora, *, is_whole: bool = False, fits: Sequence[LoraFit] = ()) -> 
         metadata=found.metadata if is_whole else {},
         fits=[_lora_fit(fit) for fit in fits],
         notes=found.notes,
+        owner=one.owner if caller.scope in ("", one.owner) else "",
+        shared=one.is_shared,
     )
 
 

@@ -21,6 +21,8 @@ from craftd.datasets.dataset import Dataset
 from craftd.datasets.service import DatasetService
 from craftd.jobs import events
 from craftd.jobs.events import Hub
+from craftd.keys.caller import Caller
+from craftd.loras.lora import Wish
 from craftd.loras.service import LoraService
 from craftd.scheduler.active_job import ActiveJob, Assignment, Storing
 from craftd.store.database import Database
@@ -38,11 +40,19 @@ class TrainingLifecycle:
     """The scheduler's Work for TRAIN, and the owner of what trainings leave on disk."""
 
     def __init__(
-        self, database: Database, hub: Hub, loras: LoraService, datasets: DatasetService, files: TrainingFiles
+        self,
+        database: Database,
+        hub: Hub,
+        loras: LoraService,
+        datasets: DatasetService,
+        files: TrainingFiles,
+        *,
+        caller_of: Callable[[str], Caller],
     ) -> None:
         self._database = database
         self._hub = hub
         self._loras = loras
+        self._caller_of = caller_of  # an owner, as far as they are known now
         self._datasets = datasets
         self._files = files
         self._progress: dict[str, TrainingProgress] = {}
@@ -177,7 +187,9 @@ class TrainingLifecycle:
         job_id, spec = active.job.id, active.job.training
         if active.job.state.is_final:  # cancelled meanwhile
             return
-        lora = await self._loras.adopt(self._files.path(sha256), spec.name, spec.trigger, preview)
+        owner = await self._database.run(lambda connection: store.first_owner(connection, job_id))
+        wish = Wish(spec.name, trigger=spec.trigger)
+        lora = await self._loras.adopt(self._files.path(sha256), wish, self._caller_of(owner), preview)
         await self._database.run(lambda connection: store.set_lora(connection, job_id, lora.id))
         active.job = replace(active.job, lora=lora.id)
 

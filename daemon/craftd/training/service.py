@@ -55,14 +55,15 @@ class TrainingService:
         resolve.check(asked, self.limits)
         if asked.resume:
             return await self._resumed(caller, asked)
-        self.loras.check_free(asked.name)
+        self.loras.check_free(asked.name, caller.owner)
+        self.loras.check_room(caller)
         model = await self.models.usable(asked.model or self.generating.model)
         resolve.defaults_for(model)
         if not asked.dataset:
             raise invalid("dataset", "is missing", "send the pictures first: UploadDataset")
         dataset = await self.datasets.get(asked.dataset, caller.scope, caller.owner)
         spec = resolve.resolve(asked, model, dataset, self.limits)
-        return await self._checked(Resolved(spec, model, resolve.notes(spec, model, dataset)))
+        return await self._checked(Resolved(spec, model, resolve.notes(spec, model, dataset)), caller)
 
     async def log(self, view: JobView) -> Log:
         """Losses, samples and the checkpoint of a job, as far as it is."""
@@ -122,9 +123,9 @@ class TrainingService:
         needed = await self.database.look(lambda connection: store.needed_datasets(connection, before))
         return await self.datasets.forgettable(needed, before)
 
-    async def _checked(self, found: Resolved) -> Resolved:
+    async def _checked(self, found: Resolved, caller: Caller) -> Resolved:
         """Once more where the job is stored: two may ask at the same time."""
-        await self.database.run(lambda connection: store.check_name(connection, found.spec.name))
+        await self.database.run(lambda connection: store.check_name(connection, found.spec.name, caller.owner))
         return found
 
     async def _resumed(self, caller: Caller, asked: TrainRequest) -> Resolved:
@@ -138,8 +139,9 @@ class TrainingService:
                 "IN_USE", f"resume: job {job.id} is not finished, it goes on by itself", f"craft jobs watch {job.id}"
             )
         if job.state is State.SUCCEEDED:
-            raise self._finished(job)
-        self.loras.check_free(job.training.name)
+            raise self._finished(job, caller)
+        self.loras.check_free(job.training.name, job.owner)
+        self.loras.check_room(caller)
         model = await self.models.usable(job.training.model)
         dataset = await self.datasets.get(job.training.dataset, "", job.owner)
         record = await self.database.run(lambda connection: store.record(connection, job.id))
@@ -147,12 +149,12 @@ class TrainingService:
         begin = f"goes on from step {record.checkpoint.step} of job {job.id}"
         if not record.checkpoint.step:
             begin = f"job {job.id} has no checkpoint: begins anew"
-        return await self._checked(Resolved(spec, model, (begin, *resolve.notes(spec, model, dataset))))
+        return await self._checked(Resolved(spec, model, (begin, *resolve.notes(spec, model, dataset))), caller)
 
-    def _finished(self, job: Job) -> CraftError:
+    def _finished(self, job: Job, caller: Caller) -> CraftError:
         message = f"resume: job {job.id} has become LoRA {job.lora}"
         try:
-            self.loras.find(job.lora)
+            self.loras.find(job.lora, caller)
         except CraftError:
             return CraftError("JOB_FINISHED", f"{message}, which was removed", "train it anew: without --resume")
         return CraftError("JOB_FINISHED", message, f"craft lora show {job.lora}")

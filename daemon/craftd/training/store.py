@@ -155,11 +155,25 @@ def needed_files(connection: apsw.Connection) -> set[str]:
     return {str(row[0]) for row in rows if row[0]}
 
 
-def check_name(connection: apsw.Connection, name: str) -> None:
-    """Raises NAME_TAKEN where another job trains a LoRA of that name."""
+def first_owner(connection: apsw.Connection, job_id: str) -> str:
+    """Whose a train job's LoRA is: the owner's of the training that it, or the one before it, goes on with."""
+    found = connection.execute(
+        "WITH RECURSIVE earlier (id, owner, resume, place) AS ("
+        " SELECT id, owner, json_extract(spec, '$.resume'), 0 FROM jobs WHERE id = ?"
+        " UNION ALL SELECT jobs.id, jobs.owner, json_extract(jobs.spec, '$.resume'), place + 1"
+        " FROM jobs JOIN earlier ON jobs.id = earlier.resume)"
+        " SELECT owner FROM earlier ORDER BY place DESC LIMIT 1",
+        (job_id,),
+    ).get
+    return str(found)
+
+
+def check_name(connection: apsw.Connection, name: str, owner: str) -> None:
+    """Raises NAME_TAKEN where another job trains a LoRA of that name for the owner."""
     job_id = connection.execute(
-        f"SELECT id FROM jobs WHERE kind = 'train' AND state IN {_UNFINISHED} AND json_extract(spec, '$.name') = ?",
-        (name,),
+        f"SELECT id FROM jobs WHERE kind = 'train' AND state IN {_UNFINISHED} AND json_extract(spec, '$.name') = ?"
+        " AND owner = ?",
+        (name, owner),
     ).get
     if job_id is not None:
         raise CraftError(

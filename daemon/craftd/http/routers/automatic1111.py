@@ -239,9 +239,9 @@ def _add_lists(router: APIRouter, services: HttpServices) -> None:
         return {}
 
     @router.get("/loras")
-    async def loras(_: Who) -> list[LoraEntry]:
-        """The LoRAs."""
-        return [_lora(one) for one in services.loras.list()]
+    async def loras(caller: Who) -> list[LoraEntry]:
+        """The LoRAs that the key draws with."""
+        return [_lora(one) for one in services.loras.list(caller)]
 
     @router.post("/png-info")
     async def png_info(body: PngInfoRequest, response: Response, _: Who) -> PngInfoAnswer:

@@ -88,7 +88,7 @@ def make_router(services: HttpServices) -> APIRouter:
     async def choices(caller: Who) -> Choices:
         """Models that can be drawn with, their defaults, samplers and LoRAs; limits."""
         views = [view for view in await services.models.list() if not view.model.refused]
-        fitting = [await services.jobs.fits.fitting(services.loras.list(), view.model) for view in views]
+        fitting = [await services.jobs.fits.fitting(services.loras.list(caller), view.model) for view in views]
         return Choices(
             owner=caller.owner,
             role=caller.role,

@@ -37,7 +37,8 @@ def make_router(services: HttpServices) -> APIRouter:
     async def public_image(image_id: str, request: Request) -> Response:
         """An image that was asked for as a url: whoever has its id may see it. Needs no key.
 
-        Others than its owner see it without what it was made from, unless http.public_metadata says otherwise.
+        Others than its owner see it without what it was made from, unless http.public_metadata says otherwise; with a
+        LoRA that is not shared, always.
         """
         image = await services.images.public(image_id)
         if await _is_owners(services, request, image):
@@ -70,6 +71,9 @@ async def _is_owners(services: HttpServices, request: Request, image: Image) -> 
 
 
 async def _is_told_all(services: HttpServices, image: Image) -> bool:
+    """Not where a LoRA is private, or gone: it is nobody's business, whatever the configuration tells."""
+    if not all(services.loras.is_shared(lora.sha256) for lora in image.loras):
+        return False
     owners = [one.strip() for one in services.settings.http.public_metadata.split(",") if one.strip()]
     if not owners or "*" in owners:
         return bool(owners)

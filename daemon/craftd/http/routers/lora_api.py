@@ -72,7 +72,7 @@ def make_router(services: HttpServices) -> APIRouter:
 
 
 async def _generate(services: HttpServices, caller: Caller, body: LoraRequest) -> GenerateRequest:
-    lora = services.loras.find(body.lora_id)
+    lora = services.loras.find(body.lora_id, caller)
     prompt = _CHARACTER.sub(lambda _: lora.trigger, body.prompt) if lora.trigger else body.prompt
     generate = GenerateRequest(prompt, count=0, loras=(LoraRef(lora.id),))
     if "image_size" not in body.model_fields_set:

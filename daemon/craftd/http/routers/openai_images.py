@@ -124,7 +124,7 @@ class _Easel:
         """Raises what is wrong with the fields, then with the pictures."""
         sent = await _sent(request)
         body = checked(kind, sent.fields)
-        most = await self._most_shown(body)
+        most = await self._most_shown(caller, body)
         sent.require_images(most or 1)
         asked = body.shown if most else lambda images, mask: body.drawn_from(images[0], mask)
         asked([""] * len(sent.images), sent.mask and "")
@@ -133,13 +133,13 @@ class _Easel:
         forgotten(request.scope)
         return body, asked(images, mask)
 
-    async def _most_shown(self, body: EditRequest) -> int:
+    async def _most_shown(self, caller: Caller, body: EditRequest) -> int:
         """How many pictures the model is shown, where it edits what it is shown; 0: it begins from one."""
         if not body.edits:
             return 0
         asked = replace(body.generate, start=Start(_ANY))
         with said_as(EDIT_NAMES):
-            architecture = (await self._jobs.model_of(asked)).architecture
+            architecture = (await self._jobs.model_of(caller, asked)).architecture
         return architecture.most_references if "references" in architecture.takes else 0
 
     async def _mask(self, caller: Caller, field: str, data: bytes | memoryview) -> str:

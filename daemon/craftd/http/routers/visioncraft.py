@@ -96,9 +96,9 @@ def make_router(services: HttpServices) -> APIRouter:
         return list(SAMPLERS)
 
     @router.get("/loras")
-    async def loras(_: Lists) -> list[str]:
-        """The LoRAs' names. Needs no key where http.open_lists says so."""
-        return [lora.name for lora in services.loras.list()]
+    async def loras(caller: Lists) -> list[str]:
+        """The LoRAs' names. Where http.open_lists says so: without a key, of the shared ones."""
+        return list(services.loras.names_for(caller))
 
     @router.get("/image/models")
     async def image_models(_: Who) -> list[str]:
@@ -111,12 +111,12 @@ def make_router(services: HttpServices) -> APIRouter:
         return list(SAMPLERS)
 
     @router.get("/image/loras/{category}")
-    async def image_loras(category: str, _: Who) -> list[str]:
+    async def image_loras(category: str, caller: Who) -> list[str]:
         """The names of the LoRAs for an architecture, such as SD-1.5 or SDXL-1.0."""
         base = {name.lower(): base for name, base in _CATEGORIES.items()}.get(category.lower())
         if base is None:
             raise invalid("category", "is no architecture", f"known: {', '.join(_CATEGORIES)}")
-        return list(services.loras.names_for(base))
+        return list(services.loras.names_for(caller, base))
 
     _add_xl(router, services)
 
@@ -170,9 +170,9 @@ def _add_xl(router: APIRouter, services: HttpServices) -> None:
         return list(SAMPLERS)
 
     @router.get("/loras-xl")
-    async def loras_xl(_: Lists) -> list[str]:
-        """The names of the LoRAs for SDXL. Needs no key where http.open_lists says so."""
-        return list(services.loras.names_for(_XL))
+    async def loras_xl(caller: Lists) -> list[str]:
+        """The names of the LoRAs for SDXL. Where http.open_lists says so: without a key, of the shared ones."""
+        return list(services.loras.names_for(caller, _XL))
 
 
 async def _models(services: HttpServices) -> list[str]:
