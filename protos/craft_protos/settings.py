@@ -86,6 +86,7 @@ class GenerateSettings:
         "", "WIDTHxHEIGHT, of every model; empty: the model's own", Form(_A_SIZE, "a size such as 768x512")
     )
     guidance: float = setting(-1.0, "Guidance scale, of every model; -1: the model's own", Range(-1, 1000))
+    preview: bool = setting(False, "Each step's picture inside the terminal, while it is drawn")
 
     @property
     def sides(self) -> tuple[int, int]:

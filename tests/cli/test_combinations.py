@@ -29,6 +29,10 @@ def kind(path: Path) -> str | None:
         (["--detach", "-o", "-"], "--detach does not go with -o"),
         (["--detach", "--show"], "--detach does not go with --show"),
         (["--json", "-o", "-"], "--json does not go with -o -"),
+        *(
+            (["--preview", *other], f"--preview does not go with {other[0]}")
+            for other in (["--detach"], ["--plan"], ["-q"])
+        ),
         (["--json", "--show"], "--json does not go with --show"),
         (["--show", "-o", "-"], "--show does not go with -o -"),
         (["--format", "webp", "-o", "y.png"], "--format webp does not go with -o y.png"),
@@ -78,6 +82,7 @@ def test_what_does_not_go_with_a_batch(shared_home: Home, args: list[str]) -> No
     [
         (["--trigger-words"], "--trigger-words does nothing without a LoRA"),
         (["--lora-missing", "skip"], "--lora-missing does nothing without a LoRA"),
+        (["--preview"], "--preview: stderr is no terminal that shows pictures"),
         (["--show"], "--show: stdout is no terminal that shows pictures"),
         (["--negative", "blue", "-g", "1"], "--negative does nothing at --guidance 1"),
     ],

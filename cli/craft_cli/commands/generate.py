@@ -195,9 +195,17 @@ def generate(
     yes: bool = typer.Option(False, "-y", "--yes", help="Register what -m and -l name by where it lies, unasked."),
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
     show: bool = typer.Option(None, "--show/--no-show", help="The picture inside the terminal; --show: even in tmux."),
+    preview: bool = typer.Option(
+        None, "--preview/--no-preview", help="Each step's picture inside the terminal, while it is drawn."
+    ),
 ) -> None:
     """Draw pictures from a prompt."""
     _refuse_clashes(batch=batch, sweep=sweep, detach=detach, as_json=as_json, show=show, out=out)
+    others = {"--batch": batch, "--sweep": sweep, "--detach": detach, "--plan": plan, "-q": quiet}
+    combining.refuse(
+        {"--preview": preview, **others},
+        *(("--preview", other, "it is the progress of one drawing: leave one of them out") for other in others),
+    )
     prompt = " ".join(words) if words else None
     wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding, tuple(ref) or None)
     wish = replace(
@@ -254,7 +262,10 @@ def generate(
     wanted = _claim(wanted, target)
     request = specs.request(wanted, lease=True)
     pictures.send(wanted)
-    draw(session, request, target, Manner(as_json=as_json, quiet=quiet, show=show))
+    manner = Manner(as_json, quiet, show, settings.preview if preview is None else preview)
+    if preview and not manner.has_previews:
+        errors.say("craft: --preview: stderr is no terminal that shows pictures")
+    draw(session, request, target, manner)
 
 
 def _refuse_clashes(

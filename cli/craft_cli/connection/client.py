@@ -95,9 +95,9 @@ class Client:
     def cancel_job(self, job_id: str, timeout_s: float | None = None) -> jobs_pb2.Job:
         return self._call(self._jobs.CancelJob, jobs_pb2.CancelJobRequest(id=job_id), timeout_s)
 
-    def watch_job(self, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
-        """The job's events; ends with the job or raises when the connection does."""
-        return self._stream(self._jobs.WatchJob, jobs_pb2.WatchJobRequest(id=job_id))
+    def watch_job(self, job_id: str, preview_every: int = 0) -> Iterator[jobs_pb2.JobEvent]:
+        """The job's events; ends with the job or raises when the connection does. `preview_every`: so many steps."""
+        return self._stream(self._jobs.WatchJob, jobs_pb2.WatchJobRequest(id=job_id, preview_every=preview_every))
 
     # Images
 

@@ -30,6 +30,7 @@ class Manner:
     as_json: bool = False
     quiet: bool = False
     show: bool | None = None  # inline pictures; None: at a terminal that can
+    preview: bool = False  # each step's picture beside the progress
 
     @property
     def may_show(self) -> bool:
@@ -39,6 +40,15 @@ class Manner:
     @property
     def has_progress(self) -> bool:
         return not self.quiet and errors.is_terminal(sys.stderr)
+
+    @property
+    def has_previews(self) -> bool:
+        """Whether steps' pictures are wanted, and there is a terminal that can show them."""
+        if not self.preview or not self.has_progress:
+            return False
+        from craft_cli.render import previews
+
+        return previews.rows() > 0
 
 
 @dataclass
@@ -155,7 +165,7 @@ def _deliver(
     held: dict[int, tuple[images_pb2.Image, bytes]] = {}  # shown in order, and not beside a progress bar
     waiting = deque(sorted(asked.indices) or range(asked.count))
     with _progress(manner) as progress:
-        for event in drawing.follow(session, job_id):
+        for event in drawing.follow(session, job_id, preview_every=int(manner.has_previews)):
             _notice(event, manner)
             if progress is not None:
                 progress.see(event)
@@ -221,7 +231,8 @@ def _progress(manner: Manner) -> Iterator[JobProgress | None]:
     if not manner.has_progress:
         yield None
         return
+    from craft_cli.render.previews import Previews
     from craft_cli.render.render import JobProgress
 
-    with JobProgress() as progress:
+    with JobProgress(previews=Previews(sys.stderr) if manner.has_previews else None) as progress:
         yield progress

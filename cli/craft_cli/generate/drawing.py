@@ -61,13 +61,16 @@ def insist(session: Session, ask: Callable[[Client], A], *, may_revive: bool = T
     raise AssertionError("unreachable")
 
 
-def follow(session: Session, job_id: str) -> Iterator[jobs_pb2.JobEvent]:
-    """The job's events up to its `finished`. After a loss the new snapshot says what was missed."""
+def follow(session: Session, job_id: str, preview_every: int = 0) -> Iterator[jobs_pb2.JobEvent]:
+    """The job's events up to its `finished`, with a preview every so many steps, where not 0.
+
+    After a loss the new snapshot says what was missed.
+    """
     losses, was_stopped = 0, False
     while True:
         client = session.client
         try:
-            for event in client.watch_job(job_id):
+            for event in client.watch_job(job_id, preview_every):
                 interrupts.check()
                 losses, was_stopped = 0, False
                 ended = _finished(event)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from craft_protos import jobs_pb2, training_pb2
 
+    from craft_cli.render.previews import Previews
+
 _SMOOTHING = 0.1
 _GAP = 2  # between columns
 _SHORTEST_HEADER = 4
@@ -83,12 +85,18 @@ class TransferProgress(_Bar):
 class JobProgress(_Bar):
     """One job's progress."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, previews: Previews | None = None) -> None:
         super().__init__(now)
+        self._previews = previews
         self._steps: dict[int, int] = {}
         self._drawn: set[int] = set()
         self._count = 1
         self._loss: float | None = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        super().__exit__(kind, error, at)
+        if self._previews is not None:
+            self._previews.close()
 
     def aside(self, show: Callable[[], None]) -> None:
         """Something to be seen above the line."""
@@ -113,6 +121,7 @@ class JobProgress(_Bar):
             self._show(f"drawing{where}", None, None, event.started.notice)
         elif kind == "step":
             self._step(event.step)
+            self._preview(event.step)
         elif kind == "image":
             self._drawn.add(event.image.index)
         elif kind == "preparing":
@@ -136,6 +145,10 @@ class JobProgress(_Bar):
         self._show(
             "drawing", done, total, f"step {done} of {total}" if self._count == 1 else f"{done} of {total} steps"
         )
+
+    def _preview(self, step: jobs_pb2.JobEvent.Step) -> None:
+        if self._previews is not None and step.preview and self._previews.take(step.index, step.preview):
+            self.aside(self._previews.draw)
 
     def _training(self, step: training_pb2.TrainingStep) -> None:
         """Losses jump: a running mean tells more."""

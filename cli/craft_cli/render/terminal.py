@@ -28,7 +28,7 @@ _READABLE = [one.pillow for one in FORMATS.values()]
 _KITTY_CHUNK = 4096
 _SIXEL_COLOURS = 128
 _SIXEL_SIDE = 512
-_MOST_ROWS = 24  # an inline picture leaves room for what came before
+MOST_ROWS = 24  # an inline picture leaves room for what came before
 _KONSOLE_WITH_SIXEL = 220400
 _CELL = 256  # pixels of a grid's picture, at most
 
@@ -85,24 +85,25 @@ def show(data: bytes, *, even_in_tmux: bool) -> bool:
     return True
 
 
-def kitty(data: bytes) -> str:
-    """As chunks of at most 4096 bytes; `q=2`: the terminal answers nothing."""
+def kitty(data: bytes, rows: int = MOST_ROWS, number: int = 0) -> str:
+    """As chunks of at most 4096 bytes; `q=2`: the terminal answers nothing. `number`: takes the place of its last."""
     text = base64.standard_b64encode(_as_png(data)).decode()
     chunks = [text[start : start + _KITTY_CHUNK] for start in range(0, len(text), _KITTY_CHUNK)]
+    own = f"i={number}," if number else ""
     parts = []
-    for number, chunk in enumerate(chunks):
-        first = f"a=T,f=100,q=2,r={_MOST_ROWS}," if number == 0 else ""
-        parts.append(f"\x1b_G{first}m={int(number < len(chunks) - 1)};{chunk}\x1b\\")
+    for place, chunk in enumerate(chunks):
+        first = f"a=T,f=100,q=2,{own}r={rows}," if place == 0 else ""
+        parts.append(f"\x1b_G{first}m={int(place < len(chunks) - 1)};{chunk}\x1b\\")
     return "".join(parts)
 
 
-def iterm2(data: bytes) -> str:
+def iterm2(data: bytes, rows: int = MOST_ROWS) -> str:
     text = base64.standard_b64encode(data).decode()
-    return f"\x1b]1337;File=inline=1;size={len(data)};height={_MOST_ROWS};preserveAspectRatio=1:{text}\x07"
+    return f"\x1b]1337;File=inline=1;size={len(data)};height={rows};preserveAspectRatio=1:{text}\x07"
 
 
-def sixel(data: bytes) -> str:
-    """Bands of six rows; in each, every colour that occurs draws its own dots."""
+def sixel(data: bytes, _rows: int = MOST_ROWS) -> str:
+    """Bands of six rows of dots; in each, every colour that occurs draws its own. It is as high as its dots are."""
     from PIL import Image
 
     picture = eight_bits(Image.open(BytesIO(data), formats=_READABLE)).convert("RGB")
@@ -118,20 +119,20 @@ def sixel(data: bytes) -> str:
     return "".join(parts) + "\x1b\\"
 
 
-def blocks(data: bytes) -> str:
+def blocks(data: bytes, rows: int = MOST_ROWS) -> str:
     """Two pixels a character: the upper half block, its colour over another."""
     from PIL import Image
 
     picture = eight_bits(Image.open(BytesIO(data), formats=_READABLE)).convert("RGB")
-    columns = min(shutil.get_terminal_size().columns, 4 * _MOST_ROWS)
-    picture.thumbnail((columns, 2 * _MOST_ROWS), Image.Resampling.LANCZOS)
+    columns = min(shutil.get_terminal_size().columns, 4 * rows)
+    picture.thumbnail((columns, 2 * rows), Image.Resampling.LANCZOS)
     width, height = picture.size
     colour = _true_colour if _is_true_colour(os.environ) else _of_256
     data = picture.tobytes()
     pixels = [colour(*data[place : place + 3]) for place in range(0, len(data), 3)]
-    rows = [pixels[y * width : (y + 1) * width] for y in range(height)]
-    rows += [[""] * width] * (height % 2)
-    pairs = zip(rows[::2], rows[1::2], strict=True)
+    lines = [pixels[y * width : (y + 1) * width] for y in range(height)]
+    lines += [[""] * width] * (height % 2)
+    pairs = zip(lines[::2], lines[1::2], strict=True)
     return "\n".join(f"{''.join(map(_block, upper, lower))}\x1b[0m" for upper, lower in pairs)
 
 
@@ -149,13 +150,13 @@ def _of_256(red: int, green: int, blue: int) -> str:
     return f"5;{16 + 36 * red + 6 * green + blue}"
 
 
-def grid(pictures: Sequence[bytes]) -> bytes:
-    """Several pictures' files as one, in rows: a PNG."""
+def grid(pictures: Sequence[bytes], cell: int = _CELL) -> bytes:
+    """Pictures' files as one, in rows: a PNG. `cell`: the most pixels of each one's sides."""
     from PIL import Image
 
     opened = [eight_bits(Image.open(BytesIO(one), formats=_READABLE)).convert("RGB") for one in pictures]
     for one in opened:
-        one.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+        one.thumbnail((cell, cell), Image.Resampling.LANCZOS)
     width, height = (max(one.size[axis] for one in opened) for axis in (0, 1))
     columns = math.ceil(math.sqrt(len(opened) * height / width))
     sheet = Image.new("RGB", (columns * width, math.ceil(len(opened) / columns) * height))
