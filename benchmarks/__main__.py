@@ -22,6 +22,7 @@ NAMES = (
     "clients",
     "engine_throughput",
     "image_to_image",
+    "large_inputs",
     "families",
     "upscaling",
     "cancel",

@@ -69,7 +69,7 @@ from craftd.workers.fitting import ask_fits, ask_layouts
 from craftd.workers.handle import WorkerHandle
 from craftd.workers.inspector import identify, identify_all, inspect, inspect_lora
 from craftd.workers.local import LocalConnection
-from craftd.workers.pictures import inspect_pictures
+from craftd.workers.pictures import compare_pictures, inspect_pictures
 from craftd.workers.pool import WorkerPool
 
 _log = logging.getLogger("craft.daemon")
@@ -305,7 +305,7 @@ async def _trainings(
     caller_of: Callable[[str], Caller],
 ) -> TrainingService:
     paths, limits = setting.paths, setting.settings.limits
-    datasets = DatasetService(database, Contents(paths.datasets_dir, "datasets"), inspect_pictures, limits)
+    datasets = DatasetService(database, Contents(paths.datasets_dir, "datasets"), compare_pictures, limits)
     files = TrainingFiles(paths.training_dir)
     lifecycle = TrainingLifecycle(database, hub, loras, datasets, files, caller_of=caller_of)
     keep_samples_s = setting.settings.images.keep_days * 86400.0

@@ -21,7 +21,7 @@ class PictureFindings:
     why: str = ""
     width: int = 0
     height: int = 0
-    pixels: str = ""  # equal for equal pixels
+    pixels: str = ""  # equal for equal pixels, where that was asked
     media_type: str = ""
     has_alpha: bool = False
 
@@ -29,13 +29,19 @@ class PictureFindings:
 InspectPictures = Callable[[Sequence[Path]], AsyncIterator[PictureFindings]]
 
 
-async def inspect_pictures(paths: Sequence[Path]) -> AsyncIterator[PictureFindings]:
+async def compare_pictures(paths: Sequence[Path]) -> AsyncIterator[PictureFindings]:
+    """As `inspect_pictures`; those with equal pixels say so."""
+    async for found in inspect_pictures(paths, "--compared"):
+        yield found
+
+
+async def inspect_pictures(paths: Sequence[Path], *options: str) -> AsyncIterator[PictureFindings]:
     """One for each, in order. A picture that ends its process is found bad, and the rest get another."""
     left = list(paths)
     while left:
         some = left[:_AT_ONCE]
         done = 0
-        async for found in _decoded(some):
+        async for found in _decoded(some, options):
             done += 1
             yield found
         if done < len(some):
@@ -44,9 +50,9 @@ async def inspect_pictures(paths: Sequence[Path]) -> AsyncIterator[PictureFindin
         left = left[done:]
 
 
-async def _decoded(paths: Sequence[Path]) -> AsyncIterator[PictureFindings]:
+async def _decoded(paths: Sequence[Path], options: Sequence[str]) -> AsyncIterator[PictureFindings]:
     """Up to the first that gives no answer."""
-    process = await spawn(["--pictures", *map(str, paths)])
+    process = await spawn(["--pictures", *options, *map(str, paths)])
     assert process.stdout is not None
     try:
         for _ in paths:

@@ -30,7 +30,7 @@ def read_start(files: Path, input_: File) -> tuple[Image.Image, list[str]]:
     with _opened(files, input_) as picture:
         upright, remarks = _in_srgb(_upright(picture))
         if not _has_alpha(upright):
-            return upright.convert("RGB"), remarks
+            return (upright if upright.mode == "RGB" else upright.convert("RGB")), remarks
         clear = upright.convert("RGBA")
         is_opaque = clear.getchannel("A").getextrema() == (255, 255)
         return (clear.convert("RGB") if is_opaque else clear), remarks
@@ -83,8 +83,9 @@ def _bytes(files: Path, input_: File) -> bytes:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    upright: Image.Image = ImageOps.exif_transpose(picture)
-    return eight_bits(upright)
+    """Turned in place, so that a large one is not copied."""
+    ImageOps.exif_transpose(picture, in_place=True)
+    return eight_bits(picture)
 
 
 def _has_alpha(picture: Image.Image) -> bool:

@@ -18,13 +18,13 @@ _SIDEWAYS = (5, 6, 7, 8)
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
-def check(paths: Iterable[Path]) -> Iterator[dict[str, object]]:
+def check(paths: Iterable[Path], *, are_compared: bool) -> Iterator[dict[str, object]]:
     """For each, in its order, what it is or why it cannot be used."""
     warnings.simplefilter("ignore")  # of odd metadata, which is none of ours
     Image.MAX_IMAGE_PIXELS = None  # the limit is ours
     for path in paths:
         try:
-            yield _examined(path)
+            yield _examined(path, is_compared=are_compared)
         except MemoryError:
             yield {"why": "decoding it takes too much memory"}
         except UnidentifiedImageError:
@@ -34,7 +34,7 @@ def check(paths: Iterable[Path]) -> Iterator[dict[str, object]]:
             yield {"why": f"cannot be decoded ({_first_line(exc)})"}
 
 
-def _examined(path: Path) -> dict[str, object]:
+def _examined(path: Path, *, is_compared: bool) -> dict[str, object]:
     with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
         width, height = picture.size
         if width * height > _MOST_PIXELS:
@@ -47,7 +47,7 @@ def _examined(path: Path) -> dict[str, object]:
         return {
             "width": width,
             "height": height,
-            "pixels": _digest(picture),
+            "pixels": _digest(picture) if is_compared else "",
             "media_type": _MEDIA_TYPES.get(picture.format or "", "image/jpeg"),
             "has_alpha": picture.mode in _WITH_ALPHA or "transparency" in picture.info,
         }

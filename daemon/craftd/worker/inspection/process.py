@@ -1,6 +1,6 @@
 """`python -m craftd.worker --inspect [--lora] PATH`: one line of JSON with the verdict, then the end.
 
-`--inspect --pictures PATH...`: a line for each picture, as it is decoded.
+`--inspect --pictures [--compared] PATH...`: a line for each picture, as it is decoded; equal ones say so.
 `--inspect --mask MEANING PATH`: the picture as a mask of craft's, a PNG, on stdout.
 `--inspect --control KIND PATH`: what a control model would be shown of the picture, a PNG, on stdout.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
@@ -42,6 +42,8 @@ _GOOD = {"reason": "", "message": "", "hint": ""}
 
 def main(asked: Sequence[str]) -> None:
     match asked:
+        case ["--pictures", "--compared", *paths]:
+            run_pictures(map(Path, paths), are_compared=True)
         case ["--pictures", *paths]:
             run_pictures(map(Path, paths))
         case ["--mask", meaning, path]:
@@ -78,12 +80,12 @@ def run_lora(path: Path) -> None:
     print(json.dumps(_verdict(lambda: {**_GOOD, "lora": asdict(lora.check(path))})))
 
 
-def run_pictures(paths: Iterable[Path]) -> None:
-    """Pictures to train on. One that ends us is the first without a line."""
+def run_pictures(paths: Iterable[Path], *, are_compared: bool = False) -> None:
+    """Pictures to train on, which are compared, or to draw from. One that ends us is the first without a line."""
     from craftd.worker.inspection import pictures  # and with it Pillow, for them alone
 
     confine(_PICTURES_CPU_S)
-    for found in pictures.check(paths):
+    for found in pictures.check(paths, are_compared=are_compared):
         print(json.dumps(found), flush=True)
 
 
