@@ -358,22 +358,26 @@ class HubSource(_message.Message):
     REPOSITORY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
-    """"ORG/NAME" """
+    """"ORG/NAME", or of Civitai "civitai:ID"; "civitai:" where the version alone is known"""
     revision: _builtins.str
-    """a branch, a tag or a commit; empty: the default branch"""
+    """a branch, a tag or a commit; empty: the default branch. Of Civitai a version; empty: the newest"""
     file: _builtins.str
     """one file of it; empty: a diffusers folder"""
+    token: _builtins.str
+    """Its caller's key for Civitai, through the local socket or TLS: sent there, and neither logged nor kept."""
     def __init__(
         self,
         *,
         repository: _builtins.str = ...,
         revision: _builtins.str = ...,
         file: _builtins.str = ...,
+        token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "repository", b"repository", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "repository", b"repository", "revision", b"revision", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,7 +38,7 @@ def with_lora() -> Iterator[Home]:
 
 def test_list_is_a_contract(with_lora: Home) -> None:
     (one,) = with_lora.json("lora", "list")
-    assert list(one) == ["id", "name", "base", "rank", "weight", "trigger", "sha256"]
+    assert list(one) == ["id", "name", "base", "rank", "weight", "trigger", "sha256", "owner", "shared"]
     assert one["id"] == one["sha256"][:8]
     assert [one[key] for key in ("name", "base", "rank", "weight", "trigger")] == ["it", "", 4, 0.7, "sks apple"]
     assert with_lora.craft("lora", "list").stdout.split("\t")[:3] == [one["id"], "it", "?"]
@@ -94,6 +94,17 @@ def test_edit_and_rm(home: Home) -> None:
     assert home.craft("lora", "rm", shown["sha256"][:6]).stdout == "uno\n"
     assert home.json("lora", "list") == [] and (home.work / "one.safetensors").exists()
     assert home.craft("lora", "rm", "uno").returncode == 66
+
+
+def test_what_is_shared_is_told_and_changed(home: Home) -> None:
+    kohya(home.work / "it.safetensors", width=99)
+    assert home.craft("lora", "add", "it.safetensors").returncode == 0
+    assert home.craft("lora", "unshare", "it").stdout == "it\n"
+    (one,) = home.json("lora", "list")
+    assert (one["owner"], one["shared"]) == ("local", False)
+    assert home.craft("lora", "list").stdout.split("\t")[6] == "local"
+    assert home.craft("lora", "share", "it").stdout == "it\n"
+    assert home.json("lora", "show", "it")["shared"] is True
 
 
 def test_generate_with_loras(with_lora: Home) -> None:

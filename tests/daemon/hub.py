@@ -53,6 +53,7 @@ class Hub:
     address: str = ""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     on_request: Callable[[str], object] = lambda path: None
+    other: Callable[[str, dict[str, str]], Answer | None] = lambda path, headers: None  # what another site answers
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked]
@@ -126,6 +127,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def _find(hub: Hub, path: str, headers: dict[str, str]) -> Answer:
+    if (answer := hub.other(path, headers)) is not None:
+        return answer
     if found := re.fullmatch(r"/api/models/(.+)/revision/(.+)", path):
         return _listing(hub.repositories.get(found[1]), found[2])
     found = re.fullmatch(r"/(storage/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
@@ -137,7 +140,7 @@ def _find(hub: Hub, path: str, headers: dict[str, str]) -> Answer:
     if repository.needs_storage and not found[1]:
         return Answer(302, {"Location": f"/storage{path}"})
     told = repository.answers.get(found[4])
-    return told or _file(repository, repository.files[found[4]], headers.get("range", ""))
+    return told or file_of(repository, repository.files[found[4]], headers.get("range", ""))
 
 
 def _listing(repository: Repository | None, revision: str) -> Answer:
@@ -152,7 +155,7 @@ def _listing(repository: Repository | None, revision: str) -> Answer:
     return Answer(body=json.dumps(listing).encode())
 
 
-def _file(repository: Repository, content: bytes, wanted: str) -> Answer:
+def file_of(repository: Repository, content: bytes, wanted: str) -> Answer:
     begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
     rest = content[begin:]
     body = rest if repository.most_bytes is None else rest[: repository.most_bytes]

@@ -43,7 +43,9 @@ _LONGEST_NOTE = 200
     ),
 )
 def add(
-    source: str = typer.Argument(..., metavar="PATH|ORG/NAME[:FILE]", help="A .safetensors file, or one on the hub."),
+    source: str = typer.Argument(
+        ..., metavar="PATH|ORG/NAME[:FILE]|LINK", help="A .safetensors file, one on the hub, or one of Civitai."
+    ),
     *,
     name: str = typer.Option("", "--name", help="What to call it; as its file is called if not given."),
     weight: float = typer.Option(None, "--weight", help="How much of it, where a picture does not say; 1."),
@@ -51,7 +53,10 @@ def add(
     as_json: bool = _JSON,
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
 ) -> None:
-    """Add a LoRA: a file is used where it lies, and sent where the daemon is on another machine."""
+    """Add a LoRA: a file is used where it lies, and sent where the daemon is on another machine.
+
+    Of Civitai: its page, its download link, civitai:ID@VERSION or its AIR identifier; CIVITAI_TOKEN is shown there.
+    """
     from craft_cli.registering import importing
     from craft_cli.render import shapes
 

@@ -166,6 +166,7 @@ def pull(
     --plan says what that takes: the download, the disk and, of a short name, memory, licence and terms.
     Only the files that are needed. An interrupted download goes on where it was.
     HF_HOME, HF_ENDPOINT and HF_TOKEN are the daemon's.
+    Of Civitai: its page, its download link, civitai:ID@VERSION or its AIR identifier; CIVITAI_TOKEN is shown there.
     """
     from craft_protos import models_pb2
 
@@ -173,7 +174,7 @@ def pull(
 
     session = Session()
     request = models_pb2.ImportModelRequest(
-        hub=pulling.remote(source),
+        hub=pulling.remote(source, session),
         name=name,
         plan_only=plan,
         prediction=prediction,

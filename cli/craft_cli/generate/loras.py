@@ -11,7 +11,14 @@ from craft_protos.reasons import CraftError, invalid
 
 
 def parse(text: str) -> LoraRef:
-    """`it`, `it:0.8`, or where one lies: `./it.safetensors:0.8`, `ORG/NAME:FILE`. Raises USAGE."""
+    """`it`, `it:0.8`, or where one lies: `./it.safetensors:0.8`, `ORG/NAME:FILE`, `civitai:ID@VERSION:0.8`.
+
+    Raises USAGE.
+    """
+    from craft_cli.registering import civitai
+
+    if civitai.is_air(text):
+        return LoraRef(text)
     name, colon, weight = text.rpartition(":")
     if not colon:
         return LoraRef(text)

@@ -39,7 +39,7 @@ def header(
     output.require_name(source, "PATH")
     hub = _HUB.fullmatch(source)
     if pulling.is_link(source):
-        made.hub.CopyFrom(pulling.remote(source))
+        made.hub.CopyFrom(pulling.remote(source, session))
     elif os.path.lexists(source) or source.startswith(("/", ".", "~")) or hub is None or _is_file(hub):
         _put_file(made, Path(source), session)
     else:

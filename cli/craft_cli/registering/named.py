@@ -16,6 +16,7 @@ from craft_protos.reasons import CraftError
 from craft_cli import errors
 from craft_cli.confirming import confirm
 from craft_cli.generate import loras
+from craft_cli.registering import civitai
 from craft_cli.render import units
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ _NOT_DRAWN = "nothing was registered, nothing drawn"
 
 
 def is_place(text: str) -> bool:
-    """Whether a model's or a LoRA's name says where it lies: names that are registered have no slash."""
-    return "/" in text
+    """Whether a model's or a LoRA's name says where it lies: names that are registered have no slash, and no colon."""
+    return "/" in text or civitai.is_named(text)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Registrar:
             request = models_pb2.ImportModelRequest(path=pulling.local(text, self.session))
             source, shown = request.path, f"craft models add {text}"
         else:
-            request = models_pb2.ImportModelRequest(hub=pulling.remote(text))
+            request = models_pb2.ImportModelRequest(hub=pulling.remote(text, self.session))
             source, shown = _hub_source(request.hub), f"craft models pull {text}"
         known = ((one.name, one.source) for one in self.session.client.list_models())
         if name := next((name for name, other in known if _is_same(source, other)), ""):
@@ -122,6 +123,8 @@ def _hub_source(hub: models_pb2.HubSource) -> str:
 
 def _is_same(asked: str, source: str) -> bool:
     """Whether something was registered from what is asked for now."""
+    if asked.startswith("civitai:"):
+        return civitai.is_registered(asked, source)
     repository, is_any, file = asked.partition("@*")
     if is_any:
         return source.startswith(f"{repository}@") and (not file or source.endswith(file))

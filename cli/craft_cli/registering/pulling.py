@@ -14,6 +14,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import errors, interrupts
 from craft_cli.generate import output
+from craft_cli.registering import civitai
 
 if TYPE_CHECKING:
     from craft_protos import models_pb2
@@ -32,14 +33,18 @@ _OTHER_PAGES = ("datasets", "spaces", "docs", "collections", "papers")
 
 
 def is_link(source: str) -> bool:
-    """Whether it is written as a page's address is."""
-    return "://" in source or _LINK.fullmatch(source) is not None
+    """Whether it is written as a page's address is, or as Civitai names things."""
+    return "://" in source or _LINK.fullmatch(source) is not None or civitai.is_named(source)
 
 
-def remote(source: str) -> models_pb2.HubSource:
-    """A short name, ORG/NAME[@revision][:file], or a page of the hub. Raises USAGE."""
+def remote(source: str, session: Session) -> models_pb2.HubSource:
+    """A short name, ORG/NAME[@revision][:file], a page of the hub, or what Civitai has. Raises USAGE."""
     from craft_protos import models_pb2
 
+    if civitai.is_named(source):
+        found_there = civitai.source(source)
+        found_there.token = civitai.token(session)
+        return found_there
     link = _LINK.fullmatch(source)
     found = _SOURCE.fullmatch(source) if link is None else _IN_LINK.fullmatch(unquote(link["rest"]))
     is_other = found is None or found["repository"].partition("/")[0].lower() in _OTHER_PAGES

@@ -17,9 +17,9 @@ from typing import Any
 
 from craft_protos.reasons import CraftError
 
-from craftd.hub import listings, transfers
+from craftd.hub import civitai, listings, transfers, web
 from craftd.hub.cache import Cache
-from craftd.hub.repository import Address, RemoteFile
+from craftd.hub.repository import CIVITAI, Address, RemoteFile
 
 _TELL_EVERY_S = 0.1
 
@@ -61,10 +61,16 @@ def _listen(requests: queue.SimpleQueue[str]) -> None:
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     ((kind, given),) = request.items()
     if kind == "list":
-        listing = listings.read(Address(given["repository"], given["revision"]))
-        told = [[file.path, file.size_bytes, file.digest] for file in listing.files]
-        return {"commit": listing.commit, "files": told, "is_offline": listing.is_offline}
-    files = [RemoteFile(path, size_bytes, digest) for path, size_bytes, digest in given["files"]]
+        address = Address(given["repository"], given["revision"], given["token"])
+        listing = civitai.read(address) if address.is_civitai else listings.read(address)
+        return {
+            "repository": listing.address.repository,
+            "commit": listing.commit,
+            "files": [[file.path, file.size_bytes, file.digest, file.url] for file in listing.files],
+            "is_offline": listing.is_offline,
+            "trigger": listing.trigger,
+        }
+    files = [RemoteFile(*one) for one in given["files"]]
     cache = Cache(given["repository"])
     if kind == "missing":
         absent = transfers.missing(cache, given["commit"], files)
@@ -73,8 +79,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     snapshot = str(cache.snapshot(given["commit"]))
     if given["is_offline"]:
         return {"folder": snapshot, "downloaded_bytes": 0}
-    downloaded = transfers.fetch(given["repository"], given["commit"], files, _Teller())
-    cache.remember(given["revision"], given["commit"])
+    is_civitai = given["repository"].startswith(CIVITAI)
+    site = civitai.site(given["token"]) if is_civitai else web.HUB
+    downloaded = transfers.fetch(given["repository"], given["commit"], files, _Teller(), site)
+    if not is_civitai:
+        cache.remember(given["revision"], given["commit"])
     return {"folder": snapshot, "downloaded_bytes": downloaded}
 
 

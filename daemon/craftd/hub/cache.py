@@ -33,7 +33,8 @@ class Cache:
 
     def __init__(self, repository: str) -> None:
         root = Path(constants.HF_HUB_CACHE).expanduser()
-        name = repo_folder_name(repo_id=repository, repo_type="model")
+        # No repository of the hub has such a name as Civitai's get, and no path a colon.
+        name = repo_folder_name(repo_id=repository.replace(":", ".com/"), repo_type="model")
         self.folder = root / name
         self._locks = root / ".locks" / name
 

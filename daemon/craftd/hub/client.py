@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,11 @@ class HubProcess:
     async def list(self, address: Address) -> Listing:
         """What the repository holds; what the cache holds of it where the hub does not answer."""
         address.check()
-        request = {"repository": address.repository, "revision": address.revision}
+        request = {"repository": address.repository, "revision": address.revision, "token": address.token}
         answer = await self._ask({"list": request}, lambda *_: None)
-        files = tuple(RemoteFile(str(path), int(size), str(digest)) for path, size, digest in answer["files"])
-        return Listing(address, str(answer["commit"]), files, bool(answer["is_offline"]))
+        files = tuple(RemoteFile(str(one[0]), int(one[1]), str(one[2]), str(one[3])) for one in answer["files"])
+        told = replace(address, repository=str(answer["repository"]))
+        return Listing(told, str(answer["commit"]), files, bool(answer["is_offline"]), str(answer["trigger"]))
 
     async def fetch(self, listing: Listing, paths: Sequence[str], progress: Progress) -> Fetched:
         """The chosen files, in the Hugging Face cache, each with the size and hash that the listing says."""
@@ -56,7 +58,8 @@ class HubProcess:
             "revision": listing.address.revision,
             "commit": listing.commit,
             "is_offline": listing.is_offline,
-            "files": [[file.path, file.size_bytes, file.digest] for file in files],
+            "token": listing.address.token,
+            "files": [[file.path, file.size_bytes, file.digest, file.url] for file in files],
         }
         answer = await self._ask({"fetch": request}, progress)
         folder = Path(str(answer["folder"]))
@@ -70,7 +73,7 @@ class HubProcess:
         request = {
             "repository": listing.address.repository,
             "commit": listing.commit,
-            "files": [[file.path, file.size_bytes, file.digest] for file in files],
+            "files": [[file.path, file.size_bytes, file.digest, file.url] for file in files],
         }
         answer = await self._ask({"missing": request}, lambda *_: None)
         return Missing(int(answer["bytes"]), tuple(Path(str(blob)) for blob in answer["blobs"]))

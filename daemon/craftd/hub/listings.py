@@ -30,15 +30,15 @@ def _told(address: Address) -> Listing:
     answer = _json(address)
     commit = answer.get("sha")
     if not isinstance(commit, str) or not is_commit(commit):
-        raise web.untrusted("names no commit")
+        raise web.HUB.untrusted("names no commit")
     if is_commit(address.revision) and commit != address.revision:
-        raise web.untrusted(f"names the commit {commit} where {address.revision} was asked for")
+        raise web.HUB.untrusted(f"names the commit {commit} where {address.revision} was asked for")
     entries = answer.get("siblings")
     if not isinstance(entries, list) or len(entries) > _MOST_FILES:
-        raise web.untrusted(f"lists no files, or more than {_MOST_FILES}")
+        raise web.HUB.untrusted(f"lists no files, or more than {_MOST_FILES}")
     files = tuple(_file(address.repository, entry) for entry in entries)
     if len({file.path for file in files}) != len(files):
-        raise web.untrusted("lists a file twice")
+        raise web.HUB.untrusted("lists a file twice")
     return Listing(address, commit, files)
 
 
@@ -49,15 +49,15 @@ def _json(address: Address) -> dict[str, Any]:
         answer = json.loads(content)
     except (ValueError, RecursionError) as exc:
         what = "an HTML page" if content.lstrip()[:1] == b"<" else "something else"
-        raise web.untrusted(f"answers with {what} where a list of files was expected") from exc
+        raise web.HUB.untrusted(f"answers with {what} where a list of files was expected") from exc
     if not isinstance(answer, dict):
-        raise web.untrusted("answers with something else than a list of files")
+        raise web.HUB.untrusted("answers with something else than a list of files")
     return answer
 
 
 def _file(repository: str, entry: object) -> RemoteFile:
     if not isinstance(entry, dict):
-        raise web.untrusted("lists something that is no file")
+        raise web.HUB.untrusted("lists something that is no file")
     path = names.check(repository, entry.get("rfilename"))
     large = entry.get("lfs")
     size, digest = (
@@ -67,9 +67,9 @@ def _file(repository: str, entry: object) -> RemoteFile:
     )
     length = 64 if isinstance(large, dict) else 40
     if type(size) is not int or not 0 <= size < 1 << 50:
-        raise web.untrusted(f"does not say how big {path} is")
+        raise web.HUB.untrusted(f"does not say how big {path} is")
     if not isinstance(digest, str) or len(digest) != length or not _HEX.issuperset(digest):
-        raise web.untrusted(f"gives no hash of {path}")
+        raise web.HUB.untrusted(f"gives no hash of {path}")
     return RemoteFile(path, size, digest)
 
 

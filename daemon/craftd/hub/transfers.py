@@ -38,7 +38,9 @@ def missing_bytes(cache: Cache, commit: str, files: Sequence[RemoteFile]) -> int
     return sum(file.size_bytes - min(file.size_bytes, _part_bytes(cache, file)) for file in absent)
 
 
-def fetch(repository: str, commit: str, files: Sequence[RemoteFile], progress: Progress) -> int:
+def fetch(
+    repository: str, commit: str, files: Sequence[RemoteFile], progress: Progress, site: web.Site = web.HUB
+) -> int:
     """All of them, into the cache; how many bytes were downloaded.
 
     Raises CORRUPT_FILE, DISK_FULL, STORAGE_FAILED, HUB_GATED, HUB_UNREACHABLE, HUB_UNTRUSTED, UNKNOWN_REPOSITORY.
@@ -48,7 +50,7 @@ def fetch(repository: str, commit: str, files: Sequence[RemoteFile], progress: P
     _check_room(cache, needed)
     total, done = sum(file.size_bytes for file in files), 0
     for file in files:
-        _fetch(_Wanted(repository, commit, file, cache), partial(_tell, progress, done, total))
+        _fetch(_Wanted(repository, commit, file, cache, site), partial(_tell, progress, done, total))
         done += file.size_bytes
     progress("downloaded", total, total)
     return needed
@@ -62,14 +64,15 @@ class _Wanted:
     commit: str
     file: RemoteFile
     cache: Cache
+    site: web.Site
 
     @property
     def url(self) -> str:
-        return web.file_url(self.repository, self.commit, self.file.path)
+        return self.file.url or web.file_url(self.repository, self.commit, self.file.path)
 
     def is_not(self, expected: str, found: str) -> CraftError:
         message = f"{self.repository}: {self.file.path}: expected {expected}, found {found}"
-        return CraftError("CORRUPT_FILE", message, "nothing of it was kept; try again, or check HF_ENDPOINT")
+        return CraftError("CORRUPT_FILE", message, f"nothing of it was kept; try again, or check {self.site.setting}")
 
 
 class _Part:
@@ -174,18 +177,18 @@ def _receive_all(wanted: _Wanted, part: _Part, progress: _FileProgress) -> None:
         except httpx2.TransportError as exc:
             breaks = breaks + 1 if part.size_bytes <= before else 0
             if breaks >= _MOST_BREAKS:
-                raise web.unreachable(f"the connection broke {breaks} times") from exc
+                raise wanted.site.unreachable(f"the connection broke {breaks} times") from exc
             time.sleep(_WAIT_S)
 
 
 def _receive(wanted: _Wanted, part: _Part, progress: _FileProgress) -> None:
     """One response's worth."""
     headers = {"Range": f"bytes={part.size_bytes}-"} if part.size_bytes else {}
-    with web.response(wanted.url, wanted.repository, headers) as response:
+    with web.response(wanted.url, wanted.repository, headers, site=wanted.site) as response:
         if response.status_code == 200:  # the whole, whatever was asked for
             part.begin_anew()
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {part.size_bytes}-"):
-            raise web.untrusted(f"sends another part of {wanted.file.path} than it was asked for")
+            raise wanted.site.untrusted(f"sends another part of {wanted.file.path} than it was asked for")
         for chunk in response.iter_raw():
             part.write(chunk)
             progress(f"downloading {wanted.file.path}", part.size_bytes)

@@ -222,12 +222,15 @@ class LoraService:
             case Linked(path):
                 return await self._add_file(await asyncio.to_thread(found_at, path), order)
             case Remote():
-                return await self._add_file(await self._fetched(source, order.tell), order)
+                found, trigger = await self._fetched(source, order.tell)
+                wish = replace(order.wish, trigger=order.wish.trigger or trigger)
+                return await self._add_file(found, replace(order, wish=wish))
             case Upload():
                 self.check_room(order.caller, source.size_bytes)
                 return await self._add_upload(source, order)
 
-    async def _fetched(self, remote: Remote, tell: Tell) -> Found:
+    async def _fetched(self, remote: Remote, tell: Tell) -> tuple[Found, str]:
+        """With the trigger words that its page names, if it has one."""
         listing, fetched = await self._fetch(
             remote.address,
             lambda listing: choosing.choose_all(listing, remote.file),
@@ -236,7 +239,7 @@ class LoraService:
         name, *_ = choosing.choose_all(listing, remote.file)
         path, called = fetched.paths[name], names.derived(name, remote.address.repository)
         config = await asyncio.to_thread(peft.config_beside, path)
-        return Found(path, f"{listing.source}:{name}", called, config)
+        return Found(path, f"{listing.source}:{name}", called, config), listing.trigger
 
     async def _add_upload(self, upload: Upload, order: Order) -> Lora:
         path = await self._files.receive(

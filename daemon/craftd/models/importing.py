@@ -122,10 +122,13 @@ class Importer:
         remote.address.check()
         prediction.check(wish.prediction)
         precision.check(wish.precision)
-        name = names.check("name", wish.name or (entry.name if entry else names.derived(remotes.called(remote))))
-        tell(Progress("asking the model hub"))
+        if wish.name:
+            names.check("name", wish.name)
+        tell(Progress("asking Civitai" if remote.address.is_civitai else "asking the model hub"))
         async with self._connect() as hub:
             listing = await remotes.listed(hub, remote.address)
+            remote = remotes.settled(remote, listing)
+            name = names.check("name", wish.name or (entry.name if entry else names.derived(remotes.called(remote))))
             source = f"{listing.source}:{remote.file}" if remote.file else listing.source
             here = await self._registered(source, wish.name)
             if here is not None:

@@ -44,9 +44,17 @@ async def listed(hub: HubProcess, address: Address) -> Listing:
     try:
         return await hub.list(address)
     except CraftError as exc:
-        if exc.reason in ("UNKNOWN_REPOSITORY", "HUB_UNREACHABLE") and "/" not in address.repository:
+        is_name = "/" not in address.repository and not address.is_civitai
+        if exc.reason in ("UNKNOWN_REPOSITORY", "HUB_UNREACHABLE") and is_name:
             raise catalogue.unknown(address.repository, exc) from exc
         raise
+
+
+def settled(remote: Remote, listing: Listing) -> Remote:
+    """Of Civitai: the one file that was listed."""
+    if not remote.address.is_civitai:
+        return remote
+    return Remote(listing.address, remote.file or listing.files[0].path)
 
 
 def free_bytes() -> int:

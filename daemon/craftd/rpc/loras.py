@@ -9,7 +9,6 @@ from pathlib import Path
 from craft_protos import loras_pb2 as pb
 from craft_protos.reasons import CraftError, invalid
 
-from craftd.hub.repository import DEFAULT_REVISION, Address
 from craftd.jobs.fits.service import Fits, LoraFit
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Change, Linked, Lora, Progress, Remote, Source, Upload, Wish
@@ -99,8 +98,7 @@ def _source(
             return Upload(sent.file_name, sent.size_bytes, _chunks(requests), header.adapter_config)
         case "hub":
             _require_admin(caller, "hub: only admins have the daemon download")
-            hub = header.hub
-            return Remote(Address(hub.repository, hub.revision or DEFAULT_REVISION), hub.file)
+            return Remote(mapping.address(header.hub), header.hub.file)
         case _:
             raise invalid("source", "is missing", "give a path, an upload or a repository")
 

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from craftd.bot_process import BotState, BotStatus
 from craftd.control import DaemonStatus, WorkerStatus
+from craftd.hub.repository import DEFAULT_REVISION, Address
 from craftd.images.image import Image
 from craftd.jobs import events
 from craftd.jobs.fits.service import LoraFit
@@ -250,6 +251,10 @@ def folder_entry(one: FolderEntry) -> models_pb2.FolderEntry:
     return models_pb2.FolderEntry(
         path=one.shown, what=one.what, description=one.description, name=one.name, state=one.state, uses=one.uses
     )
+
+
+def address(hub: models_pb2.HubSource) -> Address:
+    return Address(hub.repository, hub.revision or DEFAULT_REVISION, hub.token)
 
 
 def lora(one: Lora, caller: Caller, *, is_whole: bool = False, fits: Sequence[LoraFit] = ()) -> loras_pb2.Lora:

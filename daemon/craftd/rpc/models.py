@@ -11,7 +11,6 @@ from pathlib import Path
 from craft_protos import models_pb2 as pb
 from craft_protos.reasons import invalid
 
-from craftd.hub.repository import DEFAULT_REVISION, Address
 from craftd.jobs.fits.service import Fits
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Linked, Lora
@@ -134,4 +133,4 @@ class Models:
 
 
 def _remote(hub: pb.HubSource) -> Remote:
-    return Remote(Address(hub.repository, hub.revision or DEFAULT_REVISION), hub.file)
+    return Remote(mapping.address(hub), hub.file)
