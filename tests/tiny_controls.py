@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_SILENT = ("controlnet_", "input_hint_block", "pos_embed_input", "control_")  # what begins as noughts
+
 
 def of(unet: Any, seed: int = 1) -> Any:
     """A copy of the UNet's way down that says something: what begins as noughts is random."""
@@ -33,12 +35,41 @@ def small(text_width: int, *, is_xl: bool = False, seed: int = 3) -> Any:
     return _speaking(control, seed)
 
 
+def adapter(unet: Any, seed: int = 1, *, channels: int = 3, kind: str = "") -> Any:
+    """A T2I-adapter for a UNet of that many levels, or for none; `kind`: diffusers', the UNet's where it is unsaid."""
+    import torch
+    from diffusers import T2IAdapter
+
+    is_xl = unet.config.addition_embed_type == "text_time"
+    widths = list(unet.config.block_out_channels)
+    torch.manual_seed(seed)
+    made = T2IAdapter(
+        in_channels=channels,
+        channels=widths,
+        downscale_factor=16 if is_xl else 8,
+        adapter_type=kind or ("full_adapter_xl" if is_xl else "full_adapter"),
+    )
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(3)
+    return made.eval()
+
+
+def of_transformer(kind: Any, transformer: Any, seed: int = 1, **config: Any) -> Any:
+    """diffusers' class of ControlNets for a transformer, as that one is made but for its blocks."""
+    import torch
+
+    torch.manual_seed(seed)
+    own = {name: one for name, one in transformer.config.items() if not name.startswith("_")}
+    return _speaking(kind.from_config(own | config), seed)
+
+
 def _speaking(control: Any, seed: int) -> Any:
     import torch
 
     generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
         for name, parameter in control.named_parameters():
-            if name.startswith(("controlnet_down_blocks", "controlnet_mid_block", "controlnet_cond_embedding")):
+            if name.startswith(_SILENT):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return control.eval()

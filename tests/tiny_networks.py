@@ -14,14 +14,14 @@ _MERGES = [("a", "n"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"),
 def unet(**more: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
-    config: dict[str, Any] = {"cross_attention_dim": FEATURES, "in_channels": 4} | more
+    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+    blocks |= {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+    config: dict[str, Any] = {"cross_attention_dim": FEATURES, "in_channels": 4} | blocks | more
     unet = UNet2DConditionModel(
         sample_size=8,
         out_channels=4,
         block_out_channels=(16, 32),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=4,
         norm_num_groups=8,
         **config,

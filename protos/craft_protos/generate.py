@@ -20,8 +20,9 @@ MOST_UPSCALE, MOST_HIRES = 16, 8  # times as wide and as high
 MOST_REFERENCES = 16
 MOST_CONTROLS = 8
 MAP = "none"  # the kind of a control picture that is a map already
+MAPS = ("depth-map", "pose-map", "gray-map", "blur-map", "low-quality-map")  # the same, and of what
 # What is made of a control picture before its model sees it.
-CONTROL_KINDS = (MAP, "canny", "edges", "scribble", "tile", "invert")
+CONTROL_KINDS = (MAP, "canny", "edges", "scribble", "tile", "invert", *MAPS)
 LARGEST_CONTROL = 10.0  # scale
 
 

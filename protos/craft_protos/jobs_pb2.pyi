@@ -495,7 +495,7 @@ class Control(_message.Message):
     sha256: _builtins.str
     kind: _builtins.str
     """What is made of it before the control model sees it: none (it is a map as it is), canny, edges, scribble, tile,
-    invert. Empty: none.
+    invert, or a map and what it shows: depth-map, pose-map, gray-map, blur-map, low-quality-map. Empty: none.
     """
     model: _builtins.str
     """A registered control model's name, or the beginning of its weights' sha256. Empty: the only one that is for the

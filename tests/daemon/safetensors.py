@@ -89,10 +89,19 @@ def _control(width: int, *more: str) -> Shapes:
     return named | {"mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight": (0, width)}
 
 
+def _flux_control() -> Shapes:
+    named: Shapes = {f"{name}.weight": (0, 64) for name in ("controlnet_x_embedder", "x_embedder", "context_embedder")}
+    return named | {f"{name}.0.weight": (0,) for name in ("controlnet_blocks", "transformer_blocks")}
+
+
 PARTS: dict[str, Shapes] = {
     "control-sd1": _control(768),
     "control-sd2": _control(1024),
     "control-sdxl": _control(2048, "add_embedding.linear_1"),
+    "control-sd1:t2i-adapter": {"body.0.block1.weight": (0, 4), "conv_in.weight": (0, 192)},
+    "control-sdxl:t2i-adapter": {"adapter.body.0.resnets.0.block1.weight": (0, 4), "adapter.conv_in.weight": (0, 768)},
+    "control-flux": _flux_control(),
+    "control-flux:union": _flux_control() | {"controlnet_mode_embedder.weight": (0, 4)},
     "clip-l": _clip(12, 768),
     "clip-g": _clip(32, 1280),
     "t5-xxl": _t5(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,12 +23,17 @@ from tests.http.shim import Keys, Shim, make_keys, serving, told
 
 A, B = picture((64, 32)), picture((32, 64), GREEN)
 TXT2IMG, IMG2IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
-MODELS = {"my-canny": "control-sd1", "my-depth": "control-sd1", "xl-canny": "control-sdxl"}
+MODELS = {
+    "my-canny": "control-sd1",
+    "my-depth": "control-sd1",
+    "xl-canny": "control-sdxl",
+    "my-tile": "control-sd1:t2i-adapter",
+}
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[tuple[Shim, Keys]]:
-    """A daemon with a Stable Diffusion 1 and control models: two for it, one for another."""
+    """A daemon with a Stable Diffusion 1 and control models: three for it, one for another."""
     with serving() as shim:
         folder = write_model(shim.home.work / "sd", **SD1)
         for name, kind in MODELS.items():
@@ -119,6 +125,18 @@ def test_a_control_model_is_told_of_and_draws_nothing_alone(shim: Shim) -> None:
     refused = shim.home.craft("generate", "x", "-m", "my-canny")
     assert refused.returncode and "nothing is drawn with it alone" in refused.stderr
     assert "--control" in refused.stderr
+
+
+def test_the_plan_counts_it_and_it_is_unloaded_by_its_name(shim: Shim) -> None:
+    """A word of the plan and a command that models have: a control model takes memory as they do."""
+    (shim.home.work / "map.png").write_bytes(A)
+    asked = ("generate", "x", "-m", "sd", "--plan", "--json")
+    alone = json.loads(shim.home.craft(*asked).stdout)
+    beside = json.loads(shim.home.craft(*asked, "--control", "none=map.png", "--control-model", "my-tile").stdout)
+    own = (shim.home.work / "my-tile.safetensors").stat().st_size
+    assert beside["load_bytes"] - alone["load_bytes"] == own
+    unloaded = shim.home.craft("models", "unload", "my-tile")
+    assert (unloaded.returncode, unloaded.stdout.strip()) == (0, "my-tile"), unloaded.stderr
 
 
 @pytest.mark.parametrize("kind", ["sd3-control", "flux-control", "union-control", "adapter"])

@@ -146,6 +146,20 @@ def control(network: Any) -> Tensors:
     return _of_unet(network.state_dict(), config, named)
 
 
+def adapter(network: Any) -> Tensors:
+    """A T2I-adapter's tensors: two blocks of each level in one row, or the light one's, level by level."""
+
+    def named(name: str) -> str:
+        found = re.match(r"body\.(\d+)\.(resnets\.(\d+)\.)?(.*)", name)
+        if found is None:
+            return name
+        if network.config.adapter_type == "light_adapter":
+            return name.replace(".resnets.", ".body.")
+        return f"body.{2 * int(found[1]) + int(found[3] or 0)}.{found[4]}"
+
+    return {named(name.removeprefix("adapter.")): one.clone() for name, one in network.state_dict().items()}
+
+
 def _unet(folder: Path) -> Tensors:
     config = json.loads((folder / "unet/config.json").read_text())
     return _of_unet(_part(folder, "unet"), config, lambda name: _renamed(name, _UNET_ENDS))

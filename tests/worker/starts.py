@@ -86,7 +86,7 @@ def diffusers_draws(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = _over(pipe, is_masked=mask is not None)
-        theirs.__dict__["scheduler"] = _scheduler(pipe, sampler)
+        theirs.__dict__["scheduler"] = scheduler_of(pipe, sampler)
         theirs.set_progress_bar_config(disable=True)
         asked: dict[str, Any] = {"prompt": "a red cat", "guidance_scale": 5.0, "image": image} | call
         if mask is not None:
@@ -109,7 +109,7 @@ def _over(pipe: Any, *, is_masked: bool) -> Any:
     return copy.copy(kind.from_pipe(pipe))
 
 
-def _scheduler(pipe: Any, sampler: str) -> Any:
+def scheduler_of(pipe: Any, sampler: str) -> Any:
     import diffusers
 
     own = pipe.scheduler

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from craft_protos import jobs_pb2
-from craft_protos.worker_pb2 import ModelManifest, ToWorker
+from craft_protos.worker_pb2 import ToWorker
 from craftd.worker.inputs.maps import made_of
 from PIL import Image
 
 from tests import tiny_controls
-from tests.worker.client import WorkerProcess, pixels, put_model, submit
+from tests.worker.client import WorkerProcess, submit
+from tests.worker.controlled import SIDE, Models, Pipelines, Studio, map_picture, stored
 from tests.worker.families import assert_same
 from tests.worker.loras import Make, with_loras
 from tests.worker.starts import put, spotted, start_picture, submit_over
@@ -26,43 +22,7 @@ from tests.worker.test_start_batches import assert_each_is_as_alone
 from tests.worker.upscalers import put as put_upscaler
 from tests.worker.upscalers import with_upscaler
 
-Models = dict[str, ModelManifest]
-Pipelines = Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class Studio:
-    """A worker, its models, control models in its store, and diffusers' own of both."""
-
-    worker: WorkerProcess
-    files: Path
-    models: Models
-    controls: Models
-    networks: dict[str, Any]
-    pipelines: Pipelines
-
-    def controlled(self, sent: ToWorker, *asked: tuple[str, Image.Image, dict[str, Any]]) -> ToWorker:
-        """The same job with control pictures: each with its control model, and what else there is to say of it."""
-        for name, picture, more in asked:
-            file = put(self.files, picture)
-            sent.dispatch.inputs.append(file)
-            if name not in {model.name for model in sent.dispatch.controls}:
-                sent.dispatch.controls.append(self.controls[name])
-            told: dict[str, Any] = {"kind": "none", "scale": 1.0, "start": 0.0, "end": 1.0} | more
-            control = jobs_pb2.Control(sha256=file.sha256, model=name, fit=jobs_pb2.FIT_CROP, **told)
-            sent.dispatch.generate.controls.append(control)
-        return sent
-
-    def draw(self, *jobs: ToWorker) -> list[np.ndarray]:
-        return [pixels(image) for image in self.worker.draw(*jobs)]
-
-    def diffusers_draws(self, kind: str, names: str | list[str], over: str = "", **call: Any) -> np.ndarray:
-        network = self.networks[names] if isinstance(names, str) else [self.networks[name] for name in names]
-        return diffusers_draws(self.pipelines(kind), network, over, **call)
-
-
 KINDS = ("sd", "sdxl")
-SIDE = 64
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +37,7 @@ NAMED = (("a", 1), ("b", 2))
 @pytest.fixture(scope="module")
 def controls(networks: dict[str, Any], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The same in the store."""
-    folder, made = tmp_path_factory.mktemp("controls"), {}
-    for name, network in networks.items():
-        network.save_pretrained(folder / name / "controlnet")
-        made[name] = put_model(folder / name, files, name, family="controlnet", pipeline="ControlNetModel")
-    return made
+    return stored(networks, files, tmp_path_factory.mktemp("controls"))
 
 
 @pytest.fixture
@@ -94,32 +50,6 @@ def studio(  # noqa: PLR0917 - fixtures
     pipelines: Pipelines,
 ) -> Studio:
     return Studio(worker, files, models, controls, networks, pipelines)
-
-
-def map_picture(seed: int = 5, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
-    """Lines, white on black."""
-    rng = np.random.default_rng(seed)
-    return Image.fromarray((rng.random((size[1], size[0], 1)) > 0.7).repeat(3, 2).astype(np.uint8) * 255)
-
-
-def diffusers_draws(pipe: Any, network: Any, over: str = "", sampler: str = "Euler", **call: Any) -> np.ndarray:
-    """`over`: "", "Img2Img" or "Inpaint"."""
-    import diffusers
-    from craftd.worker.families.samplers import RECIPES
-
-    name = type(pipe).__name__.replace("Pipeline", f"ControlNet{over}Pipeline")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = copy.copy(getattr(diffusers, name).from_pipe(pipe, controlnet=network))
-        kind, overrides = RECIPES[sampler]
-        theirs.__dict__["scheduler"] = getattr(diffusers, kind).from_config(pipe.scheduler.config, **overrides)
-        theirs.set_progress_bar_config(disable=True)
-        asked = {"prompt": "a red cat", "guidance_scale": 5.0, "width": SIDE, "height": SIDE} | call
-        asked = {"num_inference_steps": 4, "generator": torch.Generator("cpu").manual_seed(7)} | asked
-        if "strength" in asked:
-            del asked["width"], asked["height"]
-        drawn: np.ndarray = (theirs(**asked, output_type="np").images[0] * 255).round().astype(int)
-        return drawn
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,7 +25,7 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
     if as_json:
         output.print_json(known)
         return
-    loading = "in memory" if known["model_loaded"] else f"{known['load_bytes'] / 1e6:.0f} MB to load"
+    loading = "in memory" if not known["load_bytes"] else f"{known['load_bytes'] / 1e6:.0f} MB to load"
     output.print_table(
         ["plan", ""],
         [

@@ -50,6 +50,7 @@ class PartKind:
     is_told_by_name: bool = False
     vocabulary: str = ""
     vocabulary_repository: str = ""
+    network: str = ""  # of a control model: diffusers' class
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Control models: networks that read a picture of where things are, and tell a UNet while it draws.
+"""Control models: networks that read a picture of where things are, and tell a model while it draws.
 
 They are parts of their own: registered as those are, and drawn with by name. What a picture must show for one of them
 to read it (edges, depth, a pose) stands nowhere in its file: its name says it.
@@ -7,13 +7,22 @@ to read it (edges, depth, a pose) stands nowhere in its file: its name says it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from craft_protos.generate import MAPS
 
 from craftd.architectures.architecture import Architecture, Mark, PartKind
 
 CONTROL = "control model"
 
-_BEFORE = "control-"  # a kind's id: this and the architecture's
+# A kind's id: this and the architecture's, and what tells others of that architecture from its ControlNets.
+_BEFORE, _BEHIND = "control-", ":"
+# diffusers' classes
+CONTROLNET, T2I_ADAPTER, OF_FLUX = "ControlNetModel", "T2IAdapter", "FluxControlNetModel"
+_UNION = "union"  # what tells those that read several kinds of pictures, and are told which
+_CONTROLNET, _OF_SEVERAL = "a ControlNet of {}", "a ControlNet of {} for several kinds of pictures"
 _ORIGINAL, _DIFFUSERS = ("control_model.", ""), ("", "controlnet.")
+_ADAPTER, _LIGHT = ("", "adapter."), ("body.0.in_conv.", "body.0.out_conv.")
 _WIDTH = "*attn2.to_k.weight"  # of the text that it attends to
 
 # What names say: the kind of picture -> words, the more telling first.
@@ -41,15 +50,19 @@ _MADE: dict[str, tuple[str, ...]] = {
     "edges": ("edges", "softedge", "lineart"),
     "scribble": ("scribble",),
     "tile": ("tile",),
+    **{name: (name.removesuffix("-map"),) for name in MAPS},
 }
 _LINES = frozenset(("edges", "softedge", "lineart", "scribble"))
 NEED_NETWORKS = tuple(name for name in _SAID if name not in _MADE and name not in ("inpaint", "qr"))
 
 
-def _kind(architecture: str, name: str, *marks: Mark) -> tuple[PartKind, ...]:
-    """One for each layout."""
-    shown = f"a ControlNet of {name}"
-    return tuple(PartKind(id=_BEFORE + architecture, name=shown, role=CONTROL, mark=mark) for mark in marks)
+def _kind(
+    architecture: str, name: str, *marks: Mark, network: str = CONTROLNET, further: str = "", what: str = _CONTROLNET
+) -> tuple[PartKind, ...]:
+    """One for each layout; `further`: what the architecture has beside its ControlNets."""
+    number = _BEFORE + architecture + (_BEHIND + further if further else "")
+    shown = what.format(name)
+    return tuple(PartKind(id=number, name=shown, role=CONTROL, mark=mark, network=network) for mark in marks)
 
 
 def _both(architecture: str, name: str, width: int, *, is_xl: bool = False) -> tuple[PartKind, ...]:
@@ -63,6 +76,29 @@ def _both(architecture: str, name: str, width: int, *, is_xl: bool = False) -> t
     return _kind(architecture, name, original, diffusers)
 
 
+def _adapter(architecture: str, name: str, *inputs: int) -> tuple[PartKind, ...]:
+    """diffusers' layout, the original one, and the original light one, of one colour and of three."""
+    full = [("conv_in.", "body.0.resnets."), ("conv_in.", "body.0.block1.")]
+    marks = [Mark(has, (), ("conv_in.weight", 1, side), _ADAPTER) for has in full for side in inputs]
+    light = [Mark(_LIGHT, ("conv_in.",), (f"{_LIGHT[0]}weight", 1, side), _ADAPTER) for side in inputs]
+    return _kind(
+        architecture, name, *marks, *light, network=T2I_ADAPTER, further="t2i-adapter", what="a T2I-adapter of {}"
+    )
+
+
+def _transformer(
+    architecture: str, name: str, network: str, *has: str, side: tuple[str, int, int] | None = None, mode: str = ""
+) -> tuple[PartKind, ...]:
+    """diffusers' layout; `mode`: what those have besides that are told the kind of their picture."""
+    one = _kind(architecture, name, Mark(has, (mode,) if mode else (), side, _DIFFUSERS), network=network)
+    if not mode:
+        return one
+    union = Mark((*has, mode), (), side, _DIFFUSERS)
+    return *one, *_kind(architecture, name, union, network=network, further=_UNION, what=_OF_SEVERAL)
+
+
+_JOINT = ("controlnet_blocks.", "controlnet_x_embedder.", "context_embedder.", "transformer_blocks.")
+_LATENTS = ("controlnet_x_embedder.weight", 1, 64)  # others are shown a mask, too
 _OF_POCKET = Mark(
     ("controlnet_down_blocks.", "controlnet_cond_embedding."), (), ("add_embedding.proj.weight", -1, 256), ("",)
 )
@@ -71,9 +107,22 @@ KINDS = (
     *_both("sd2", "Stable Diffusion 2", 1024),
     *_both("sdxl", "Stable Diffusion XL", 2048, is_xl=True),
     *_kind("pocket", "pocket", _OF_POCKET),
+    # Channels of a picture that is taken apart: by eights of pixels, and by sixteens.
+    *_adapter("sd1", "Stable Diffusion 1", 64, 192),
+    *_adapter("sdxl", "Stable Diffusion XL", 256, 768),
+    *_transformer("flux", "FLUX.1", OF_FLUX, *_JOINT, "x_embedder.", side=_LATENTS, mode="controlnet_mode_embedder."),
 )
 # Those that craft does not draw with, by what they are.
-DRAWN_WITH = "craft draws with ControlNets of Stable Diffusion 1, 2 and XL, and of pocket"
+DRAWN_WITH = (
+    "craft draws with ControlNets of Stable Diffusion 1, 2 and XL, FLUX.1 and pocket, "
+    "and T2I-adapters of Stable Diffusion 1 and XL"
+)
+# What a FLUX.1's union ControlNet is told of its picture -> the number of it.
+FLUX_MODES = {
+    **{"canny": 0, "tile": 1, "depth-map": 2, "blur-map": 3},
+    **{"pose-map": 4, "gray-map": 5, "low-quality-map": 6},
+}
+_MODES = {"flux": FLUX_MODES}
 STRANGERS: dict[str, tuple[Mark, ...]] = {
     f"{what}; {DRAWN_WITH}": tuple(
         Mark(beginnings, prefixes=("", "controlnet.", "control_model.")) for beginnings in marks
@@ -88,7 +137,8 @@ STRANGERS: dict[str, tuple[Mark, ...]] = {
             "a ControlNet of Qwen-Image",
             ("controlnet_blocks.", "transformer_blocks.0.img_mod."),
         ),
-        ("a ControlNet of FLUX.1", ("controlnet_blocks.", "x_embedder."), ("controlnet_blocks.", "double_blocks.")),
+        ("a ControlNet of FLUX.1 that is shown more than a picture", ("controlnet_blocks.", "x_embedder.")),
+        ("a ControlNet of FLUX.1 in its makers' own layout", ("controlnet_blocks.", "double_blocks.")),
         ("a ControlNet of Z-Image", ("control_all_x_embedder.",), ("control_layers.",)),
         (
             "a ControlNet for several kinds of pictures (union)",
@@ -97,7 +147,7 @@ STRANGERS: dict[str, tuple[Mark, ...]] = {
         ),
         ("a ControlNet in kohya's small form (LLLite)", ("lllite_unet",)),
         ("a control LoRA", ("lora_controlnet",)),
-        ("a T2I-adapter", ("adapter.body.",), ("body.0.in_conv.",), ("body.0.resnets.", "conv_in.")),
+        ("a T2I-adapter of another kind", ("adapter.body.",), _LIGHT, ("body.0.resnets.", "conv_in.")),
         ("a ControlNet", ("controlnet_blocks.",), ("controlnet_cond_embedding.",), ("input_hint_block.",)),
     )
 }
@@ -109,13 +159,24 @@ def is_control(kind: str) -> bool:
 
 
 def kind_of(architecture: Architecture) -> str:
-    """The kind of the parts that a model of this architecture draws with."""
+    """The kind of an architecture's ControlNets."""
     return _BEFORE + architecture.id
 
 
-def architecture_of(kind: str) -> str:
-    """The id of the architecture that control models of this kind are for."""
-    return kind.removeprefix(_BEFORE)
+def is_for(kind: str, architecture: Architecture) -> bool:
+    """Says whether a model of this architecture draws with control models of that kind."""
+    return kind.partition(_BEHIND)[0] == kind_of(architecture)
+
+
+def modes_of(kind: str) -> Mapping[str, int]:
+    """The kinds of pictures that one control model of that kind reads and is told; {} where it reads but one."""
+    architecture, _, further = kind.removeprefix(_BEFORE).partition(_BEHIND)
+    return _MODES[architecture] if further == _UNION else {}
+
+
+def network_of(kind: str) -> str:
+    """diffusers' class of control models of that kind."""
+    return next(one.network for one in KINDS if one.id == kind)
 
 
 def said_by(*names: str) -> str:

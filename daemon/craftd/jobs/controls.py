@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from craft_protos.generate import CONTROL_KINDS, MAP, Control, GenerateRequest
+from craft_protos.generate import CONTROL_KINDS, MAP, MAPS, Control, GenerateRequest
 from craft_protos.reasons import invalid
 
 from craftd.architectures import controls as kinds
@@ -22,7 +22,8 @@ def check_kind(kind: str, field: str = "controls.kind") -> None:
         return
     if kind in kinds.NEED_NETWORKS:
         why = f"{kind}: it takes a network that craft does not have to find that in a picture"
-        raise invalid(field, why, f"send a ready {kind} map, as {MAP}; the control model for it is taken by its name")
+        ready = f"{kind}-map" if f"{kind}-map" in MAPS else MAP
+        raise invalid(field, why, f"send a ready {kind} map, as {ready}; the control model for it is taken by its name")
     raise invalid(field, f"must be one of {', '.join(CONTROL_KINDS)}, not {kind[:32]!r}")
 
 
@@ -48,9 +49,14 @@ def completed(wanted: GenerateRequest, model: Model, known: Sequence[Part]) -> G
 
 
 def _complete(one: Control, fit: str, model: Model, known: Sequence[Part]) -> Control:
+    part = _named(one.model, model, known) if one.model else _fitting(one.kind, model, known)
+    modes = kinds.modes_of(part.kind)
+    if modes and one.kind not in modes:
+        why = f"{part.name} reads several kinds of pictures, and is not told by {one.kind} which this is"
+        raise invalid("controls.kind", why, f"take one of {', '.join(modes)}")
     return replace(
         one,
-        model=(_named(one.model, model, known) if one.model else _fitting(one.kind, model, known)).name,
+        model=part.name,
         scale=1.0 if one.scale is None else one.scale,
         start=0.0 if one.start is None else one.start,
         end=1.0 if one.end is None else one.end,
@@ -65,7 +71,7 @@ def _named(name: str, model: Model, known: Sequence[Part]) -> Part:
         found = next((part for part in known if part.sha256.startswith(name)), None)
     if found is None:
         raise invalid("controls.model", f"{name[:100]!r} is no control model here", _hint(known))
-    if found.kind != kinds.kind_of(model.architecture):
+    if not kinds.is_for(found.kind, model.architecture):
         why = f"{found.name} is {found.shown}, and the model {model.name} is {model.architecture.name}"
         raise invalid("controls.model", why, _hint(fitting_parts(model, known)))
     return found
@@ -88,7 +94,7 @@ def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
 
 def fitting_parts(model: Model, known: Sequence[Part]) -> list[Part]:
     """The control models that a model can be drawn with."""
-    return [part for part in known if part.kind == kinds.kind_of(model.architecture)]
+    return [part for part in known if kinds.is_for(part.kind, model.architecture)]
 
 
 def _hint(known: Sequence[Part]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -107,20 +107,21 @@ class JobService:
             await self.fits.learn(found.loras, [found.model])
         fits = await self.fits.known(found.loras, found.model)
         stands = await obstacles(fits, self._loras, found.spec)
-        plan = self._plan(found.spec, found.model)
+        plan = self._plan(found.spec, found.model, await self._models.held_beside(found.spec.control_models))
         told = await self._database.look(lambda connection: pace.expected(connection, found.spec))
         return replace(plan, fits=tuple(fits), obstacles=stands, result_size=found.result_size, pace=told)
 
-    def _plan(self, spec: GenerateSpec | TrainSpec, model: Model) -> Plan:
-        is_loaded = bool(self._pool.loaded_on(model.name))
+    def _plan(self, spec: GenerateSpec | TrainSpec, model: Model, beside: Sequence[Model] = ()) -> Plan:
+        """`beside`: the control models that it is drawn with."""
+        lacking = [one for one in (model, *beside) if not self._pool.loaded_on(one.name)]
         return Plan(
             spec,
-            model_loaded=is_loaded,
-            load_bytes=0 if is_loaded else model.size_bytes,
-            evicted_models=self._pool.evicted_by(model),
+            model_loaded=model not in lacking,
+            load_bytes=sum(one.size_bytes for one in lacking),
+            evicted_models=self._pool.evicted_by(model, beside),
             queue_position=self._active.queued,
             device=self._pool.device,
-            need=self._pool.need_of(model),
+            need=self._pool.need_of(model, beside),
         )
 
     async def get(self, caller: Caller, prefix: str) -> JobView:

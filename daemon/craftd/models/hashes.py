@@ -12,6 +12,7 @@ from craft_protos.dispatch import CONTROLNET
 from craft_protos.dispatch import ModelFile as ManifestFile
 from craft_protos.reasons import CraftError
 
+from craftd.architectures import controls
 from craftd.models.model import Manifest, Model, ModelFile
 from craftd.models.part import Part
 from craftd.store.database import Database
@@ -56,7 +57,7 @@ class FileHashes:
         return Manifest(
             name=part.name,
             family=CONTROLNET,
-            pipeline="ControlNetModel",
+            pipeline=controls.network_of(part.kind),
             sha256=await self.of_part(part.path),
             files=tuple(
                 ManifestFile(file.path, sha256, file.size_bytes) for file, sha256 in zip(files, hashes, strict=True)

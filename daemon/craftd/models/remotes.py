@@ -19,7 +19,6 @@ from craftd.models.model import ModelSource
 
 _CONFIGURATION = "config.json"
 _OF_CONTROLS = (_CONFIGURATION, ".safetensors", ".safetensors.index.json")
-_CONTROL = "ControlNetModel"  # diffusers' class
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -103,11 +102,12 @@ def configuration_of(listing: Listing) -> RemoteFile:
 
 
 def of_control(listing: Listing, configuration: Mapping[str, object]) -> list[str]:
-    """The files of a repository that is a ControlNet. Raises UNSUPPORTED_MODEL for another component."""
+    """The files of a repository that is a control model. Raises UNSUPPORTED_MODEL for another component."""
     kind = str(configuration.get("_class_name", ""))[:100]
-    if kind != _CONTROL and "ControlNet" in kind:
+    is_known = any(one.network == kind for one in controls.KINDS)
+    if not is_known and "ControlNet" in kind:
         raise CraftError("UNSUPPORTED_MODEL", f"{listing.source}: it is a {kind}; {controls.DRAWN_WITH}")
-    if kind != _CONTROL:
+    if not is_known:
         raise no_folder(listing)
     root = [one.path for one in listing.files if "/" not in one.path and one.path.endswith(_OF_CONTROLS)]
     return choosing.of_part(root, listing.source)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from craft_protos.generate import LANCZOS
 from craft_protos.reasons import CraftError, invalid
 
-from craftd.models import precision, prediction, upscaler
+from craftd.models import control, precision, prediction, upscaler
 from craftd.models import registry as registries
 from craftd.models.finding import Asked
 from craftd.models.folders import FolderEntry, FolderImporter, Loras
@@ -54,6 +54,10 @@ class ModelService:
     def controls(self) -> tuple[Part, ...]:
         """Control models, by name."""
         return tuple(part for part in self._registry.parts if part.is_control)
+
+    async def held_beside(self, names: Collection[str]) -> Sequence[Model]:
+        """Control models of these names, as a worker holds them."""
+        return await asyncio.to_thread(lambda: [control.of_part(one) for one in self.controls if one.name in names])
 
     async def control(self, name: str) -> Manifest:
         """A control model's files, as they are at this moment. Raises UNSUPPORTED_MODEL, CORRUPT_FILE."""
@@ -121,8 +125,9 @@ class ModelService:
         return await self.get(name)
 
     async def unload(self, name: str) -> ModelView:
-        """Until its memory is given back."""
-        model = await self._find(name)
+        """Until its memory is given back: a model's, an upscaler's or a control model's."""
+        found = await self.held_beside([name])
+        model = found[0] if found else await self._find(name)
         await self._pool.unload(model.name)
         return await self._view(model)
 

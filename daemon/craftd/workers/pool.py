@@ -98,13 +98,13 @@ class WorkerPool:
         """The devices whose memory it is in."""
         return tuple(worker.device for worker in self.workers if worker.residency.is_loaded(model))
 
-    def evicted_by(self, model: Model) -> tuple[str, ...]:
-        """The models that would be unloaded to make room for it."""
-        return () if self.loaded_on(model.name) else self._best_for(model.name).residency.evicted_by(model)
+    def evicted_by(self, model: Model, beside: Sequence[Model] = ()) -> tuple[str, ...]:
+        """The models that would be unloaded to make room for it and the control models beside it."""
+        return self._best_for(model.name).residency.evicted_by(model, beside)
 
-    def need_of(self, model: Model) -> Need | None:
-        """What it will hold of a device's memory; None while that is not known."""
-        return self._best_for(model.name).residency.need_of(model)
+    def need_of(self, model: Model, beside: Sequence[Model] = ()) -> Need | None:
+        """What it and those beside it will hold of a device's memory; None while that is not known."""
+        return self._best_for(model.name).residency.need_of(model, beside)
 
     async def load(self, manifest: Manifest, keep_alive_s: float | None) -> None:
         """Into one's memory. `keep_alive_s`: None as configured, 0 not at all, negative for ever.

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from craft_protos import rungs
@@ -79,21 +80,38 @@ class Residency:
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._residents))
 
-    def evicted_by(self, model: Model) -> tuple[str, ...]:
-        """What would be unloaded to make room for it; () too while no worker has told of its memory."""
+    def evicted_by(self, model: Model, beside: Sequence[Model] = ()) -> tuple[str, ...]:
+        """What would be unloaded to make room for it and for those beside it, which are the control models of a job.
+
+        () too while no worker has told of its memory.
+        """
         vitals = self._worker.vitals
-        if vitals is None or not vitals.hello.device_bytes or self.is_loaded(model.name):
+        lacking = [one for one in beside if not self.is_loaded(one.name)]
+        if vitals is None or not vitals.hello.device_bytes or (self.is_loaded(model.name) and not lacking):
             return ()
+        stays = {model.name, *(one.name for one in beside)}
         residents = [
             eviction.Resident((name, one.sha256), one.resident_bytes, one.last_used, is_idle=not self._users[name])
             for name, one in self._residents.items()
+            if name not in stays
         ]
-        need = self.need_of(model)
-        budget = eviction.budget_bytes(vitals.hello.device_bytes)
-        return eviction.foretell(residents, 0 if need is None else need.peak_bytes, budget)
+        own = None if self.is_loaded(model.name) else self._own_need(model)
+        need_bytes = self._held_beside(lacking, vitals) + (0 if own is None else own.peak_bytes)
+        need_bytes += sum(one.resident_bytes for name, one in self._residents.items() if name in stays)
+        return eviction.foretell(residents, need_bytes, eviction.budget_bytes(vitals.hello.device_bytes))
 
-    def need_of(self, model: Model) -> Need | None:
-        """What it will hold of the device's memory; None while no worker has told of its memory."""
+    def need_of(self, model: Model, beside: Sequence[Model] = ()) -> Need | None:
+        """What it and those beside it hold of the device's memory; None while no worker has told of its memory."""
+        own, vitals = self._own_need(model), self._worker.vitals
+        if own is None or vitals is None:
+            return None
+        return replace(own, peak_bytes=own.peak_bytes + self._held_beside(beside, vitals))
+
+    @staticmethod
+    def _held_beside(models: Sequence[Model], vitals: Vitals) -> int:
+        return sum(one.weights.resident_bytes(vitals.hello.precision, "") for one in models)
+
+    def _own_need(self, model: Model) -> Need | None:
         vitals = self._worker.vitals
         if vitals is None or not vitals.hello.device_bytes:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from craft_protos.generate import LARGEST_CONTROL, MAP, MOST_CONTROLS, Control
+from craft_protos.generate import LARGEST_CONTROL, MAP, MAPS, MOST_CONTROLS, Control
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field, ValidationError
 
@@ -28,6 +28,7 @@ _BALANCED = (None, 0, "Balanced", "ControlMode.BALANCED")
 # Their names of what is made of a picture -> craft's.
 MODULES = {
     **dict.fromkeys(("none", ""), MAP),
+    **{name: name for name in MAPS},
     "canny": "canny",
     "edges": "edges",
     **dict.fromkeys(("scribble", "scribble_xdog"), "scribble"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -141,11 +141,13 @@ def begin(
     seed: int,
     source: Source | None = None,
     references: Sequence[torch.Tensor] = (),
+    controls: Sequence[RowControl] = (),
 ) -> Denoising:
     """Start a row. Random numbers are drawn in diffusers' order, so that a seed gives the same image."""
     width, height = size
     with torch.inference_mode():
         generator = torch.Generator("cpu").manual_seed(seed)
+        shown = [replace(one, picture=family.draw_control(one.network, one.picture, generator)) for one in controls]
         beginning = family.prepare(size, generator, scheduler, source)
         return Denoising(
             conditioning=conditioning,
@@ -154,6 +156,7 @@ def begin(
             **vars(beginning),
             cost=(width * height + family.pixels_of(references)) * conditioning.model_rows,
             references=references,
+            controls=shown,
             step_arguments=samplers.step_arguments(scheduler, generator),
         )
 
@@ -266,6 +269,7 @@ class Denoiser:
                 conditioning = self._encode(spec.text, applied, shown)
                 source = None if canvas is None else self._sources.of(canvas, _strength(job))
                 seen = self._sources.references(shown)
+                controls = self._sources.controls(job, self._controls.of(job), networks)
             row = begin(
                 self._family,
                 conditioning,
@@ -275,10 +279,10 @@ class Denoiser:
                 seed=seed,
                 source=source,
                 references=seen,
+                controls=controls,
             )
             row.applied, row.adapters, row.canvas = applied, self._adapters, canvas
-            row.controls = self._sources.controls(job, self._controls.of(job), networks)
-            row.cost += int(row.cost * _CONTROL_COST * len(row.controls))
+            row.cost += int(row.cost * _CONTROL_COST * len(controls))
             return row
         except BaseException:
             self._adapters.release(applied)

@@ -13,7 +13,7 @@ from craft_protos.generate import Control
 from craft_protos.reasons import invalid
 
 from craftd.worker.families.base import Family
-from craftd.worker.families.controls import RowControl
+from craftd.worker.families.controls import RowControl, sees_pixels
 from craftd.worker.families.latents import NO_MASK, Covered, Source
 from craftd.worker.families.lru_cache import LruCache, tensor_bytes
 from craftd.worker.inputs import masks
@@ -51,7 +51,7 @@ class Sources:
         return tuple(self._shown(one) for one in shown.references)
 
     def controls(self, job: Dispatch, shown: ControlPictures, networks: Mapping[str, Any]) -> tuple[RowControl, ...]:
-        """The job's control pictures, for the control models that it names."""
+        """The job's control pictures, encoded for the control models that it names. Raises what encoding raises."""
         pairs = zip(job.drawing.controls, shown.pictures, strict=True)
         return tuple(self._control(one, picture, networks[one.model]) for one, picture in pairs)
 
@@ -63,11 +63,11 @@ class Sources:
     def _control(self, one: Control, picture: ControlPicture, network: Any) -> RowControl:
         def make() -> torch.Tensor:
             values = torch.from_numpy(picture.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
-            return values.to(device=network.device, dtype=network.dtype)
+            return self._family.encode_control(network, values)
 
-        shown = self._maps.get((picture.key, network.dtype), make)
+        key = picture.key, network.dtype, sees_pixels(network)
         assert one.scale is not None and one.start is not None and one.end is not None, one
-        return RowControl(network, shown, one.scale, one.start, one.end)
+        return RowControl(network, self._maps.get(key, make), one.scale, one.start, one.end, one.kind)
 
     def _covered(self, canvas: Canvas, mask: Levels) -> Covered:
         """Grey where the mask is white. Raises INVALID_FIELD without a mask."""

@@ -182,6 +182,14 @@ class Family(ABC):
         with self._coding:
             return self._autoencoder.encoded(pixels.to(self._device))
 
+    def encode_control(self, network: Any, picture: torch.Tensor) -> torch.Tensor:
+        """1, 3, height, width in 0 to 1 -> what a control model can be shown of it any number of times."""
+        return picture.to(device=network.device, dtype=network.dtype)
+
+    def draw_control(self, network: Any, encoded: torch.Tensor, _generator: torch.Generator) -> torch.Tensor:
+        """What a row's control model is shown; random numbers are drawn before those of `prepare`."""
+        return encoded
+
     def prepare(
         self, size: tuple[int, int], generator: torch.Generator, scheduler: Scheduler, source: Source | None = None
     ) -> Beginning:

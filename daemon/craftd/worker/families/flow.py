@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from craftd.worker.families import samplers
+from craftd.worker.families import controls, samplers
 from craftd.worker.families.base import Family, ModelRow
 from craftd.worker.families.samplers import Scheduler
 
@@ -41,6 +41,17 @@ class FlowMatching(Family):
             given |= self._sigmas(steps)
         samplers.spread(scheduler, steps, self._device, begins=self._begins, **given)
         return scheduler
+
+    def encode_control(self, network: Any, picture: torch.Tensor) -> torch.Tensor:
+        """In -1 to 1; to a control model that has no layers of its own for it, as latents."""
+        values = picture * 2 - 1
+        sees_pixels = controls.sees_pixels(network)
+        return super().encode_control(network, values) if sees_pixels else self.encode_start(values)
+
+    def draw_control(self, network: Any, encoded: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if controls.sees_pixels(network):
+            return encoded
+        return self._autoencoder.drawn(encoded, generator).to(network.dtype)
 
     def _shift_exponent(self, tokens: int, steps: int) -> float:
         """Larger pictures spend more steps in the noise (Esser et al. 2024, section 5.3.2): by a line."""

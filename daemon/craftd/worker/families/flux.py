@@ -5,15 +5,19 @@ Latents are kept as pictures and packed into tokens for the transformer alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import invalid
 
+from craftd.architectures.controls import FLUX_MODES
 from craftd.architectures.rows.flows import FLUX_KONTEXT as KONTEXT
+from craftd.worker.families import controlnets, controls
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
+from craftd.worker.families.controlnets import Call, Residuals
 from craftd.worker.families.flow import EvenlySpaced, packed, shown, unpacked
 from craftd.worker.families.latents import Covered, Source
 from craftd.worker.families.text import PooledClipText, T5Text
@@ -51,24 +55,44 @@ class Flux(EvenlySpaced):
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         samples, pictures = torch.cat([row.sample for row in rows]), shown(rows)
         texts = torch.cat([row.conditioning.positive for row in rows])
-        timesteps = torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000
+        scales = [row.conditioning.guidance_scale for row in rows]
+        of_rows = {
+            "hidden_states": packed(samples),
+            "timestep": torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000,
+            "guidance": torch.tensor(scales, device=self._device, dtype=torch.float32),
+            "pooled_projections": torch.cat([_pooled(row) for row in rows]),
+            "encoder_hidden_states": texts,
+        }
+        words = torch.zeros(texts.shape[1], 3, device=self._device, dtype=texts.dtype)
+        read = partial(self._read_control, of_rows, {"txt_ids": words, "img_ids": _places(samples, 0)})
         output = self._transformer(
-            hidden_states=torch.cat([packed(one) for one in (_with_beside(samples, rows), *pictures)], dim=1),
-            timestep=timesteps,
-            guidance=self._guidance(rows),
-            pooled_projections=torch.cat([_pooled(row) for row in rows]),
-            encoder_hidden_states=texts,
-            txt_ids=torch.zeros(texts.shape[1], 3, device=self._device, dtype=texts.dtype),
+            **_guided(self._transformer, of_rows)
+            | {"hidden_states": torch.cat([packed(one) for one in (_with_beside(samples, rows), *pictures)], dim=1)},
+            txt_ids=words,
             img_ids=torch.cat([_places(one, min(number, 1)) for number, one in enumerate((samples, *pictures))]),
             return_dict=False,
+            **controlnets.residuals(rows, read, samples.dtype),
         )[0]
         return list(torch.split(unpacked(output[:, : packed(samples).shape[1]], samples), 1))
 
-    def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor | None:
-        if not self._transformer.config.guidance_embeds:
-            return None
-        scales = [row.conditioning.guidance_scale for row in rows]
-        return torch.tensor(scales, device=self._device, dtype=torch.float32)
+    def _read_control(
+        self, of_rows: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor], call: Call
+    ) -> Residuals:
+        network = call.network
+        sees_pixels = controls.sees_pixels(network)
+        given = {name: call.of(one) for name, one in of_rows.items()}
+        given["timestep"], given["guidance"] = (of_rows[name][call.rows] for name in ("timestep", "guidance"))
+        said = network(
+            **_guided(network, given),
+            **places,
+            controlnet_cond=call.pictures if sees_pixels else packed(call.pictures),
+            controlnet_mode=call.modes(FLUX_MODES) if network.union else None,
+            conditioning_scale=call.scales(3),
+            return_dict=False,
+        )
+        blocks = len(self._transformer.transformer_blocks), len(self._transformer.single_transformer_blocks)
+        double, single = (controlnets.spread(*one, repeats=sees_pixels) for one in zip(said, blocks, strict=True))
+        return {"controlnet_block_samples": double, "controlnet_single_block_samples": single}
 
 
 class FluxFill(Flux):
@@ -89,6 +113,11 @@ class FluxKontext(Flux):
     def lay(self, own: Size) -> Layout:
         size = KONTEXT.nearest_in_shape(*own)
         return Layout(Placement(size, size))
+
+
+def _guided(network: Any, given: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What a network of FLUX.1's is given, without guidance where it takes none."""
+    return {**given} if network.config.guidance_embeds else {**given, "guidance": None}
 
 
 def _with_beside(samples: torch.Tensor, rows: Sequence[ModelRow]) -> torch.Tensor:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
+from diffusers.models.adapter import T2IAdapter
 
 from craftd.worker.families import controlnets, guidance, samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow, TextEncoder
+from craftd.worker.families.controlnets import Call, Residuals
 from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.samplers import Scheduler
 from craftd.worker.families.text import ClipText
+
+# Its UNet's arguments that take what control models say.
+_SKIPPED, _MIDDLE = "down_block_additional_residuals", "mid_block_additional_residual"
+_WITHIN = "down_intrablock_additional_residuals"
 
 
 class StableDiffusion(Family):
@@ -63,13 +70,23 @@ class StableDiffusion(Family):
             timestep_cond=self._guidance_embedding(batch.order) if self._is_distilled else None,
             added_cond_kwargs=added,
             return_dict=False,
-            **controlnets.residuals(batch, added),
+            **self._controlled(batch, added),
         )[0]
         return batch.guide(output)
 
     def _added(self, batch: Stacked) -> dict[str, torch.Tensor] | None:
         """What the UNet takes beside the text."""
         return None
+
+    def _controlled(self, batch: Stacked, added: Mapping[str, torch.Tensor] | None) -> dict[str, Any]:
+        """What the UNet is told of the rows' control pictures."""
+        read = partial(_read_control, batch, added)
+        told: dict[str, Any] = dict(
+            controlnets.residuals(batch.order, read, batch.samples.dtype, guided=len(batch.guided))
+        )
+        if _MIDDLE in told:
+            told[_MIDDLE] = told[_MIDDLE][0]
+        return told
 
     @property
     def _is_distilled(self) -> bool:
@@ -82,6 +99,23 @@ class StableDiffusion(Family):
             scales, embedding_dim=self._unet.config.time_cond_proj_dim
         )
         return embedding.to(device=self._device, dtype=rows[0].sample.dtype)
+
+
+def _read_control(batch: Stacked, added: Mapping[str, torch.Tensor] | None, call: Call) -> Residuals:
+    """A T2I-adapter's features go into the UNet's blocks, a ControlNet's to what the UNet skips over."""
+    if isinstance(call.network, T2IAdapter):
+        levels = zip(*(one.features for one in call.controls), strict=True)
+        return {_WITHIN: [torch.cat(level) * call.scales(4) for level in levels]}
+    down, middle = call.network(
+        call.of(batch.samples),
+        batch.timesteps[call.rows],
+        encoder_hidden_states=call.of(batch.texts),
+        controlnet_cond=call.pictures,
+        conditioning_scale=call.scales(4),
+        added_cond_kwargs=None if added is None else {name: call.of(one) for name, one in added.items()},
+        return_dict=False,
+    )
+    return {_SKIPPED: down, _MIDDLE: [middle]}
 
 
 def _check(pipe: Any) -> None:

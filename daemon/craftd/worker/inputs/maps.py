@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from craft_protos.generate import MAP
+from craft_protos.generate import MAP, MAPS
 from numpy.typing import NDArray
 
 from craftd.worker.inputs import outlines
@@ -20,7 +20,7 @@ def made_of(kind: str, pixels: Pixels) -> Pixels:
 
 def ground_of(kind: str) -> str:
     """The colour that is taken to lie under what shines through: a map's nothing is black, a picture's is white."""
-    return "black" if kind == MAP else "white"
+    return "black" if kind in (MAP, *MAPS) else "white"
 
 
 def _as_it_is(pixels: Pixels) -> Pixels:
@@ -36,8 +36,7 @@ def _inverted(pixels: Pixels) -> Pixels:
 
 
 _KINDS: dict[str, Callable[[Pixels], Pixels]] = {
-    MAP: _as_it_is,
-    "tile": _as_it_is,
+    **dict.fromkeys((MAP, *MAPS, "tile"), _as_it_is),
     "invert": _inverted,
     "canny": _lines(outlines.canny),
     "edges": _lines(outlines.edges),

@@ -6,6 +6,8 @@ import { $, make, show } from "./dom.js";
 const KINDS = {
   none: "Nothing: it is a map already", canny: "Edges, one pixel wide", edges: "Outlines of areas", scribble: "Strokes of a sketch",
   tile: "Nothing: it is a picture", invert: "Its negative",
+  "depth-map": "Nothing: it is a depth map", "pose-map": "Nothing: it is a pose", "gray-map": "Nothing: it is the picture in gray",
+  "blur-map": "Nothing: it is blurred", "low-quality-map": "Nothing: it is of low quality",
 };
 
 export class Control {
