@@ -57,24 +57,26 @@ def z_image(*, is_turbo: bool = False) -> Any:
     )
 
 
-def flux2(*, is_distilled: bool = False) -> Any:
+def flux2(
+    *, is_distilled: bool = False, layers: int = 1, text_width: int = FEATURES, text_layers: int = 27, latents: int = 4
+) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
 
     transformer = Flux2Transformer2DModel(
         patch_size=1,
-        in_channels=16,
-        num_layers=1,
+        in_channels=4 * latents,
+        num_layers=layers,
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=3 * FEATURES,
+        joint_attention_dim=3 * text_width,
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
     )
     return Flux2KleinPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=autoencoder_in_patches(),
-        text_encoder=qwen3(layers=27, is_causal_lm=True),
+        vae=autoencoder_in_patches(latents),
+        text_encoder=qwen3(layers=text_layers, is_causal_lm=True, hidden_size=text_width),
         tokenizer=tokenizer(),
         transformer=_lively(transformer, gain=2),
         is_distilled=is_distilled,
@@ -119,7 +121,7 @@ def qwen_image() -> Any:
     return QwenImagePipeline(
         scheduler=scheduler,
         vae=_autoencoder_of_videos(),
-        text_encoder=_qwen25_vl(),
+        text_encoder=qwen25_vl(),
         tokenizer=tokenizer(),
         transformer=_lively(transformer, gain=4),
     )
@@ -191,14 +193,14 @@ def _mistral3(layers: int) -> Any:
     return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)).eval()
 
 
-def qwen3(layers: int, *, is_causal_lm: bool = False) -> Any:
+def qwen3(layers: int, *, is_causal_lm: bool = False, hidden_size: int = FEATURES) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-    config = Qwen3Config(**TEXT, num_hidden_layers=layers)
+    config = Qwen3Config(**{**TEXT, "hidden_size": hidden_size}, num_hidden_layers=layers)
     return (Qwen3ForCausalLM if is_causal_lm else Qwen3Model)(config).eval()
 
 
-def _qwen25_vl() -> Any:
+def qwen25_vl() -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     text = {**TEXT, "num_hidden_layers": 2, "rope_parameters": _MULTIMODAL_ROPE}
@@ -207,23 +209,24 @@ def _qwen25_vl() -> Any:
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 
 
-def qwen3_vl(layers: int = 2) -> Any:
-    from transformers import Qwen3VLConfig, Qwen3VLModel
+def qwen3_vl(layers: int = 2, *, is_causal_lm: bool = False) -> Any:
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
     text = {**TEXT, "num_hidden_layers": layers, "rope_parameters": _MULTIMODAL_ROPE}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": FEATURES}
     vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
-    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)).eval()
+    kind: Any = Qwen3VLForConditionalGeneration if is_causal_lm else Qwen3VLModel
+    return kind(Qwen3VLConfig(text_config=text, vision_config=vision)).eval()
 
 
-def autoencoder_in_patches() -> Any:
+def autoencoder_in_patches(latents: int = 4) -> Any:
     """With statistics that are none of a new one's."""
     import torch
     from diffusers import AutoencoderKLFlux2
 
     vae = AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8, 16),
-        latent_channels=4,
+        latent_channels=latents,
         norm_num_groups=4,
         sample_size=64,
     )

@@ -94,6 +94,13 @@ def _flux_control() -> Shapes:
     return named | {f"{name}.0.weight": (0,) for name in ("controlnet_blocks", "transformer_blocks")}
 
 
+def _language_model(layers: int, width: int, name: str) -> Shapes:
+    return {
+        **{f"model.layers.{n}.self_attn.{name}.weight": (0,) for n in range(layers)},
+        "model.embed_tokens.weight": (0, width),
+    }
+
+
 PARTS: dict[str, Shapes] = {
     "control-sd1": _control(768),
     "control-sd2": _control(1024),
@@ -105,10 +112,18 @@ PARTS: dict[str, Shapes] = {
     "clip-l": _clip(12, 768),
     "clip-g": _clip(32, 1280),
     "t5-xxl": _t5(),
-    "qwen3-4b": {f"model.layers.{n}.self_attn.q_norm.weight": (0,) for n in range(36)}
-    | {"model.embed_tokens.weight": (0, 2560)},
+    "qwen3-4b": _language_model(36, 2560, "q_norm"),
+    "qwen3-8b": _language_model(36, 4096, "q_norm"),
+    "qwen2.5-vl-7b": _language_model(28, 3584, "q_proj") | {"visual.patch_embed.proj.weight": (0,)},
+    "qwen3-vl-4b": _language_model(36, 2560, "q_norm") | {"visual.patch_embed.proj.weight": (0,)},
     "vae-16": _vae(16),
     "vae-4": _vae(4),
+    "vae-qwen-image": {
+        "encoder.downsamples.0.residual.0.gamma": (0,),
+        "decoder.upsamples.0.residual.0.gamma": (0,),
+        "decoder.conv1.weight": (0, 16),
+        "conv2.weight": (0, 16),
+    },
 }
 
 KINDS: dict[str, Shapes] = {
@@ -120,6 +135,18 @@ KINDS: dict[str, Shapes] = {
     "z-image": _z_image("model.diffusion_model."),
     "z-image-bare": _z_image(""),
     "z-image-prefixed": _z_image("diffusion_model."),
+    "flux2-klein-9b": {
+        **{f"double_blocks.{n}.img_attn.proj.weight": (0,) for n in range(8)},
+        **{"single_stream_modulation.lin.weight": (0, 4096), "txt_in.weight": (0, 12288)},
+    },
+    "qwen-image-alone": {
+        **{f"model.diffusion_model.transformer_blocks.{n}.img_mod.1.weight": (0,) for n in range(60)},
+        **{f"model.diffusion_model.{name}.weight": (0, 3584) for name in ("txt_norm", "img_in", "txt_in")},
+    },
+    "krea2-alone": {
+        **{f"blocks.{n}.attn.wq.weight": (0,) for n in range(28)},
+        **{f"{name}.weight": (0, 64) for name in ("txtfusion.projector", "first", "last.linear")},
+    },
     "sd3.5-medium-bare": _sd3(24, 147456, ""),
     "sdxl-alone": _unet(4, 2048, is_xl=True),
     "sd1": _unet(4, 768) | _VAE | _CLIP_L,

@@ -70,6 +70,12 @@ def test_what_cannot_be_drawn_with_is_named(tmp_path: Path, kind: str, said: str
     assert said in model.refused_why
 
 
+def test_a_qwen_image_that_edits_is_told_by_its_name(tmp_path: Path) -> None:
+    """Its tensors are those of the one that draws."""
+    path = write_checkpoint(tmp_path / "qwen_image_edit_2511_fp8mixed.safetensors", "qwen-image-alone")
+    assert "a Qwen-Image that edits" in checkpoint.read(path, name="it").refused_why
+
+
 def test_the_worker_gets_configurations_and_vocabularies_beside_the_weights(tmp_path: Path) -> None:
     model = checkpoint.read(write_checkpoint(tmp_path / "it.safetensors", "sd3.5-medium"), name="it")
     paths = {file.path for file in model.files}

@@ -33,6 +33,7 @@ from tests.daemon.harness import Daemon, field, reason
 _CARRIED = Path(craftd.__file__).parent / "architectures"
 _POCKET = Path(craftd.__file__).parent / "pocket"
 PLACES = [_POCKET, *sorted(path.parent for path in _CARRIED.glob("*/model_index.json"))]
+_OF_SIXTEEN = ("pocket", "sd3", "flux", "z-image", "qwen-image", "krea2")
 OPENAI = ((256, 256), (512, 512), (1024, 1024), (1536, 1024), (1024, 1536), (1792, 1024), (1024, 1792))
 _SIZES = st.builds(
     lambda unit, units, most: Sizes(unit, unit * units, max(most, unit * unit)),
@@ -49,7 +50,7 @@ def model_of(place: Path) -> Model:
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
 def test_every_architecture_has_every_size_that_a_face_offers(place: Path) -> None:
     model, limits = model_of(place), LimitSettings()
-    assert model.sizes.granularity == (16 if place.name.startswith(("pocket", "sd3", "flux", "z-image")) else 8)
+    assert model.sizes.granularity == (16 if place.name.startswith(_OF_SIXTEEN) else 8)
     offered = {side_lengths(shape, model, limits) for shape in SHAPES} | set(OPENAI)
     for width, height in offered | {(model.defaults.width, model.defaults.height)}:
         validate.check_size(width, height, model, limits)

@@ -52,7 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         ("flux2", "original", ""),
         ("flux2-distilled", "diffusers", as_parts.LDM),
         ("qwen-image", "diffusers", ""),
+        ("qwen-image", "original", as_parts.LDM),
         ("krea2", "diffusers", ""),
+        ("krea2", "original", ""),
     ],
 )
 def test_the_picture_is_the_folders_to_the_bit(

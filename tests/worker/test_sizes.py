@@ -95,7 +95,9 @@ def test_every_size_that_is_offered_or_suggested_is_drawn(
     assert {(image.width, image.height) for image in images} == wanted
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FROM_WORDS if kind not in ("sdxl-plain", "flux-kontext")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in FROM_WORDS if kind not in ("sdxl-plain", "flux-kontext", "flux2-dev")]
+)
 def test_an_odd_size_is_the_pipelines_own_picture(
     worker: WorkerProcess, files: Path, places: Callable[[str], Path], read: Callable[[str], Model], kind: str
 ) -> None:

@@ -81,6 +81,7 @@ class Checkpoint:
     velocity_configurations: str = ""  # of a model that predicts velocities, where they are others
     named_configurations: Mapping[str, str] = field(default_factory=dict)  # by a word of the file's name
     word: str = ""  # that a file's name must have: others have the same tensors
+    not_word: str = ""  # that it must not have, for the same reason
 
     def configurations_for(self, predicts: str, file_name: str = "") -> str:
         words = _words(file_name)
@@ -88,7 +89,8 @@ class Checkpoint:
         return named or (predicts == VELOCITY and self.velocity_configurations) or self.configurations
 
     def may_be_called(self, file_name: str) -> bool:
-        return not self.word or self.word in _words(file_name)
+        words = _words(file_name)
+        return (not self.word or self.word in words) and self.not_word not in words
 
 
 @dataclass(frozen=True)

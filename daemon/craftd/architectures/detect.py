@@ -21,7 +21,7 @@ TEXT_LAYER = re.compile(
 )
 _UNET_LAYER = re.compile(r"(^|[._])(down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)[._]")
 _CROSS_LAYER = re.compile(r"attn2[._](processor\.)?to_[kv](_lora)?$")
-_BESIDE_PARTS = ("lm_head.",)  # of a language model, whose head an encoder has no use for
+_BESIDE_PARTS = ("lm_head.", "visual.", "model.visual.")  # of a language model: its head, and what sees for it
 _SECOND_TEXT_LAYER = re.compile(r"^(lora_te2_|te2[._]|text_encoder_2)")
 
 

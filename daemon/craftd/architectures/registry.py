@@ -111,6 +111,9 @@ LEFTOVERS: Mapping[str, tuple[Mark, ...]] = {
     "a transformer that craft knows only as part of a diffusers folder": (
         Mark(("transformer_blocks.", "proj_out."), prefixes=("transformer.", "")),
     ),
+    "a Qwen-Image that edits, or another that craft knows only as a diffusers folder": marks(
+        "transformer_blocks.0.img_mod."
+    ),
     "a FLUX.2 of a size that craft knows only as a diffusers folder": marks(OF_FLUX2),
     "a Lumina or a Z-Image of a kind that craft does not know": marks("cap_embedder."),
     "a text encoder, not a whole model": marks(

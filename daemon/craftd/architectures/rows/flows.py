@@ -8,7 +8,16 @@ from dataclasses import replace
 from craft_protos.generate import MOST_REFERENCES
 
 from craftd.architectures import parts
-from craftd.architectures.architecture import FLOW, Architecture, Checkpoint, Distilled, Mark, Part, Training
+from craftd.architectures.architecture import (
+    FLOW,
+    Architecture,
+    Checkpoint,
+    Distilled,
+    Mark,
+    Part,
+    PartKind,
+    Training,
+)
 from craftd.architectures.rows.shared import (
     ANOTHER_OF_ITS_KIND,
     ATTENTION,
@@ -66,23 +75,27 @@ def _flux(folder: str, *, has_guidance: bool, word: str = "", channels: int = 64
     )
 
 
-def _flux2() -> tuple[Checkpoint, ...]:
-    """The two layouts of FLUX.2 klein of 4 billion parameters; the base model's tensors are the distilled one's."""
+def _flux2(size: str, blocks: int, encoder: PartKind) -> tuple[Checkpoint, ...]:
+    """The two layouts of a FLUX.2 klein of so many double blocks; the base model's tensors are the distilled one's."""
     told = (
         vae_of(parts.FLUX2_VAE),
-        Part("the text encoder Qwen3-4B", ("text_encoders.qwen3_4b.",), "text_encoder", parts.QWEN3_4B),
+        Part(encoder.name, (f"text_encoders.{encoder.id.replace('-', '_')}.",), "text_encoder", encoder),
     )
-    original = Mark((OF_FLUX2, "double_blocks.4."), ("double_blocks.5.", "guidance_in."), ("txt_in.weight", 1, 7680))
+    assert encoder.mark.side is not None
+    last, beyond, width = f"{blocks - 1}.", f"{blocks}.", 3 * encoder.mark.side[2]  # of three of its layers
+    original = Mark(
+        (OF_FLUX2, f"double_blocks.{last}"), (f"double_blocks.{beyond}", "guidance_in."), ("txt_in.weight", 1, width)
+    )
     diffusers = Mark(
-        (OF_FLUX2, "transformer_blocks.4."),
-        ("transformer_blocks.5.",),
-        ("context_embedder.weight", 1, 7680),
+        (OF_FLUX2, f"transformer_blocks.{last}"),
+        (f"transformer_blocks.{beyond}",),
+        ("context_embedder.weight", 1, width),
         ("transformer.", ""),
     )
-    base = {"base": "flux2-klein-base-4b"}
+    folder, base = f"flux2-klein-{size}", {"base": f"flux2-klein-base-{size}"}
     return (
-        Checkpoint("flux2-klein-4b", original, told, named_configurations=base),
-        Checkpoint("flux2-klein-4b", diffusers, named(*told), named_configurations=base),
+        Checkpoint(folder, original, told, named_configurations=base),
+        Checkpoint(folder, diffusers, named(*told), named_configurations=base),
     )
 
 
@@ -99,6 +112,43 @@ def _z_image() -> tuple[Checkpoint, ...]:
     return (
         Checkpoint("z-image", original, told, named_configurations=turbo),
         Checkpoint("z-image", diffusers, named(*told), named_configurations=turbo),
+    )
+
+
+def _qwen_image() -> tuple[Checkpoint, ...]:
+    """Qwen-Image, whose original layout is diffusers'; those that edit have the same tensors and other parts."""
+    told = (
+        vae_of(parts.QWEN_IMAGE_VAE),
+        Part(parts.QWEN25_VL_7B.name, ("text_encoders.qwen25_7b.",), "text_encoder", parts.QWEN25_VL_7B),
+    )
+    mark = Mark(
+        ("transformer_blocks.59.img_mod.", "txt_norm.", "img_in."),
+        ("transformer_blocks.60.", "time_text_embed.addition_t_embedding."),
+        ("txt_in.weight", 1, 3584),
+    )
+    return (
+        Checkpoint("qwen-image", mark, told, not_word="edit"),
+        Checkpoint("qwen-image", replace(mark, prefixes=("transformer.",)), named(*told), not_word="edit"),
+    )
+
+
+def _krea2() -> tuple[Checkpoint, ...]:
+    """The two layouts of Krea 2; Turbo's tensors are the base model's."""
+    told = (
+        vae_of(parts.QWEN_IMAGE_VAE),
+        Part(parts.QWEN3_VL_4B.name, ("text_encoders.qwen3vl_4b.",), "text_encoder", parts.QWEN3_VL_4B),
+    )
+    original = Mark(("txtfusion.", "blocks.27.attn.", "last."), ("blocks.28.",), ("first.weight", 1, 64))
+    diffusers = Mark(
+        ("text_fusion.", "transformer_blocks.27.", "final_layer."),
+        ("transformer_blocks.28.",),
+        ("img_in.weight", 1, 64),
+        ("transformer.", ""),
+    )
+    turbo = {"turbo": "krea2-turbo"}
+    return (
+        Checkpoint("krea2", original, told, named_configurations=turbo),
+        Checkpoint("krea2", diffusers, named(*told), named_configurations=turbo),
     )
 
 
@@ -219,7 +269,7 @@ FLUX2 = Architecture(
     steps=50,
     guidance_scale=4.0,
     distilled=Distilled("", "is_distilled", value=True, steps=4, guidance_scale=1.0),
-    checkpoints=_flux2(),
+    checkpoints=(*_flux2("4b", 5, parts.QWEN3_4B), *_flux2("9b", 8, parts.QWEN3_8B)),
     lora_layer=re.compile(r"[._](attn[._]to_qkv_mlp_proj|ff(_context)?[._]linear_(in|out))"),
     lora_like=FLUX.id,  # in the original's names
     lora_note=re.compile(r"^flux[-_.]?2(\b|[-_])"),
@@ -252,6 +302,7 @@ QWEN_IMAGE = Architecture(
     predicts=FLOW,
     steps=50,
     guidance_scale=4.0,
+    checkpoints=_qwen_image(),
     lora_layer=re.compile(r"(^|[._])transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]"),
     lora_note=re.compile(r"^qwen[-_]?image"),
     kohya="qwen_image",
@@ -299,6 +350,7 @@ KREA2 = Architecture(
     steps=28,
     guidance_scale=4.5,
     distilled=Distilled("", "is_distilled", value=True, steps=8),
+    checkpoints=_krea2(),
     lora_layer=re.compile(r"(^|[._])(text_fusion|txtfusion|blocks[._]\d+[._]attn[._](w[qkvo]|gate|to_gate)\b)"),
     lora_note=re.compile(r"^krea[-_]?2"),
     kohya="krea2",

@@ -74,7 +74,7 @@ class Component:
 
     def _of_transformers(self, tensors: Mapping[str, Stored]) -> nn.Module:
         """transformers makes names its own and ties what is shared, with numbers alone; then layers are packed."""
-        kind = class_of(self.where)
+        kind, tensors = class_of(self.where), _named_apart(tensors, self.where[1])
         config = kind.config_class.from_pretrained(self.config_folder, local_files_only=True)
         numbers = {key: one.dense(self.dtype) if isinstance(one, PackedWeight) else one for key, one in tensors.items()}
         numbers = _with_projection(numbers, config, self.where[1], self.dtype)
@@ -85,6 +85,21 @@ class Component:
         _keep_packed(network, {key: one for key, one in tensors.items() if isinstance(one, PackedWeight)})
         packing.pack(network, self.precision)
         return network
+
+
+def _named_apart(tensors: Mapping[str, Stored], kind: str) -> Mapping[str, Stored]:
+    """Of a language model that sees, as transformers has them: the layers of words may have no name of their own."""
+    if "VL" not in kind:
+        return tensors
+    root = "" if kind.endswith("Model") else "model."
+
+    def apart(key: str) -> str:
+        bare = key.removeprefix("model.").removeprefix("language_model.")
+        if key.startswith("lm_head.") or "." not in key:
+            return key
+        return root + (bare if bare.startswith("visual.") else f"language_model.{bare}")
+
+    return {apart(key): one for key, one in tensors.items()}
 
 
 def _with_projection(numbers: dict[str, torch.Tensor], config: Any, kind: str, dtype: torch.dtype) -> Any:

@@ -22,6 +22,7 @@ from craftd.worker.quantized.weight import PackedWeight, joined
 
 _UNET = SD1.network  # whose converter wants the names to begin as in whole checkpoints
 _VAE_IN_PATCHES = "AutoencoderKLFlux2"  # for which diffusers has no converter in its package
+_VAE_OF_VIDEOS = "AutoencoderKLQwenImage"  # whose tensors diffusers' converter knows as another class's
 _PREFIXES = (LDM, "diffusion_model.", "transformer.", "unet.", "first_stage_model.", "vae.")
 _ROW_BITS = 32  # of a number; above them is the weight's own, from 1
 
@@ -67,6 +68,10 @@ def _converter(kind: Any) -> Callable[..., Any] | None:
     """diffusers' own for files in the original layout."""
     if kind.__name__ == _VAE_IN_PATCHES:
         return _vae_in_patches
+    if kind.__name__ == _VAE_OF_VIDEOS:
+        utils: Any = importlib.import_module("diffusers.loaders.single_file_utils")
+        of_videos: Callable[..., Any] = utils.convert_wan_vae_to_diffusers
+        return of_videos
     single: Any = importlib.import_module("diffusers.loaders.single_file_model")
     name = single._get_single_file_loadable_mapping_class(kind)
     found: Callable[..., Any] | None = None
