@@ -828,6 +828,7 @@ class JobPlan(_message.Message):
     RESULT_WIDTH_FIELD_NUMBER: _builtins.int
     RESULT_HEIGHT_FIELD_NUMBER: _builtins.int
     PACE_FIELD_NUMBER: _builtins.int
+    LORA_BYTES_FIELD_NUMBER: _builtins.int
     model_loaded: _builtins.bool
     load_bytes: _builtins.int
     """read from disk first"""
@@ -842,6 +843,8 @@ class JobPlan(_message.Message):
     result_width: _builtins.int
     """of the pictures that come out, where they are enlarged, or drawn around a mask"""
     result_height: _builtins.int
+    lora_bytes: _builtins.int
+    """of the file that a training makes, by those made here; 0: not known"""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec:
         """resolved"""
@@ -882,10 +885,11 @@ class JobPlan(_message.Message):
         result_width: _builtins.int = ...,
         result_height: _builtins.int = ...,
         pace: Global___Pace | None = ...,
+        lora_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "pace", b"pace", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "pace", b"pace", "queue_position", b"queue_position", "result_height", b"result_height", "result_width", b"result_width", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "evicted_models", b"evicted_models", "generate", b"generate", "load_bytes", b"load_bytes", "lora_bytes", b"lora_bytes", "loras", b"loras", "model_loaded", b"model_loaded", "need_bytes", b"need_bytes", "notes", b"notes", "offload", b"offload", "pace", b"pace", "queue_position", b"queue_position", "result_height", b"result_height", "result_width", b"result_width", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -899,6 +903,7 @@ class Pace(_message.Message):
     LOAD_S_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     draw_s: _builtins.float
+    """or to train"""
     load_s: _builtins.float
     """where the model must be loaded first; 0: none of those jobs had to"""
     jobs: _builtins.int

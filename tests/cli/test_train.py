@@ -105,6 +105,7 @@ def test_a_training_from_its_folder_to_its_picture(home: Home) -> None:
     planned = home.craft("lora", "train", "cat", "cats", "--trigger", "sks cat", "--epochs", "3", "--plan")
     assert planned.returncode == 0, planned.stderr
     assert "steps\t3" in planned.stdout and "3 pictures have no caption" in planned.stdout
+    assert "time\tnot known before the first training for this model" in planned.stdout
     assert home.json("lora", "list") == []
     done = home.craft(
         *("lora", "train", "cat", "cats", "--trigger", "sks cat", "--steps", "12", "--rank", "4", "--format", "kohya"),
@@ -118,10 +119,25 @@ def test_a_training_from_its_folder_to_its_picture(home: Home) -> None:
     train = next(job for job in home.json("jobs", "list") if job["kind"] == "train")
     assert (train["lora"], train["train"]["steps"], train["generate"]) == (lora["id"], 12, None)
     _check_the_log(home, train["id"])
+    _check_what_is_foretold(home)
     taken = home.craft("lora", "train", "cat", "cats", "--trigger", "x", "--json")
     assert (taken.returncode, json.loads(taken.stderr)["error"]["reason"]) == (65, "NAME_TAKEN")
     watched = home.craft("jobs", "watch", train["id"])
     assert (watched.returncode, watched.stdout) == (0, "cat\n")
+
+
+def _check_what_is_foretold(home: Home) -> None:
+    """By the training above: twice the steps take twice the time, twice the rank makes twice the file."""
+    plan = ("lora", "train", "other", "cats", "--trigger", "sks cat", "--format", "kohya", "--plan")
+    with closing(apsw.Connection(str(home.paths.database))) as connection:
+        size_bytes = connection.execute("SELECT size_bytes FROM loras").get
+    once, twice = (home.json(*plan, "--steps", steps, "--rank", rank) for steps, rank in (("12", "4"), ("24", "8")))
+    assert once["pace"]["jobs"] == 1 and once["pace"]["draw_s"] > 0
+    assert twice["pace"]["draw_s"] == pytest.approx(2 * once["pace"]["draw_s"], abs=0.002)
+    assert (once["lora_bytes"], twice["lora_bytes"]) == (size_bytes, 2 * size_bytes)
+    assert home.json(*plan, "--rank", "4", "--dora")["lora_bytes"] is None  # none was made here
+    told = home.craft(*plan, "--steps", "12", "--rank", "4").stdout
+    assert "by 1 job here" in told and "the LoRA's file\tabout " in told
 
 
 def _check_the_log(home: Home, job: str) -> None:

@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import craftd
 import grpc
 import pytest
-from craft_protos import jobs_pb2
+from craft_protos import jobs_pb2, rungs
 from craft_protos.generate import OPTIONAL, Control, GenerateRequest, GenerateSpec, Mask, Reference, Start
 from craft_protos.reasons import CraftError
 from craft_protos.settings import GenerateSettings, LimitSettings
@@ -24,7 +25,8 @@ from craftd.http.sizes import SHAPES, side_lengths
 from craftd.jobs import validate
 from craftd.jobs.lora_resolution import Chosen
 from craftd.models import folder
-from craftd.models.model import Defaults, Model
+from craftd.models.model import Defaults, Model, ModelView
+from craftd.offload import Need
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,3 +197,25 @@ def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str
         with pytest.raises(CraftError, match="means nothing to the model") as refused:
             _resolved(asked, row)
         assert refused.value.field == name and understood[0].name in refused.value.hint
+
+
+async def test_a_model_that_does_not_stay_on_the_device_is_refused_with_those_that_do() -> None:
+    """Before pictures are sent: the plan asks it of what the worker told of its device."""
+    from craftd.training.service import TrainingService
+
+    found = replace(model_of(_CARRIED / "sd3-medium"), architecture=SD1)
+    large, small, other = (replace(found, name=name) for name in ("large", "small", "other"))
+    untrainable = replace(small, name="untrainable", architecture=UNKNOWN)
+    rungs_of = {"large": rungs.MODEL, "small": rungs.ENCODERS, "other": rungs.BLOCKS, "untrainable": rungs.NONE}
+    listed = [ModelView(one) for one in (large, small, other, untrainable)]
+    service = Mock(models=Mock(list=AsyncMock(return_value=listed)))
+
+    def need_of(model: Model) -> Need:
+        return Need(rungs_of[model.name], 9_000_000_000, 8_000_000_000)
+
+    await TrainingService.check_room(service, small, need_of)
+    await TrainingService.check_room(service, large, lambda _: None)  # no worker has said
+    with pytest.raises(CraftError, match=r"model large is too big to stay on the device of 8\.0 GB") as refusal:
+        await TrainingService.check_room(service, large, need_of)
+    assert refusal.value.hint == "train for a model that fits: small"
+    assert (refusal.value.reason, refusal.value.field) == ("OUT_OF_MEMORY", "model")

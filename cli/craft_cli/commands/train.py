@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
-from craft_protos import config
+from craft_protos import config, files
 from craft_protos.reasons import CraftError
 from craft_protos.train import TrainRequest
 
@@ -162,6 +162,9 @@ def _resumed(asked: TrainRequest, folder: str | None, images: list[str]) -> Trai
 
 
 def _require_pictures(folder: str | None, images: list[str], name: str) -> None:
+    if folder and images and not files.is_folder(folder):
+        hint = f"several ids have commas between: --images {','.join([*images, folder])}"
+        raise CraftError("NO_INPUT", f"{folder} is no folder", hint)
     if not folder and not images:
         hint = f"craft lora train {name} FOLDER --trigger 'a few words', or --images ID for craft's own"
         raise CraftError("USAGE", "which pictures?", hint)
@@ -183,12 +186,17 @@ def _seed(seed: int | None) -> int | None:
 
 
 def _print_plan(message: jobs_pb2.JobPlan, *, as_json: bool) -> None:
-    from craft_cli.render import shapes
+    from craft_cli.generate import planning
+    from craft_cli.render import shapes, units
 
+    known = shapes.train_plan(message)
     if as_json:
-        output.print_json(shapes.train_plan(message))
+        output.print_json(known)
         return
     spec = shapes.train(message.train)
+    weights = "not known yet"
+    if known["need_bytes"]:
+        weights = f"{units.size(known['need_bytes'])} of {units.size(known['device_bytes'])} for the weights alone"
     loading = "in memory" if message.model_loaded else f"{message.load_bytes / 1e6:.0f} MB to load"
     output.print_table(
         ["plan", ""],
@@ -199,6 +207,9 @@ def _print_plan(message: jobs_pb2.JobPlan, *, as_json: bool) -> None:
                 if value not in ("", None, [])
             ],
             ["device", f"{message.device or 'not known yet'} (model: {loading})"],
+            ["memory", weights],
+            *planning.time_rows(known["pace"], "training for this model"),
+            *([["the LoRA's file", f"about {units.size(known['lora_bytes'])}"]] if known["lora_bytes"] else []),
             ["trainings ahead", str(message.queue_position)],
             *[["", note] for note in message.notes],
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import rungs
@@ -49,6 +50,29 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
     )
 
 
+def show_each(plans: Sequence[dict[str, Any]]) -> None:
+    """Several lines' plans, or those of a sweep, as a table at a terminal: a row each."""
+    headers = ["line", "sweep", "model", "size", "steps", "guidance", "seed", "time", "files"]
+    rows = [_row(one) for one in plans]
+    used = [place for place in range(len(headers)) if any(row[place] for row in rows)]
+    output.print_table([headers[place] for place in used], [[row[place] for place in used] for row in rows])
+
+
+def _row(known: dict[str, Any]) -> list[str]:
+    pace = known["pace"]
+    return [
+        str(known.get("line", "")),
+        " ".join(f"{name} {value}" for name, value in known.get("sweep", {}).items()),
+        known["model"],
+        f"{known['result_width']}x{known['result_height']}",
+        str(known["steps"]),
+        f"{known['guidance_scale']:g}",
+        str(known["seed"]),
+        f"about {units.duration(pace['draw_s'])}" if pace else "",
+        ", ".join(known["outputs"]),
+    ]
+
+
 def _drawn_rows(known: dict[str, Any]) -> list[list[str]]:
     """Nothing, where a picture is only enlarged."""
     if not known["steps"]:
@@ -73,12 +97,14 @@ def _enlarged_rows(known: dict[str, Any]) -> list[list[str]]:
 
 
 def _time_rows(known: dict[str, Any]) -> list[list[str]]:
-    """Says how long drawing takes, once its turn has come, by what it took before."""
-    pace = known["pace"]
-    if not known["steps"]:
-        return []
+    """Nothing, where a picture is only enlarged."""
+    return time_rows(known["pace"], "picture of this model") if known["steps"] else []
+
+
+def time_rows(pace: dict[str, Any] | None, first: str) -> list[list[str]]:
+    """Says how long a job takes, once its turn has come, by what others took; `first`: none did yet."""
     if pace is None:
-        return [["time", "not known before the first picture of this model"]]
+        return [["time", f"not known before the first {first}"]]
     load = f" after {units.duration(pace['load_s'])} to load" if pace["load_s"] else ""
     return [["time", f"about {units.duration(pace['draw_s'])}{load}, by {units.counted(pace['jobs'], 'jobs')} here"]]
 

@@ -96,6 +96,10 @@ def train_plan(message: jobs_pb2.JobPlan) -> dict[str, Any]:
         "load_bytes": message.load_bytes,
         "queue_position": message.queue_position,
         "device": message.device or None,
+        "need_bytes": message.need_bytes or None,
+        "device_bytes": message.device_bytes or None,
+        "pace": _pace(message) if message.HasField("pace") else None,
+        "lora_bytes": message.lora_bytes or None,
         "notes": list(message.notes),
     }
 

@@ -152,5 +152,6 @@ class Plan:
     obstacles: tuple[CraftError | None, ...] = ()  # why each of them cannot be used, as far as can be told
     need: Need | None = None  # of the device's memory
     pace: Pace | None = None  # None: no job of the model was drawn here
+    lora_bytes: int = 0  # of the file that a training makes; 0: not known
     notes: tuple[str, ...] = ()
     result_size: tuple[int, int] = (0, 0)  # of the pictures that come out; noughts of a training

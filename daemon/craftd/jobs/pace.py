@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import apsw
 from craft_protos.codec import from_json
 from craft_protos.generate import GenerateSpec, steps_of
+from craft_protos.train import TrainSpec
 
 _LOOKED_AT = 300  # the newest jobs that succeeded, of whatever model
 _ENOUGH = 20
-_LAST = (
-    "SELECT spec, load_s, denoise_s FROM jobs WHERE state = 'SUCCEEDED' AND kind = 'generate' ORDER BY seq DESC LIMIT ?"
-)
+_LAST = "SELECT spec, load_s, {} FROM jobs WHERE state = 'SUCCEEDED' AND kind = '{}' ORDER BY seq DESC LIMIT ?"
+_OF_KIND = {
+    GenerateSpec: _LAST.format("denoise_s", "generate"),
+    TrainSpec: _LAST.format("finish_time - start_time - load_s", "train"),
+}
+Spec = GenerateSpec | TrainSpec
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class _Took:
-    spec: GenerateSpec
+    spec: Spec
     load_s: float
     draw_s: float
 
 
-def expected(connection: apsw.Connection, spec: GenerateSpec) -> Pace | None:
-    """The pace of a job, if jobs of its model were drawn here lately."""
+def expected(connection: apsw.Connection, spec: Spec) -> Pace | None:
+    """The pace of a job, if jobs of its kind and model were done here lately."""
     if not _work(spec):
         return None
-    took = [one for one in _last(connection, spec.model) if _work(one.spec) and one.draw_s]
+    took = [one for one in _last(connection, spec) if _work(one.spec) and one.draw_s]
     if not took:
         return None
     nearest = sorted(took, key=lambda one: abs(_pixels(one.spec) - _pixels(spec)))[:_ENOUGH]
@@ -48,15 +52,18 @@ def expected(connection: apsw.Connection, spec: GenerateSpec) -> Pace | None:
     return Pace(rate * _work(spec), statistics.median(loads) if loads else 0.0, len(nearest))
 
 
-def _last(connection: apsw.Connection, model: str) -> Iterable[_Took]:
-    for spec, load_s, draw_s in connection.execute(_LAST, (_LOOKED_AT,)):
-        told = json.loads(spec)
-        if told.get("model") == model:
-            yield _Took(from_json(GenerateSpec, told), load_s, draw_s)
+def _last(connection: apsw.Connection, spec: Spec) -> Iterable[_Took]:
+    """Of trainings those that went from their beginning to their end."""
+    for text, load_s, draw_s in connection.execute(_OF_KIND[type(spec)], (_LOOKED_AT,)):
+        told = json.loads(text)
+        if told.get("model") == spec.model and not told.get("resume"):
+            yield _Took(from_json(type(spec), told), load_s, draw_s)
 
 
-def _work(spec: GenerateSpec) -> float:
+def _work(spec: Spec) -> float:
     """What time grows with: pixels, steps, pictures, and both halves of guidance."""
+    if isinstance(spec, TrainSpec):
+        return float(_pixels(spec) * spec.steps * spec.batch_size * spec.gradient_accumulation)
     drawn = _pixels(spec) * steps_of(spec.steps, spec.start)
     if (hires := spec.hires) is not None:
         drawn += math.prod(hires.size) * int((hires.steps or 0) * (hires.strength or 0))
@@ -64,5 +71,7 @@ def _work(spec: GenerateSpec) -> float:
     return float(drawn * len(spec.wanted) * halves)
 
 
-def _pixels(spec: GenerateSpec) -> int:
+def _pixels(spec: Spec) -> int:
+    if isinstance(spec, TrainSpec):
+        return spec.resolution**2
     return spec.width * spec.height

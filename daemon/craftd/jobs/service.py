@@ -33,7 +33,7 @@ from craftd.scheduler.active_jobs import ActiveJobs
 from craftd.scheduler.quota import Quota, draining
 from craftd.store import ids
 from craftd.store.database import Database
-from craftd.training.service import TrainingService
+from craftd.training.service import Resolved, TrainingService
 from craftd.workers.pool import WorkerPool
 
 
@@ -99,9 +99,7 @@ class JobService:
         """What `create` would do. `learns`: how the LoRAs fit is found out first, where that is not known yet."""
         validate.check(request, self._settings.limits)
         if isinstance(request.spec, TrainRequest):
-            resolved = await self._trainings.resolve(caller, request.spec)
-            plan = self._plan(resolved.spec, resolved.model)
-            return replace(plan, queue_position=self._active.queued_of(Kind.TRAIN), notes=resolved.notes)
+            return await self._plan_of_training(await self._resolve_training(caller, request.spec))
         found = await self._resolve(caller, request.spec)
         if learns:
             await self.fits.learn(found.loras, [found.model])
@@ -110,6 +108,16 @@ class JobService:
         plan = self._plan(found.spec, found.model, await self._models.held_beside(found.spec.control_models))
         told = await self._database.look(lambda connection: pace.expected(connection, found.spec))
         return replace(plan, fits=tuple(fits), obstacles=stands, result_size=found.result_size, pace=told)
+
+    async def _plan_of_training(self, resolved: Resolved) -> Plan:
+        plan, spec = self._plan(resolved.spec, resolved.model), resolved.spec
+        return replace(
+            plan,
+            queue_position=self._active.queued_of(Kind.TRAIN),
+            notes=resolved.notes,
+            pace=await self._database.look(lambda connection: pace.expected(connection, spec)),
+            lora_bytes=await self._trainings.made_bytes(spec),
+        )
 
     def _plan(self, spec: GenerateSpec | TrainSpec, model: Model, beside: Sequence[Model] = ()) -> Plan:
         """`beside`: the control models that it is drawn with."""
@@ -207,12 +215,18 @@ class JobService:
     async def _spec(self, caller: Caller, request: JobRequest) -> GenerateSpec | TrainSpec:
         """Raises what stands in the way."""
         if isinstance(request.spec, TrainRequest):
-            return (await self._trainings.resolve(caller, request.spec)).spec
+            return (await self._resolve_training(caller, request.spec)).spec
         found = await self._resolve(caller, request.spec)
         for obstacle in await obstacles(await self.fits.known(found.loras, found.model), self._loras, found.spec):
             if obstacle is not None:
                 raise obstacle
         return found.spec
+
+    async def _resolve_training(self, caller: Caller, asked: TrainRequest) -> Resolved:
+        """Raises what stands in the way, OUT_OF_MEMORY among it."""
+        resolved = await self._trainings.resolve(caller, asked)
+        await self._trainings.check_room(resolved.model, self._pool.need_of)
+        return resolved
 
     async def _resolve(self, caller: Caller, asked: GenerateRequest) -> _Resolved:
         wanted, limits = validate.checked(asked, self._settings.limits), self._settings.limits

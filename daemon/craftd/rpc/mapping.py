@@ -116,6 +116,7 @@ def plan(one: Plan) -> jobs_pb2.JobPlan:
         result_width=one.result_size[0],
         result_height=one.result_size[1],
         pace=jobs_pb2.Pace(draw_s=one.pace.draw_s, load_s=one.pace.load_s, jobs=one.pace.jobs) if one.pace else None,
+        lora_bytes=one.lora_bytes,
         loras=[_lora_plan(*found) for found in zip(_refs(one.spec), one.fits, one.obstacles, strict=True)],
     )
 

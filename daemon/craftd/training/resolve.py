@@ -6,10 +6,11 @@ import math
 import secrets
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from craft_protos import rungs
 from craft_protos.generate import SEED_LIMIT
 from craft_protos.reasons import CraftError, invalid
 from craft_protos.settings import LimitSettings
@@ -20,6 +21,7 @@ from craftd.architectures.architecture import Training
 from craftd.datasets.dataset import Dataset
 from craftd.loras import names
 from craftd.models.model import Model
+from craftd.offload import Need
 
 T = TypeVar("T")
 
@@ -125,6 +127,19 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         warmup_steps=warmup,
         caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
     )
+
+
+def stays(need: Need | None) -> bool:
+    """Says whether what denoises is on the device all the time, as a training needs it; True where nothing is known."""
+    return need is None or need.rung in (rungs.NONE, rungs.ENCODERS)
+
+
+def too_big(model: Model, need: Need | None, fitting: Sequence[str]) -> CraftError:
+    """OUT_OF_MEMORY, of a model that does not stay there. `fitting`: trainable models that do."""
+    room = f" of {need.device_bytes / 1e9:.1f} GB" if need else ""
+    message = f"model {model.name} is too big to stay on the device{room}, so it cannot be trained there"
+    which = f": {', '.join(fitting[:3])}" if fitting else "; of those that are here none does: craft models search"
+    return CraftError("OUT_OF_MEMORY", message, f"train for a model that fits{which}", field="model")
 
 
 def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:

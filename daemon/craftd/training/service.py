@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from craftd.keys.caller import Caller
 from craftd.loras.service import LoraService
 from craftd.models.model import Model
 from craftd.models.service import ModelService
+from craftd.offload import Need
 from craftd.store.database import Database
 from craftd.training import resolve, store
 from craftd.training.files import TrainingFiles
@@ -64,6 +66,17 @@ class TrainingService:
         dataset = await self.datasets.get(asked.dataset, caller.scope, caller.owner)
         spec = resolve.resolve(asked, model, dataset, self.limits)
         return await self._checked(Resolved(spec, model, resolve.notes(spec, model, dataset)), caller)
+
+    async def check_room(self, model: Model, need_of: Callable[[Model], Need | None]) -> None:
+        """`need_of`: what a model will hold of the device. Raises OUT_OF_MEMORY, with models that would fit."""
+        if resolve.stays(need := need_of(model)):
+            return
+        trainable = [one.model for one in await self.models.list() if one.model.architecture.training is not None]
+        raise resolve.too_big(model, need, [one.name for one in trainable if resolve.stays(need_of(one))])
+
+    async def made_bytes(self, spec: TrainSpec) -> int:
+        """How large the LoRA's file will be; 0: not known."""
+        return await self.database.look(lambda connection: store.made_bytes(connection, spec))
 
     async def log(self, view: JobView) -> Log:
         """Losses, samples and the checkpoint of a job, as far as it is."""

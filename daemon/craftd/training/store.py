@@ -8,10 +8,18 @@ from typing import Any
 
 import apsw
 from craft_protos.reasons import CraftError
+from craft_protos.train import TrainSpec
 
 from craftd.training.progress import Checkpoint, Record, Sample, Step
 
 _RECORD = "checkpoint_step, checkpoint_sha256, checkpoint_bytes, made_sha256, lora"
+_MADE = """
+SELECT jobs.spec ->> 'rank' AS made_rank, loras.size_bytes
+FROM trainings JOIN jobs ON jobs.id = trainings.job_id JOIN loras ON loras.id = trainings.lora
+WHERE jobs.spec ->> 'model' = ? AND jobs.spec ->> 'format' = ?
+  AND jobs.spec ->> 'dora' = ? AND jobs.spec ->> 'train_text_encoder' = ?
+ORDER BY abs(made_rank - ?), jobs.seq DESC LIMIT 1
+"""
 _UNFINISHED = "('QUEUED', 'RUNNING')"
 
 
@@ -70,6 +78,12 @@ def set_made(connection: apsw.Connection, job_id: str, sha256: str, passed: Iter
     """The finished LoRA's file, and the losses up to the end."""
     connection.execute("UPDATE trainings SET made_sha256 = ? WHERE job_id = ?", (sha256, job_id))
     add_steps(connection, job_id, passed)
+
+
+def made_bytes(connection: apsw.Connection, spec: TrainSpec) -> int:
+    """How large the LoRA's file will be, by the one of the nearest rank that was made here; 0: none was."""
+    found: Any = connection.execute(_MADE, (spec.model, spec.format, spec.dora, spec.train_text_encoder, spec.rank)).get
+    return 0 if found is None else round(found[1] * spec.rank / found[0])
 
 
 def set_lora(connection: apsw.Connection, job_id: str, lora: str) -> None:
