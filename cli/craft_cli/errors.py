@@ -96,11 +96,24 @@ def usage(error: typer.TyperException) -> CraftError:
     """A wrong call: the nearest match, or where to read on."""
     message = one_line(error.message).rstrip(".")
     context = getattr(error, "ctx", None)
+    if instead := _instead(error, message, context):
+        return CraftError("USAGE", message.partition(". Did you mean")[0], instead)
     if near := _nearest(error, message, context):
         return CraftError("USAGE", message.partition(". Did you mean")[0], f"did you mean {' or '.join(near)}?")
     message = one_line(error.format_message()).rstrip(".")
     where = context.command_path if context is not None else "craft"
     return CraftError("USAGE", message, f"see `{where} --help`")
+
+
+def _instead(error: typer.TyperException, message: str, context: Any) -> str:
+    """What other programs call by a name that craft does not have is typed here as that."""
+    from craft_cli import guesses
+
+    if context is None:
+        return ""
+    if unknown := re.match(r"No such command '(.*?)'", message):
+        return guesses.command(context.command_path, unknown[1])
+    return guesses.option(context.command_path, getattr(error, "option_name", "") or "")
 
 
 def _nearest(error: typer.TyperException, message: str, context: Any) -> list[str]:

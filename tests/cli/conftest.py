@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from craft_cli import main
 
 from tests.home import MODEL, Home
+
+Craft = Callable[..., int]
 
 
 @pytest.fixture
@@ -31,6 +34,16 @@ def shared_home(daemons_home: Home) -> Iterator[Home]:
         (daemons_home.paths.files_dir / word).unlink(missing_ok=True)
     shutil.rmtree(daemons_home.work)
     daemons_home.work.mkdir()
+
+
+@pytest.fixture
+def craft(shared_home: Home, monkeypatch: pytest.MonkeyPatch) -> Craft:
+    """Runs a command line in this process; its exit code."""
+    for name, value in shared_home.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(shared_home.work)
+    shared_home.craft("daemon", "start")  # by a process of its own, of which it is the child
+    return lambda *args: main.run(list(args))
 
 
 def _quick(home: Home) -> Home:

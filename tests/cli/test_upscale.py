@@ -95,7 +95,7 @@ def test_a_picture_that_was_enlarged_is_made_again(place: Home) -> None:
         (("generate", "a", "--upscaler", "lanczos"), 2, "--upscale"),
         (("generate", "a", "--hires-steps", "3"), 2, "--hires"),
         (("generate", "a", "-W", "512", "--upscale", "16", "--upscaler", "lanczos"), 65, "--upscale: makes"),
-        (("generate", "a", "--hires", "-i", "a.png"), 65, "--hires"),
+        (("generate", "a", "--hires", "-i", "a.png"), 2, "--hires"),
         (("generate", "a", "-m", "lanczos"), 65, "enlarges pictures"),
         (("models", "add", "a.png", "--name", "lanczos"), 65, ""),
     ],

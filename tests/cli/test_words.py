@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from craft_cli import checkup, main
+from craft_cli import checkup
 from craft_cli.commands import run
 from craft_cli.generate import foreign
 from craft_protos import samplers
@@ -17,9 +16,8 @@ from craft_protos.reasons import CraftError
 from craft_protos.version import __version__
 from PIL import Image
 
+from tests.cli.conftest import Craft
 from tests.home import CRAFT, HANG_S, Home
-
-Craft = Callable[..., int]
 
 _VALUES = {  # of an option that takes another than 2
     "--sampler": "Euler",
@@ -37,16 +35,6 @@ _FIELDS = {  # where a plan has another name than the option's
     "--image": "start",
     "--strength": "start",
 }
-
-
-@pytest.fixture
-def craft(shared_home: Home, monkeypatch: pytest.MonkeyPatch) -> Craft:
-    """Runs a command line in this process; its exit code."""
-    for name, value in shared_home.env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(shared_home.work)
-    shared_home.craft("daemon", "start")  # by a process of its own, of which it is the child
-    return lambda *args: main.run(list(args))
 
 
 @pytest.mark.parametrize(

@@ -35,18 +35,27 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def convert(
     paths: list[str] = _PATHS,
     *,
-    out: str = typer.Option(None, "-o", "--output", metavar="PATH", help="The new file; else beside the old one."),
+    out: str = typer.Option(
+        None, "-o", "--output", metavar="PATH|DIR/", help="The new file, or its folder; else beside the old one."
+    ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite what exists."),
 ) -> None:
     """Write pickled files' tensors into safetensors files, which can hold no code."""
     from craft_cli.connection.autostart import require_daemon_package
 
     require_daemon_package()
-    if out is not None and len(paths) > 1:
-        raise CraftError("USAGE", "-o takes one file, not several", "leave -o out")
+    if out is not None:
+        output.require_name(out, "-o")
+    if out == output.STDOUT:
+        raise CraftError("USAGE", "-o -: weights are written to a file", "name it, or a folder: -o DIR/")
+    is_folder = out is not None and (out.endswith("/") or files.is_folder(out))
+    if out is not None and len(paths) > 1 and not is_folder:
+        raise CraftError("USAGE", f"-o {out} takes one file, not several", "give a folder: -o DIR/, or leave -o out")
 
     def write(path: Path) -> None:
-        output.line(_convert(path, _target(path) if out is None else Path(out), force=force))
+        beside = _target(path)
+        target = beside if out is None else Path(out) / beside.name if is_folder else Path(out)
+        output.line(_convert(path, target, force=force))
 
     if code := errors.of_each([Path(path) for path in paths], write):
         raise typer.Exit(code)
@@ -64,6 +73,7 @@ def _convert(path: Path, target: Path, *, force: bool) -> Path:
         raise CraftError(missing.reason, missing.message, "give a pickled file")
     if _is_safetensors(path):
         raise CraftError("BAD_DATA", f"{path} is a safetensors file already", "use it as it is: craft models add")
+    writing.check(target)
     if not force and writing.is_taken(target):
         raise writing.exists(target)
     command = [sys.executable, "-P", "-m", "craftd.worker", "--inspect", "--convert", str(path.absolute())]

@@ -211,7 +211,8 @@ def generate(
     wish = replace(
         wish, control=tuple(control) or None, control_model=tuple(control_model) or None, control_steps=control_steps
     )
-    inputs.refuse_clashes(wish, reads_stdin=STDIN in (batch, prompt or STDIN), is_batch=batch is not None)
+    reads_stdin = STDIN in (batch, prompt or STDIN)
+    inputs.refuse_clashes(wish, reads_stdin=reads_stdin, is_batch=batch is not None, is_hires=hires is not None)
     session = Session()
     whole = config.load(session.paths.config_file)
     settings, most = whole.generate, whole.limits.max_count

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +51,7 @@ _FILE = typer.Argument(..., metavar="FILE", help="A picture that craft made; - f
 _OUT = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where it goes; as in craft generate.")
 _FORCE = typer.Option(False, "-f", "--force", help="Overwrite what exists.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
+_VIEWER_S = 2.0  # in which one that cannot show a picture has ended
 _QUIET = typer.Option(False, "-q", "--quiet", help="No progress.")
 _MODEL = typer.Option("", "-m", "--model", help="Draw with another model.", autocompletion=completing.models)
 
@@ -137,9 +141,25 @@ def open_picture(picture: str = _ID_OR_FILE) -> None:
         writing.write(path, drawing.fetch(session, image), force=False)
     elif missing := files.why_not(path):
         raise CraftError(missing.reason, missing.message, missing.hint)
-    if typer.launch(str(path)):
-        raise CraftError("OUTPUT_FAILED", f"nothing here opens {path}", "set a viewer for it: xdg-mime on Linux")
+    if not _is_opened(path):
+        if not _is_file(picture):
+            shutil.rmtree(path.parent)
+        hint = f"set a viewer for it (xdg-mime on Linux), or: craft images get {picture}"
+        raise CraftError("OUTPUT_FAILED", f"nothing here opens {path.suffix} files", hint)
     output.line(path)
+
+
+def _is_opened(path: Path) -> bool:
+    """Says whether the system has a viewer for it. One that is still there after a moment shows it."""
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    try:
+        null = subprocess.DEVNULL
+        viewer = subprocess.Popen([opener, str(path)], stdin=null, stdout=null, stderr=null)
+        return viewer.wait(_VIEWER_S) == 0
+    except subprocess.TimeoutExpired:
+        return True
+    except OSError:
+        return False
 
 
 def _is_file(picture: str) -> bool:

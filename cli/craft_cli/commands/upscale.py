@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import typer
 from craft_protos.generate import MOST_UPSCALE, GenerateRequest, Upscale
-from craft_protos.reasons import CraftError
+from craft_protos.reasons import CraftError, invalid
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
@@ -23,12 +24,12 @@ Examples:
   craft upscale apple.png --scale 2 -o large.webp
   craft upscale *.png -o large/
   craft upscale 3f9a4c0e --upscaler lanczos
-  cat apple.png | craft upscale - -o - | magick - apple.gif
+  cat apple.png | craft upscale -o - | magick - apple.gif
 
 Files go where -o says, or into this folder: apple.png becomes apple-upscaled.png.
 """
 
-_FILES = typer.Argument(..., metavar="PATH|-|ID...", help="Pictures: files, stdin, or ids of craft's own.")
+_FILES = typer.Argument(None, metavar="PATH|-|ID...", help="Pictures: files, stdin, or ids of craft's own.")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -65,6 +66,11 @@ def upscale(
     show: bool = typer.Option(None, "--show/--no-show", help="The pictures inside the terminal; --show: even in tmux."),
 ) -> None:
     """Enlarge pictures. Nothing is drawn, and no model is needed but an upscaler."""
+    if not files and (sys.stdin is None or sys.stdin.isatty()):
+        raise CraftError("USAGE", "which pictures?", "craft upscale apple.png")
+    files = files or [STDIN]
+    if scale is not None and (complaint := specs.complaint(Upscale, "scale", scale)):
+        raise invalid("upscale.scale", complaint)
     name = specs.format_name(file_format or output.extension_of(out) or "png")
     if file_format:
         output.require_format(out, name)

@@ -19,7 +19,7 @@ from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError, invalid
 
 from craft_cli import errors, interrupts
-from craft_cli.generate import drawing, output, tables
+from craft_cli.generate import drawing, output, planning, tables
 from craft_cli.generate.delivery import Delivery
 from craft_cli.generate.inputs import Pictures, Wish
 from craft_cli.generate.spec import from_line, request, require_at_most, with_default_model, with_sides
@@ -72,6 +72,11 @@ class Plan:
         """Says whether stdout carries paths, as without a batch, rather than JSON."""
         return self.is_one and not self.as_json and not self.detach and not self.only_plan
 
+    @property
+    def shows_table(self) -> bool:
+        """Says whether plans are read by somebody at a terminal."""
+        return self.only_plan and not self.as_json and output.is_at_terminal()
+
     def _require_format(self, spec: GenerateRequest) -> None:
         """Raises INVALID_FIELD for a line whose file would not be what -o calls it."""
         try:
@@ -104,6 +109,7 @@ class Batch:
         self._under_way: dict[int, _Line] = {}
         self._errors: list[CraftError] = []
         self._tally = Tally(plan.progress)
+        self._plans: list[dict[str, Any]] = []  # for a table
         self._next_n = 1
         self._has_jobs = False  # at a daemon; whoever stops that one wants it to stay so
 
@@ -128,6 +134,8 @@ class Batch:
             self._print_all()
         finally:
             self._tally.close()
+        if self._plans:
+            planning.show_each(self._plans)
 
     def _print_all(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -151,6 +159,9 @@ class Batch:
         """The line's answers on stdout, and its error on stderr."""
         if error := line.answer.exception():
             errors.say(self._told(line, error))
+        if self._plan.shows_table:
+            self._plans += answers
+            return
         for answer in answers:
             if self._plan.prints_paths:
                 output.line(answer["path"])

@@ -78,10 +78,10 @@ def spoken(flags: Mapping[str, str]) -> Iterator[None]:
 
 def _in_options(error: CraftError, flags: Mapping[str, str]) -> CraftError:
     flag = flags.get(error.field)
-    if flag is None or error.reason != "INVALID_FIELD":
+    if flag is None or (error.reason != "INVALID_FIELD" and "." not in error.field):
         return error
     message = re.sub(rf"^{re.escape(error.field)}\b", flag, error.message)
-    hint = error.hint or f"see what {flag} means: --help"
+    hint = error.hint or f"--help says what {flag} takes"
     return CraftError(error.reason, message, hint, field=error.field, retry_after_s=error.retry_after_s)
 
 

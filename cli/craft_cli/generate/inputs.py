@@ -252,8 +252,12 @@ def _parts(sha256: str, data: bytes, offset: int, tell: Callable[[int], None]) -
         tell(min(at + _CHUNK_BYTES, len(data)))
 
 
-def refuse_clashes(wish: Wish, *, reads_stdin: bool, is_batch: bool) -> None:
+def refuse_clashes(wish: Wish, *, reads_stdin: bool, is_batch: bool, is_hires: bool) -> None:
     """What cannot be done together, or would do nothing. Raises USAGE."""
+    for option, picture in (("--image", wish.image), ("--mask", wish.mask), ("--ref", wish.refs)):
+        if is_hires and picture:
+            hint = "leave one of them out; a start picture is drawn larger by -W and -H"
+            raise CraftError("USAGE", f"--hires does not go with {option}: it draws from words", hint)
     references = (("--ref", name) for name in wish.refs or ())
     shown = (("--control", path) for path in controls.paths(wish.control or ()))
     named = (("--image", wish.image), ("--mask", wish.mask), *references, *shown)

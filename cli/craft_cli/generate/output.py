@@ -25,6 +25,7 @@ from craft_cli.generate import writing
 STDOUT = "-"
 FIELDS = ("seed", "index", "n", "id", "job", "slug")
 _DISTINCT = {"seed", "index", "n", "id"}  # differ between the images of one job
+_OF_WORDS = ("sampler", "model", "lora", "negative")  # options whose values are no numbers
 _SLUG_LENGTH = 60
 _LINE_ENDS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}  # to some readers, such as Python's
 
@@ -85,7 +86,7 @@ class Target:
 
 def target(option: str | None, *, many: bool, file_format: str, force: bool, swept: Collection[str] = ()) -> Target:
     """-o as a Target; `many`: more than one picture, of each value that is `swept` over. Raises USAGE."""
-    name = "-".join(["{slug}", "{seed}", *(f"{one}{{{one}}}" for one in swept)])
+    name = "-".join(["{slug}", "{seed}", *(f"{one}{'-' * (one in _OF_WORDS)}{{{one}}}" for one in swept)])
     name = f"{name}.{FORMATS[file_format].extension}"
     if option is None:
         return Target(name, force)

@@ -95,6 +95,12 @@ def request(
     return made
 
 
+def complaint(kind: type, name: str, value: Any) -> str:
+    """Why a field cannot have that value; "" where it can."""
+    rule = codec.rule_of(kind, name)
+    return "" if rule is None else rule.complaint(value)
+
+
 def pair(option: str, text: str | None, names: tuple[str, str], form: str) -> dict[str, Any]:
     """Both fields of an option with two numbers, as in `form`. Raises USAGE."""
     if text is None:

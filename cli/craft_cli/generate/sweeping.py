@@ -74,7 +74,12 @@ def _axis(option: str) -> list[Combination]:
     spoken, equals, values = option.partition("=")
     if not equals or not values.strip(", "):
         raise CraftError("USAGE", f"--sweep {option}: no values", _FORM)
-    return [_one(spoken.strip().lstrip("-").lower(), value.strip()) for value in values.split(",") if value.strip()]
+    ones = [_one(spoken.strip().lstrip("-").lower(), value.strip()) for value in values.split(",") if value.strip()]
+    for place, one in enumerate(ones):
+        if any((one.fields, one.pictures) == (other.fields, other.pictures) for other in ones[:place]):
+            (value,) = one.names.values()
+            raise CraftError("USAGE", f"--sweep {option}: {value} is there twice", "name each value once")
+    return ones
 
 
 def _one(spoken: str, value: str) -> Combination:

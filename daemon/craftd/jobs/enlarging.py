@@ -17,6 +17,7 @@ from craftd.models.model import Model
 from craftd.models.service import ModelService
 
 _HIRES_SCALE, _HIRES_STRENGTH = 2.0, 0.5
+_PICTURES = {"start": "a start picture is", "mask": "a mask is", "references": "reference pictures are"}
 _ON_THE_WAY = 4  # times the most pixels of a picture, of what a network makes before it is reduced
 
 # What a job that only enlarges has no use for.
@@ -40,9 +41,9 @@ def check(wanted: GenerateRequest, limits: LimitSettings) -> None:
                 raise invalid(f"{name}.{field.name}", complaint)
     if wanted.hires is not None and (wanted.hires.steps or 0) > limits.max_steps:
         raise invalid("hires.steps", f"are {wanted.hires.steps}; the limit is {limits.max_steps}", "take fewer")
-    for name in ("start", "mask", "references") if wanted.hires is not None else ():
+    for name, what in _PICTURES.items() if wanted.hires is not None else ():
         if getattr(wanted, name):
-            why = f"draws again what was drawn from words; {name} is given too"
+            why = f"draws again what was drawn from words; {what} given too"
             raise invalid("hires", why, "leave one of them out; a start picture is drawn larger by width and height")
 
 

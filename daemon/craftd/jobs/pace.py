@@ -57,7 +57,9 @@ def _last(connection: apsw.Connection, spec: Spec) -> Iterable[_Took]:
     for text, load_s, draw_s in connection.execute(_OF_KIND[type(spec)], (_LOOKED_AT,)):
         told = json.loads(text)
         if told.get("model") == spec.model and not told.get("resume"):
-            yield _Took(from_json(type(spec), told), load_s, draw_s)
+            is_training = isinstance(spec, TrainSpec)
+            done: Spec = from_json(TrainSpec, told) if is_training else from_json(GenerateSpec, told)
+            yield _Took(done, load_s, draw_s)
 
 
 def _work(spec: Spec) -> float:

@@ -76,9 +76,14 @@ class ModelService:
 
         Raises UNKNOWN_MODEL, UNSUPPORTED_MODEL, CORRUPT_FILE.
         """
-        found = await self.usable(name or self.usual_upscaler)
+        known = ", ".join([LANCZOS, *(part.name for part in self.upscalers)])
+        try:
+            found = await self.usable(name or self.usual_upscaler)
+        except CraftError as exc:
+            if exc.reason != "UNKNOWN_MODEL":
+                raise
+            raise CraftError(exc.reason, f"no upscaler is called {name[:100]!r}", f"upscalers: {known}") from exc
         if found.upscaling is None:
-            known = ", ".join([LANCZOS, *(part.name for part in self.upscalers)])
             message = f"{found.name} is a model that draws, and no upscaler"
             raise CraftError("UNSUPPORTED_MODEL", message, f"upscalers: {known}")
         return found

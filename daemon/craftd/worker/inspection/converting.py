@@ -38,6 +38,8 @@ _INSIDE = ("state_dict", "model_state_dict", "params_ema", "params-ema", "params
 _EMBEDDING, _VECTORS = "string_to_param", "emb_params"  # as AUTOMATIC1111 pickles an embedding, and saves one safely
 _DAMAGED = (*(RuntimeError, ValueError, KeyError, TypeError, EOFError, IndexError), AttributeError, OSError)
 
+_BEGINNINGS = (b"PK", b"\x80")  # of a zip archive, as torch saves today, and of a pickle, as it did
+
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -46,6 +48,10 @@ def read(path: Path) -> Tensors:
     file = single(path)
     try:
         with file.real.open("rb") as stream:  # by its bytes alone: of some names torch thinks more
+            if not stream.read(2).startswith(_BEGINNINGS):
+                message = f"{shown(path.name)} is no pickled file"
+                raise CraftError("CORRUPT_FILE", message, "give one that torch saved: .pth, .pt, .ckpt, .bin")
+            stream.seek(0)
             loaded = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         message = f"{shown(path.name)} asks for more than tensors and plain values: it could run code"
