@@ -96,6 +96,7 @@ class Place:
     image: str = ""
     dataset: str = ""
     lora: loras_pb2.Lora = field(default_factory=loras_pb2.Lora)
+    root: str = ""  # the folder of all its files
     _channels: dict[str, grpc.Channel] = field(default_factory=dict)
 
     def call(self, name: str, message: Message, who: str) -> Answer:
@@ -167,6 +168,8 @@ def place() -> Iterator[Place]:
             made.lora = _sent(
                 made, kohya(home.root / "secret.safetensors", metadata={"modelspec.trigger_phrase": "psst"})
             )
+            _link(made, kohya(home.root / "xyzzy.safetensors", seed=2))
+            made.root = str(home.root)
             yield made
     finally:
         home.remove()
@@ -236,6 +239,14 @@ def _sent(place: Place, path: Path) -> loras_pb2.Lora:
         ask = loras_pb2_grpc.LorasStub(channel).ImportLora
         *_, last = ask(iter(upload_parts(path)), metadata=[("x-api-key", place.keys["user"])], timeout=HANG_S)
     return last.lora
+
+
+def _link(place: Place, path: Path) -> None:
+    """As an admin does, for everybody."""
+    header = loras_pb2.ImportLoraRequest.Header(path=str(path))
+    with grpc.insecure_channel(place.socket) as channel:
+        for _ in loras_pb2_grpc.LorasStub(channel).ImportLora(iter([loras_pb2.ImportLoraRequest(header=header)])):
+            continue
 
 
 def _sample(name: str) -> Message:
@@ -329,7 +340,7 @@ def test_nothing_tells_of_anothers_lora(place: Place, name: str) -> None:
     """Whatever is listed, shown or refused."""
     for sample in (_sample(name), *_shown(place, name)):
         answer, lora = place.call(name, sample, "other"), place.lora
-        for secret in (lora.id, lora.name, lora.sha256, lora.trigger, lora.file_name):
+        for secret in (lora.id, lora.name, lora.sha256, lora.trigger, lora.file_name, place.root):
             assert secret not in f"{answer}"
 
 
@@ -345,7 +356,15 @@ def test_who_is_told_whose_lora_it_is(place: Place) -> None:
         message = place.call("craft.v1.Loras/ListLoras", loras_pb2.ListLorasRequest(), who).message
         return [(lora.name, lora.owner, lora.shared) for lora in message.loras]
 
-    assert [listed(who) for who in ("user", "admin", "socket", "other")] == [[("secret", "user", False)]] * 3 + [[]]
+    own, shared = ("secret", "user", False), ("xyzzy", "", True)
+    assert (listed("user"), listed("other")) == ([own, shared], [shared])
+    assert listed("admin") == listed("socket") == [own, ("xyzzy", "local", True)]
+
+
+def test_paths_of_what_is_linked_are_for_admins(place: Place) -> None:
+    asked = loras_pb2.GetLoraRequest(lora="xyzzy")
+    sources = [place.call("craft.v1.Loras/GetLora", asked, who).message.source for who in ("user", "admin", "socket")]
+    assert sources[0] == "" and sources[1] == sources[2] == f"{place.root}/xyzzy.safetensors"
 
 
 @pytest.mark.parametrize("source", [{"path": "/etc/passwd"}, {"hub": {"repository": "some-org/it"}}])

@@ -171,8 +171,8 @@ def _applied(one: AppliedLora) -> images_pb2.AppliedLora:
     )
 
 
-def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
-    """`loras`: the names of those that fit."""
+def model(view: ModelView, loras: Sequence[str], caller: Caller) -> models_pb2.Model:
+    """For that caller. `loras`: the names of those that fit."""
     one = view.model
     return models_pb2.Model(
         name=one.name,
@@ -186,7 +186,7 @@ def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
         defaults=_defaults(one.defaults),
         refused=one.refused_why,
         aliases=view.aliases,
-        source=_text(one.source),
+        source=_source(one.source, caller),
         loras=loras,
         architecture=one.architecture.id or one.architecture.family,
         prediction="" if one.prediction is None else one.prediction.kind,
@@ -198,7 +198,8 @@ def model(view: ModelView, loras: Sequence[str]) -> models_pb2.Model:
     )
 
 
-def part(view: PartView) -> models_pb2.Part:
+def part(view: PartView, caller: Caller) -> models_pb2.Part:
+    """For that caller."""
     one = view.part
     return models_pb2.Part(
         name=one.name,
@@ -206,7 +207,7 @@ def part(view: PartView) -> models_pb2.Part:
         description=one.shown,
         size_bytes=view.size_bytes,
         sha256=one.sha256,
-        source=_text(one.source),
+        source=_source(one.source, caller),
         used_by=view.used_by,
     )
 
@@ -278,7 +279,7 @@ def lora(one: Lora, caller: Caller, *, is_whole: bool = False, fits: Sequence[Lo
         ss_hash=one.ss_hash,
         file_name=_text(one.file_name),
         size_bytes=one.size_bytes,
-        source=_text(one.place.source),
+        source=_source(one.place.source, caller),
         create_time=timestamp(one.create_time),
         metadata=found.metadata if is_whole else {},
         fits=[_lora_fit(fit) for fit in fits],
@@ -336,6 +337,11 @@ def _lora_plan(ref: LoraRef, found: LoraFit, obstacle: CraftError | None) -> job
     why_not = "" if obstacle is None else obstacle.message
     use = to_message(ref, jobs_pb2.LoraUse())
     return jobs_pb2.LoraPlan(use=use, fits=not why_not, why_not=why_not, matched=matched, total=total)
+
+
+def _source(source: str, caller: Caller) -> str:
+    """Where something came from; "" where that is a path of the daemon's machine, of which admins alone hear."""
+    return _text(source) if caller.is_admin or not source.startswith("/") else ""
 
 
 def _text(path: str) -> str:

@@ -80,8 +80,8 @@ class Models:
             view = await self._service.set_parts(request.name, asked, own_vae=own_vae)
         return await self._message(view or await self._service.get(request.name), caller)
 
-    async def ListParts(self, _request: pb.ListPartsRequest, _: Caller) -> pb.ListPartsResponse:
-        return pb.ListPartsResponse(parts=[mapping.part(view) for view in await self._service.parts()])
+    async def ListParts(self, _request: pb.ListPartsRequest, caller: Caller) -> pb.ListPartsResponse:
+        return pb.ListPartsResponse(parts=[mapping.part(view, caller) for view in await self._service.parts()])
 
     async def ImportFolder(
         self, request: pb.ImportFolderRequest, caller: Caller
@@ -111,7 +111,7 @@ class Models:
             case Progress():
                 return pb.ImportModelEvent(progress=mapping.import_progress(event))
             case PartView():
-                return pb.ImportModelEvent(part=mapping.part(event))
+                return pb.ImportModelEvent(part=mapping.part(event, caller))
             case PullPlan():
                 return pb.ImportModelEvent(plan=mapping.pull_plan(event))
             case _:
@@ -129,7 +129,7 @@ class Models:
     async def _message(self, view: ModelView, caller: Caller) -> pb.Model:
         """With the names of the LoRAs that the caller sees and that fit it."""
         fitting = [] if view.model.refused else await self._fits.fitting(self._loras.list(caller), view.model)
-        return mapping.model(view, list(dict.fromkeys(lora.name for lora in fitting)))
+        return mapping.model(view, list(dict.fromkeys(lora.name for lora in fitting)), caller)
 
 
 def _remote(hub: pb.HubSource) -> Remote:
