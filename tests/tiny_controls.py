@@ -11,7 +11,7 @@ def of(unet: Any, seed: int = 1) -> Any:
     """A copy of the UNet's way down that says something: what begins as noughts is random."""
     from diffusers import ControlNetModel
 
-    return _speaking(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)), seed)
+    return speaking(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)), seed)
 
 
 def small(text_width: int, *, is_xl: bool = False, seed: int = 3) -> Any:
@@ -32,7 +32,7 @@ def small(text_width: int, *, is_xl: bool = False, seed: int = 3) -> Any:
         conditioning_embedding_out_channels=(8, 8, 16, 16),
         **more,
     )
-    return _speaking(control, seed)
+    return speaking(control, seed)
 
 
 def adapter(unet: Any, seed: int = 1, *, channels: int = 3, kind: str = "") -> Any:
@@ -61,10 +61,10 @@ def of_transformer(kind: Any, transformer: Any, seed: int = 1, **config: Any) ->
 
     torch.manual_seed(seed)
     own = {name: one for name, one in transformer.config.items() if not name.startswith("_")}
-    return _speaking(kind.from_config(own | config), seed)
+    return speaking(kind.from_config(own | config), seed)
 
 
-def _speaking(control: Any, seed: int) -> Any:
+def speaking(control: Any, seed: int) -> Any:
     import torch
 
     generator = torch.Generator("cpu").manual_seed(seed)

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import ModelManifest, ToWorker
+from craftd.worker.families.samplers import is_flow_matching
 from PIL import Image
 
+from tests.worker import flows
 from tests.worker.client import WorkerProcess, pixels, put_model
 from tests.worker.starts import put, scheduler_of
 
@@ -90,7 +92,9 @@ def diffusers_draws(
         theirs.set_progress_bar_config(disable=True)
         asked = {"prompt": "a red cat", "guidance_scale": 5.0, "width": SIDE, "height": SIDE} | call
         asked = {"num_inference_steps": 4, "generator": torch.Generator("cpu").manual_seed(7)} | asked
-        if "strength" in asked:
+        if is_flow_matching(pipe.scheduler):
+            asked = flows.arguments(pipe, asked)
+        if "strength" in asked and "Flux" not in name:  # the others' size is the start's
             del asked["width"], asked["height"]
         drawn: np.ndarray = (theirs(**asked, output_type="np").images[0] * 255).round().astype(int)
         return drawn

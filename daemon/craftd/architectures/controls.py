@@ -19,6 +19,7 @@ CONTROL = "control model"
 _BEFORE, _BEHIND = "control-", ":"
 # diffusers' classes
 CONTROLNET, T2I_ADAPTER, OF_FLUX = "ControlNetModel", "T2IAdapter", "FluxControlNetModel"
+OF_SD3, OF_QWEN, OF_Z_IMAGE = "SD3ControlNetModel", "QwenImageControlNetModel", "ZImageControlNetModel"
 _UNION = "union"  # what tells those that read several kinds of pictures, and are told which
 _CONTROLNET, _OF_SEVERAL = "a ControlNet of {}", "a ControlNet of {} for several kinds of pictures"
 _ORIGINAL, _DIFFUSERS = ("control_model.", ""), ("", "controlnet.")
@@ -99,6 +100,7 @@ def _transformer(
 
 _JOINT = ("controlnet_blocks.", "controlnet_x_embedder.", "context_embedder.", "transformer_blocks.")
 _LATENTS = ("controlnet_x_embedder.weight", 1, 64)  # others are shown a mask, too
+_PATCHES = ("pos_embed_input.proj.weight", 1, 16)  # the same
 _OF_POCKET = Mark(
     ("controlnet_down_blocks.", "controlnet_cond_embedding."), (), ("add_embedding.proj.weight", -1, 256), ("",)
 )
@@ -111,10 +113,13 @@ KINDS = (
     *_adapter("sd1", "Stable Diffusion 1", 64, 192),
     *_adapter("sdxl", "Stable Diffusion XL", 256, 768),
     *_transformer("flux", "FLUX.1", OF_FLUX, *_JOINT, "x_embedder.", side=_LATENTS, mode="controlnet_mode_embedder."),
+    *_transformer("sd3", "Stable Diffusion 3", OF_SD3, "controlnet_blocks.", "transformer_blocks.", side=_PATCHES),
+    *_transformer("qwen-image", "Qwen-Image", OF_QWEN, *_JOINT[:2], "img_in.", "transformer_blocks.", side=_LATENTS),
+    *_transformer("z-image", "Z-Image", OF_Z_IMAGE, "control_all_x_embedder.", "control_layers.0.before_proj."),
 )
 # Those that craft does not draw with, by what they are.
 DRAWN_WITH = (
-    "craft draws with ControlNets of Stable Diffusion 1, 2 and XL, FLUX.1 and pocket, "
+    "craft draws with ControlNets of Stable Diffusion 1, 2, 3 and XL, FLUX.1, Qwen-Image, Z-Image and pocket, "
     "and T2I-adapters of Stable Diffusion 1 and XL"
 )
 # What a FLUX.1's union ControlNet is told of its picture -> the number of it.
@@ -129,17 +134,17 @@ STRANGERS: dict[str, tuple[Mark, ...]] = {
     )
     for what, *marks in (
         (
-            "a ControlNet of Stable Diffusion 3",
+            "a ControlNet of Stable Diffusion 3 of another form",
             ("controlnet_blocks.", "pos_embed_input."),
             ("controlnet_blocks.", "joint_blocks."),
         ),
         (
-            "a ControlNet of Qwen-Image",
+            "a ControlNet of Qwen-Image that is shown more than a picture",
             ("controlnet_blocks.", "transformer_blocks.0.img_mod."),
         ),
         ("a ControlNet of FLUX.1 that is shown more than a picture", ("controlnet_blocks.", "x_embedder.")),
         ("a ControlNet of FLUX.1 in its makers' own layout", ("controlnet_blocks.", "double_blocks.")),
-        ("a ControlNet of Z-Image", ("control_all_x_embedder.",), ("control_layers.",)),
+        ("a ControlNet of Z-Image of another form", ("control_all_x_embedder.",), ("control_layers.",)),
         (
             "a ControlNet for several kinds of pictures (union)",
             ("control_add_embedding.",),

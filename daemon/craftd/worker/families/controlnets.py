@@ -76,12 +76,17 @@ def residuals(
     return total
 
 
-def spread(said: Sequence[torch.Tensor] | None, blocks: int, *, repeats: bool = False) -> list[torch.Tensor]:
-    """One for each of a transformer's blocks: for several that follow one another, or over and over."""
+def spread(
+    said: Sequence[torch.Tensor] | None, blocks: int, *, repeats: bool = False, is_even: bool = False
+) -> list[torch.Tensor]:
+    """One for each of a transformer's blocks: for several that follow one another, or over and over.
+
+    `is_even`: all of them are taken; elsewhere the last may be left out, as the networks' makers have it.
+    """
     if not said:
         return []
-    each = math.ceil(blocks / len(said))
-    return [said[block % len(said) if repeats else block // each] for block in range(blocks)]
+    each = blocks / len(said) if is_even else math.ceil(blocks / len(said))
+    return [said[block % len(said) if repeats else int(block / each)] for block in range(blocks)]
 
 
 def _each(make: Callable[..., torch.Tensor], *said: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ Those that edit are shown pictures twice: Qwen2.5-VL reads them among the words,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from PIL import Image
 
 from craftd.architectures.architecture import SHOWN_UNIT
 from craftd.architectures.sizes import in_shape
-from craftd.worker.families import guidance
+from craftd.worker.families import controlnets, guidance
 from craftd.worker.families.base import Conditioning, ModelRow
+from craftd.worker.families.controlnets import Call, Residuals
 from craftd.worker.families.conversing import WORDS, Conversing
 from craftd.worker.families.flow import packed, shown, unpacked
+from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.seeing import PLACE
 from craftd.worker.inputs.fitting import Placement, Size
 from craftd.worker.inputs.references import NOTHING, Layout, Shown
@@ -51,9 +54,24 @@ class QwenImage(Conversing):
             encoder_hidden_states_mask=batch.mask,
             img_shapes=[[(1, one.shape[-2] // 2, one.shape[-1] // 2) for one in pictures]] * len(samples),
             return_dict=False,
+            **controlnets.residuals(batch.order, partial(self._read_control, batch), samples.dtype),
         )[0]
         drawn = output[:, : samples.shape[-2] * samples.shape[-1] // 4]
         return [unpacked(tokens, samples) for tokens in batch.guide(drawn, _as_long)]
+
+    def _read_control(self, batch: Stacked, call: Call) -> Residuals:
+        samples, mask = call.of(batch.samples), batch.mask
+        said = call.network(
+            hidden_states=packed(samples),
+            controlnet_cond=packed(call.pictures),
+            conditioning_scale=call.scales(3),
+            timestep=batch.timesteps[call.rows].to(samples.dtype) / 1000,
+            encoder_hidden_states=call.of(batch.texts),
+            encoder_hidden_states_mask=None if mask is None else mask[call.rows],
+            img_shapes=[[(1, samples.shape[-2] // 2, samples.shape[-1] // 2)]] * len(samples),
+            return_dict=False,
+        )
+        return {"controlnet_block_samples": controlnets.spread(said, len(self._transformer.transformer_blocks))}
 
     def _encoded(self, text: str) -> torch.Tensor:
         embedding: torch.Tensor = self._pipe.encode_prompt(text, self._device, max_sequence_length=WORDS)[0]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from craft_protos.generate import TextSpec
 
-from craftd.worker.families import guidance
+from craftd.worker.families import controlnets, guidance
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
+from craftd.worker.families.controlnets import Call, Residuals
 from craftd.worker.families.flow import FlowMatching
+from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.prompts import Chunk
 from craftd.worker.families.text import ClipTexts, PooledClipText, T5Text, most
 
@@ -63,8 +66,38 @@ class StableDiffusion3(FlowMatching):
             encoder_hidden_states=batch.texts,
             pooled_projections=batch.pooled,
             return_dict=False,
+            **controlnets.residuals(batch.order, partial(self._read_control, batch), batch.samples.dtype),
         )[0]
         return batch.guide(output)
+
+    def draw_control(self, network: Any, encoded: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The middle of what the autoencoder gives: its pipeline draws from a generator that no seed sets.
+
+        Those that are told nothing of the prompt as a whole were trained without the autoencoder's shift.
+        """
+        latents = self._autoencoder.drawn(encoded, None)
+        config = self._vae.config
+        shift = float(config.get("shift_factor") or 0.0) * float(config.scaling_factor)
+        told: torch.Tensor = latents + shift if network.config.force_zeros_for_pooled_projection else latents
+        return told.to(network.dtype)
+
+    def _read_control(self, batch: Stacked, call: Call) -> Residuals:
+        """Those without words of their own are given places by the transformer, where they have none either."""
+        network, config = call.network, call.network.config
+        assert batch.pooled is not None
+        samples, pooled = batch.samples, call.of(batch.pooled)
+        places = samples if network.pos_embed is not None else self._transformer.pos_embed(samples)
+        (said,) = network(
+            hidden_states=call.of(places),
+            timestep=batch.timesteps[call.rows],
+            encoder_hidden_states=None if config.joint_attention_dim is None else call.of(batch.texts),
+            pooled_projections=torch.zeros_like(pooled) if config.force_zeros_for_pooled_projection else pooled,
+            controlnet_cond=call.pictures,
+            conditioning_scale=call.scales(3),
+            return_dict=False,
+        )
+        blocks = len(self._transformer.transformer_blocks)
+        return {"block_controlnet_hidden_states": controlnets.spread(said, blocks, is_even=True)}
 
     def _embed(self, prompt: str, chunks: Sequence[Sequence[Chunk]], count: int) -> torch.Tensor:
         """1, tokens, features: CLIP's, filled up with noughts to T5's width, then T5's."""

@@ -33,6 +33,9 @@ _LAYOUTS: Mapping[str, Layout] = {
     controls.CONTROLNET: layouts.CONTROLNET,
     controls.T2I_ADAPTER: layouts.T2I_ADAPTER,
     controls.OF_FLUX: layouts.FLUX,
+    controls.OF_SD3: layouts.SD3,
+    controls.OF_QWEN: layouts.QWEN,
+    controls.OF_Z_IMAGE: layouts.Z_IMAGE,
 }
 
 

@@ -15,6 +15,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 
 from craftd.worker.quantized import conversion
 from craftd.worker.quantized.stored import Stored
+from craftd.worker.quantized.weight import PackedWeight
 
 _LAYERS = {"layers_per_block": 2}  # of each file in the original layout
 _OF_XL = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
@@ -24,6 +25,7 @@ _HEAD_WIDTH = 64
 _TAKEN_APART = {64: (1, 8), 192: (3, 8), 256: (1, 16), 768: (3, 16)}
 _XL_SIDE = 16
 _ADAPTER = "adapter."
+_REFINER, _BY_LAYERS, _Z_IMAGE_LAYERS = "control_noise_refiner.", "control_layers", 30
 _BLOCKS = 2  # of each of a T2I-adapter's levels, in the original layout
 
 
@@ -130,6 +132,71 @@ def _as_it_is(tensors: dict[str, Stored], _name: str) -> dict[str, Stored]:
     return tensors
 
 
+def _of_sd3(tensors: Mapping[str, Stored]) -> dict[str, Any]:
+    """Those without words are of the large model alone: they are told of the prompt as a whole, and have the shift."""
+    picture, words = tensors["pos_embed_input.proj.weight"], tensors.get("context_embedder.weight")
+    places, layers = tensors.get("pos_embed.pos_embed"), range(_count(tensors, r"transformer_blocks\.(\d+)\."))
+    width, head = int(picture.shape[0]), 64
+    return {
+        "patch_size": int(picture.shape[2]),
+        "in_channels": int(picture.shape[1]),
+        "num_layers": len(layers),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": None if words is None else int(words.shape[1]),
+        "caption_projection_dim": width if words is None else int(words.shape[0]),
+        "pooled_projection_dim": int(tensors["time_text_embed.text_embedder.linear_1.weight"].shape[1]),
+        "pos_embed_max_size": 1 if places is None else math.isqrt(int(places.shape[1])),
+        "dual_attention_layers": [one for one in layers if f"transformer_blocks.{one}.attn2.to_q.weight" in tensors],
+        "qk_norm": "rms_norm" if "transformer_blocks.0.attn.norm_q.weight" in tensors else None,
+        "use_pos_embed": places is not None,
+        "force_zeros_for_pooled_projection": words is not None,
+    }
+
+
+def _of_qwen(tensors: Mapping[str, Stored]) -> dict[str, Any]:
+    width, channels = (int(side) for side in tensors["img_in.weight"].shape)
+    head = int(tensors["transformer_blocks.0.attn.norm_q.weight"].shape[0])
+    return {
+        "in_channels": channels,
+        "num_layers": _count(tensors, r"transformer_blocks\.(\d+)\."),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "joint_attention_dim": int(tensors["txt_in.weight"].shape[1]),
+    }
+
+
+def _z_image_named(tensors: dict[str, Stored], _name: str) -> dict[str, Stored]:
+    """Those of 2.0 have refiners that were not trained, whose way in is noughts: diffusers leaves them out, too."""
+    if _z_image_refines(tensors) != _BY_LAYERS:
+        return tensors
+    return {key: one for key, one in tensors.items() if not key.startswith(_REFINER)}
+
+
+def _z_image_refines(tensors: Mapping[str, Stored]) -> str | None:
+    """How it comes from the picture to its layers: three forms have been published."""
+    if not any(key.startswith("control_layers.14.") for key in tensors):
+        return None
+    before = tensors.get(f"{_REFINER}0.before_proj.weight")
+    is_trained = before is not None and (isinstance(before, PackedWeight) or bool(before.any()))
+    return "control_noise_refiner" if is_trained else _BY_LAYERS
+
+
+def _of_z_image(tensors: Mapping[str, Stored]) -> dict[str, Any]:
+    width, taken = (int(side) for side in tensors["control_all_x_embedder.2-1.weight"].shape)
+    layers, refines = _count(tensors, r"control_layers\.(\d+)\."), _z_image_refines(tensors)
+    head = int(tensors["control_layers.0.attention.norm_q.weight"].shape[0])
+    return {
+        "control_layers_places": [layer * (_Z_IMAGE_LAYERS // layers) for layer in range(layers)],
+        "control_refiner_layers_places": [0, 1] if refines else [],
+        "control_in_dim": taken // 4,
+        "add_control_noise_refiner": refines,
+        "dim": width,
+        "n_heads": width // head,
+        "n_kv_heads": width // head,
+    }
+
+
 def _of_flux(tensors: Mapping[str, Stored]) -> dict[str, Any]:
     width, channels = (int(side) for side in tensors["x_embedder.weight"].shape)
     head = int(tensors["transformer_blocks.0.attn.norm_q.weight"].shape[0])
@@ -152,3 +219,6 @@ def _of_flux(tensors: Mapping[str, Stored]) -> dict[str, Any]:
 CONTROLNET = Layout(_controlnet_named, _of_controlnet)
 T2I_ADAPTER = Layout(_adapter_named, _of_adapter)
 FLUX = Layout(_as_it_is, _of_flux)
+SD3 = Layout(_as_it_is, _of_sd3)
+QWEN = Layout(_as_it_is, _of_qwen)
+Z_IMAGE = Layout(_z_image_named, _of_z_image)
