@@ -108,6 +108,17 @@ PARTS: dict[str, Shapes] = {
     "control-sd1:t2i-adapter": {"body.0.block1.weight": (0, 4), "conv_in.weight": (0, 192)},
     "control-sdxl:t2i-adapter": {"adapter.body.0.resnets.0.block1.weight": (0, 4), "adapter.conv_in.weight": (0, 768)},
     "control-flux": _flux_control(),
+    "control-sd3": {
+        **{f"{name}.0.weight": (0,) for name in ("controlnet_blocks", "transformer_blocks")},
+        "pos_embed_input.proj.weight": (0, 16, 2, 2),
+    },
+    "control-qwen-image": {
+        **{f"{name}.0.weight": (0,) for name in ("controlnet_blocks", "transformer_blocks", "img_in")},
+        "controlnet_x_embedder.weight": (0, 64),
+    },
+    "control-z-image": {
+        f"{name}.weight": (0, 4) for name in ("control_all_x_embedder.2-1", "control_layers.0.before_proj")
+    },
     "control-flux:union": _flux_control() | {"controlnet_mode_embedder.weight": (0, 4)},
     "clip-l": _clip(12, 768),
     "clip-g": _clip(32, 1280),

@@ -419,7 +419,7 @@ async def test_a_control_model_is_pulled_as_a_part_and_goes_with_its_files(
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("SD3ControlNetModel", "craft draws with ControlNets of"), ("AutoencoderKL", "it is no diffusers folder")],
+    [("CosmosControlNetModel", "craft draws with ControlNets of"), ("AutoencoderKL", "it is no diffusers folder")],
 )
 async def test_other_components_are_refused_before_they_come(
     daemon: Daemon, hub: Hub, control: Repository, kind: str, words: str
