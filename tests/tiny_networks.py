@@ -29,14 +29,14 @@ def unet(**more: Any) -> Any:
     return unet.eval()
 
 
-def autoencoder_kl(**more: Any) -> Any:
+def autoencoder_kl(latent_channels: int = 4, **more: Any) -> Any:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=4,
         sample_size=64,
         **more,

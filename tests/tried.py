@@ -17,14 +17,17 @@ from typing import Any
 
 import numpy as np
 from craftd.architectures import detect
+from craftd.worker import torchvision
 
 from tests import tiny_flows, tiny_models, tiny_networks
+from tests.tiny_networks import FEATURES
 from tests.worker import client
 
 STEPS, SIDE, SEED = 3, 64, 7
 
 
 def main() -> int:
+    torchvision.hide()  # as in the worker
     wanted = sys.argv[1:] or list(MAKERS)
     print("| Pipeline | As | Result |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
@@ -69,7 +72,12 @@ def truth(pipe: Any) -> np.ndarray:
     takes = inspect.signature(pipe.__call__).parameters
     call: dict[str, Any] = {key: value for key, value in asked.items() if key in takes}
     call |= detect.of_pipeline(type(pipe).__name__, None).call
-    image = pipe("a red cat", generator=torch.Generator("cpu").manual_seed(SEED), **call).images[0]
+    if "intermediate_timesteps" in takes:  # which are of two steps
+        call["intermediate_timesteps"] = None
+    if "true_cfg_scale" in takes:
+        call |= {"true_cfg_scale": 5.0, "negative_prompt": " "}
+    made = pipe("a red cat", generator=torch.Generator("cpu").manual_seed(SEED), **call)
+    image = (made.image if hasattr(made, "image") else made.images)[0]
     return np.asarray(image.convert("RGB")).astype(int)
 
 
@@ -360,6 +368,173 @@ def _ideogram4() -> Any:
     )
 
 
+def _processor(kind: str) -> Any:
+    """transformers' own, made without what wants torchvision; its folder has a tokenizer, as a published one's has."""
+    import transformers
+
+    tokenizer = tiny_flows.tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tiny_flows._MARKS)})
+    made: Any = object.__new__(getattr(transformers, kind))
+    made.tokenizer, made.chat_template, made.save_pretrained = tokenizer, tokenizer.chat_template, _saving(tokenizer)
+    made.image_processor = made.video_processor = None
+    made.image_token, made.video_token, made.image_token_id, made.video_token_id = (
+        "<|image_pad|>",
+        "<|video_pad|>",
+        -1,
+        -1,
+    )
+    return made
+
+
+def _saving(tokenizer: Any) -> Callable[..., None]:
+    return lambda folder, **_: tokenizer.save_pretrained(folder)
+
+
+def _kandinsky5() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2IPipeline, Kandinsky5Transformer3DModel
+
+    transformer = Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        in_text_dim=FEATURES,
+        in_text_dim2=FEATURES,
+        time_dim=16,
+        out_visual_dim=4,
+        model_dim=32,
+        ff_dim=48,
+        num_text_blocks=1,
+        num_visual_blocks=1,
+        axes_dims=(8, 4, 4),
+    )
+    made = Kandinsky5T2IPipeline(
+        transformer=transformer.eval(),
+        vae=_vae(),
+        text_encoder=tiny_flows.qwen25_vl(),
+        tokenizer=_processor("Qwen2VLProcessor"),
+        text_encoder_2=tiny_networks.text_encoder(),
+        tokenizer_2=tiny_networks.tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    made.resolutions = [(SIDE, SIDE)]
+    return made
+
+
+def _longcat() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, LongCatImagePipeline, LongCatImageTransformer2DModel
+
+    transformer = LongCatImageTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=FEATURES,
+        pooled_projection_dim=FEATURES,
+        axes_dims_rope=[4, 4, 8],
+    )
+    return LongCatImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_vae(latent_channels=16, shift_factor=0.1),
+        text_encoder=tiny_flows.qwen25_vl(),
+        tokenizer=tiny_flows.tokenizer(),
+        text_processor=_processor("Qwen2VLProcessor"),
+        transformer=transformer.eval(),
+    )
+
+
+def _qwen_image_21() -> Any:
+    from diffusers import (
+        AutoencoderKLQwenImage21,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImage21Pipeline,
+        QwenImage21Transformer2DModel,
+    )
+
+    transformer = QwenImage21Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        context_in_dim=FEATURES,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKLQwenImage21(
+        base_dim=8,
+        decoder_base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2, 2, 2],
+        num_res_blocks=1,
+        latents_mean=[-0.8, 0.1, 0.4, -0.3],
+        latents_std=[2.8, 1.4, 2.3, 1.1],
+    )
+    return QwenImage21Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae.eval(),
+        text_encoder=tiny_flows.qwen3_vl(is_causal_lm=True),
+        processor=_processor("Qwen3VLProcessor"),
+        transformer=transformer.eval(),
+    )
+
+
+def _sana_sprint() -> Any:
+    from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+
+    parts = _sana().components
+    config = {key: value for key, value in parts["transformer"].config.items() if not key.startswith("_")}
+    config |= {"guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
+    parts["transformer"] = SanaTransformer2DModel(**config).eval()
+    return SanaSprintPipeline(**parts | {"scheduler": SCMScheduler()})
+
+
+def _long_clip() -> Any:
+    """Of more tokens than CLIP's usual."""
+    from transformers import CLIPTextModelWithProjection
+
+    config = tiny_networks.clip_config(projection_dim=FEATURES)
+    config.max_position_embeddings = 248
+    return CLIPTextModelWithProjection(config).eval()
+
+
+def _hidream() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImagePipeline, HiDreamImageTransformer2DModel
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    transformer = HiDreamImageTransformer2DModel(
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        caption_channels=[FEATURES, FEATURES],
+        text_emb_dim=2 * FEATURES,
+        num_routed_experts=2,
+        axes_dims_rope=(8, 4, 4),
+        max_resolution=(64, 64),
+        llama_layers=[0, 1],
+        force_inference_output=True,
+    )
+    llama = LlamaConfig(**tiny_flows.TEXT, num_hidden_layers=2)
+    tokenizer = tiny_networks.t5_tokenizer()
+    tokenizer.eos_token = tokenizer.pad_token
+    made = HiDreamImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(shift_factor=0.1),
+        text_encoder=_long_clip(),
+        tokenizer=tiny_networks.tokenizer(),
+        text_encoder_2=_long_clip(),
+        tokenizer_2=tiny_networks.tokenizer(),
+        text_encoder_3=tiny_networks.t5_encoder(FEATURES),
+        tokenizer_3=tiny_networks.t5_tokenizer(),
+        text_encoder_4=LlamaForCausalLM(llama).eval(),
+        tokenizer_4=tokenizer,
+        transformer=transformer.eval(),
+    )
+    made.default_sample_size = SIDE // made.vae_scale_factor
+    return made
+
+
 def _hunyuan() -> Any:
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
     from transformers import BertConfig, BertModel
@@ -446,6 +621,11 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ovis-image": _ovis,
     "ernie-image": _ernie,
     "ideogram4": _ideogram4,
+    "kandinsky5": _kandinsky5,
+    "longcat-image": _longcat,
+    "qwen-image-2.1": _qwen_image_21,
+    "sana-sprint": _sana_sprint,
+    "hidream": _hidream,
     "deepfloyd-if": _deepfloyd,
     "sd-pag": _sd_pag,
 }

@@ -13,10 +13,12 @@ import torch
 from craft_protos.generate import Start
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import Cancel, ModelManifest, ToWorker
+from craftd.worker.families import samplers
 from craftd.worker.families.generic import PipelineRun, PipelineRunner
 from craftd.worker.lora.adapter_manager import AdapterManager
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.targets import Targets
+from diffusers import SCMScheduler
 
 from tests import tiny_models
 from tests.worker.client import WorkerProcess, pixels, put_model, submit
@@ -121,6 +123,34 @@ def test_the_legacy_callback_passes_the_baton_too() -> None:
         run.advance()
         steps.append((run.step, run.is_done))
     assert steps == [(1, False), (2, False), (3, False), (3, True)]
+
+
+class Levelled(Plain):
+    """One whose makers laid out the noise levels of their steps."""
+
+    def __init__(self) -> None:
+        self.config = {"sample_sigmas": [1.0, 0.4]}
+        self.told: list[Any] = []
+
+    def __call__(self, prompt: str, num_inference_steps: int = 2, sigmas: Any = None) -> Any:
+        self.told.append(sigmas)
+        return SimpleNamespace(images=[np.zeros((4, 4, 3))])
+
+
+@pytest.mark.parametrize(("steps", "levels"), [(2, None), (4, [1.0, 0.75, 0.5, 0.25])])
+def test_other_steps_than_its_makers_are_laid_out_evenly(steps: int, levels: list[float] | None) -> None:
+    pipe = Levelled()
+    _runner(pipe).begin(draw(steps=steps), seed=1, networks={}).advance()
+    (told,) = pipe.told
+    assert told is None if levels is None else np.allclose(told, levels)
+
+
+def test_a_consistency_model_keeps_its_own_sampler() -> None:
+    own = SCMScheduler()
+    assert type(samplers.build("LCM", own)) is SCMScheduler
+    with pytest.raises(CraftError, match="Euler does not fit this model") as refused:
+        samplers.build("Euler", own)
+    assert refused.value.hint == "use LCM"
 
 
 def test_a_start_picture_is_refused_and_not_left_out_in_silence() -> None:

@@ -28,13 +28,18 @@ from craftd.architectures.rows.folders import (
     CHROMA,
     COGVIEW4,
     ERNIE_IMAGE,
+    HIDREAM,
     HUNYUAN_DIT,
     IDEOGRAM4,
+    KANDINSKY5,
     LCM,
+    LONGCAT_IMAGE,
     LUMINA2,
     OVIS_IMAGE,
     PIXART,
+    QWEN_IMAGE_21,
     SANA,
+    SANA_SPRINT,
 )
 from craftd.architectures.rows.shared import OF_FLUX2, marks
 from craftd.architectures.rows.unets import POCKET, SD1, SD1_INPAINTING, SD2, SD2_INPAINTING, SDXL, SDXL_INPAINTING
@@ -68,10 +73,15 @@ ROWS = (
         KREA2,
         PIXART,
         SANA,
+        SANA_SPRINT,
         COGVIEW4,
         OVIS_IMAGE,
         ERNIE_IMAGE,
         IDEOGRAM4,
+        KANDINSKY5,
+        LONGCAT_IMAGE,
+        QWEN_IMAGE_21,
+        HIDREAM,
     ),
 )
 

@@ -77,7 +77,8 @@ def sizes(configurations: Configurations) -> Sizes:
     unet, transformer = configurations.get("unet", {}), configurations.get("transformer", {})
     unit = vae_factor(configurations) * (_token_side(transformer) if transformer else _unet_factor(unit_of=unet))
     least = _LEAST_OF_ONE_LATENT if _is_of_one_latent(transformer) else _LEAST
-    return Sizes(max(least, unit), min(_UNLIMITED, _most_tokens(transformer) * unit))
+    side, most = min(_UNLIMITED, _most_tokens(transformer) * unit), _most_latents(transformer)
+    return Sizes(max(least, unit), side, min(_UNLIMITED**2, most * vae_factor(configurations) ** 2))
 
 
 def vae_factor(configurations: Configurations) -> int:
@@ -137,6 +138,14 @@ def _most_tokens(transformer: Mapping[str, Any]) -> int:
     if isinstance(places, list | tuple) and places and _is_whole(places[-1], _UNLIMITED):
         return int(places[-1])
     return _UNLIMITED
+
+
+def _most_latents(transformer: Mapping[str, Any]) -> int:
+    """Of a picture, where the transformer has room for so many whatever its shape."""
+    match transformer.get("max_resolution"):
+        case [height, width] if _is_whole(height, _UNLIMITED) and _is_whole(width, _UNLIMITED):
+            return height * width
+    return _UNLIMITED**2
 
 
 def _is_whole(value: Any, most: int) -> TypeGuard[int]:

@@ -44,6 +44,7 @@ _SCHEDULERS = {
     "LCMScheduler": "LCM",
     "LMSDiscreteScheduler": "LMS",
     "PNDMScheduler": "PNDM",
+    "SCMScheduler": "LCM",
     "TCDScheduler": "TCD",
     "UniPCMultistepScheduler": "UniPC",
 }
@@ -136,10 +137,11 @@ def sizes(folder: Path) -> Sizes:
 def defaults(folder: Path, architecture: Architecture) -> Defaults:
     """What its configurations tell."""
     drawable = sizes(folder)
-    side = drawable.nearest_side(_sample_size(folder) * vae_factor(_configurations(folder)))
+    side = _sample_size(folder) * vae_factor(_configurations(folder))
+    width, height = drawable.nearest(side, side)
     derived: dict[str, Any] = {
-        "width": side,
-        "height": side,
+        "width": width,
+        "height": height,
         "steps": architecture.steps,
         "guidance_scale": architecture.guidance_scale,
         "sampler": _sampler(_optional_json(folder / "scheduler" / "scheduler_config.json")),
@@ -147,6 +149,8 @@ def defaults(folder: Path, architecture: Architecture) -> Defaults:
     distilled = architecture.distilled
     if distilled is not None and distilled.tells(_configuration(folder, distilled.part)):
         derived |= {"steps": distilled.steps, "guidance_scale": distilled.guidance_scale}
+    if sigmas := _configuration(folder, "").get("sample_sigmas"):  # of each step, as its makers have it
+        derived["steps"] = len(sigmas)
     found = Defaults(**{**derived, **_overrides(folder / "craft.json")})
     if not drawable.allows(found.width, found.height):
         near = "x".join(map(str, drawable.nearest(found.width, found.height)))

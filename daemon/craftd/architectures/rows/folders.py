@@ -122,3 +122,55 @@ IDEOGRAM4 = Architecture(
     guidance_scale=7.0,
     call={"guidance_schedule": None},  # one of its own, beside which it takes no other guidance
 )
+
+KANDINSKY5 = Architecture(
+    id="kandinsky5",
+    name="Kandinsky 5",
+    pipelines=("Kandinsky5T2IPipeline",),
+    network="Kandinsky5Transformer3DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=3.5,
+)
+
+LONGCAT_IMAGE = Architecture(
+    id="longcat-image",
+    name="LongCat-Image",
+    pipelines=("LongCatImagePipeline",),
+    network="LongCatImageTransformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=4.5,
+    unused_parts=frozenset({"text_processor"}),  # with which it would write another prompt
+    call={"enable_prompt_rewrite": False},
+)
+
+QWEN_IMAGE_21 = Architecture(
+    id="qwen-image-2.1",
+    name="Qwen-Image 2.1",
+    pipelines=("QwenImage21Pipeline",),
+    network="QwenImage21Transformer2DModel",
+    predicts=FLOW,
+    steps=40,  # unless its configuration names the noise levels
+    guidance_scale=1.0,
+)
+
+SANA_SPRINT = Architecture(  # whose network has the class of Sana's
+    id="sana-sprint",
+    name="Sana Sprint",
+    pipelines=("SanaSprintPipeline",),
+    predicts=FLOW,
+    steps=2,
+    guidance_scale=4.5,
+    call=_AS_ASKED,
+)
+
+HIDREAM = Architecture(
+    id="hidream",
+    name="HiDream",
+    pipelines=("HiDreamImagePipeline",),
+    network="HiDreamImageTransformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=5.0,
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError, invalid
+from diffusers.pipelines.hidream_image.pipeline_hidream_image import HiDreamImagePipeline
 from PIL import Image
 
 from craftd.architectures import detect
@@ -27,6 +29,8 @@ from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
 from craftd.worker.output.picture import Pixels
 
+_STEPS_WITH_A_MIDDLE = 2  # of Sana Sprint, whose timestep between them is no even one
+_ROUNDED = 1 + 1e-9  # so that a side is not cut off below what it was asked to be
 _UNLIMITED_TOKENS = 100_000  # where a tokenizer has no limit, it says a number beyond this
 
 
@@ -115,7 +119,8 @@ class PipelineRun:
     def _run(self, call: Any, arguments: dict[str, Any]) -> None:
         self._go.acquire()
         try:
-            pixels = _pixels(call(**arguments).images[0])
+            made = call(**arguments)
+            pixels = _pixels((made.image if hasattr(made, "image") else made.images)[0])
             _check_size(pixels, arguments)
             self.step = self.of
             self.result = pixels
@@ -202,6 +207,7 @@ class PipelineRunner:
             raise invalid(drawn_from, why, "leave the picture out, or take a model that craft draws with by itself")
         pipe = copy.copy(self._pipe)
         pipe.set_progress_bar_config(disable=True)
+        _draw_as_asked(pipe, job.drawing.width, job.drawing.height)
         scheduler_name = self._set_sampler(pipe, job.drawing.sampler, job.drawing.steps)
         arguments = self._arguments(job, seed)
         applied, cost = self._adapters.acquire(job), job.drawing.width * job.drawing.height * 2
@@ -268,7 +274,8 @@ class PipelineRunner:
             return ""
         pipe.scheduler = samplers.build(sampler, own)
         if not samplers.is_flow_matching(own):
-            samplers.spread(copy.deepcopy(pipe.scheduler), steps, torch.device("cpu"), begins=True)
+            laid_out = self._laid_out(steps)
+            samplers.spread(copy.deepcopy(pipe.scheduler), steps, torch.device("cpu"), begins=True, **laid_out)
         return type(pipe.scheduler).__name__
 
     def _arguments(self, job: Dispatch, seed: int) -> dict[str, Any]:
@@ -281,8 +288,19 @@ class PipelineRunner:
             "guidance_scale": job.drawing.guidance_scale,
             "generator": torch.Generator("cpu").manual_seed(seed),
         }
+        if not self._has("guidance_scale"):  # which does nothing without a negative prompt
+            negative = job.drawing.negative_prompt or " "
+            wanted |= {"true_cfg_scale": job.drawing.guidance_scale, "negative_prompt": negative}
         asked = {key: value for key, value in wanted.items() if self._has(key) and value is not None}
-        return {**asked, **detect.of_pipeline(type(self._pipe).__name__, None).call}
+        call = detect.of_pipeline(type(self._pipe).__name__, None).call
+        return {**asked, **self._laid_out(job.drawing.steps), **call}
+
+    def _laid_out(self, steps: int) -> dict[str, Any]:
+        """What pipelines are told that else take as many steps as their makers did."""
+        if self._has("intermediate_timesteps") and steps != _STEPS_WITH_A_MIDDLE:
+            return {"intermediate_timesteps": None}
+        sigmas = getattr(self._pipe, "config", {}).get("sample_sigmas")
+        return {"sigmas": np.linspace(1.0, 1 / steps, steps)} if sigmas and len(sigmas) != steps else {}
 
     def _attach(self, arguments: dict[str, Any], run: PipelineRun, order: int) -> None:
         def at_step_end(_pipe: Any, i: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -298,6 +316,15 @@ class PipelineRunner:
             arguments |= (
                 {"callback": legacy, "callback_steps": 1} if self._has("callback_steps") else {"callback": legacy}
             )
+
+
+def _draw_as_asked(pipe: Any, width: int, height: int) -> None:
+    """Have those draw this size that would take another for it: the nearest of a list, or one of a megapixel."""
+    if hasattr(pipe, "resolutions"):
+        pipe.resolutions = [(width, height)]
+    if isinstance(pipe, HiDreamImagePipeline):  # it scales to the square of this side, and cuts off what is no unit
+        side = math.sqrt(width * height) * _ROUNDED / pipe.vae_scale_factor
+        pipe.__dict__["default_sample_size"] = side
 
 
 def _check_size(pixels: Pixels, arguments: dict[str, Any]) -> None:

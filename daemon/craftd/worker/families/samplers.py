@@ -18,6 +18,7 @@ from craft_protos import samplers
 from craft_protos.reasons import CraftError, invalid
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_scm import SCMScheduler
 
 _KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
 _SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
@@ -88,6 +89,10 @@ def build(name: str, own: Scheduler, shift: float | None = None) -> Scheduler:
     if not name:
         return _from_config(type(own), own, {})
     name = samplers.canonical(name)
+    if isinstance(own, SCMScheduler):  # consistency too, over angles (Lu and Song 2024)
+        if name != "LCM":
+            raise invalid("sampler", f"{name} does not fit this model, which was distilled to consistency", "use LCM")
+        return _from_config(type(own), own, {})
     if is_flow_matching(own):
         return _build_flow(name, own, shift)
     sampler, schedule = (name, "") if name in RECIPES else samplers.parts_of(name)

@@ -86,7 +86,7 @@ class Loader:
         family = "" if manifest.family == GENERIC else architecture.family
         device = self._computing(manifest, runs_in_fp16=bool(family) and architecture.runs_in_fp16)
         left_out = dict.fromkeys(_left_out(architecture, components))
-        own = processors.made_by_craft(components)
+        own = processors.made_by_craft({name: one for name, one in components.items() if name not in left_out})
         left_out |= dict.fromkeys(own)
         if is_single_file(folder):
             left_out |= dict.fromkeys(absent(folder, components))
@@ -95,6 +95,7 @@ class Loader:
             parts: dict[str, Any] = single.load(partial(bytes_done, 0))
         else:
             parts = dict(self._weighty_parts(folder, components, device.dtype, manifest, bytes_done))
+        parts |= processors.of_texts(folder, components, manifest.name)
         kinds: Any = diffusers
         pipe = kinds.DiffusionPipeline.from_pretrained(
             folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
