@@ -74,9 +74,10 @@ def test_the_configuration_may_say_otherwise(owners: str, told: set[str]) -> Non
 
 
 def test_a_lora_that_is_not_shared_is_told_to_nobody(tmp_path: Path) -> None:
-    with serving(CRAFT_HTTP_PUBLIC_METADATA="*") as own:
+    with serving(CRAFT_HTTP_PUBLIC_METADATA="*", CRAFT_HTTP_OPEN_LISTS="true") as own:
         key = own.key("alice")
         own.send_lora(kohya(tmp_path / "hero.safetensors"), "alice")
+        assert own.call("GET", "/loras").json() == []
         url = publish(own, key, "png")
         assert words_of(own.session.get(url, timeout=HANG_S).content) == []
         assert any(LORA in word for word in words_of(own.call("GET", url.removeprefix(own.url), key).content))
