@@ -75,10 +75,13 @@ def _axis(option: str) -> list[Combination]:
     if not equals or not values.strip(", "):
         raise CraftError("USAGE", f"--sweep {option}: no values", _FORM)
     ones = [_one(spoken.strip().lstrip("-").lower(), value.strip()) for value in values.split(",") if value.strip()]
-    for place, one in enumerate(ones):
-        if any((one.fields, one.pictures) == (other.fields, other.pictures) for other in ones[:place]):
+    seen = set[tuple[Any, ...]]()
+    for one in ones:
+        meant = (*one.fields.values(), *one.pictures.values())
+        if meant in seen:
             (value,) = one.names.values()
             raise CraftError("USAGE", f"--sweep {option}: {value} is there twice", "name each value once")
+        seen.add(meant)
     return ones
 
 
