@@ -170,7 +170,7 @@ def test_what_webuiapi_sends(shim: Shim, api: webuiapi.WebUIApi) -> None:
     assert [name.split()[0] for name in api.controlnet_model_list()] == sorted({*MODELS, "pocket-edges"})
     assert {"none", "canny", "scribble_xdog"} <= set(api.controlnet_module_list())
     types = api.custom_get("controlnet/control_types")["control_types"]
-    assert set(types) == {"All", "Canny", "Depth", "Edges"}
+    assert set(types) == {"All", "Canny", "Depth", "Edges", "Tile"}
     assert types["Depth"]["default_option"] == "none" and types["Canny"]["default_option"] == "canny"
 
 
