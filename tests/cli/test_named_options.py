@@ -30,7 +30,18 @@ _OTHER_PROGRAMS = re.compile(r"\b(mlr|jq) [^:;]*")  # as hints call them
 # What others are called with in craft's code and documents: their commands' own options.
 _OTHERS = {
     *("--user", "--now", "--help", "--version", "--install-completion", "--show-completion"),
-    *("--ready-fd", "--inspect", "--lora", "--pictures", "--fd", "--files", "--max-rows", "--device", "--precision"),
+    *(
+        "--ready-fd",
+        "--inspect",
+        "--lora",
+        "--pictures",
+        "--compared",
+        "--fd",
+        "--files",
+        "--max-rows",
+        "--device",
+        "--precision",
+    ),
     *("--threads", "--lora-slots", "--supervised", "--check", "--layouts", "--fits", "--convert", "--foreground"),
     *("--offload", "--chat", "--identify", "--upscalers", "--convert"),
 }
