@@ -25,7 +25,7 @@ class Texts(ProcessorMixin):
         self.tokenizer = tokenizer
         self.chat_template = None  # the tokenizer has it
 
-    def __call__(self, text: Any, **how: Any) -> Any:
+    def __call__(self, text: Any, **how: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.tokenizer(text, **how)
 
     def apply_chat_template(self, conversation: Any, *more: Any, **how: Any) -> Any:
