@@ -21,7 +21,7 @@ from tests.tiny_networks import FEATURES
 
 KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
-    *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext"),
+    *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext", "chroma"),
     *("sd-inpainting", "sdxl-inpainting", "flux-fill"),
     *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
     *("qwen-image-edit", "qwen-image-edit-plus", "flux2-dev"),
@@ -277,6 +277,30 @@ def _flux_kontext() -> Any:
     return FluxKontextPipeline(**_flux().components)
 
 
+def _chroma() -> Any:
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=FEATURES,
+        axes_dims_rope=(4, 4, 8),
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+        approximator_num_channels=16,
+    )
+    return ChromaPipeline(
+        transformer=transformer.eval(),
+        vae=tiny_networks.autoencoder_kl(shift_factor=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        tokenizer=tiny_networks.t5_tokenizer(),
+        text_encoder=tiny_networks.t5_encoder(FEATURES),
+    )
+
+
 def _pocket_size() -> Any:
     """Random weights in the built-in model's own sizes: for measuring time where that is not there."""
     from diffusers import AutoencoderTiny, UNet2DConditionModel
@@ -318,6 +342,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "flux-schnell": lambda: _flux(is_distilled_in_steps=True),
     "flux-kontext": _flux_kontext,
     "flux-fill": _flux_fill,
+    "chroma": _chroma,
     "sd-inpainting": _sd_inpainting,
     "sdxl-inpainting": _sdxl_inpainting,
     "z-image": tiny_flows.z_image,

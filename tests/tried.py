@@ -130,29 +130,6 @@ def _auraflow() -> Any:
     )
 
 
-def _chroma() -> Any:
-    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
-
-    transformer = ChromaTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        axes_dims_rope=(4, 4, 8),
-        approximator_hidden_dim=32,
-        approximator_layers=1,
-        approximator_num_channels=16,
-    )
-    return ChromaPipeline(
-        transformer=transformer.eval(),
-        vae=_vae(shift_factor=0.1),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        **_t5(),
-    )
-
-
 def _cogview3() -> Any:
     from diffusers import CogVideoXDDIMScheduler, CogView3PlusPipeline, CogView3PlusTransformer2DModel
 
@@ -611,7 +588,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "pixart": tiny_models._pixart,
     "pixart-sigma": _pixart_sigma,
     "auraflow": _auraflow,
-    "chroma": _chroma,
     "cogview3": _cogview3,
     "lumina2": _lumina2,
     "sana": _sana,

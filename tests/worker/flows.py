@@ -38,7 +38,7 @@ def arguments(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
             return call | given | {"guidance_scale": None}
         case "Flux2KleinPipeline":
             return call | {"negative_prompt_embeds": pipe.encode_prompt(negative)[0]}
-        case "ZImagePipeline" | "Krea2Pipeline":
+        case "ZImagePipeline" | "Krea2Pipeline" | "ChromaPipeline":
             return call | {"negative_prompt": negative}
         case _:
             return call

@@ -17,6 +17,7 @@ import torch
 from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import File, ModelManifest, ToWorker
 from craftd.worker.families.samplers import RECIPES, is_flow_matching
+from diffusers import ChromaImg2ImgPipeline, ChromaPipeline
 from PIL import Image
 
 from tests.worker import flows
@@ -105,6 +106,8 @@ def _over(pipe: Any, *, is_masked: bool) -> Any:
 
     if type(pipe).__name__ in _INPAINTING:
         return copy.copy(pipe)
+    if isinstance(pipe, ChromaPipeline):  # which diffusers' table of them lacks
+        return ChromaImg2ImgPipeline(**pipe.components)
     kind: Any = AutoPipelineForInpainting if is_masked else AutoPipelineForImage2Image
     return copy.copy(kind.from_pipe(pipe))
 
@@ -125,7 +128,7 @@ def _decoded(pipe: Any, latents: Any, width: int, height: int) -> np.ndarray:
     """As each text-to-image pipeline decodes; SD3's for inpainting forgets a shift."""
     config = pipe.vae.config
     name = type(pipe).__name__
-    if "Flux" in name:
+    if "Flux" in name or "Chroma" in name:
         latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
     if "Qwen" in name:
         latents = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)

@@ -24,9 +24,6 @@ from tests.worker.starts import put, spotted, start_picture, submit_over
 from tests.worker.test_start_batches import assert_each_is_as_alone
 from tests.worker.trained import CPU
 
-# diffusers names a class of its own by its old place.
-pytestmark = pytest.mark.filterwarnings("ignore:.FluxPosEmbed. is deprecated:FutureWarning")
-
 
 @pytest.fixture(scope="module")
 def deep(pipelines: Pipelines) -> Any:

@@ -24,7 +24,7 @@ from tests.worker import flows
 from tests.worker.client import WorkerProcess, pixels, put_model, submit
 
 OTHERS = (
-    *("pixart-sigma", "auraflow", "chroma", "cogview3", "lumina2", "sana", "hunyuan-dit", "deepfloyd-if", "sd-pag"),
+    *("pixart-sigma", "auraflow", "cogview3", "lumina2", "sana", "hunyuan-dit", "deepfloyd-if", "sd-pag"),
     *("cogview4", "ovis-image", "ernie-image", "ideogram4"),
 )
 GRANULARITY = {"sd": 8, "sd-tiny-vae": 8, "sd-text-time": 8, "lcm": 8, "sdxl": 8, "sdxl-plain": 8, "sd-pag": 8} | {

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.worker.client import WorkerProcess, pixels, provenance, submit
 from tests.worker.starts import SIDE, Alike, diffusers_draws, put, start_picture, submit_over
 
-KINDS = ("sd", "sd-tiny-vae", "sd-text-time", "sdxl", "sd3", "flux", "z-image", "qwen-image")
+KINDS = ("sd", "sd-tiny-vae", "sd-text-time", "sdxl", "sd3", "flux", "chroma", "z-image", "qwen-image")
 SAMPLERS = ("", "Euler a", "Heun", "DDIM", "DPM++ 2M Karras", "DPM++ SDE", "PNDM", "LCM", "UniPC", "DPM2 a", "LMS")
 Models = dict[str, ModelManifest]
 Pipelines = Callable[[str], Any]
@@ -34,7 +34,8 @@ def test_samplers(alike: Alike, sampler: str, steps: int, strength: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "sampler"), [("sd3", ""), ("sd3", "Heun"), ("flux", ""), ("z-image", ""), ("qwen-image", "")]
+    ("kind", "sampler"),
+    [("sd3", ""), ("sd3", "Heun"), ("flux", ""), ("chroma", ""), ("z-image", ""), ("qwen-image", "")],
 )
 def test_samplers_of_flows(alike: Alike, kind: str, sampler: str) -> None:
     """Others than diffusers' pipelines begin from a picture with: test_image_to_image.py."""

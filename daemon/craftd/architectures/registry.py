@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from craftd.architectures import controls
 from craftd.architectures.architecture import Architecture, Mark
 from craftd.architectures.rows.flows import (
+    CHROMA,
     FLUX,
     FLUX2,
     FLUX2_DEV,
@@ -25,7 +26,6 @@ from craftd.architectures.rows.flows import (
 )
 from craftd.architectures.rows.folders import (
     AURAFLOW,
-    CHROMA,
     COGVIEW4,
     ERNIE_IMAGE,
     HIDREAM,

@@ -25,6 +25,7 @@ from craftd.architectures.rows.shared import (
     OF_FLUX2,
     PICTURES,
     UNUSED_PARTS,
+    marks,
     named,
     told_apart,
     vae_of,
@@ -229,6 +230,21 @@ FLUX_KONTEXT = Architecture(
     guidance_scale=2.5,
     unused_parts=UNUSED_PARTS,
     checkpoints=_flux("flux-kontext", has_guidance=True, word="kontext"),
+    lora_like=FLUX.id,
+)
+
+CHROMA = Architecture(
+    id="chroma",
+    name="Chroma",
+    pipelines=("ChromaPipeline",),
+    family="chroma",
+    unused_parts=UNUSED_PARTS,
+    takes=PICTURES,
+    network="ChromaTransformer2DModel",
+    predicts=FLOW,
+    steps=35,
+    guidance_scale=5.0,
+    marks=marks("distilled_guidance_layer."),
     lora_like=FLUX.id,
 )
 

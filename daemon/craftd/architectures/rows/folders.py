@@ -23,18 +23,6 @@ HUNYUAN_DIT = Architecture(
     call={"use_resolution_binning": False},  # else it draws the nearest of a few sizes of its own
 )
 
-CHROMA = Architecture(
-    id="chroma",
-    name="Chroma",
-    pipelines=("ChromaPipeline",),
-    network="ChromaTransformer2DModel",
-    predicts=FLOW,
-    steps=35,
-    guidance_scale=5.0,
-    marks=marks("distilled_guidance_layer."),
-    lora_like=FLUX.id,
-)
-
 AURAFLOW = Architecture(
     id="auraflow",
     name="AuraFlow",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from craftd.worker.families.base import Family
+from craftd.worker.families.chroma import Chroma
 from craftd.worker.families.flux import Flux, FluxFill, FluxKontext
 from craftd.worker.families.flux2 import Flux2Dev, Flux2Klein
 from craftd.worker.families.krea2 import Krea2
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
     "flux": Flux,
     "flux-kontext": FluxKontext,
     "flux-fill": FluxFill,
+    "chroma": Chroma,
     "flux2": Flux2Klein,
     "flux2-dev": Flux2Dev,
     "z-image": ZImage,

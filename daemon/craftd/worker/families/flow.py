@@ -92,3 +92,11 @@ def unpacked(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     _, channels, height, width = like.shape
     patches = tokens.view(-1, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return patches.reshape(-1, channels, height, width)
+
+
+def places(latents: torch.Tensor, kind: int) -> torch.Tensor:
+    """tokens, 3: nought or one, row and column of each token; the rows of a batch share them."""
+    height, width = (side // 2 for side in latents.shape[-2:])
+    down = torch.arange(height, device=latents.device).repeat_interleave(width)
+    across = torch.arange(width, device=latents.device).repeat(height)
+    return torch.stack([torch.full_like(down, kind), down, across], dim=1).to(latents.dtype)

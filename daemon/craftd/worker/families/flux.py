@@ -18,7 +18,7 @@ from craftd.architectures.rows.flows import FLUX_KONTEXT as KONTEXT
 from craftd.worker.families import controlnets, controls
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.controlnets import Call, Residuals
-from craftd.worker.families.flow import EvenlySpaced, packed, shown, unpacked
+from craftd.worker.families.flow import EvenlySpaced, packed, places, shown, unpacked
 from craftd.worker.families.latents import Covered, Source
 from craftd.worker.families.text import PooledClipText, T5Text
 from craftd.worker.inputs.fitting import Placement, Size
@@ -64,19 +64,19 @@ class Flux(EvenlySpaced):
             "encoder_hidden_states": texts,
         }
         words = torch.zeros(texts.shape[1], 3, device=self._device, dtype=texts.dtype)
-        read = partial(self._read_control, of_rows, {"txt_ids": words, "img_ids": _places(samples, 0)})
+        read = partial(self._read_control, of_rows, {"txt_ids": words, "img_ids": places(samples, 0)})
         output = self._transformer(
             **_guided(self._transformer, of_rows)
             | {"hidden_states": torch.cat([packed(one) for one in (_with_beside(samples, rows), *pictures)], dim=1)},
             txt_ids=words,
-            img_ids=torch.cat([_places(one, min(number, 1)) for number, one in enumerate((samples, *pictures))]),
+            img_ids=torch.cat([places(one, min(number, 1)) for number, one in enumerate((samples, *pictures))]),
             return_dict=False,
             **controlnets.residuals(rows, read, samples.dtype),
         )[0]
         return list(torch.split(unpacked(output[:, : packed(samples).shape[1]], samples), 1))
 
     def _read_control(
-        self, of_rows: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor], call: Call
+        self, of_rows: Mapping[str, torch.Tensor], where: Mapping[str, torch.Tensor], call: Call
     ) -> Residuals:
         network = call.network
         sees_pixels = controls.sees_pixels(network)
@@ -84,7 +84,7 @@ class Flux(EvenlySpaced):
         given["timestep"], given["guidance"] = (of_rows[name][call.rows] for name in ("timestep", "guidance"))
         said = network(
             **_guided(network, given),
-            **places,
+            **where,
             controlnet_cond=call.pictures if sees_pixels else packed(call.pictures),
             controlnet_mode=call.modes(FLUX_MODES) if network.union else None,
             conditioning_scale=call.scales(3),
@@ -128,11 +128,3 @@ def _with_beside(samples: torch.Tensor, rows: Sequence[ModelRow]) -> torch.Tenso
 def _pooled(row: ModelRow) -> torch.Tensor:
     assert row.conditioning.pooled is not None
     return row.conditioning.pooled
-
-
-def _places(latents: torch.Tensor, kind: int) -> torch.Tensor:
-    """tokens, 3: nought or one, row and column of each token; the rows of a batch share them."""
-    height, width = (side // 2 for side in latents.shape[-2:])
-    down = torch.arange(height, device=latents.device).repeat_interleave(width)
-    across = torch.arange(width, device=latents.device).repeat(height)
-    return torch.stack([torch.full_like(down, kind), down, across], dim=1).to(latents.dtype)

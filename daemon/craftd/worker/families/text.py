@@ -195,21 +195,31 @@ class ClipTexts:
 
 
 class T5Text:
-    """T5 reads at most `length` tokens, as diffusers has it, and knows no weights: it gets the words alone."""
+    """T5 reads at most `length` tokens, as diffusers has it, and knows no weights: it gets the words alone.
 
-    def __init__(self, tokenizer: Any, encoder: Any, device: torch.device, *, length: int) -> None:
+    `masks_padding`: what fills them up is kept from it, which most families' pipelines do not do.
+    """
+
+    def __init__(
+        self, tokenizer: Any, encoder: Any, device: torch.device, *, length: int, masks_padding: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._device = device
         self._length = length
+        self._masks_padding = masks_padding
         self.variant: Hashable = ()
         self.words: Sequence[EncoderWord] = ()  # of none that craft draws with T5
         self._cache: LruCache[torch.Tensor] = LruCache(_T5_CACHE_BYTES, tensor_bytes)
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
-        text = "".join(fragment.text for fragment in prompts.parse(prompt))
+        text = _unweighted(prompt)
         return self._cache.get((self.variant, text), lambda: self._run(text))
+
+    def count(self, prompt: str) -> int:
+        """The tokens that are words of it, and the mark at their end."""
+        return int(self._tokenized(_unweighted(prompt)).attention_mask.sum())
 
     def remarks(self, texts: Mapping[str, str]) -> list[str]:
         """Of the texts, by what they are called: weights that do nothing, and words that are not read."""
@@ -218,17 +228,21 @@ class T5Text:
             fragments = prompts.parse(text)
             if any(fragment.weight != 1 for fragment in fragments):
                 said.append(f"the {name}'s weights do nothing to what T5 reads: it knows none")
-            left_out = prompts.left_out("".join(fragment.text for fragment in fragments), self._tokenizer, self._length)
+            left_out = prompts.left_out(_unweighted(text), self._tokenizer, self._length)
             if left_out:
                 said.append(f"T5 reads the {name}'s first {self._length} tokens, which leaves out {left_out}")
         return said
 
     def _run(self, text: str) -> torch.Tensor:
-        ids = self._tokenizer(
-            [text], padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
-        ).input_ids
-        embedding: torch.Tensor = self._encoder(ids.to(self._device))[0]
+        tokens = self._tokenized(text)
+        mask = tokens.attention_mask.to(self._device) if self._masks_padding else None
+        embedding: torch.Tensor = self._encoder(tokens.input_ids.to(self._device), attention_mask=mask)[0]
         return embedding.to(dtype=self._encoder.dtype)
+
+    def _tokenized(self, text: str) -> Any:
+        return self._tokenizer(
+            [text], padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
+        )
 
 
 class FramedText:
@@ -268,6 +282,10 @@ class FramedText:
         with suppress(CraftError):
             return self._length - len(self._tokenizer(self._frame("")).input_ids)
         return 0
+
+
+def _unweighted(prompt: str) -> str:
+    return "".join(fragment.text for fragment in prompts.parse(prompt))
 
 
 def _layer(output: Any, clip_skip: int) -> torch.Tensor:
