@@ -181,7 +181,7 @@ def test_paths_are_printed_in_order_whichever_picture_is_done_first(
     job = jobs_pb2.Job(state=jobs_pb2.JOB_STATE_SUCCEEDED, images=images)
     events = [jobs_pb2.JobEvent(image=image) for image in images]
     events.append(jobs_pb2.JobEvent(finished=jobs_pb2.JobEvent.Finished(job=job)))
-    monkeypatch.setattr(drawing, "follow", lambda session, job_id: iter(events))
+    monkeypatch.setattr(drawing, "follow", lambda session, job_id, preview_every: iter(events))
     monkeypatch.setattr(drawing, "fetch", lambda session, image: b"")
     asked, target = jobs_pb2.GenerateSpec(count=3), Target(f"{tmp_path}/{{index}}.png")
     delivery._deliver(Session(), "j", asked, target, delivery.Manner())

@@ -112,7 +112,7 @@ def test_lines_of_a_batch(place: Home) -> None:
         (("--control-model", "my-canny"), "does nothing without --control"),
         (("--control-steps", "0..1"), "does nothing without --control"),
         (("--control", "canny=gone.png"), "gone.png"),
-        (("--control", "depth=room.png"), "send a ready depth map, as none"),
+        (("--control", "depth=room.png"), "send a ready depth map, as depth-map"),
         (("--control", "none=room.png"), "several are for sd: my-canny, my-depth"),
         (("--control", "canny=room.png", "--control-model", "sd"), "no control model here"),
         (("--control", "canny=-", "--image", "-"), "stdin is read once"),

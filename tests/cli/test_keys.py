@@ -167,7 +167,7 @@ def test_who_has_sent_too_much_waits_for_what_is_drawn() -> None:
             raise CraftError("RATE_LIMITED", "too many", retry_after_s=0.001)
 
     class Busy:
-        def watch_job(self, _: str) -> Iterator[jobs_pb2.JobEvent]:
+        def watch_job(self, _: str, preview_every: int) -> Iterator[jobs_pb2.JobEvent]:
             count("watch")
             yield jobs_pb2.JobEvent(snapshot=jobs_pb2.Job(state=jobs_pb2.JOB_STATE_SUCCEEDED))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from craft_cli.registering import plans, pulling
@@ -18,6 +19,7 @@ from tests.daemon.hub import COMMIT, Hub, Repository
 from tests.daemon.safetensors import write_checkpoint
 from tests.home import Home, write_model
 
+NO_SESSION: Any = None  # which nothing but a key of Civitai's needs
 TURBO = "Tongyi-MAI/Z-Image-Turbo"
 
 
@@ -70,7 +72,7 @@ def with_hub(home: Home, hub: Hub, tmp_path: Path) -> Home:
     ],
 )
 def test_links_of_the_hubs_pages(written: str, repository: str, revision: str, file: str) -> None:
-    found = pulling.remote(written)
+    found = pulling.remote(written, NO_SESSION)
     assert (found.repository, found.revision, found.file) == (repository, revision, file)
     if "/" in repository:
         Address(found.repository, found.revision or "main").check()
@@ -87,7 +89,7 @@ def test_links_of_the_hubs_pages(written: str, repository: str, revision: str, f
 )
 def test_pages_that_are_no_models(written: str) -> None:
     with pytest.raises(CraftError) as caught:
-        pulling.remote(written)
+        pulling.remote(written, NO_SESSION)
     assert caught.value.reason == "USAGE"
 
 

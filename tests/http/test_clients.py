@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from craft_protos import jobs_pb2
+from craft_protos import jobs_pb2, loras_pb2
 
 from tests.home import HANG_S
 from tests.http.shim import Keys, Shim, serving, told, tool
@@ -83,7 +83,7 @@ def test_nobody_behind_a_proxy_locks_others_out(strict: Shim, strict_key: str) -
 
 def test_head_is_get_without_the_body(shim: Shim, keys: Keys) -> None:
     job = shim.finish(shim.post("/jobs", keys.user, **_BODY).json()["id"])
-    owned = Belongings(job.id, job.images[0].id)
+    owned = Belongings(job.id, job.images[0].id, loras_pb2.Lora())
     for path in [owned.fill(path) for method, path, _ in ROUTES if method == "GET"]:
         for key in (keys.user, keys.admin):
             with shim.call("GET", path, key, stream=True) as got:
