@@ -14,10 +14,11 @@ from craft_protos.worker_pb2 import ModelManifest
 
 from tests import tiny_loras, tiny_models
 from tests.worker import client, loras
+from tests.worker.controlled import controls, studio
 from tests.worker.flows import flow_truth, processor
 from tests.worker.starts import alike
 
-__all__ = ["alike", "flow_truth"]
+__all__ = ["alike", "controls", "flow_truth", "studio"]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import ModelManifest, ToWorker
@@ -61,6 +62,24 @@ class Studio:
 
         several = None if isinstance(names, str) else MultiAdapter([self.networks[name] for name in names])
         return diffusers_draws(self.pipelines(kind), several or self.networks[str(names)], "", "Adapter", **call)
+
+
+@pytest.fixture(scope="module")
+def controls(networks: dict[str, Any], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The module's `networks` in the store."""
+    return stored(networks, files, tmp_path_factory.mktemp("controls"))
+
+
+@pytest.fixture
+def studio(  # noqa: PLR0917 - fixtures
+    worker: WorkerProcess,
+    files: Path,
+    models: Models,
+    controls: Models,
+    networks: dict[str, Any],
+    pipelines: Pipelines,
+) -> Studio:
+    return Studio(worker, files, models, controls, networks, pipelines)
 
 
 def stored(networks: Mapping[str, Any], files: Path, folder: Path) -> Models:

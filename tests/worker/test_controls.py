@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from tests import tiny_controls
 from tests.worker.client import WorkerProcess, submit
-from tests.worker.controlled import SIDE, Models, Pipelines, Studio, map_picture, stored
+from tests.worker.controlled import SIDE, Models, Pipelines, Studio, map_picture
 from tests.worker.families import assert_same
 from tests.worker.loras import Make, with_loras
 from tests.worker.starts import put, spotted, start_picture, submit_over
@@ -32,24 +31,6 @@ def networks(pipelines: Pipelines) -> dict[str, Any]:
 
 
 NAMED = (("a", 1), ("b", 2))
-
-
-@pytest.fixture(scope="module")
-def controls(networks: dict[str, Any], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """The same in the store."""
-    return stored(networks, files, tmp_path_factory.mktemp("controls"))
-
-
-@pytest.fixture
-def studio(  # noqa: PLR0917 - fixtures
-    worker: WorkerProcess,
-    files: Path,
-    models: Models,
-    controls: Models,
-    networks: dict[str, Any],
-    pipelines: Pipelines,
-) -> Studio:
-    return Studio(worker, files, models, controls, networks, pipelines)
 
 
 @pytest.mark.parametrize("kind", KINDS)

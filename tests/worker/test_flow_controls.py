@@ -18,8 +18,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import save_file
 
 from tests import tiny_controls
-from tests.worker.client import WorkerProcess, submit
-from tests.worker.controlled import Models, Pipelines, Studio, map_picture, stored
+from tests.worker.client import submit
+from tests.worker.controlled import Pipelines, Studio, map_picture
 from tests.worker.families import assert_same
 from tests.worker.loras import Make, with_loras
 from tests.worker.starts import put, start_picture, submit_over
@@ -54,23 +54,6 @@ def networks(pipelines: Pipelines) -> dict[str, Any]:
         name: tiny_controls.of_transformer(getattr(diffusers, kind), pipelines(_kind(name)).transformer, seed, **config)
         for seed, (name, (kind, config)) in enumerate(NETWORKS.items())
     }
-
-
-@pytest.fixture(scope="module")
-def controls(networks: dict[str, Any], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return stored(networks, files, tmp_path_factory.mktemp("controls"))
-
-
-@pytest.fixture
-def studio(  # noqa: PLR0917 - fixtures
-    worker: WorkerProcess,
-    files: Path,
-    models: Models,
-    controls: Models,
-    networks: dict[str, Any],
-    pipelines: Pipelines,
-) -> Studio:
-    return Studio(worker, files, models, controls, networks, pipelines)
 
 
 @pytest.mark.parametrize(("name", "scale"), [(name, 1.0) for name in NETWORKS] + [(name, 0.6) for name in KINDS])

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from tests import tiny_controls
 from tests.worker.client import WorkerProcess, put_model, submit
-from tests.worker.controlled import Models, Pipelines, Studio, map_picture, stored
+from tests.worker.controlled import Models, Pipelines, Studio, map_picture
 from tests.worker.families import assert_same
 from tests.worker.loras import Make, with_loras
 from tests.worker.starts import put, spotted, start_picture, submit_over
@@ -50,11 +50,6 @@ def networks(deep: Any) -> dict[str, Any]:
         "union": made(4, num_layers=1, num_single_layers=1, num_mode=7),
         "pixels": made(5, num_layers=2, num_single_layers=0, conditioning_embedding_channels=4, patch_size=2),
     }
-
-
-@pytest.fixture(scope="module")
-def controls(networks: dict[str, Any], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return stored(networks, files, tmp_path_factory.mktemp("controls"))
 
 
 @pytest.fixture(scope="module")

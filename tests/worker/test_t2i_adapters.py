@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from tests import tiny_controls, tiny_networks
 from tests.worker import original_layout
 from tests.worker.client import WorkerProcess, put_model, submit
-from tests.worker.controlled import Models, Pipelines, Studio, map_picture, stored
+from tests.worker.controlled import Models, Pipelines, Studio, map_picture
 from tests.worker.families import assert_same
 from tests.worker.loras import Make, with_loras
 from tests.worker.starts import put, start_picture, submit_over
@@ -53,11 +53,6 @@ def networks(own: dict[str, Any]) -> dict[str, Any]:
 
 
 NAMED = (("a", 1), ("b", 2))
-
-
-@pytest.fixture(scope="module")
-def controls(networks: dict[str, Any], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return stored(networks, files, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
