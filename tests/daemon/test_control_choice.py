@@ -59,3 +59,9 @@ def test_anothers_is_refused(model: Any, name: str) -> None:
     with pytest.raises(CraftError, match="and the model") as refused:
         taken(model, "canny", name)
     assert refused.value.field == "controls.model"
+
+
+def test_where_none_reads_the_kind_it_is_said_what_each_reads() -> None:
+    with pytest.raises(CraftError, match="none here reads scribble for sd") as refused:
+        controls.completed(GenerateRequest(prompt="x", controls=(Control("a" * 64, "scribble"),)), SD1, (NET,))
+    assert refused.value.hint.startswith("sd-depth reads depth: name it to use it all the same")

@@ -23,7 +23,7 @@ def check_kind(kind: str, field: str = "controls.kind") -> None:
     if kind in kinds.NEED_NETWORKS:
         why = f"{kind}: it takes a network that craft does not have to find that in a picture"
         ready = f"{kind}-map" if f"{kind}-map" in MAPS else MAP
-        raise invalid(field, why, f"send a ready {kind} map, as {ready}; the control model for it is taken by its name")
+        raise invalid(field, why, f"send a ready {kind} map, as {ready}")
     raise invalid(field, f"must be one of {', '.join(CONTROL_KINDS)}, not {kind[:32]!r}")
 
 
@@ -88,8 +88,10 @@ def _fitting(kind: str, model: Model, known: Sequence[Part]) -> Part:
         names = ", ".join(part.name for part in fitting)
         read = "are" if kind == MAP else f"read {kind}"
         raise invalid("controls.model", f"none is named, and several {read} for {model.name}: {names}", "name one")
-    why = f"none is named, and none here reads {kind} for {model.name} ({model.architecture.name})"
-    raise invalid("controls.model", why, _hint(own))
+    why = f"none is named, and none here reads {kind} for {model.name}"
+    others = ", ".join(f"{part.name} reads {part.reads}" for part in own)
+    hint = f"{others}: name it to use it all the same, or add one: craft models add FOLDER" if own else _hint(own)
+    raise invalid("controls.model", why, hint)
 
 
 def fitting_parts(model: Model, known: Sequence[Part]) -> list[Part]:
