@@ -90,7 +90,7 @@ def list_loras(
         return
     is_told = any(not lora.shared for lora in loras)
     output.print_table(
-        ["id", "name", "base", "rank", "weight", "size", *(["for"] if is_told else []), "trigger words"],
+        ["id", "name", "base", "rank", "weight", "size", "trigger words", *(["for"] if is_told else [])],
         [
             [
                 lora.id,
@@ -99,8 +99,8 @@ def list_loras(
                 str(lora.rank),
                 f"{lora.weight:g}",
                 units.size(lora.size_bytes),
-                *(["all" if lora.shared else lora.owner] if is_told else []),
                 lora.trigger,
+                *(["all" if lora.shared else lora.owner] if is_told else []),
             ]
             for lora in loras
         ],
@@ -142,13 +142,12 @@ def edit(
     """Change a LoRA's name, weight or trigger words."""
     from craft_protos import loras_pb2
 
-    from craft_cli.generate import drawing
     from craft_cli.render import shapes
 
     if name is None and weight is None and trigger is None:
         raise CraftError("USAGE", "what shall be changed?", "give --name, --weight or --trigger")
     request = loras_pb2.UpdateLoraRequest(lora=lora, name=name, weight=weight, trigger=trigger)
-    changed = drawing.insist(Session(), lambda client: client.update_lora(request))
+    changed = _updated(Session(), request)
     if as_json:
         output.print_json(shapes.whole_lora(changed))
     else:
@@ -182,13 +181,15 @@ def remove(loras: list[str] = _LORAS) -> None:
 def _set_shared(loras: list[str], *, is_shared: bool) -> None:
     from craft_protos import loras_pb2
 
-    from craft_cli.generate import drawing
-
     session = Session()
     for lora in loras:
-        request = loras_pb2.UpdateLoraRequest(lora=lora, shared=is_shared)
-        changed = drawing.insist(session, lambda client, request=request: client.update_lora(request))  # type: ignore[misc]
-        output.line(changed.name)
+        output.line(_updated(session, loras_pb2.UpdateLoraRequest(lora=lora, shared=is_shared)).name)
+
+
+def _updated(session: Session, request: loras_pb2.UpdateLoraRequest) -> loras_pb2.Lora:
+    from craft_cli.generate import drawing
+
+    return drawing.insist(session, lambda client: client.update_lora(request))
 
 
 _TRAIN: dict[str, Any] = leaf(*training.EXAMPLES) | {"cls": training.Command}
