@@ -46,7 +46,7 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """What the large picture adds, by what it may."""
+        """The time that the large picture adds ÷ the time that it may add."""
         return (self.large - self.small) / (1.2 * self.pillow + FIXED_S)
 
 
@@ -112,7 +112,7 @@ def _parts(sha256: str, data: bytes) -> Iterator[inputs_pb2.PutInputRequest]:
 
 
 def _decoded(data: bytes) -> None:
-    """As diffusers reads what it is to draw over."""
+    """Pillow reads the picture as diffusers has it do for image-to-image."""
     with Image.open(io.BytesIO(data)) as opened:
         opened.convert("RGB").resize(DRAWN, Image.Resampling.LANCZOS)
 

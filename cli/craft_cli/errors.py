@@ -106,7 +106,7 @@ def usage(error: typer.TyperException) -> CraftError:
 
 
 def _instead(error: typer.TyperException, message: str, context: Any) -> str:
-    """What other programs call by a name that craft does not have is typed here as that."""
+    """The line that does here what another program does by that name; "" where nobody knows one."""
     from craft_cli import guesses
 
     if context is None:

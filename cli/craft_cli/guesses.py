@@ -74,11 +74,11 @@ _OPTIONS: Mapping[str, str] = {
 
 
 def command(group: str, word: str) -> str:
-    """What to type in the place of a command that a group ("craft", "craft lora") does not have; "" if nobody knows."""
+    """The line to type where a group ("craft", "craft lora") has no command of that name; "" if nobody knows one."""
     return _COMMANDS.get(f"{group.removeprefix('craft').strip()} {word}".strip(), "")
 
 
 def option(path: str, name: str) -> str:
-    """The same of an option that the command of that path does not have."""
+    """The line or option to type where the command of that path has no option of that name; "" if nobody knows one."""
     last = path.rpartition(" ")[2].removeprefix("craft")
     return _OPTIONS.get(f"{last} {name}") or (_OPTIONS.get(name, "") if last in ("generate", "run", "serve") else "")

@@ -43,7 +43,7 @@ class Manner:
 
     @property
     def has_previews(self) -> bool:
-        """Whether steps' pictures are wanted, and there is a terminal that can show them."""
+        """Each step's picture is wanted, and there is a terminal that can show it."""
         if not self.preview or not self.has_progress:
             return False
         from craft_cli.render import previews

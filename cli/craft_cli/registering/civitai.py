@@ -1,4 +1,4 @@
-"""What people name from Civitai: a page, a download link, an AIR identifier.
+"""Models and LoRAs of Civitai are named by a page, a download link or an AIR identifier.
 
 https://civitai.com/models/ID[?modelVersionId=VERSION]   https://civitai.com/api/download/models/VERSION
 urn:air:sdxl:lora:civitai:ID@VERSION                     civitai:ID[@VERSION]
@@ -35,12 +35,12 @@ _OURS = re.compile(rf"{_SITE}(?:[/?#:].*)?|(?:(?:urn:)?air:.*|civitai:.*)", re.I
 
 
 def is_named(text: str) -> bool:
-    """Whether something of Civitai is meant, be it written right or wrong."""
+    """Says whether a text means something of Civitai, be it written right or wrong."""
     return _OURS.fullmatch(text) is not None
 
 
 def is_air(text: str) -> bool:
-    """Whether it is an AIR identifier, long or short, whose last number is no weight."""
+    """Says whether a text is an AIR identifier, long or short, whose last number is no weight."""
     return _AIR.fullmatch(text) is not None
 
 
