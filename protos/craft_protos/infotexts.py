@@ -11,6 +11,8 @@ _HEAD_BYTES = 8  # of a UserComment: the name of its encoding
 _UNICODE = b"UNICODE"
 _PAIR = re.compile(r'(\w[\w \-/]{0,100}): *("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')  # bounded, for texts are anybody's
 _STEPS = "Steps:"
+_JSON_PAIR = re.compile(r"(?:^|, )(Hashes|Civitai resources|Civitai metadata): (?=[\[{])")  # not quoted
+_MOST_JSON_PAIRS = 8
 
 
 def comment(raw: bytes) -> str:
@@ -32,7 +34,14 @@ def _order(body: bytes) -> str:
 
 def parse(infotext: str) -> dict[str, str]:
     """The numbers by their names; what was quoted, for it holds commas, without its quotes. No prompts."""
-    return {name: _unquoted(value.strip()) for name, value in _PAIR.findall(_numbers(infotext))}
+    rest, whole = _without_json(_numbers(infotext))
+    return {name: _unquoted(value.strip()) for name, value in _PAIR.findall(rest)} | whole
+
+
+def before_numbers(infotext: str) -> str:
+    """The prompts, as they stand before the line of numbers."""
+    text = infotext.strip()
+    return text[: len(text) - len(_numbers(text))].strip()
 
 
 def written(record: Mapping[str, Any]) -> str:
@@ -87,6 +96,22 @@ def _numbers(infotext: str) -> str:
     lines = infotext.strip().split("\n")
     begins = [number for number, line in enumerate(lines) if line.startswith(_STEPS)]
     return "\n".join(lines[begins[-1] :]) if begins else lines[-1]
+
+
+def _without_json(numbers: str) -> tuple[str, dict[str, str]]:
+    """The numbers without those that are JSON, whose commas separate nothing, and these by their names."""
+    found: dict[str, str] = {}
+    for _ in range(_MOST_JSON_PAIRS):
+        pair = _JSON_PAIR.search(numbers)
+        if pair is None:
+            break
+        try:
+            _, end = json.JSONDecoder().raw_decode(numbers, pair.end())
+        except (ValueError, RecursionError):
+            break
+        found.setdefault(pair[1], numbers[pair.end() : end])
+        numbers = numbers[: pair.start()] + numbers[end:]
+    return numbers, found
 
 
 def _unquoted(value: str) -> str:

@@ -292,6 +292,7 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """or an alias, or the beginning of the sha256 of its weights, from 8 digits on"""
     def __init__(
         self,
         *,

@@ -48,6 +48,7 @@ _IDS = typer.Argument(
     ..., metavar="ID...", help="Pictures' ids, or the beginnings of them.", autocompletion=completing.images
 )
 _FILE = typer.Argument(..., metavar="FILE", help="A picture that craft made; - for stdin.")
+_ANY_FILE = typer.Argument(..., metavar="FILE", help="A picture, of craft's or another program's; - for stdin.")
 _OUT = typer.Option(None, "-o", "--output", metavar="PATH|PATTERN|-", help="Where it goes; as in craft generate.")
 _FORCE = typer.Option(False, "-f", "--force", help="Overwrite what exists.")
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
@@ -105,12 +106,12 @@ def list_images(
 @app.command("show", **leaf("craft images show 3f9a --json | jq .provenance", "craft images show ./apple.png"))
 def show(picture: str = _ID_OR_FILE, as_json: bool = _JSON) -> None:
     """Show a picture and what is known of it: of one in craft's store, or what a file says of itself."""
-    from craft_cli.generate import drawing, provenance
+    from craft_cli.generate import drawing, liking
     from craft_cli.render import shapes
 
     session = Session()
     if _is_file(picture):
-        image = provenance.described(picture)
+        image = liking.described(picture)
     else:
         image = shapes.image(drawing.insist(session, lambda client: client.describe_image(picture)))
     if as_json:
@@ -120,8 +121,9 @@ def show(picture: str = _ID_OR_FILE, as_json: bool = _JSON) -> None:
         from craft_cli.render import terminal
 
         terminal.show(Pictures(session).read(picture).data, even_in_tmux=False)
+    recipe = image.pop("recipe", None)
     origin = image.pop("provenance") or {}
-    origin["loras"] = loras.shown(origin.get("loras") or [])
+    origin = liking.shown(recipe) if recipe else {**origin, "loras": loras.shown(origin.get("loras") or [])}
     rows = [[name.replace("_", " "), output.cell(value)] for name, value in image.items() if name not in ("id", "file")]
     rows += [[name.replace("_", " "), output.cell(value)] for name, value in origin.items() if name not in image]
     output.print_table(["picture", str(image.get("id") or image.get("file"))], rows)
@@ -227,7 +229,7 @@ def prune(
 
 @app.command("replay", **leaf("craft images replay apple.png -o again.png"))
 def replay(
-    file: str = _FILE,
+    file: str = _ANY_FILE,
     *,
     out: str = _OUT,
     file_format: str = typer.Option("", "--format", help="png, jpeg or webp; else as it was, or as -o is called."),
@@ -240,21 +242,19 @@ def replay(
     as_json: bool = _JSON,
     quiet: bool = _QUIET,
 ) -> None:
-    """Make a picture again from what its file says."""
-    from craft_cli.generate import remaking
+    """Make a picture again from what its file says; another program's is drawn after."""
+    from craft_cli.generate import liking, remaking
     from craft_cli.generate.delivery import Manner, draw
 
     combining.refuse({"--json": as_json, "-o -": out == output.STDOUT}, ("--json", "-o -", "both would go to stdout"))
     if out == output.STDOUT:
         output.refuse_terminal()
-    original = remaking.read_original(file)
-    session = Session()
-    remaking.require_loras(session, original.provenance)
-    spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
-    spec = remaking.with_upscalers(session, original.provenance, spec)
-    spec = remaking.with_inputs(
-        session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
-    )
+    source, session = liking.read(file), Session()
+    wish = Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
+    if source.own is None:
+        spec = liking.again(session, source, model, wish)
+    else:
+        spec = remaking.again(session, source.own, model, wish)
     extension = file_format or output.extension_of(out)
     if extension:
         spec = replace(spec, format=specs.format_name(extension))
@@ -284,12 +284,8 @@ def verify(
     units.require_range(tolerance, "--tolerance", 0, 255)
     original = remaking.read_original(file)
     session = Session()
-    remaking.require_loras(session, original.provenance)
-    spec = remaking.again(original, model or remaking.find_model(session, original.provenance))
-    spec = remaking.with_upscalers(session, original.provenance, spec)
-    spec = remaking.with_inputs(
-        session, spec, Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
-    )
+    wish = Wish(image=image, mask=mask, refs=tuple(ref) or None, control=tuple(control) or None)
+    spec = remaking.again(session, original.provenance, model, wish)
     verdict = remaking.verify(session, original, spec, tolerance, Manner(quiet=quiet))
     if as_json:
         output.print_json({"file": file, **verdict.as_dict()})

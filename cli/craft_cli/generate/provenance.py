@@ -105,24 +105,32 @@ def read(picture: Image.Image, name: str) -> Provenance:
     text = _text(picture)
     if text is None:
         message = f"{name} does not say how it was made"
-        raise CraftError("NO_PROVENANCE", message, "only pictures that craft made, and that no tool stripped, do")
+        raise CraftError(
+            "NO_PROVENANCE", message, "pictures do that craft or another program drew, and no tool stripped"
+        )
     try:
         return _parse(json.loads(text))
     except (CraftError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CraftError("NO_PROVENANCE", f"{name}: its provenance cannot be read: {error}", "") from error
 
 
-def described(name: str) -> dict[str, Any]:
-    """`images show FILE --json`. Raises NO_INPUT, BAD_DATA or NO_PROVENANCE."""
+def described(name: str, data: bytes) -> dict[str, Any]:
+    """`images show FILE --json`. Raises BAD_DATA or NO_PROVENANCE."""
+    told = outside(name, data)
+    picture = open_picture(data, told["file"])
+    read(picture, told["file"])
+    return {**told, "provenance": json.loads(_text(picture) or "{}")}
+
+
+def outside(name: str, data: bytes) -> dict[str, Any]:
+    """What a picture is, whatever it says. Raises BAD_DATA."""
     shown = "stdin" if name == "-" else name
-    picture = open_picture(read_source(name), shown)
-    read(picture, shown)
+    picture = open_picture(data, shown)
     return {
         "file": shown,
         "media_type": f"image/{(picture.format or '').lower()}",
         "width": picture.width,
         "height": picture.height,
-        "provenance": json.loads(_text(picture) or "{}"),
     }
 
 

@@ -185,9 +185,11 @@ def _sha256(session: Session, name: str) -> str:
     return drawing.insist(session, lambda client: client.get_model(name)).sha256
 
 
-def again(original: Original, model: str) -> GenerateRequest:
-    """What draws it once more: its own seed, one picture."""
-    return replace(original.provenance.spec, model=model)
+def again(session: Session, origin: Provenance, model: str, wish: Wish) -> GenerateRequest:
+    """What draws it once more: its own seed, one picture. Raises UNKNOWN_MODEL, UNKNOWN_LORA and as `with_inputs`."""
+    require_loras(session, origin)
+    spec = replace(origin.spec, model=model or find_model(session, origin))
+    return with_inputs(session, with_upscalers(session, origin, spec), wish)
 
 
 def verify(session: Session, original: Original, spec: GenerateRequest, tolerance: int, manner: Manner) -> Verdict:

@@ -17,6 +17,9 @@ from craftd.models.model import Manifest, Model, ModelFile
 from craftd.models.part import Part
 from craftd.store.database import Database
 
+_WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".bin")
+_OLD_DIGITS, _OLD_PLACE, _OLD_BYTES = 8, 0x100000, 0x10000
+
 
 @dataclass(frozen=True)
 class _Look:
@@ -64,6 +67,16 @@ class FileHashes:
             ),
             sources=tuple(file.source for file in files),
         )
+
+    async def is_of(self, model: Model, digits: str) -> bool:
+        """Whether the sha256 of a file of its weights begins so, or whether that is AUTOMATIC1111's old hash of one."""
+        weights = [file for file in model.files if file.source.suffix in _WEIGHTS]
+        if len(digits) == _OLD_DIGITS and digits in await asyncio.to_thread(
+            lambda: [_old_hash(one) for one in weights]
+        ):
+            return True
+        async with self._lock:
+            return any([(await self._hashed(file)).startswith(digits) for file in weights])
 
     async def known_manifest(self, model: Model) -> Manifest | None:
         """The manifest if every hash is known, without reading the files."""
@@ -119,6 +132,16 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as exc:
         raise CraftError("CORRUPT_FILE", f"{path}: {exc.strerror}", "download the model again") from exc
+
+
+def _old_hash(file: ModelFile) -> str:
+    """Of 64 KiB of its middle: by it AUTOMATIC1111 named checkpoints until 2023."""
+    try:
+        with file.source.open("rb") as stream:
+            stream.seek(_OLD_PLACE)
+            return hashlib.sha256(stream.read(_OLD_BYTES)).hexdigest()[:_OLD_DIGITS]
+    except OSError as exc:
+        raise CraftError("CORRUPT_FILE", f"{file.source}: {exc.strerror}", "download the model again") from exc
 
 
 def _select(connection: apsw.Connection, look: _Look) -> str | None:

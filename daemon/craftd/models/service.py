@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from craftd.models.part import Part, PartView
 from craftd.models.registry import Registry
 from craftd.models.remotes import Remote
 from craftd.workers.pool import WorkerPool
+
+_HASH = re.compile(r"[0-9a-f]{8,64}")  # or the beginning of one
 
 Event = Progress | ModelView | PartView | PullPlan
 
@@ -96,8 +100,11 @@ class ModelService:
         return added[0] if len(added) == 1 else (own or [LANCZOS])[0]
 
     async def get(self, name: str) -> ModelView:
-        """With its hash, which takes a while for a model that is new. Raises UNKNOWN_MODEL."""
-        model = await self._find(name)
+        """By name, or by the hash of its weights. With its own hash, which takes a while for a model that is new.
+
+        Raises UNKNOWN_MODEL.
+        """
+        model = await self._named_or_hashed(name)
         view = await self._view(model)
         return (
             view if view.sha256 or model.refused else replace(view, sha256=(await self._hashes.manifest(model)).sha256)
@@ -261,6 +268,20 @@ class ModelService:
         if part is not None and part.upscaling is not None:
             return await asyncio.to_thread(upscaler.of_part, part)
         return await self._read(await self._registry.find(name))
+
+    async def _named_or_hashed(self, name: str) -> Model:
+        try:
+            return await self._find(name)
+        except CraftError as exc:
+            digits = name.lower()
+            if exc.reason != "UNKNOWN_MODEL" or not _HASH.fullmatch(digits):
+                raise
+            for place in await self._registry.places():
+                model = await self._read(place)
+                with contextlib.suppress(CraftError):  # its files have just gone: the others may be meant
+                    if not model.refused and await self._hashes.is_of(model, digits):
+                        return model
+            raise
 
     async def _read(self, place: ModelSource) -> Model:
         return replace(await self._importer.read(place), source=place.source, memory_precision=place.precision)

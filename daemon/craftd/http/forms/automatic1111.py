@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Annotated, Any
 
-from craft_protos import samplers
+from craft_protos import samplers, words
 from craft_protos.generate import MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field
@@ -240,24 +240,9 @@ def _sampler(body: Txt2ImgRequest) -> str:
     return f"{sampler} {own or schedule}"
 
 
-# What AUTOMATIC1111 and its extensions read in a prompt, and craft draws as words.
-_SYNTAX = re.compile(
-    r"""
-    (?<!\\)\[[^\[\]]*:\s*[\d.]+\s*\]    |  # [from:to:when]
-    (?<!\\)\[[^\[\]]*\|[^\[\]]*\]       |  # [one|the other, by turns]
-    \{[^{}]*\|[^{}]*\}                   |  # {one|another}, by chance
-    (?<!\w)__[\w*/-]+__(?!\w)            |  # a line of a file
-    <(?:hypernet|embedding)\b[^<>]*>     |
-    \b(?:AND|BREAK)\b
-    """,
-    re.VERBOSE,
-)
-
-
 def drawn_as_words(body: Txt2ImgRequest) -> list[str]:
     """Parts of the prompts."""
-    found = (one[0] for text in (body.prompt, body.negative_prompt) for one in _SYNTAX.finditer(text))
-    return list(dict.fromkeys(found))
+    return words.drawn(body.prompt, body.negative_prompt)
 
 
 def schedulers() -> list[Scheduler]:
