@@ -34,6 +34,7 @@ _GROUPS = {
     "images": Member("images", is_group=True),
     "presets": Member("presets", is_group=True),
     "keys": Member("keys", is_group=True),
+    "fleet": Member("fleet", is_group=True),
     "bot": Member("bot", is_group=True),
     "daemon": Member("daemon", is_group=True),
     "config": Member("config", is_group=True),

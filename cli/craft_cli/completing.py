@@ -66,6 +66,10 @@ def samplers(incomplete: str) -> list[str]:
     return [incomplete + name[len(incomplete) :] for name in names if name.lower().startswith(incomplete.lower())]
 
 
+def workers(incomplete: str) -> list[str]:
+    return _beginning((one.name for one in _asked(lambda client: client.status(_TIMEOUT_S).workers)), incomplete)
+
+
 def formats(incomplete: str) -> list[str]:
     return _beginning(FORMATS, incomplete)
 

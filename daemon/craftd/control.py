@@ -20,7 +20,8 @@ from craftd.workers.pool import WorkerPool
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    pid: int
+    name: str
+    pid: int  # 0: it has no process
     device: str
     state: str  # STARTING, LOADING, BUSY, IDLE
     models: tuple[str, ...]
@@ -28,6 +29,9 @@ class WorkerStatus:
     device_bytes: int
     restarts: int
     predict_calls: int
+    rows: int = 0  # images that it still has to draw
+    capacity_rows: int = 0  # that it draws at once
+    is_drained: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,14 @@ class Control:
 
     def status(self) -> DaemonStatus:
         jobs = self._scheduler.jobs
-        alive = [(one, one.vitals) for one in self._pool.workers if one.vitals is not None]
+        workers = self._pool.workers
+        alive = [one.vitals for one in workers if one.vitals is not None]
         return DaemonStatus(
             pid=os.getpid(),
             version=__version__,
             address=self._address,
             start_time=self._start_time,
-            workers=tuple(_status(*one) for one in alive),
+            workers=tuple(_status(one) for one in workers if one.vitals or one.is_drained or len(workers) > 1),
             queued=jobs.queued,
             running=jobs.running,
             draining=jobs.is_draining,
@@ -124,7 +129,8 @@ class Control:
             warnings=(
                 *self._warnings,
                 *self._scheduler.warnings,
-                *(warning for _, vitals in alive for warning in vitals.hello.warnings),
+                *(warning for vitals in alive for warning in vitals.hello.warnings),
+                *self._pool.warnings,
             ),
             listen=self._listen,
             http=self._http,
@@ -132,6 +138,10 @@ class Control:
             mended=self._scheduler.mended,
             bot=self._bot.status if self._bot is not None else None,
         )
+
+    def drain_worker(self, name: str, *, resume: bool) -> WorkerStatus:
+        """Give a worker nothing more, or again. Raises UNKNOWN_WORKER."""
+        return _status(self._pool.resume(name) if resume else self._pool.drain(name))
 
     def shutdown(self, *, now: bool, grace_s: float) -> None:
         """Begin to stop. `grace_s` 0: as configured."""
@@ -141,8 +151,10 @@ class Control:
             self._stop.request(grace_s or None)
 
 
-def _status(worker: WorkerHandle, vitals: Vitals) -> WorkerStatus:
+def _status(worker: WorkerHandle) -> WorkerStatus:
+    vitals = worker.vitals or Vitals(0)
     return WorkerStatus(
+        name=worker.name,
         pid=vitals.pid,
         device=vitals.hello.device,
         state=worker.state,
@@ -151,6 +163,9 @@ def _status(worker: WorkerHandle, vitals: Vitals) -> WorkerStatus:
         device_bytes=vitals.stats.device_bytes,
         restarts=worker.restarts,
         predict_calls=vitals.stats.predict_calls,
+        rows=worker.dispatches.rows,
+        capacity_rows=vitals.hello.capacity_rows,
+        is_drained=worker.is_drained,
     )
 
 

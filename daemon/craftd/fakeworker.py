@@ -372,6 +372,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--offload", default="auto")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--sharing", type=int, default=1)
     parser.add_argument("--max-rows", type=int, default=32)
     given = parser.parse_args()
     if (given.files / "refuse").exists():

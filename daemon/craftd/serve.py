@@ -65,6 +65,7 @@ from craftd.training.files import TrainingFiles
 from craftd.training.lifecycle import TrainingLifecycle
 from craftd.training.service import TrainingService
 from craftd.upkeep.service import Upkeep
+from craftd.workers.devices import seats
 from craftd.workers.fitting import ask_fits, ask_layouts
 from craftd.workers.handle import WorkerHandle
 from craftd.workers.inspector import identify, identify_all, inspect, inspect_lora
@@ -122,8 +123,7 @@ async def serve(setting: Setting) -> None:
 
 async def _serve(setting: Setting, log: Log, database: Database) -> None:
     paths, settings, endpoint = setting.paths, setting.settings, setting.endpoint
-    connect = partial(LocalConnection.start, settings.worker, paths.files_dir)
-    pool = WorkerPool([WorkerHandle(connect, settings.worker, settings.daemon.keep_alive_s)])
+    pool = _pool(settings, paths.files_dir)
     models = await _models(setting, database, pool)
     image_files = ImageFiles(paths.images_dir)
     room, hub = Room(paths.room_file), Hub()
@@ -212,6 +212,16 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         await asyncio.gather(*(face.stop(_LAST_WORDS_S) for face in faces))
         await keys.flush()
         _log.info("stopped")
+
+
+def _pool(settings: Settings, files_dir: Path) -> WorkerPool:
+    """Each worker has a folder of its own: two may make the same file."""
+    workers = []
+    for number, seat in enumerate(seats(settings.worker)):
+        folder = files_dir / f"worker{number + 1}" if number else files_dir
+        connect = partial(LocalConnection.start, seat.settings, folder, seat.sharing)
+        workers.append(WorkerHandle(connect, seat.settings, settings.daemon.keep_alive_s, name=seat.name))
+    return WorkerPool(workers)
 
 
 async def _images(

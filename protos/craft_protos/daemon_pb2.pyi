@@ -32,9 +32,11 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     WORKER_STATE_LOADING: _WorkerState.ValueType  # 2
     WORKER_STATE_BUSY: _WorkerState.ValueType  # 3
     WORKER_STATE_IDLE: _WorkerState.ValueType  # 4
+    WORKER_STATE_OFF: _WorkerState.ValueType  # 5
+    """no process: it is started when it is needed"""
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
-    """A worker that has ended is not listed; `restarts` counts those that were not meant to."""
+    """The only worker is not listed while it has no process; `restarts` counts the ends that were not meant."""
 
 WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
 WORKER_STATE_STARTING: WorkerState.ValueType  # 1
@@ -42,6 +44,8 @@ WORKER_STATE_STARTING: WorkerState.ValueType  # 1
 WORKER_STATE_LOADING: WorkerState.ValueType  # 2
 WORKER_STATE_BUSY: WorkerState.ValueType  # 3
 WORKER_STATE_IDLE: WorkerState.ValueType  # 4
+WORKER_STATE_OFF: WorkerState.ValueType  # 5
+"""no process: it is started when it is needed"""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 class _BotState:
@@ -99,6 +103,10 @@ class WorkerStatus(_message.Message):
     DEVICE_BYTES_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     PREDICT_CALLS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    CAPACITY_ROWS_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     device: _builtins.str
     state: Global___WorkerState.ValueType
@@ -107,6 +115,14 @@ class WorkerStatus(_message.Message):
     restarts: _builtins.int
     predict_calls: _builtins.int
     """Model calls (batches) since the worker started."""
+    name: _builtins.str
+    """What it is called among several: "cuda:1", "cpu-2"."""
+    rows: _builtins.int
+    """images that it still has to draw"""
+    capacity_rows: _builtins.int
+    """that it draws at once; 0 while it has not said"""
+    drained: _builtins.bool
+    """nothing more is given to it"""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -120,14 +136,41 @@ class WorkerStatus(_message.Message):
         device_bytes: _builtins.int = ...,
         restarts: _builtins.int = ...,
         predict_calls: _builtins.int = ...,
+        name: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        capacity_rows: _builtins.int = ...,
+        drained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_bytes", b"device_bytes", "models", b"models", "pid", b"pid", "predict_calls", b"predict_calls", "restarts", b"restarts", "rss_bytes", b"rss_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_rows", b"capacity_rows", "device", b"device", "device_bytes", b"device_bytes", "drained", b"drained", "models", b"models", "name", b"name", "pid", b"pid", "predict_calls", b"predict_calls", "restarts", b"restarts", "rows", b"rows", "rss_bytes", b"rss_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
+
+@_typing.final
+class DrainWorkerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    resume: _builtins.bool
+    """the other way round"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        resume: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerRequest: _TypeAlias = DrainWorkerRequest  # noqa: Y015
 
 @_typing.final
 class BotStatus(_message.Message):

@@ -59,6 +59,11 @@ class DaemonStub:
                 request_serializer=craft__protos_dot_daemon__pb2.WatchLogsRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_daemon__pb2.LogLine.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/craft.v1.Daemon/DrainWorker',
+                request_serializer=craft__protos_dot_daemon__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_daemon__pb2.WorkerStatus.FromString,
+                _registered_method=True)
 
 
 class DaemonServicer:
@@ -97,6 +102,14 @@ class DaemonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainWorker(self, request, context):
+        """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
+        starts again. NOT_FOUND, reason UNKNOWN_WORKER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DaemonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +137,11 @@ def add_DaemonServicer_to_server(servicer, server):
                     servicer.WatchLogs,
                     request_deserializer=craft__protos_dot_daemon__pb2.WatchLogsRequest.FromString,
                     response_serializer=craft__protos_dot_daemon__pb2.LogLine.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=craft__protos_dot_daemon__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=craft__protos_dot_daemon__pb2.WorkerStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -261,6 +279,33 @@ class Daemon:
             '/craft.v1.Daemon/WatchLogs',
             craft__protos_dot_daemon__pb2.WatchLogsRequest.SerializeToString,
             craft__protos_dot_daemon__pb2.LogLine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Daemon/DrainWorker',
+            craft__protos_dot_daemon__pb2.DrainWorkerRequest.SerializeToString,
+            craft__protos_dot_daemon__pb2.WorkerStatus.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class DaemonStub:
     Prune: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.PruneRequest, _daemon_pb2.PruneResponse]
     """Removes what is old of the kinds that are named."""
     WatchLogs: _grpc.UnaryStreamMultiCallable[_daemon_pb2.WatchLogsRequest, _daemon_pb2.LogLine]
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.DrainWorkerRequest, _daemon_pb2.WorkerStatus]
+    """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
+    starts again. NOT_FOUND, reason UNKNOWN_WORKER.
+    """
 
 @_typing.type_check_only
 class DaemonAsyncStub(DaemonStub):
@@ -51,6 +55,10 @@ class DaemonAsyncStub(DaemonStub):
     Prune: _aio.UnaryUnaryMultiCallable[_daemon_pb2.PruneRequest, _daemon_pb2.PruneResponse]  # type: ignore[assignment]
     """Removes what is old of the kinds that are named."""
     WatchLogs: _aio.UnaryStreamMultiCallable[_daemon_pb2.WatchLogsRequest, _daemon_pb2.LogLine]  # type: ignore[assignment]
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_daemon_pb2.DrainWorkerRequest, _daemon_pb2.WorkerStatus]  # type: ignore[assignment]
+    """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
+    starts again. NOT_FOUND, reason UNKNOWN_WORKER.
+    """
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -90,5 +98,15 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         request: _daemon_pb2.WatchLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_daemon_pb2.LogLine], _abc.AsyncIterator[_daemon_pb2.LogLine]]: ...
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _daemon_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_daemon_pb2.WorkerStatus, _abc.Awaitable[_daemon_pb2.WorkerStatus]]:
+        """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
+        starts again. NOT_FOUND, reason UNKNOWN_WORKER.
+        """
 
 def add_DaemonServicer_to_server(servicer: DaemonServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -743,6 +743,8 @@ class Job(_message.Message):
     PUBLIC_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    PLACED_FIELD_NUMBER: _builtins.int
     WHY_WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
@@ -758,6 +760,10 @@ class Job(_message.Message):
     """id of the LoRA that a train job became"""
     owner: _builtins.str
     """of a key, or "local": through the socket"""
+    worker: _builtins.str
+    """the name of the one that it was given to last; empty: none since the daemon started"""
+    placed: _builtins.str
+    """why it was given to that one"""
     why_waiting: _builtins.str
     """what keeps it besides those ahead (a full disk, a worker that cannot start); empty: nothing"""
     @_builtins.property
@@ -797,11 +803,13 @@ class Job(_message.Message):
         public: _builtins.bool = ...,
         lora: _builtins.str = ...,
         owner: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        placed: _builtins.str = ...,
         why_waiting: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "spec", b"spec", "start_time", b"start_time", "timings", b"timings", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "owner", b"owner", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train", "why_waiting", b"why_waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "generate", b"generate", "id", b"id", "images", b"images", "lease", b"lease", "lora", b"lora", "owner", b"owner", "placed", b"placed", "position", b"position", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timings", b"timings", "train", b"train", "why_waiting", b"why_waiting", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

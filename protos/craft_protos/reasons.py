@@ -38,6 +38,7 @@ REASONS: dict[str, Reason] = {
     "UNKNOWN_LORA": Reason("NOT_FOUND", 404, 66, "no LoRA of that id, name or hash"),
     "UNKNOWN_REPOSITORY": Reason("NOT_FOUND", 404, 66, "the model hub has no such repository, revision or file"),
     "UNKNOWN_JOB": Reason("NOT_FOUND", 404, 66, "no job of that id"),
+    "UNKNOWN_WORKER": Reason("NOT_FOUND", 404, 66, "no worker of that name"),
     "UNKNOWN_IMAGE": Reason("NOT_FOUND", 404, 66, "no image of that id"),
     "UNKNOWN_INPUT": Reason("NOT_FOUND", 404, 66, "the caller has sent no such picture, or it is kept no longer"),
     "BAD_INPUT": Reason("INVALID_ARGUMENT", 422, 65, "a picture that drawing cannot begin from"),

@@ -16,6 +16,8 @@ _A_DAY_S = 86400.0
 _A_PATH = Form(r"(?s)|/.*", "an absolute path")  # a daemon's folder is /
 _A_SIZE = r"|[1-9]\d{0,4}x[1-9]\d{0,4}"
 TIERS = "tiers"
+AUTO_DEVICES = "auto"
+_A_DEVICE = r"(?:cpu|mps|cuda(?::\d{1,3})?)(?:\*[1-9]\d?)?"
 
 
 def setting(default: T, means: str, rule: Rule | None = None, *, unit: str = "") -> T:
@@ -56,6 +58,11 @@ class WorkerSettings:
         "auto",
         "What it computes on: auto, cpu, mps, cuda or cuda:N",
         Form(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, mps, cuda or cuda:N"),
+    )
+    devices: str = setting(
+        AUTO_DEVICES,
+        "A worker for each, comma between, such as cuda:0,cuda:1 or cpu*2; auto: worker.device, or every CUDA device",
+        Form(rf"auto|{_A_DEVICE}(?:,\s?{_A_DEVICE}){{0,63}}", "auto, or devices such as cuda:0,cuda:1 or cpu*2"),
     )
     precision: str = setting(
         "auto", "What it computes in: auto, fp32, fp16 or bf16", Choice(("auto", "fp32", "fp16", "bf16"))

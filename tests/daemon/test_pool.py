@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -29,6 +30,7 @@ from craftd.store.database import Database
 from craftd.workers.handle import WorkerHandle
 from craftd.workers.local import LocalConnection
 from craftd.workers.pool import WorkerPool
+from craftd.workers.speeds import Speeds
 
 from tests.home import HANG_S
 
@@ -47,14 +49,21 @@ class Models:
         return self.manifest
 
 
-class Scene:
-    """A scheduler over two fake workers."""
+class SlowStarts(Speeds):
+    """Nothing is worth the start of a worker that could be done by another."""
 
-    def __init__(self, folder: Path) -> None:
+    start_s = 1000.0
+
+
+class Scene:
+    """A scheduler over fake workers."""
+
+    def __init__(self, folder: Path, speeds: Speeds, count: int = 2) -> None:
         self.database, self.hub = Database(folder / "craft.db"), Hub()
-        self.folders = [folder / f"worker{number}" for number in range(2)]
+        self.folders = [folder / f"worker{number}" for number in range(count)]
         connects = [partial(LocalConnection.start, FAKE, one) for one in self.folders]
-        self.pool = WorkerPool([WorkerHandle(connect, FAKE) for connect in connects])
+        handles = [WorkerHandle(connect, FAKE, name=f"cpu-{number + 1}") for number, connect in enumerate(connects)]
+        self.pool = WorkerPool(handles, speeds)
         pauses, nothing = Pauses(), cast(Any, None)
         writer = JobWriter(self.database, ImageService(self.database, ImageFiles(folder / "images")), pauses)
         self.scheduler = Scheduler(
@@ -78,6 +87,13 @@ class Scene:
     def of(self, worker: WorkerHandle) -> list[ActiveJob]:
         return [one for one in self.jobs if one.worker is worker and one.dispatch is not None]
 
+    @staticmethod
+    def pid_of(worker: WorkerHandle) -> int:
+        """Of its process. Raises ProcessLookupError where it has none."""
+        if worker.vitals is None:
+            raise ProcessLookupError
+        return worker.vitals.pid
+
     async def finish(self, name: str) -> Job:
         """The job, as watchers hear of it."""
         watcher = self.hub.subscribe(name)
@@ -89,14 +105,19 @@ class Scene:
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    made = Scene(tmp_path)
-    running = [asyncio.create_task(made.scheduler.run()), asyncio.create_task(made.pool.run())]
-    yield made
-    await made.scheduler.drain(0)
+    async with playing(Scene(tmp_path, SlowStarts())) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def playing(scene: Scene) -> AsyncIterator[Scene]:
+    running = [asyncio.create_task(scene.scheduler.run()), asyncio.create_task(scene.pool.run())]
+    yield scene
+    await scene.scheduler.drain(0)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    await made.database.close()
+    await scene.database.close()
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -132,7 +153,7 @@ async def test_a_second_is_started_only_for_what_the_first_has_no_room_for(scene
     assert second.vitals is None
     await scene.add("c")
     await _until(lambda: len(scene.of(second)) == 1)
-    assert scene.pool.loaded_on("flat") == ("cpu",) * len(scene.pool.loaded_on("flat"))
+    assert set(scene.pool.loaded_on("flat")) <= {"cpu-1", "cpu-2"}
 
 
 async def test_who_has_the_model_draws_before_who_would_load_it(scene: Scene) -> None:
@@ -160,3 +181,67 @@ async def test_a_suspect_goes_alone_in_a_worker_and_others_use_the_other(scene: 
     await scene.add("d", "an apple")
     assert (await scene.finish("d")).state is State.SUCCEEDED
     assert len(scene.of(second)) == 1
+
+
+async def test_a_second_is_started_where_the_first_is_busy_for_longer_than_that_takes(tmp_path: Path) -> None:
+    async with playing(Scene(tmp_path, Speeds())) as scene:
+        first, second = scene.pool.workers
+        await scene.add("a")
+        await _until(lambda: len(scene.of(first)) == 1 and scene.pool.loaded_on("flat") == ("cpu-1",))
+        await scene.add("b")
+        await _until(lambda: len(scene.of(second)) == 1)
+        assert len(scene.of(first)) == 1 and "quicker" in scene.of(second)[0].placed
+
+
+async def test_a_drained_worker_finishes_what_it_has_and_is_given_nothing(scene: Scene) -> None:
+    first, second = scene.pool.workers
+    await scene.add("a")
+    await _until(lambda: len(scene.of(first)) == 1)
+    scene.pool.drain("cpu-1")
+    await scene.add("b")
+    await _until(lambda: len(scene.of(second)) == 1)
+    assert len(scene.of(first)) == 1
+    (scene.folders[0] / "release").touch()
+    await _until(lambda: first.vitals is None)
+    assert (first.restarts, first.state) == (0, "OFF")
+    scene.pool.drain("cpu-2")
+    await scene.add("c")
+    assert scene.jobs.why_waiting(next(one for one in scene.jobs if one.job.id == "c")).startswith("no worker is given")
+    scene.pool.resume("cpu-1")
+    assert (await scene.finish("c")).state is State.SUCCEEDED
+
+
+async def test_a_model_leaves_a_worker_that_has_no_use_for_it_while_another_draws_with_it(tmp_path: Path) -> None:
+    async with playing(Scene(tmp_path, SlowStarts())) as scene:
+        first, second = scene.pool.workers
+        for worker in (first, second):
+            worker.want()
+        await _until(lambda: first.is_ready and second.is_ready)
+        await second.residency.load(Models.manifest, 0.0)  # not kept once nobody needs it
+        await scene.pool.load(Models.manifest, None)
+        await scene.add("a")
+        await _until(lambda: len(scene.of(first)) + len(scene.of(second)) == 1)
+        busy = first if scene.of(first) else second
+        assert busy.residency.is_needed("flat")
+        assert not (second if busy is first else first).residency.is_needed("flat")
+
+
+async def test_every_job_is_drawn_once_whatever_happens_to_one_of_three_workers(tmp_path: Path) -> None:
+    """Kills from outside and deaths by jobs' own doing; the jobs of the other workers are given out once."""
+    async with playing(Scene(tmp_path, Speeds(), count=3)) as scene:
+        finished = {}
+        for number in range(60):
+            name = f"job{number}"
+            await scene.add(name, "[killed once] an apple" if number % 20 == 0 else "[slow] an apple")
+            finished[name] = asyncio.create_task(scene.finish(name))
+        for worker, folder in zip(scene.pool.workers, scene.folders, strict=True):
+            await _until(lambda worker=worker: bool(scene.of(worker)))
+            with contextlib.suppress(ProcessLookupError):  # a job of its own has just ended it
+                os.killpg(scene.pid_of(worker), signal.SIGKILL)
+            await _until(lambda worker=worker: worker.restarts > 0)
+            (folder / "hurry").touch()
+        ended = [await task for task in finished.values()]
+        assert {job.state for job in ended} == {State.SUCCEEDED}
+        counts = "SELECT job_id, count(*) FROM images GROUP BY job_id"
+        drawn = await scene.database.run(lambda connection: dict(connection.execute(counts).fetchall()))
+        assert drawn == dict.fromkeys(finished, 1)

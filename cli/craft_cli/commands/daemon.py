@@ -116,9 +116,9 @@ def status(as_json: bool = _JSON) -> None:
     for one in message.workers:
         doing = shapes.worker(one)
         models = ", ".join(one.models) or "no model"
-        rows.append(
-            ["worker", f"{one.device or '?'}: {doing['state']}, {models}, {units.size(one.rss_bytes)}, pid {one.pid}"]
-        )
+        process = f"{units.size(one.rss_bytes)}, pid {one.pid}" if one.pid else "no process"
+        state = f"{doing['state']}, drained" if one.drained else doing["state"]
+        rows.append(["worker", f"{one.name or one.device or '?'}: {state}, {models}, {process}"])
     if message.HasField("bot"):
         rows.append(["telegram bot", _bot_row(shapes.bot(message.bot))])
     rows += [["warning", warning] for warning in message.warnings]

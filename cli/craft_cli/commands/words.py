@@ -74,7 +74,11 @@ def running(as_json: bool = _JSON) -> None:
     output.print_table(
         ["id", "state", "age", "model", "what"], [_row(job) for job in jobs], none="no job waits or runs"
     )
-    loaded = [[model, worker.device, units.size(worker.rss_bytes)] for worker in workers for model in worker.models]
+    loaded = [
+        [model, worker.name or worker.device, units.size(worker.rss_bytes)]
+        for worker in workers
+        for model in worker.models
+    ]
     output.print_table(["model in memory", "device", "memory of its worker"], loaded, none="no model is in memory")
 
 

@@ -250,6 +250,9 @@ class Client:
     def shutdown(self, *, now: bool, grace_s: float = 0.0) -> None:
         self._call(self._daemon.Shutdown, daemon_pb2.ShutdownRequest(now=now, grace_s=grace_s), _SHUTDOWN_TIMEOUT_S)
 
+    def drain_worker(self, name: str, *, resume: bool) -> daemon_pb2.WorkerStatus:
+        return self._call(self._daemon.DrainWorker, daemon_pb2.DrainWorkerRequest(name=name, resume=resume))
+
     def disk_usage(self) -> daemon_pb2.DiskUsage:
         return self._call(self._daemon.GetDiskUsage, daemon_pb2.GetDiskUsageRequest())
 

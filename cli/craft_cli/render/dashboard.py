@@ -77,7 +77,7 @@ def _workers(moment: Moment) -> Iterator[str]:
         rate = moment.rates.get(one.pid)
         speed = f", {rate:.1f} steps/s" if rate is not None else ""
         models = errors.one_line(", ".join(one.models)) or "no model"
-        yield f"{one.device or '?'}: {worker['state']}, {models}, {memory}{speed}"
+        yield f"{one.name or one.device or '?'}: {worker['state']}, {models}, {memory}{speed}"
     if not moment.status.workers:
         yield "no worker: it starts with the first job"
 

@@ -61,6 +61,8 @@ def job(message: jobs_pb2.Job) -> dict[str, Any]:
         "owner": message.owner,
         "position": message.position,
         "why_waiting": message.why_waiting,
+        "worker": message.worker,
+        "placed": message.placed,
         "priority": "batch" if message.priority == jobs_pb2.PRIORITY_BATCH else "interactive",
         "create_time": moment(message.create_time),
         "start_time": moment(message.start_time),
@@ -358,6 +360,7 @@ def worker(message: daemon_pb2.WorkerStatus) -> dict[str, Any]:
     from craft_protos import daemon_pb2
 
     return {
+        "name": message.name,
         "pid": message.pid,
         "device": message.device,
         "state": daemon_pb2.WorkerState.Name(message.state).removeprefix("WORKER_STATE_").lower(),
@@ -366,6 +369,9 @@ def worker(message: daemon_pb2.WorkerStatus) -> dict[str, Any]:
         "device_bytes": message.device_bytes,
         "restarts": message.restarts,
         "predict_calls": message.predict_calls,
+        "rows": message.rows,
+        "capacity_rows": message.capacity_rows,
+        "drained": message.drained,
     }
 
 

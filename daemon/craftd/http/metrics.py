@@ -139,16 +139,20 @@ def _bot_families(bot: BotStatus) -> Iterator[Metric]:
 
 
 def _worker_families(status: DaemonStatus) -> Iterator[Metric]:
-    workers = GaugeMetricFamily("craft_workers", "Worker processes by what they do.", labels=["device", "state"])
+    workers = GaugeMetricFamily(
+        "craft_workers", "Worker processes by what they do.", labels=["worker", "device", "state"]
+    )
     memory = GaugeMetricFamily(
-        "craft_worker_memory_bytes", "A worker's memory: resident, and on its device.", labels=["device", "kind"]
+        "craft_worker_memory_bytes",
+        "A worker's memory: resident, and on its device.",
+        labels=["worker", "device", "kind"],
     )
     calls = CounterMetricFamily(
-        "craft_worker_predict_calls", "Model calls since the worker started.", labels=["device"]
+        "craft_worker_predict_calls", "Model calls since the worker started.", labels=["worker", "device"]
     )
     for worker in status.workers:
-        workers.add_metric([worker.device, worker.state.lower()], 1)
-        memory.add_metric([worker.device, "resident"], worker.rss_bytes)
-        memory.add_metric([worker.device, "device"], worker.device_bytes)
-        calls.add_metric([worker.device], worker.predict_calls)
+        workers.add_metric([worker.name, worker.device, worker.state.lower()], 1)
+        memory.add_metric([worker.name, worker.device, "resident"], worker.rss_bytes)
+        memory.add_metric([worker.name, worker.device, "device"], worker.device_bytes)
+        calls.add_metric([worker.name, worker.device], worker.predict_calls)
     yield from (workers, memory, calls)

@@ -135,6 +135,8 @@ class JobView:
     images: tuple[Image, ...] = ()
     position: int = 0
     why_waiting: str = ""  # what keeps it besides those ahead
+    worker: str = ""  # the name of the one that it was given to last
+    placed: str = ""  # why it was given to that one
     removed: frozenset[int] = frozenset()  # while it is unfinished: indices of its images that were deleted
 
 

@@ -36,6 +36,9 @@ class Daemon:
         self._control.shutdown(now=request.now, grace_s=request.grace_s)
         return pb.ShutdownResponse()
 
+    async def DrainWorker(self, request: pb.DrainWorkerRequest, _: Caller) -> pb.WorkerStatus:
+        return mapping.worker_status(self._control.drain_worker(request.name, resume=request.resume))
+
     async def GetDiskUsage(self, _request: pb.GetDiskUsageRequest, _: Caller) -> pb.DiskUsage:
         usage = await self._upkeep.usage()
         held = [

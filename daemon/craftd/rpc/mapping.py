@@ -44,6 +44,7 @@ _WORKER_STATES = {
     "LOADING": daemon_pb2.WORKER_STATE_LOADING,
     "BUSY": daemon_pb2.WORKER_STATE_BUSY,
     "IDLE": daemon_pb2.WORKER_STATE_IDLE,
+    "OFF": daemon_pb2.WORKER_STATE_OFF,
 }
 
 _BOT_STATES = {
@@ -88,6 +89,8 @@ def job(view: JobView) -> jobs_pb2.Job:
         public=one.public,
         owner=one.owner,
         why_waiting=view.why_waiting,
+        worker=view.worker,
+        placed=view.placed,
     )
     if one.error is not None:
         message.error.CopyFrom(
@@ -311,7 +314,7 @@ def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
         version=one.version,
         address=one.address,
         start_time=timestamp(one.start_time),
-        workers=[_worker_status(worker) for worker in one.workers],
+        workers=[worker_status(worker) for worker in one.workers],
         queued=one.queued,
         running=one.running,
         draining=one.draining,
@@ -376,7 +379,7 @@ def _bot_status(one: BotStatus) -> daemon_pb2.BotStatus:
     )
 
 
-def _worker_status(one: WorkerStatus) -> daemon_pb2.WorkerStatus:
+def worker_status(one: WorkerStatus) -> daemon_pb2.WorkerStatus:
     return daemon_pb2.WorkerStatus(
         pid=one.pid,
         device=one.device,
@@ -386,4 +389,8 @@ def _worker_status(one: WorkerStatus) -> daemon_pb2.WorkerStatus:
         device_bytes=one.device_bytes,
         restarts=one.restarts,
         predict_calls=one.predict_calls,
+        name=one.name,
+        rows=one.rows,
+        capacity_rows=one.capacity_rows,
+        drained=one.is_drained,
     )

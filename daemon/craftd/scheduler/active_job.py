@@ -40,6 +40,8 @@ class ActiveJob:
     received: set[int] = field(default_factory=set)  # images that came, stored or about to be
     epoch: int = 0
     worker: WorkerHandle | None = None  # that it was given to last
+    holder: WorkerHandle | None = None  # whose models it holds in memory
+    placed: str = ""  # why it was given to that worker
     storing: int = 0
     ending: asyncio.Task[Job] | None = None  # its end is being stored
     tell_at: float = 0.0  # not before, its watchers hear of its place again (monotonic)

@@ -77,8 +77,7 @@ class ActiveJobs:
         active.received = {*active.images, *active.removed}
         self._jobs[job.id] = active
         self._images_of[job.owner] += len(active.remaining)
-        for model in job.spec.models:
-            self._pool.acquire(model)
+        self._pool.expect(job.spec.models)
         self._works[job.kind].open(active)
         if job.is_training or active.remaining:
             self._enqueue(active)
@@ -110,7 +109,14 @@ class ActiveJobs:
         active = self._jobs.get(view.job.id)
         if active is None:
             return view
-        return JobView(active.job, view.images, self._queue.position(view.job.id), self.why_waiting(active))
+        return JobView(
+            active.job,
+            view.images,
+            self._queue.position(view.job.id),
+            self.why_waiting(active),
+            worker=active.worker.name if active.worker else "",
+            placed=active.placed,
+        )
 
     @property
     def queued(self) -> int:
@@ -162,6 +168,8 @@ class ActiveJobs:
             return why
         if trouble := self._pool.trouble:
             return f"the worker cannot be started: {trouble}"
+        if self._pool.is_drained:
+            return "no worker is given anything: `craft fleet resume NAME`"
         return "" if self._pool.is_ready else "starting the worker"
 
     # What becomes of them
@@ -170,6 +178,8 @@ class ActiveJobs:
         """It goes to a worker."""
         self._queue.serve(waiting)
         active.take_up(worker)
+        active.holder = worker
+        self._pool.assign(active.job.spec.models, worker)
         self._writer.note(active.job)
         self._pauses.end(f"model {active.job.spec.model}")
         job = active.job
@@ -179,6 +189,7 @@ class ActiveJobs:
             is_suspect=job.is_suspect,
             indices=set(active.remaining),
             is_training=job.is_training,
+            model=job.spec.model,
             preview_every=0 if job.is_training else self._hub.preview_every(job.id),
             alone_until=alone_until,
         )
@@ -274,6 +285,9 @@ class ActiveJobs:
 
     def requeue(self, active: ActiveJob, *, is_suspect: bool, attempts: int) -> None:
         active.requeue(is_suspect=is_suspect, attempts=attempts)
+        if active.holder is not None:
+            self._pool.take_back(active.job.spec.models, active.holder)
+            active.holder = None
         self._writer.note(active.job, is_urgent=True)
         self._enqueue(active)
 
@@ -316,8 +330,7 @@ class ActiveJobs:
         self._writer.forget(stored.id)
         self._pauses.end(f"job {stored.id}")
         self._works[stored.kind].close(active)
-        for model in stored.spec.models:
-            self._pool.release(model)
+        self._pool.release(stored.spec.models, active.holder)
         self._changed.set()
         _log.info(
             "job ended", extra={"job": stored.id, "state": stored.state.value, "total_s": round(stored.total_s, 3)}

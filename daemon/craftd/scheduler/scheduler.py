@@ -18,7 +18,7 @@ from craftd.models.model import Manifest
 from craftd.models.service import ModelService
 from craftd.scheduler.active_job import ActiveJob, Storing, Work
 from craftd.scheduler.active_jobs import ActiveJobs
-from craftd.scheduler.admission import ALONE_S, Admission
+from craftd.scheduler.admission import ALONE_S, Admission, Placement
 from craftd.scheduler.job_writer import JobWriter
 from craftd.scheduler.manifest_cache import ManifestCache
 from craftd.scheduler.pauses import DISK, Pauses
@@ -27,7 +27,6 @@ from craftd.scheduler.reconcile import Reconciler
 from craftd.scheduler.worker_events import WorkerEvents
 from craftd.store.database import Database
 from craftd.tasks import Tasks
-from craftd.workers.handle import WorkerHandle
 from craftd.workers.pool import WorkerPool
 
 _log = logging.getLogger("craft.jobs")
@@ -168,6 +167,7 @@ class Scheduler:
         times = [self._pool.deadline] if not self.jobs.is_draining else []
         times += [self.jobs.deadline, self._pauses.deadline(self._turn_at)]
         times += [worker.dispatches.alone_until for worker in self._pool.workers]
+        times += [self._admission.deadline(self._turn_at)]
         times += [self._tell_at] if self._tell_at else []
         return min((at for at in times if at is not None), default=None)
 
@@ -179,11 +179,14 @@ class Scheduler:
             try:
                 if (rest := await self._works[kind].find_rest(active)) is not None:
                     self._store_rest(active, waiting, rest)
-                elif (worker := self._admission.worker_for(active)) is not None:
-                    await self._begin(active, waiting, worker)
-                else:
+                elif (placement := self._admission.worker_for(active, self._size_of(active))) is None:
                     self._pool.want()
                     return
+                elif not placement.worker.is_ready:
+                    placement.worker.want()
+                    return
+                else:
+                    await self._begin(active, waiting, placement)
             except Exception as exc:  # a boundary: what one job cannot have keeps nothing from the others
                 self.jobs.fail(active, exc)
 
@@ -196,22 +199,36 @@ class Scheduler:
         self.jobs.end_overdue()
         return self._admission.next(waiting.kind) is waiting
 
-    async def _begin(self, active: ActiveJob, waiting: Waiting, worker: WorkerHandle) -> None:
+    def _size_of(self, active: ActiveJob) -> int:
+        """Bytes of its model's files; 0 where they were not looked at."""
+        known = self._models.known_manifest(active.job.spec.model)
+        return 0 if known is None else sum(file.size_bytes for file in known.files)
+
+    async def _begin(self, active: ActiveJob, waiting: Waiting, placement: Placement) -> None:
         """Find out what it needs, give that to the worker, and hand the job over if it still may be."""
+        worker = placement.worker
         process = worker.vitals
         assignment = await self._works[waiting.kind].prepare(active)
         if (manifest := await self._manifest_of(active)) is None:
             return
         await worker.residency.stage(manifest)
         await worker.stage(assignment.files)
-        is_next = self._is_next(waiting) and self._admission.worker_for(active) is worker
+        is_next = self._is_next(waiting) and self._admission.may_take(active, worker)
         if not is_next or worker.vitals is not process or self.jobs.is_draining:
             return
         alone_until = time.monotonic() + ALONE_S if active.job.is_training else math.inf
         dispatch = self.jobs.dispatch(active, waiting, worker, alone_until)
+        active.placed = placement.why
         worker.submit(dispatch, assignment.dispatch(dispatch, manifest), manifest)
         _log.info(
-            "job dispatched", extra={"job": dispatch.job_id, "epoch": dispatch.epoch, "images": len(dispatch.indices)}
+            "job dispatched",
+            extra={
+                "job": dispatch.job_id,
+                "epoch": dispatch.epoch,
+                "images": len(dispatch.indices),
+                "worker": worker.name,
+                "because": placement.why,
+            },
         )
 
     async def _manifest_of(self, active: ActiveJob) -> Manifest | None:

@@ -73,7 +73,7 @@ class WorkerEvents:
     def _on_started(self, worker: WorkerHandle, frame: FromWorker.Started) -> None:
         if (active := self._jobs.find(worker.dispatches.find(frame.job_id, frame.epoch))) is not None:
             active.start()
-            started = events.Started(active.job.attempts + 1, worker.device, frame.notice)
+            started = events.Started(active.job.attempts + 1, worker.name, frame.notice)
             self._hub.publish(frame.job_id, started)
 
     def _on_loading(self, worker: WorkerHandle, frame: FromWorker.Loading) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -15,8 +16,33 @@ class ActiveDispatch:
     is_suspect: bool
     indices: set[int] = field(default_factory=set)
     is_training: bool = False
+    model: str = ""
     preview_every: int = 0  # steps, as the worker was told last
     alone_until: float = math.inf  # a suspect's: from then on others may go beside it (monotonic)
+
+
+_WARM_LORAS = 64
+
+
+class WarmLoras:
+    """The LoRAs that a worker drew with lately, and so has at hand: by sha256, the newest last."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, None] = {}
+
+    def use(self, loras: Iterable[str]) -> None:
+        for sha256 in loras:
+            self._known.pop(sha256, None)
+            self._known[sha256] = None
+        while len(self._known) > _WARM_LORAS:
+            del self._known[next(iter(self._known))]
+
+    def lacking(self, loras: Iterable[str]) -> int:
+        """How many of them would have to be read first."""
+        return sum(sha256 not in self._known for sha256 in loras)
+
+    def forget(self) -> None:
+        self._known.clear()
 
 
 class Dispatches:
@@ -24,6 +50,9 @@ class Dispatches:
 
     def __init__(self) -> None:
         self._dispatches: dict[tuple[str, int], ActiveDispatch] = {}
+
+    def __len__(self) -> int:
+        return len(self._dispatches)
 
     @property
     def are_drawing(self) -> bool:
@@ -37,6 +66,10 @@ class Dispatches:
     def rows(self) -> int:
         """Images that are still to come."""
         return sum(len(one.indices) for one in self._dispatches.values())
+
+    def draw_with(self, model: str) -> bool:
+        """One of them does: its model is there, or on its way."""
+        return any(one.model == model for one in self._dispatches.values())
 
     def add(self, dispatch: ActiveDispatch) -> None:
         self._dispatches[dispatch.job_id, dispatch.epoch] = dispatch

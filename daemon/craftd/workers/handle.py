@@ -16,6 +16,7 @@ from pathlib import Path
 
 from craft_protos.dispatch import Cancel, Dispatch, Load, Preview, Unload
 from craft_protos.frames import BadFrame, to_worker
+from craft_protos.generate import GenerateSpec
 from craft_protos.settings import WorkerSettings
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker
@@ -23,7 +24,7 @@ from craft_protos.worker_pb2 import FromWorker
 from craftd.models.model import Manifest
 from craftd.store.disk import unwritable
 from craftd.workers.connection import Connect, Connection, Death, Ending, Listener
-from craftd.workers.dispatches import ActiveDispatch, Dispatches
+from craftd.workers.dispatches import ActiveDispatch, Dispatches, WarmLoras
 from craftd.workers.progress import Progress
 from craftd.workers.residency import Residency
 
@@ -48,8 +49,16 @@ class WorkerHandle:
     """Owns a worker's process, what it was given, and what it holds. Everything runs on the event loop."""
 
     def __init__(
-        self, connect: Connect, settings: WorkerSettings, keep_alive_s: float = 300.0, backoff_s: float = _BACKOFF_S
+        self,
+        connect: Connect,
+        settings: WorkerSettings,
+        keep_alive_s: float = 300.0,
+        backoff_s: float = _BACKOFF_S,
+        *,
+        name: str = "",
     ) -> None:
+        """`name`: what it is called among several."""
+        self._name = name
         self._connect = connect
         self._settings = settings
         self._backoff_s = backoff_s
@@ -65,10 +74,14 @@ class WorkerHandle:
         self._idle.set()
         self.failures = 0  # starts that failed and deaths without progress, one after the other
         self.restarts = 0
+        self.wanted_at: float | None = None  # since when a process is wanted that has not said hello (monotonic)
+        self.busy_since = 0.0  # when it was last given something to do that had nothing (monotonic)
+        self.is_drained = False  # nothing more is given to it; its process ends when it has nothing to do
         self.trouble = ""  # why it cannot be started, while it cannot
         self.vitals: Vitals | None = None
         self.dispatches = Dispatches()
         self.residency = Residency(self, keep_alive_s)
+        self.loras = WarmLoras()
         self._listeners: list[Listener] = [self.residency]
 
     def listen(self, listener: Listener) -> None:
@@ -90,6 +103,11 @@ class WorkerHandle:
         return 1 if self.vitals is None else max(1, self.vitals.hello.capacity_rows)
 
     @property
+    def name(self) -> str:
+        """What users call it: where there is one, its device."""
+        return self._name or self.device or self._settings.device
+
+    @property
     def device(self) -> str:
         return "" if self.vitals is None else self.vitals.hello.device
 
@@ -100,21 +118,30 @@ class WorkerHandle:
 
     @property
     def state(self) -> str:
-        """STARTING, LOADING, BUSY or IDLE."""
+        """STARTING, LOADING, BUSY, IDLE, or OFF without a process."""
         if not self._is_ready:
-            return "STARTING"
+            return "OFF" if self.vitals is None else "STARTING"
         if self._progress.is_loading:
             return "LOADING"
         return "BUSY" if self._progress.is_busy else "IDLE"
 
     def has_room(self, *, is_suspect: bool, is_training: bool) -> bool:
         """For another job."""
-        return self._is_ready and self.dispatches.have_room(
-            self.capacity_rows, is_suspect=is_suspect, is_training=is_training
+        return (
+            self.may_be_given
+            and self._is_ready
+            and self.dispatches.have_room(self.capacity_rows, is_suspect=is_suspect, is_training=is_training)
         )
+
+    @property
+    def may_be_given(self) -> bool:
+        """Work at all: nobody drains it."""
+        return not self.is_drained
 
     def want(self) -> None:
         """Have its process started, if there is none; listeners hear of it."""
+        if not (self._wanted.is_set() or self._is_ready):
+            self.wanted_at = time.monotonic()
         self._wanted.set()
 
     async def stage(self, files: Mapping[str, Path]) -> None:
@@ -133,7 +160,11 @@ class WorkerHandle:
 
     def submit(self, active: ActiveDispatch, dispatch: Dispatch, manifest: Manifest) -> None:
         """Hand a job over, whose files are staged; what it makes comes in frames."""
+        if not self.dispatches:
+            self.busy_since = time.monotonic()
         self.dispatches.add(active)
+        if isinstance(dispatch.spec, GenerateSpec):
+            self.loras.use(lora.sha256 for lora in dispatch.spec.loras)
         for one in (manifest, *dispatch.controls, *dispatch.upscalers):
             self.residency.expect(one)
         self.send(dispatch)
@@ -186,6 +217,7 @@ class WorkerHandle:
         await asyncio.sleep(self._wait_s)
         was_ready, death = await self._live_once()
         self._wanted.clear()
+        self.wanted_at = None
         if was_ready or death.is_planned:
             self._tell(lambda listener: listener.on_death(self, death))
         else:
@@ -234,6 +266,7 @@ class WorkerHandle:
         is_own_doing = self._is_own_doing if is_ours else ending.is_own_doing
         death = Death(self._why or ending.how, self._is_planned, is_own_doing, self.dispatches.remove_all())
         self._connection, self._is_ready, self.vitals = None, False, None
+        self.loras.forget()
         self._idle.set()
         if was_ready and not death.is_planned:
             self.restarts += 1

@@ -58,7 +58,7 @@ class LocalConnection:
         self._logging = asyncio.create_task(self._log_stderr(), name="worker stderr")
 
     @classmethod
-    async def start(cls, settings: WorkerSettings, files_dir: Path) -> LocalConnection:
+    async def start(cls, settings: WorkerSettings, files_dir: Path, sharing: int = 1) -> LocalConnection:
         """Spawn it in a process group of its own; the end of its socket will end it. Raises OSError."""
         _make_folder(files_dir)
         ours, theirs = socket.socketpair()
@@ -66,7 +66,7 @@ class LocalConnection:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *_command(settings, theirs.fileno(), files_dir),
+                    *_command(settings, theirs.fileno(), files_dir, sharing),
                     pass_fds=[theirs.fileno()],
                     process_group=0,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -166,7 +166,7 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
-def _command(settings: WorkerSettings, descriptor: int, files_dir: Path) -> list[str]:
+def _command(settings: WorkerSettings, descriptor: int, files_dir: Path, sharing: int) -> list[str]:
     return [
         *(sys.executable, "-m", settings.module),
         *("--fd", str(descriptor)),
@@ -176,6 +176,7 @@ def _command(settings: WorkerSettings, descriptor: int, files_dir: Path) -> list
         *("--threads", str(settings.threads)),
         *("--max-rows", str(settings.max_rows)),
         *("--offload", settings.offload),
+        *("--sharing", str(sharing)),
     ]
 
 

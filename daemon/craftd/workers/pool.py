@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
+
+from craft_protos.reasons import CraftError
 
 from craftd.models.model import Manifest, Model
 from craftd.offload import Need
 from craftd.tasks import serve_for_ever
 from craftd.workers.connection import Listener
 from craftd.workers.handle import WorkerHandle
+from craftd.workers.speeds import Speeds
 
 
 class WorkerPool:
     """Each worker lives and dies by itself. `changed` hears that `deadline` may be another now."""
 
-    def __init__(self, workers: Sequence[WorkerHandle]) -> None:
+    def __init__(self, workers: Sequence[WorkerHandle], speeds: Speeds | None = None) -> None:
         self.workers = tuple(workers)
+        self.speeds = speeds or Speeds()
         self.changed: Callable[[], None] = lambda: None
+        self._awaited: Counter[str] = Counter()
+        for worker in self.workers:
+            worker.residency.awaited = self._awaited
+        self.listen(self.speeds)
 
     def listen(self, listener: Listener) -> None:
         """To what every worker says."""
@@ -34,7 +43,7 @@ class WorkerPool:
 
     def want(self) -> None:
         """Have one more started, if there is one, and none that is starting already."""
-        waiting = [worker for worker in self.workers if not worker.is_ready]
+        waiting = [worker for worker in self.workers if not worker.is_ready and worker.may_be_given]
         if waiting and not any(worker.is_starting for worker in waiting):
             min(waiting, key=lambda worker: worker.failures).want()
 
@@ -52,6 +61,44 @@ class WorkerPool:
         """Why none can be started, while none can."""
         troubles = [worker.trouble for worker in self.workers]
         return troubles[0] if all(troubles) else ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with them together."""
+        told = {worker.precision: worker.name for worker in self.workers if worker.precision}
+        if len(told) < 2:
+            return ()
+        each = ", ".join(f"{precision} on {name}" for precision, name in told.items())
+        return (
+            f"workers compute differently ({each}), so a seed's picture depends on where it is drawn: "
+            "set worker.precision",
+        )
+
+    @property
+    def is_drained(self) -> bool:
+        """Nothing is given to any of them."""
+        return not any(worker.may_be_given for worker in self.workers)
+
+    def drain(self, name: str) -> WorkerHandle:
+        """Give a worker nothing more; its process ends when it has nothing to do. Raises UNKNOWN_WORKER."""
+        worker = self._named(name)
+        worker.is_drained = True
+        self.changed()
+        return worker
+
+    def resume(self, name: str) -> WorkerHandle:
+        """Undo `drain`. Raises UNKNOWN_WORKER."""
+        worker = self._named(name)
+        worker.is_drained = False
+        self.changed()
+        return worker
+
+    def _named(self, name: str) -> WorkerHandle:
+        for worker in self.workers:
+            if worker.name == name:
+                return worker
+        known = ", ".join(worker.name for worker in self.workers)
+        raise CraftError("UNKNOWN_WORKER", f"no worker is called {name[:64]!r}", f"there is {known}")
 
     @property
     def restarts(self) -> int:
@@ -75,16 +122,35 @@ class WorkerPool:
 
     # Models
 
-    def acquire(self, model: str) -> None:
-        """A job needs it, now or soon."""
-        for worker in self.workers:
+    def expect(self, models: Sequence[str]) -> None:
+        """A job that waits for a worker needs them: whoever has them keeps them."""
+        self._awaited.update(models)
+
+    def assign(self, models: Sequence[str], worker: WorkerHandle) -> None:
+        """A worker has got that job."""
+        self._forget(models)
+        for model in models:
             worker.residency.acquire(model)
 
-    def release(self, model: str) -> None:
-        """Undo one acquire."""
-        for worker in self.workers:
-            worker.residency.release(model)
+    def take_back(self, models: Sequence[str], worker: WorkerHandle) -> None:
+        """It waits again."""
+        self.expect(models)
+        self.release(models, worker)
+
+    def release(self, models: Sequence[str], worker: WorkerHandle | None) -> None:
+        """It has ended: in a worker, or while it waited."""
+        if worker is None:
+            self._forget(models)
+        else:
+            for model in models:
+                worker.residency.release(model)
         self.changed()
+
+    def _forget(self, models: Sequence[str]) -> None:
+        self._awaited.subtract(models)
+        for model in models:
+            if not self._awaited[model]:
+                del self._awaited[model]
 
     def is_needed(self, model: str) -> bool:
         """By a job that is not finished, or by somebody who loads it."""
@@ -95,8 +161,8 @@ class WorkerPool:
         return any(worker.residency.holds(manifest) for worker in self.workers)
 
     def loaded_on(self, model: str) -> tuple[str, ...]:
-        """The devices whose memory it is in."""
-        return tuple(worker.device for worker in self.workers if worker.residency.is_loaded(model))
+        """The workers in whose memory it is."""
+        return tuple(worker.name for worker in self.workers if worker.residency.is_loaded(model))
 
     def evicted_by(self, model: Model, beside: Sequence[Model] = ()) -> tuple[str, ...]:
         """The models that would be unloaded to make room for it and the control models beside it."""
@@ -130,9 +196,17 @@ class WorkerPool:
         """Unload what has been idle too long; end workers that hold nothing."""
         for worker in self.workers:
             await worker.residency.tend()
+            if worker.is_drained and worker.is_ready and not worker.dispatches:
+                await worker.end("drained")
 
     def _best_for(self, model: str) -> WorkerHandle:
         """Who has it, else who lives and has least to do."""
         return min(
-            self.workers, key=lambda one: (not one.residency.is_loaded(model), not one.is_ready, one.dispatches.rows)
+            self.workers,
+            key=lambda one: (
+                not one.may_be_given,
+                not one.residency.is_loaded(model),
+                not one.is_ready,
+                one.dispatches.rows,
+            ),
         )

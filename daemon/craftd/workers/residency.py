@@ -36,9 +36,13 @@ class _Resident:
 
 
 class Residency:
-    """Listens to its worker. `acquire` and `release` bracket every unfinished job."""
+    """Listens to its worker. `acquire` and `release` bracket every job that it has been given.
+
+    `awaited`: models of the jobs that wait for a worker, of which this one may be it; the pool counts them.
+    """
 
     def __init__(self, worker: WorkerHandle, keep_alive_s: float) -> None:
+        self.awaited: Counter[str] = Counter()
         self._worker = worker
         self._keep_alive_s = keep_alive_s
         self._keep_alives: dict[str, float] = {}  # asked for by LoadModel or UnloadModel
@@ -55,7 +59,7 @@ class Residency:
         self._last_used = time.monotonic()
 
     def acquire(self, name: str) -> None:
-        """A job needs it, now or soon."""
+        """A job that it was given needs it, or somebody who loads it."""
         self._users[name] += 1
 
     def release(self, name: str) -> None:
@@ -66,7 +70,20 @@ class Residency:
 
     def is_needed(self, name: str) -> bool:
         """By a job that is not finished, or by somebody who loads it."""
-        return self._users[name] > 0
+        return self._users[name] > 0 or self.awaited[name] > 0
+
+    @property
+    def last_used(self) -> float:
+        """When anything of it was used last (monotonic)."""
+        return self._last_used
+
+    def would_evict(self, need_bytes: int) -> bool:
+        """Another model would have to go for one of that size; False while no worker has told of its memory."""
+        vitals = self._worker.vitals
+        if vitals is None or not vitals.hello.device_bytes:
+            return False
+        held = sum(one.resident_bytes for one in self._residents.values())
+        return bool(held) and held + need_bytes > eviction.budget_bytes(vitals.hello.device_bytes)
 
     def is_loaded(self, name: str) -> bool:
         return name in self._residents
@@ -91,7 +108,7 @@ class Residency:
             return ()
         stays = {model.name, *(one.name for one in beside)}
         residents = [
-            eviction.Resident((name, one.sha256), one.resident_bytes, one.last_used, is_idle=not self._users[name])
+            eviction.Resident((name, one.sha256), one.resident_bytes, one.last_used, is_idle=not self.is_needed(name))
             for name, one in self._residents.items()
             if name not in stays
         ]
@@ -185,7 +202,7 @@ class Residency:
                 resident.is_leaving = True
                 self._worker.send(Unload(name))
         for name in (self._unloads.keys() & self._loads.keys()) - self._withdrawn:
-            if not self._users[name]:
+            if not self.is_needed(name):
                 self._withdrawn.add(name)
                 self._worker.send(Unload(name))
         if self._is_useless and self._ends_at is not None and self._ends_at <= now:
@@ -235,7 +252,7 @@ class Residency:
         self._withdrawn.discard(name)
         self._keep_alives.pop(name, None)
         _log.info("model unloaded", extra={"model": name, "why": why})
-        if self._residents or self._users:
+        if self._residents or self._users or self.awaited:
             _settle(self._unloads.pop(name, []))
         else:  # the end of the process gives back what libraries keep; `tend` wakes who waits
             self._is_unwanted = True
@@ -294,7 +311,7 @@ class Residency:
             self._residents[name].last_used = self._last_used
 
     def _may_leave(self, name: str, resident: _Resident) -> bool:
-        return not self._users[name] and not resident.is_leaving
+        return not self.is_needed(name) and not resident.is_leaving
 
     def _leaves_at(self, name: str) -> float | None:
         keep_alive_s = self._keep_alives.get(name, self._keep_alive_s)
@@ -308,7 +325,7 @@ class Residency:
 
     @property
     def _is_useless(self) -> bool:
-        return self._worker.is_ready and not self._residents and not self._users
+        return self._worker.is_ready and not (self._residents or self._users or self.awaited)
 
     def _fail_waiting(self, error: CraftError) -> None:
         _settle(self._ready, error)

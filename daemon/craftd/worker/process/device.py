@@ -36,13 +36,13 @@ class Device:
         return torch.cuda.memory_allocated(self.place) if self.place.type == "cuda" else 0
 
 
-def choose(device: str, precision: str) -> Device:
-    """The device asked for; `auto` takes CUDA, then MPS, then the CPU."""
+def choose(device: str, precision: str, sharing: int = 1) -> Device:
+    """The device asked for; `auto` takes CUDA, then MPS, then the CPU. Each worker that shares it has an equal part."""
     found = torch.device(_best() if device == "auto" else device)
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda:0")
     precision = ("fp32" if found.type == "cpu" else "fp16") if precision == "auto" else precision
-    return Device(found, _name(found), _total_bytes(found), precision, tuple(_warnings(found)))
+    return Device(found, _name(found), _total_bytes(found) // sharing, precision, tuple(_warnings(found)))
 
 
 def _best() -> str:

@@ -81,7 +81,7 @@ def _set_up(options: WorkerOptions) -> Device:
         logs.disable_progress_bar()
     if options.threads:
         torch.set_num_threads(options.threads)
-    return choose(options.device, options.precision)
+    return choose(options.device, options.precision, options.sharing)
 
 
 def _build(

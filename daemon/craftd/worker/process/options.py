@@ -38,6 +38,7 @@ class WorkerOptions:
     threads: int = 0  # 0: torch's own choice
     max_rows: int = 32  # images in the batch at once
     offload: str = rungs.AUTO  # auto, or one of its rungs
+    sharing: int = 1  # workers on this device; each takes so large a part of its memory
     lora_slots: int = 32  # LoRAs of each rank bucket that a model holds at once
 
 
@@ -51,8 +52,11 @@ def parse(argv: Sequence[str]) -> WorkerOptions:
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--max-rows", type=int, default=32, help="images in the batch at once")
     parser.add_argument("--offload", default=rungs.AUTO, choices=[rungs.AUTO, *rungs.RUNGS])
+    parser.add_argument("--sharing", type=int, default=1, help="workers on the device, which share its memory")
     parser.add_argument("--lora-slots", type=int, default=32, help="LoRAs of each rank that a model holds at once")
     given = parser.parse_args(argv)
-    if given.max_rows < 1 or given.threads < 0 or given.lora_slots < _LEAST_SLOTS:
-        parser.error(f"--max-rows must be 1 or more, --threads 0 or more, --lora-slots {_LEAST_SLOTS} or more")
+    if min(given.max_rows, given.sharing) < 1 or given.threads < 0 or given.lora_slots < _LEAST_SLOTS:
+        parser.error(
+            f"--max-rows and --sharing must be 1 or more, --threads 0 or more, --lora-slots {_LEAST_SLOTS} or more"
+        )
     return WorkerOptions(**vars(given))
