@@ -63,7 +63,7 @@ def test_it_counts_what_happened() -> None:
         assert now["craft_step_seconds_sum", ()] >= 8 * 0.05
         assert now["craft_step_seconds_bucket", (("le", "0.03"),)] <= 4
         assert 10e6 < now["craft_front_memory_bytes", ()] < 500e6
-        assert now["craft_workers", (("device", "cpu"), ("state", "busy"))] == 1
+        assert now["craft_workers", (("device", "cpu"), ("state", "busy"), ("worker", "cpu"))] == 1
         assert now["craft_worker_restarts_total", ()] == 0
         assert now["process_open_fds", ()] > 5
         assert now["craft_loop_lag_seconds_count", ()] > before["craft_loop_lag_seconds_count", ()]
@@ -87,7 +87,7 @@ def test_no_name_or_prompt_is_a_label(shim: Shim, keys: Keys) -> None:
     shim.finish(_make(shim, keys.user, "a secret wish"))
     text = shim.call("GET", "/metrics", keys.admin).text
     labels = {label for _, labels in _read(shim, keys.admin) for label, _ in labels}
-    assert labels <= {"state", "device", "kind", "version", "le"}
+    assert labels <= {"state", "worker", "device", "kind", "version", "le"}
     assert "secret" not in text and "alice" not in text
 
 

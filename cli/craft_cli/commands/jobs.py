@@ -135,7 +135,7 @@ def show(
         *([["owner", job.owner]] if job.owner != "local" else []),
         ["attempts", str(job.attempts)],
         *([["waits for", job.why_waiting]] if job.why_waiting else []),
-        *([["worker", f"{job.worker}: {job.placed}"]] if job.worker else []),
+        *([["worker", f"{job.worker}: {job.placed}"]] if job.placed else []),
         *[[name.replace("_", " "), output.cell(value)] for name, value in asked.items() if value not in ("", None, [])],
         *([["LoRA", job.lora]] if job.lora else []),
         *[["picture", f"{image.id}  seed {image.seed}"] for image in sorted(job.images, key=lambda image: image.index)],

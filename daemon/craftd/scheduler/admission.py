@@ -52,6 +52,8 @@ class Admission:
         able = [worker for worker in self.pool.workers if self.may_take(active, worker) or _may_start(worker)]
         if not able:
             return None
+        if len(self.pool.workers) == 1:
+            return Placement(able[0], "")
         speeds, model = self.pool.speeds, active.job.spec.model
         times = placement.Times(speeds.load_s(model), speeds.image_s(model))
         places = [_place(worker, active, speeds.start_s, size_bytes) for worker in able]
