@@ -43,7 +43,7 @@ _OTHERS = {
         "--precision",
     ),
     *("--threads", "--lora-slots", "--supervised", "--check", "--layouts", "--fits", "--convert", "--foreground"),
-    *("--offload", "--chat", "--identify", "--upscalers", "--convert"),
+    *("--offload", "--chat", "--identify", "--upscalers", "--convert", "--recipe"),
 }
 
 

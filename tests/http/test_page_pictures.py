@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.http.browser import Studio, chromium, generate, is_scrollable_sideways, natural_size, violations
 from tests.http.drawn_from import GREEN, RED, encoded, kept, picture, sha256_of
 from tests.http.shim import serving
+from tests.recipe_files import with_comment
 
 _FILE = {"name": "my photo.png", "mimeType": "image/png"}
 
@@ -212,3 +213,20 @@ def test_an_upscaler_is_chosen(studio: Studio) -> None:
         drawn(page)
         upscale = studio.newest().generate.upscale
         assert (upscale.scale, upscale.model) == (4, "lanczos")
+
+
+def test_a_picture_s_settings_fill_the_form(studio: Studio) -> None:
+    settings = "Steps: 5, Sampler: Euler, Schedule type: Karras, CFG scale: 4, Seed: 77, Clip skip: 2, ENSD: 1"
+    text = f"a fox <lora:far:1>\n{settings}, Model: pocket"
+    with studio.page() as page:
+        page.get_by_label("Settings of a picture").set_input_files(
+            {**_FILE, "buffer": with_comment(text, "JPEG")}  # type: ignore[arg-type]
+        )
+        said = page.locator("#like-said")
+        expect(said).to_contain_text("my photo.png, a picture of AUTOMATIC1111")
+        for part in ("Not here: the LoRA far", "Not honoured: clip_skip: 2", "Not honoured: ENSD: 1"):
+            expect(said).to_contain_text(part)
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox")
+        expect(page.get_by_label("Sampler")).to_have_value("Euler Karras")
+        expect(page.get_by_role("textbox", name="Seed")).to_have_value("77")
+        assert violations(page) == []

@@ -31,6 +31,7 @@ from craftd.http.routers import (
     lora_api,
     metrics,
     openai_images,
+    recipes,
     visioncraft,
 )
 from craftd.http.services import HttpServices
@@ -51,6 +52,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     gallery.make_router,
     jobs.make_router,
     inputs.make_router,
+    recipes.make_router,
     choices.make_router,
     metrics.make_router,
     documents.make_router,
@@ -63,7 +65,7 @@ _MOST_BYTES = 1 << 20
 _INFO_BYTES = 16 << 20  # a picture in base64 whose words alone are read
 _PICTURE_BYTES = 50 << 20  # to draw from: 12 megapixels that nothing makes smaller, in base64
 _DRAWN_FROM = (
-    *(inputs.INPUTS, automatic1111.IMG2IMG, automatic1111.TXT2IMG, automatic1111_controlnet.DETECT),
+    *(inputs.INPUTS, recipes.RECIPES, automatic1111.IMG2IMG, automatic1111.TXT2IMG, automatic1111_controlnet.DETECT),
     *(automatic1111_extras.SINGLE, automatic1111_extras.BATCH),
     *(openai_images.EDITS, openai_images.VARIATIONS),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from craft_protos.recipes import automatic1111, comfyui, draw_things, fooocus, invokeai, mflux, novelai, swarmui
+from craft_protos.recipes import automatic1111, comfyui, craft, draw_things, fooocus, invokeai, mflux, novelai, swarmui
 from craft_protos.recipes.containers import COMMENT, XMP, Words, words_of
 from craft_protos.recipes.recipe import Recipe
 from craft_protos.recipes.told import json_of
@@ -23,7 +23,8 @@ def read(data: bytes) -> Recipe | None:
 def of_words(words: Words) -> Recipe | None:
     texts = words.texts
     return (
-        invokeai.read(texts)
+        craft.read(texts)
+        or invokeai.read(texts)
         or novelai.read(texts)
         or _of_comments(texts)
         or comfyui.read(_graphs(texts))

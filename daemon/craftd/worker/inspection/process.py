@@ -3,6 +3,7 @@
 `--inspect --pictures [--compared] PATH...`: a line for each picture, as it is decoded; equal ones say so.
 `--inspect --mask MEANING PATH`: the picture as a mask of craft's, a PNG, on stdout.
 `--inspect --control KIND PATH`: what a control model would be shown of the picture, a PNG, on stdout.
+`--inspect --recipe`: a picture comes on stdin; the line has what it says of how it was made, null if nothing.
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
 `--inspect --upscalers`: the same, of files that may be upscalers.
 `--inspect --convert PATH`: a pickled file's tensors as a safetensors file; its bytes follow the line.
@@ -50,22 +51,27 @@ def main(asked: Sequence[str]) -> None:
             run_mask(Path(path), meaning)
         case ["--control", kind, path]:
             run_map(Path(path), kind)
-        case ["--identify"]:
-            run_identify()
-        case ["--upscalers"]:
-            run_upscalers()
+        case [("--recipe" | "--identify" | "--upscalers" | "--chat" | "--layouts") as option]:
+            _of_stdin()[option]()
         case ["--convert", path]:
             run_convert(Path(path))
-        case ["--chat"]:
-            run_chat()
-        case ["--layouts"]:
-            run_layouts()
         case ["--fits", *options]:
             run_fits(with_converters="--convert" in options)
         case ["--lora", path]:
             run_lora(Path(path))
         case [path]:
             run(Path(path))
+
+
+def _of_stdin() -> dict[str, Callable[[], None]]:
+    """What is asked about what comes on stdin."""
+    return {
+        "--recipe": run_recipe,
+        "--identify": run_identify,
+        "--upscalers": run_upscalers,
+        "--chat": run_chat,
+        "--layouts": run_layouts,
+    }
 
 
 def run(path: Path) -> None:
@@ -103,6 +109,15 @@ def run_map(path: Path, kind: str) -> None:
 
     confine(_PICTURES_CPU_S)
     sys.stdout.buffer.write(maps.made(path, kind))
+
+
+def run_recipe() -> None:
+    """Its words alone are read: no pixel is decoded."""
+    from craft_protos.recipes import reading
+
+    confine()
+    recipe = reading.read(sys.stdin.buffer.read())
+    print(json.dumps({"recipe": None if recipe is None else asdict(recipe)}))
 
 
 def run_identify() -> None:

@@ -5,6 +5,7 @@ import { Control } from "./control.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
 import { Enlarge } from "./enlarge.js";
+import { Like } from "./like.js";
 import { References } from "./references.js";
 
 const SHAPES = {
@@ -22,6 +23,8 @@ export class Form {
   references = new References({ onChange: () => this.#onPicture(), onProblem: (problem) => this.tell(problem) });
 
   control = new Control({ onChange: () => this.#onPicture() });
+
+  like = new Like();
 
   #enlarge = new Enlarge();
 
@@ -82,6 +85,7 @@ export class Form {
       $("model").value = wish.model;
       this.#onModel();
     }
+    if (wish.sampler && ![...$("sampler").options].some((one) => one.value === wish.sampler)) $("sampler").append(new Option(wish.sampler, wish.sampler));
     for (const name of PLAIN) if (wish[name] !== undefined) $(name).value = wish[name];
     this.#enlarge.restore(wish);
     if (!$("sampler").value) $("sampler").value = this.model?.defaults.sampler ?? "";
@@ -93,6 +97,18 @@ export class Form {
     this.#showLoras();
     this.#showSize();
     this.#keep();
+  }
+
+  /** Fill in what another picture says, as POST /recipes has it; what it says and the form has no place for. */
+  fillIn(wish) {
+    const told = Object.fromEntries(Object.entries(wish).filter(([, value]) => value !== null && value !== ""));
+    if (told.model && !this.#choices.models.some((model) => model.name === told.model)) delete told.model;
+    $("model").value = told.model ?? $("model").value;
+    this.#onModel();
+    this.restore({ seed: "", negative_prompt: "", ...told, count: 1 });
+    const lacking = ["clip_skip", "guidance_rescale"].filter((name) => name in told).map((name) => `${name}: ${told[name]}: the form has no field for it`);
+    const unfit = wish.loras.filter(({ lora }) => !this.#loras.some((use) => use.lora.id === lora));
+    return [...lacking, ...unfit.map(({ name }) => `LoRA ${name}: it does not fit the model`)];
   }
 
   showPrompt(text) {
@@ -179,6 +195,11 @@ export class Form {
     if (files.length && $("controlling").contains(event.target)) {
       event.preventDefault();
       this.control.choose(files[0]);
+      return;
+    }
+    if (files.length && $("liking").contains(event.target)) {
+      event.preventDefault();
+      this.like.choose(files[0]);
       return;
     }
     const isToBegin = !this.references.isAllowed || $("begin").contains(event.target);

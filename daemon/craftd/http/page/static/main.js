@@ -42,6 +42,7 @@ function leave(problem) {
   form.begin.clear();
   form.references.clear();
   form.control.clear();
+  form.like.clear();
   stage.clear();
   gallery.clear();
   releaseAll();
@@ -188,6 +189,17 @@ function useAgain(spec) {
   if (!form.references.isOf(spec.references)) form.tell({ message: "The model was shown other pictures than are here.", hint: "Choose those again." });
   if (spec.start && !form.begin.urlOf(spec.start)) form.tell({ message: "It was drawn from a picture that is not here.", hint: "Choose that one again." });
 }
+
+/** The settings of a picture from elsewhere. */
+form.like.onFile = async (file) => {
+  form.tell(null);
+  try {
+    const found = await (await call("recipes", { method: "POST", blob: file })).json();
+    form.like.tell(file.name || "the picture", found, form.fillIn(found.wish));
+  } catch (error) {
+    onProblem(error, (problem) => form.tell(problem));
+  }
+};
 
 function reveal(element) {
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
