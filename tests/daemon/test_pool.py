@@ -78,14 +78,14 @@ class Scene:
         )
         self.jobs = self.scheduler.jobs
 
-    async def add(self, name: str, prompt: str = "[held] an apple") -> None:
-        spec = GenerateSpec(prompt, "", "flat", 64, 64, 1, 1.0, 0, 1, "Euler", "png", False, ())
+    async def add(self, name: str, prompt: str = "[held] an apple", count: int = 1) -> None:
+        spec = GenerateSpec(prompt, "", "flat", 64, 64, 1, 1.0, 0, count, "Euler", "png", False, ())
         job = Job(name, "me", f"request-{name}", "body", spec, time.time())
         await self.database.run(lambda connection: store.insert(connection, job))
         self.jobs.accept(job)
 
     def of(self, worker: WorkerHandle) -> list[ActiveJob]:
-        return [one for one in self.jobs if one.worker is worker and one.dispatch is not None]
+        return [one for one in self.jobs if any(having is worker for having, _ in one.dispatches)]
 
     @staticmethod
     def pid_of(worker: WorkerHandle) -> int:
@@ -224,6 +224,29 @@ async def test_a_model_leaves_a_worker_that_has_no_use_for_it_while_another_draw
         busy = first if scene.of(first) else second
         assert busy.residency.is_needed("flat")
         assert not (second if busy is first else first).residency.is_needed("flat")
+
+
+async def test_the_images_of_one_job_go_to_all_who_are_ready_and_what_one_loses_is_drawn_again(tmp_path: Path) -> None:
+    async with playing(Scene(tmp_path, Speeds())) as scene:
+        first, second = scene.pool.workers
+        for worker in (first, second):
+            worker.want()
+        await _until(lambda: first.is_ready and second.is_ready)
+        await scene.add("a", "[held] an apple", count=8)
+        await _until(lambda: bool(scene.of(first) and scene.of(second)))
+        (job,) = scene.jobs
+        shares = [sorted(dispatch.indices) for _, dispatch in job.dispatches]
+        assert sorted(index for share in shares for index in share) == list(range(8))
+        assert all(len(share) > 1 for share in shares)
+        finished = asyncio.create_task(scene.finish("a"))
+        os.killpg(scene.pid_of(second), signal.SIGKILL)
+        await _until(lambda: second.restarts == 1)
+        for folder in scene.folders:
+            (folder / "release").touch()
+        assert (await finished).state is State.SUCCEEDED
+        drawn = 'SELECT "index" FROM images ORDER BY "index"'
+        rows = await scene.database.run(lambda connection: connection.execute(drawn).fetchall())
+        assert [index for (index,) in rows] == list(range(8))
 
 
 async def test_every_job_is_drawn_once_whatever_happens_to_one_of_three_workers(tmp_path: Path) -> None:

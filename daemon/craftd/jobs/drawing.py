@@ -54,7 +54,9 @@ class Drawing:
         upscalers = [await self._models.manifest(name) for name in spec.upscalers]
 
         def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
-            asked = wire.drawing(active.job, to.epoch, active.remaining, model, loras, preview_every=to.preview_every)
+            asked = wire.drawing(
+                active.job, to.epoch, tuple(sorted(to.indices)), model, loras, preview_every=to.preview_every
+            )
             return replace(asked, inputs=tuple(inputs), controls=tuple(controls), upscalers=tuple(upscalers))
 
         files = {lora.sha256: lora.place.path for lora in loras}
@@ -95,7 +97,7 @@ class Drawing:
 
     def _receive_image(self, active: ActiveJob, frame: FromWorker.ImageDone) -> Storing | None:
         """An image counts as drawn while it is being stored."""
-        dispatch = active.dispatch
+        dispatch = active.part(frame.epoch)
         if dispatch is None or frame.index not in dispatch.indices:
             return None
         dispatch.indices.discard(frame.index)

@@ -39,9 +39,9 @@ class ActiveJob:
     removed: frozenset[int] = frozenset()  # images that were drawn, and deleted before the job ended
     received: set[int] = field(default_factory=set)  # images that came, stored or about to be
     epoch: int = 0
-    worker: WorkerHandle | None = None  # that it was given to last
-    holder: WorkerHandle | None = None  # whose models it holds in memory
-    placed: str = ""  # why it was given to that worker
+    parts: dict[int, WorkerHandle] = field(default_factory=dict)  # which workers it was given to, by epoch
+    holders: tuple[WorkerHandle, ...] = ()  # whose models it holds in memory
+    placed: str = ""  # why it was given to them
     storing: int = 0
     ending: asyncio.Task[Job] | None = None  # its end is being stored
     tell_at: float = 0.0  # not before, its watchers hear of its place again (monotonic)
@@ -58,10 +58,24 @@ class ActiveJob:
         return Stage.RETURNED if self.dispatch is None else Stage.DISPATCHED
 
     @property
+    def dispatches(self) -> tuple[tuple[WorkerHandle, ActiveDispatch], ...]:
+        """Those that workers have now: a job of several images may be with several."""
+        found = ((worker, worker.dispatches.find(self.job.id, epoch)) for epoch, worker in self.parts.items())
+        return tuple((worker, dispatch) for worker, dispatch in found if dispatch is not None)
+
+    @property
     def dispatch(self) -> ActiveDispatch | None:
-        """While a worker has it."""
-        dispatches = None if self.worker is None else self.worker.dispatches
-        return None if dispatches is None else dispatches.find(self.job.id, self.epoch)
+        """The first of them, which is the only one of a training."""
+        return next((dispatch for _, dispatch in self.dispatches), None)
+
+    def part(self, epoch: int) -> ActiveDispatch | None:
+        """One of them, while its worker has it."""
+        return next((dispatch for _, dispatch in self.dispatches if dispatch.epoch == epoch), None)
+
+    @property
+    def workers(self) -> tuple[WorkerHandle, ...]:
+        """Those that it was given to last; each once."""
+        return tuple(dict.fromkeys(self.parts.values()))
 
     @property
     def remaining(self) -> tuple[int, ...]:
@@ -71,11 +85,16 @@ class ActiveJob:
     def view(self) -> JobView:
         return JobView(self.job, tuple(self.images[index] for index in sorted(self.images)))
 
-    def take_up(self, worker: WorkerHandle | None = None) -> None:
-        """It leaves the queue: for a worker, or for what is left to be stored."""
-        self.epoch += 1
-        self.worker = worker
+    def take_up(self) -> None:
+        """It leaves the queue: for workers, or for what is left to be stored."""
+        self.parts = {}
         self.job = replace(self.job, state=State.RUNNING, start_time=None)
+
+    def give(self, worker: WorkerHandle) -> int:
+        """The epoch of a new part of it."""
+        self.epoch += 1
+        self.parts[self.epoch] = worker
+        return self.epoch
 
     def start(self) -> None:
         if self.job.start_time is None:
@@ -87,13 +106,13 @@ class ActiveJob:
         self.job = replace(job, load_s=max(job.load_s, load_s), denoise_s=max(job.denoise_s, denoise_s))
 
     def withdraw(self) -> bool:
-        """Take it back from its worker; whether one had it."""
-        worker, dispatch = self.worker, self.dispatch
-        if worker is None or dispatch is None:
-            return False
-        worker.cancel(self.job.id, self.epoch)
-        worker.dispatches.remove(self.job.id, self.epoch)
-        return True
+        """Take it back from its workers; whether one had it. What they still send of it is late."""
+        taken = self.dispatches
+        for worker, dispatch in taken:
+            worker.cancel(self.job.id, dispatch.epoch)
+            worker.dispatches.remove(self.job.id, dispatch.epoch)
+        self.parts = {}
+        return bool(taken)
 
     def requeue(self, *, is_suspect: bool, attempts: int) -> None:
         self.job = replace(self.job, state=State.QUEUED, start_time=None, is_suspect=is_suspect, attempts=attempts)

@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import FromWorker
@@ -114,7 +114,7 @@ class ActiveJobs:
             view.images,
             self._queue.position(view.job.id),
             self.why_waiting(active),
-            worker=active.worker.name if active.worker else "",
+            worker=", ".join(worker.name for worker in active.workers),
             placed=active.placed,
         )
 
@@ -143,7 +143,7 @@ class ActiveJobs:
     def find(self, dispatch: ActiveDispatch | None) -> ActiveJob | None:
         """The job of a dispatch, unless it has ended meanwhile, or is about to."""
         active = None if dispatch is None else self._jobs.get(dispatch.job_id)
-        if dispatch is None or active is None or active.epoch != dispatch.epoch or active.ending is not None:
+        if dispatch is None or active is None or dispatch.epoch not in active.parts or active.ending is not None:
             return None
         return active
 
@@ -174,20 +174,25 @@ class ActiveJobs:
 
     # What becomes of them
 
-    def dispatch(self, active: ActiveJob, waiting: Waiting, worker: WorkerHandle, alone_until: float) -> ActiveDispatch:
-        """It goes to a worker."""
+    def take_up(self, active: ActiveJob, waiting: Waiting, workers: Sequence[WorkerHandle]) -> None:
+        """It leaves the queue, for those workers; `give` says what each of them gets."""
         self._queue.serve(waiting)
-        active.take_up(worker)
-        active.holder = worker
-        self._pool.assign(active.job.spec.models, worker)
+        active.take_up()
+        active.holders = tuple(workers)
+        self._pool.assign(active.job.spec.models, active.holders)
         self._writer.note(active.job)
         self._pauses.end(f"model {active.job.spec.model}")
+
+    def give(
+        self, active: ActiveJob, worker: WorkerHandle, indices: Iterable[int], alone_until: float
+    ) -> ActiveDispatch:
+        """A part of it, or all, goes to a worker."""
         job = active.job
         return ActiveDispatch(
             job_id=job.id,
-            epoch=active.epoch,
+            epoch=active.give(worker),
             is_suspect=job.is_suspect,
-            indices=set(active.remaining),
+            indices=set(indices),
             is_training=job.is_training,
             model=job.spec.model,
             preview_every=0 if job.is_training else self._hub.preview_every(job.id),
@@ -243,8 +248,12 @@ class ActiveJobs:
             self.end(active, State.FAILED, Error("JOB_FAILED", f"the worker {what}", "try again"))
 
     def give_back(self, active: ActiveJob, *, is_suspect: bool, is_cause: bool, why: str) -> None:
-        """Its worker died: it waits again, unless it was the cause too often, or all of it is being stored."""
+        """Its worker died: it waits again, unless it was the cause too often, or all of it is being stored.
+
+        What other workers still draw of it is taken back with it.
+        """
         work = self._works[active.job.kind]
+        active.withdraw()
         work.rewind(active)
         if work.is_complete(active):
             self.settle(active)
@@ -285,9 +294,9 @@ class ActiveJobs:
 
     def requeue(self, active: ActiveJob, *, is_suspect: bool, attempts: int) -> None:
         active.requeue(is_suspect=is_suspect, attempts=attempts)
-        if active.holder is not None:
-            self._pool.take_back(active.job.spec.models, active.holder)
-            active.holder = None
+        if active.holders:
+            self._pool.take_back(active.job.spec.models, active.holders)
+            active.holders = ()
         self._writer.note(active.job, is_urgent=True)
         self._enqueue(active)
 
@@ -298,8 +307,8 @@ class ActiveJobs:
         """
         if active.ending is None:
             self._queue.remove(active.job.id)
-            if active.worker is not None:
-                active.worker.cancel(active.job.id, active.epoch)
+            for worker, dispatch in active.dispatches:
+                worker.cancel(active.job.id, dispatch.epoch)
             active.ending = self._tasks.start(self._end(active, active.ended(state, error)), f"end {active.job.id}")
             self._changed.set()
         return active.ending
@@ -330,7 +339,7 @@ class ActiveJobs:
         self._writer.forget(stored.id)
         self._pauses.end(f"job {stored.id}")
         self._works[stored.kind].close(active)
-        self._pool.release(stored.spec.models, active.holder)
+        self._pool.release(stored.spec.models, active.holders)
         self._changed.set()
         _log.info(
             "job ended", extra={"job": stored.id, "state": stored.state.value, "total_s": round(stored.total_s, 3)}
@@ -362,8 +371,8 @@ class ActiveJobs:
             return
         active.last_watched = time.monotonic()
         self._deadlines.note(active)
-        if active.worker is not None and (dispatch := active.dispatch) is not None:
-            active.worker.show_previews(dispatch, self._hub.preview_every(job_id))
+        for worker, dispatch in active.dispatches:
+            worker.show_previews(dispatch, self._hub.preview_every(job_id))
         if self.is_waiting(job_id) or active.job.lease:
             self._changed.set()
 

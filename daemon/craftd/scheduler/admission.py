@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -17,16 +18,18 @@ from craftd.scheduler.queue import JobQueue, Waiting
 from craftd.workers.handle import WorkerHandle
 from craftd.workers.pool import WorkerPool
 
-_LATE = 3.0  # times as long as starts take: whoever has not said hello by then is not waited for
+_WORTH_WAITING = 0.25  # of the time that a job takes: if another worker starts within it, it goes to both
+_LATE = 2.0  # times as long as starts take: whoever has not said hello by then is not waited for
 ALONE_S = 60.0  # at most, of a training that a worker died of, perhaps: others wait so long
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The worker that a job goes to, ready or not, and why it is that one."""
+    """Where a job goes, and why. Where it does not go yet, it waits for the start of one of the workers."""
 
-    worker: WorkerHandle
     why: str
+    may_go: bool
+    workers: tuple[WorkerHandle, ...]  # the best first, then others that would draw a part of it once they had started
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Admission:
         active = None if waiting is None else self.jobs.get(waiting.job_id)
         return None if active is None or self._holds_back(active) else waiting
 
-    def worker_for(self, active: ActiveJob, size_bytes: int = 0) -> Placement | None:
+    def place(self, active: ActiveJob, size_bytes: int = 0) -> Placement | None:
         """Where the job is done soonest, of the workers with room for it and of those that have not started.
 
         None while there is none. `size_bytes`: of its model.
@@ -53,12 +56,39 @@ class Admission:
         if not able:
             return None
         if len(self.pool.workers) == 1:
-            return Placement(able[0], "")
-        speeds, model = self.pool.speeds, active.job.spec.model
-        times = placement.Times(speeds.load_s(model), speeds.image_s(model))
-        places = [_place(worker, active, speeds.start_s, size_bytes) for worker in able]
+            return Placement("", able[0].is_ready, (able[0],))
+        places, times = (
+            [_place(worker, active, self.pool.speeds.start_s, size_bytes) for worker in able],
+            self._times(active),
+        )
         chosen = placement.choose(places, times)
-        return Placement(able[chosen.index], chosen.why)
+        counts = placement.spread(places, times, _shared(active))
+        starting = [
+            (one, place) for one, place, count in zip(able, places, counts, strict=True) if count and not one.is_ready
+        ]
+        soon_s = times.image_s * len(active.remaining) * _WORTH_WAITING
+        is_soon = any(one.is_starting and place.starts_in_s <= soon_s for one, place in starting)
+        first = able[chosen.index]
+        return Placement(chosen.why, first.is_ready and not is_soon, (first, *(one for one, _ in starting)))
+
+    def shares(
+        self, active: ActiveJob, first: WorkerHandle, size_bytes: int = 0
+    ) -> dict[WorkerHandle, tuple[int, ...]]:
+        """What of it each worker that is ready draws: images of one job go to several where that is sooner."""
+        images = active.remaining
+        if not _shared(active) or len(self.pool.workers) == 1:
+            return {first: images}
+        able = [one for one in self.pool.workers if self.may_take(active, one)]
+        places = [_place(worker, active, self.pool.speeds.start_s, size_bytes) for worker in able]
+        counts = placement.spread(places, self._times(active), len(images))
+        ends = itertools.accumulate(counts)
+        return {
+            worker: images[end - count : end] for worker, count, end in zip(able, counts, ends, strict=True) if count
+        }
+
+    def _times(self, active: ActiveJob) -> placement.Times:
+        model = active.job.spec.model
+        return placement.Times(self.pool.speeds.load_s(model), self.pool.speeds.image_s(model))
 
     def may_take(self, active: ActiveJob, worker: WorkerHandle) -> bool:
         """It has room for the job, and is not being emptied for another."""
@@ -99,6 +129,12 @@ class Admission:
     def _is_patient(self, active: ActiveJob) -> bool:
         """It wants the device only while nobody else does."""
         return active.job.training.when_idle and (self.pool.are_drawing or self.queue.count(Kind.GENERATE) > 0)
+
+
+def _shared(active: ActiveJob) -> int:
+    """How many images of it may go to whichever worker; 0 where they stay together."""
+    count = len(active.remaining)
+    return 0 if active.job.is_training or active.job.is_suspect or count == 1 else count
 
 
 def _may_start(worker: WorkerHandle) -> bool:

@@ -7,6 +7,7 @@ there that loading them elsewhere is quicker; and a model that is asked for much
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,18 @@ def choose(places: Sequence[Place], times: Times) -> Choice:
     """Of places that are none too few: the one with the shortest delay."""
     index = min(range(len(places)), key=lambda one: (delay_s(places[one], times), places[one].last_used))
     return Choice(index, _why(places, index, times))
+
+
+def spread(places: Sequence[Place], times: Times, images: int) -> list[int]:
+    """How many images of one job go to each place, so that the last of them is done soonest."""
+    delays = [(delay_s(place, times), place.last_used, index) for index, place in enumerate(places)]
+    heapq.heapify(delays)
+    counts = [0] * len(places)
+    for _ in range(images):
+        until_s, last_used, index = delays[0]
+        counts[index] += 1
+        heapq.heapreplace(delays, (until_s + times.image_s, last_used, index))
+    return counts
 
 
 def delay_s(place: Place, times: Times) -> float:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from craft_protos.reasons import CraftError
 
@@ -16,7 +16,7 @@ from craftd.jobs.events import Hub
 from craftd.jobs.job import Kind
 from craftd.models.model import Manifest
 from craftd.models.service import ModelService
-from craftd.scheduler.active_job import ActiveJob, Storing, Work
+from craftd.scheduler.active_job import ActiveJob, Assignment, Storing, Work
 from craftd.scheduler.active_jobs import ActiveJobs
 from craftd.scheduler.admission import ALONE_S, Admission, Placement
 from craftd.scheduler.job_writer import JobWriter
@@ -27,6 +27,7 @@ from craftd.scheduler.reconcile import Reconciler
 from craftd.scheduler.worker_events import WorkerEvents
 from craftd.store.database import Database
 from craftd.tasks import Tasks
+from craftd.workers.handle import WorkerHandle
 from craftd.workers.pool import WorkerPool
 
 _log = logging.getLogger("craft.jobs")
@@ -179,16 +180,22 @@ class Scheduler:
             try:
                 if (rest := await self._works[kind].find_rest(active)) is not None:
                     self._store_rest(active, waiting, rest)
-                elif (placement := self._admission.worker_for(active, self._size_of(active))) is None:
-                    self._pool.want()
+                elif not await self._place(active, waiting):
                     return
-                elif not placement.worker.is_ready:
-                    placement.worker.want()
-                    return
-                else:
-                    await self._begin(active, waiting, placement)
             except Exception as exc:  # a boundary: what one job cannot have keeps nothing from the others
                 self.jobs.fail(active, exc)
+
+    async def _place(self, active: ActiveJob, waiting: Waiting) -> bool:
+        """Hand it over; False where it waits for a worker, and nobody overtakes it."""
+        placement = self._admission.place(active, self._size_of(active))
+        if placement is None:
+            self._pool.want()
+            return False
+        for worker in placement.workers:
+            worker.want()
+        if placement.may_go:
+            await self._begin(active, waiting, placement)
+        return placement.may_go
 
     def _store_rest(self, active: ActiveJob, waiting: Waiting, rest: Callable[[], Storing]) -> None:
         if self._is_next(waiting) and not self.jobs.is_draining:
@@ -205,20 +212,36 @@ class Scheduler:
         return 0 if known is None else sum(file.size_bytes for file in known.files)
 
     async def _begin(self, active: ActiveJob, waiting: Waiting, placement: Placement) -> None:
-        """Find out what it needs, give that to the worker, and hand the job over if it still may be."""
-        worker = placement.worker
-        process = worker.vitals
+        """Find out what it needs, give that to its workers, and hand the job over if it still may be."""
         assignment = await self._works[waiting.kind].prepare(active)
         if (manifest := await self._manifest_of(active)) is None:
             return
-        await worker.residency.stage(manifest)
-        await worker.stage(assignment.files)
-        is_next = self._is_next(waiting) and self._admission.may_take(active, worker)
-        if not is_next or worker.vitals is not process or self.jobs.is_draining:
+        shares = self._admission.shares(active, placement.workers[0], self._size_of(active))
+        processes = {worker: worker.vitals for worker in shares}
+        for worker in shares:
+            await worker.residency.stage(manifest)
+            await worker.stage(assignment.files)
+        are_able = all(
+            worker.vitals is process and self._admission.may_take(active, worker)
+            for worker, process in processes.items()
+        )
+        if not are_able or not self._is_next(waiting) or self.jobs.is_draining:
             return
-        alone_until = time.monotonic() + ALONE_S if active.job.is_training else math.inf
-        dispatch = self.jobs.dispatch(active, waiting, worker, alone_until)
+        self.jobs.take_up(active, waiting, tuple(shares))
         active.placed = placement.why
+        for worker, indices in shares.items():
+            self._give(active, assignment, worker, manifest, indices)
+
+    def _give(
+        self,
+        active: ActiveJob,
+        assignment: Assignment,
+        worker: WorkerHandle,
+        manifest: Manifest,
+        indices: Sequence[int],
+    ) -> None:
+        alone_until = time.monotonic() + ALONE_S if active.job.is_training else math.inf
+        dispatch = self.jobs.give(active, worker, indices, alone_until)
         worker.submit(dispatch, assignment.dispatch(dispatch, manifest), manifest)
         _log.info(
             "job dispatched",
@@ -227,7 +250,7 @@ class Scheduler:
                 "epoch": dispatch.epoch,
                 "images": len(dispatch.indices),
                 "worker": worker.name,
-                "because": placement.why,
+                "because": active.placed,
             },
         )
 

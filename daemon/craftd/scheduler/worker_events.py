@@ -79,7 +79,7 @@ class WorkerEvents:
     def _on_loading(self, worker: WorkerHandle, frame: FromWorker.Loading) -> None:
         loading = events.Loading(frame.model, frame.bytes_done, frame.bytes_total)
         for active in self._jobs:
-            if active.job.state is State.RUNNING and active.worker is worker and frame.model in active.job.spec.models:
+            if active.job.state is State.RUNNING and worker in active.workers and frame.model in active.job.spec.models:
                 self._hub.publish(active.job.id, loading)
 
     def _on_work(self, worker: WorkerHandle, frame: FromWorker) -> None:

@@ -195,9 +195,9 @@ class TrainingLifecycle:
 
     async def _collect(self, active: ActiveJob, sha256: str) -> None:
         """Out of the worker's store, before all else: it may be gone in a moment. Raises DISK_FULL, STORAGE_FAILED."""
-        assert active.worker is not None
+        (worker,) = active.workers
         try:
-            await active.worker.collect(sha256, self._files.incoming(sha256))
+            await worker.collect(sha256, self._files.incoming(sha256))
         except OSError as exc:
             raise unwritable(SHOWN, "a checkpoint", exc) from exc
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -126,24 +127,23 @@ class WorkerPool:
         """A job that waits for a worker needs them: whoever has them keeps them."""
         self._awaited.update(models)
 
-    def assign(self, models: Sequence[str], worker: WorkerHandle) -> None:
-        """A worker has got that job."""
+    def assign(self, models: Sequence[str], workers: Sequence[WorkerHandle]) -> None:
+        """Workers have got that job."""
         self._forget(models)
-        for model in models:
+        for worker, model in itertools.product(workers, models):
             worker.residency.acquire(model)
 
-    def take_back(self, models: Sequence[str], worker: WorkerHandle) -> None:
+    def take_back(self, models: Sequence[str], workers: Sequence[WorkerHandle]) -> None:
         """It waits again."""
         self.expect(models)
-        self.release(models, worker)
+        self.release(models, workers)
 
-    def release(self, models: Sequence[str], worker: WorkerHandle | None) -> None:
-        """It has ended: in a worker, or while it waited."""
-        if worker is None:
+    def release(self, models: Sequence[str], workers: Sequence[WorkerHandle]) -> None:
+        """It has ended: in workers, or while it waited for some."""
+        if not workers:
             self._forget(models)
-        else:
-            for model in models:
-                worker.residency.release(model)
+        for worker, model in itertools.product(workers, models):
+            worker.residency.release(model)
         self.changed()
 
     def _forget(self, models: Sequence[str]) -> None:
