@@ -114,7 +114,7 @@ class Scene:
             store.begin(connection, job_id)
 
         await self.database.run(work)
-        active = ActiveJob(made, 0, worker=Worker())  # type: ignore[arg-type]
+        active = ActiveJob(made, 0, parts={1: Worker()})  # type: ignore[arg-type]
         self.trainings.open(active)
         return active
 
