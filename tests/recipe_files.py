@@ -172,6 +172,7 @@ COMFY_WORKFLOW = {
         },
         {"id": 12, "type": "VAEEncode", "inputs": []},
         {"id": 9, "type": "SaveImage", "inputs": [{"name": "images", "link": 7}]},
+        {"id": 14, "type": "ImageUpscaleWithModel", "inputs": [{"name": "image", "link": 8}]},
     ],
     "links": [
         [1, 10, 0, 3, 0, "MODEL"],
@@ -180,7 +181,8 @@ COMFY_WORKFLOW = {
         [4, 12, 0, 3, 3, "LATENT"],
         [5, 4, 0, 10, 0, "MODEL"],
         [6, 4, 1, 6, 0, "CLIP"],
-        [7, 3, 0, 9, 0, "IMAGE"],
+        [7, 14, 0, 9, 0, "IMAGE"],
+        [8, 3, 0, 14, 0, "IMAGE"],
     ],
 }
 XMP = (

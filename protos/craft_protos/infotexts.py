@@ -11,8 +11,8 @@ _HEAD_BYTES = 8  # of a UserComment: the name of its encoding
 _UNICODE = b"UNICODE"
 _PAIR = re.compile(r'(\w[\w \-/]{0,100}): *("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')  # bounded, for texts are anybody's
 _STEPS = "Steps:"
-_JSON_PAIR = re.compile(r"(?:^|, )(Hashes|Civitai resources|Civitai metadata): (?=[\[{])")  # not quoted
-_MOST_JSON_PAIRS = 8
+_JSON_PAIR = re.compile(r"(?:^|, )(\w[\w \-/]{0,100}): (?=[\[{])")  # not quoted, as Civitai's resources
+_MOST_JSON_PAIRS = 16
 
 
 def comment(raw: bytes) -> str:
@@ -90,12 +90,12 @@ def quoted(value: object) -> str:
 
 
 def _numbers(infotext: str) -> str:
-    """The part after the prompts: it begins with the last line that begins with the steps, for quoted values may hold
-    line ends.
+    """The part after the prompts: from the last line on that begins with the steps, for quoted values may hold line
+    ends; where none does, the end of the last line, from its steps on.
     """
     lines = infotext.strip().split("\n")
     begins = [number for number, line in enumerate(lines) if line.startswith(_STEPS)]
-    return "\n".join(lines[begins[-1] :]) if begins else lines[-1]
+    return "\n".join(lines[begins[-1] :]) if begins else lines[-1][max(0, lines[-1].rfind(f" {_STEPS}")) :].lstrip()
 
 
 def _without_json(numbers: str) -> tuple[str, dict[str, str]]:

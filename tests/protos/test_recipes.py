@@ -106,6 +106,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "comfyui, a workflow": {
         **{"program": "ComfyUI", "prompt": "a fox", "negative_prompt": "dog", "steps": 22, "guidance_scale": 6.5},
         **{"seed": 7, "sampler": "euler", "schedule": "normal", "strength": 0.6, "model": Named("m")},
+        **{"width": 8, "height": 8, "not_understood": ("ImageUpscaleWithModel (node 14)",)},
     },
 }
 
@@ -122,6 +123,9 @@ def graph(**changes: Any) -> str:
 
 def told(node: str, **inputs: Any) -> dict[str, Any]:
     return {node: {"class_type": COMFY[node]["class_type"], "inputs": COMFY[node]["inputs"] | inputs}}
+
+
+CONTROL = {"40": {"class_type": "ControlNetApplyAdvanced", "inputs": {"positive": ["6", 0], "negative": ["7", 0]}}}
 
 
 @pytest.mark.parametrize(
@@ -152,11 +156,31 @@ def test_hostile_files_say_nothing(chunks: dict[str, str]) -> None:
         (graph(**told("6", text=["6", 0])), {"prompt": ""}),
         (graph(**told("3", seed=["3", 0], steps="many", cfg=float("nan"))), {"seed": None, "steps": None}),
         (graph(**told("3", seed=2**64 - 1)), {"seed": 2**64 - 1}),
+        (graph(**told("3", positive=["40", 0], negative=["40", 1]), **CONTROL), {"negative_prompt": "dog"}),
+        (graph(**told("6", text="a embedding:SDA768.pt fox")), {"prompt": "a SDA768 fox"}),
     ],
-    ids=["cyclic", "a text of itself", "no numbers", "a long seed"],
+    ids=["cyclic", "a text of itself", "no numbers", "a long seed", "two outputs", "an embedding"],
 )
 def test_odd_graphs_are_read_as_far_as_they_go(text: str, expected: dict[str, Any]) -> None:
     found = reading.read(png({"prompt": text}))
+    assert found is not None and {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("infotext", "expected"),
+    [
+        ("a fox. Steps: 20, Sampler: Euler, Seed: 1", {"prompt": "a fox.", "steps": 20}),
+        ("a fox\r\nNegative prompt: dog\r\nSteps: 2, Seed: -1, Size: 8x8", {"negative_prompt": "dog", "seed": -1}),
+        (
+            'x <lora:n:1>\nSteps: 2, Seed: 1, TIPO: {"a": "b, Seed: 9"}, Lora hashes: "n: e3b0c44298fc"',
+            {"seed": 1, "loras": (LoraUse("n"),), "not_understood": ('TIPO: {"a": "b, Seed: 9"}',)},
+        ),
+        ("a <lora:n:0.5:0.9>, <hypernet:h:1> b\nSteps: 2, Seed: 1, Size: 8x8", {"prompt": "a, b"}),
+    ],
+    ids=["in one line", "other line ends", "JSON, and a hash of nothing", "tags"],
+)
+def test_infotexts_as_they_are_met(infotext: str, expected: dict[str, Any]) -> None:
+    found = reading.read(png({"parameters": infotext}))
     assert found is not None and {name: getattr(found, name) for name in expected} == expected
 
 

@@ -76,8 +76,6 @@ def read(name: str) -> Source:
         recipe = reading.read(data)
         if recipe is None:
             raise
-    if recipe.width is None and recipe.strength is None:
-        recipe = replace(recipe, width=picture.width, height=picture.height)
     return Source(shown, None, recipe)
 
 

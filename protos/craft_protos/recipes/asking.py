@@ -15,6 +15,7 @@ from craft_protos.recipes.told import shown
 
 _PLAIN = ("width", "height", "steps", "guidance_scale", "guidance_rescale", "seed", "clip_skip")
 _NOT_OF_FLOW = ("clip_skip", "guidance_rescale")
+_ANY_SEED = -1
 _DRAWN_FROM = "it was drawn from another picture, which its file has not"
 
 
@@ -48,7 +49,7 @@ def _fields(recipe: Recipe, is_flow: bool) -> tuple[dict[str, Any], list[str]]:
     fields, left = dict[str, Any](), list[str]()
     for name in _PLAIN:
         value = getattr(recipe, name)
-        if value is None:
+        if value is None or (name, value) == ("seed", _ANY_SEED):
             continue
         if complaint := _complaint(GenerateRequest, name, value):
             left.append(f"{name}: {shown(value)}: {complaint}")

@@ -30,6 +30,7 @@ _GUIDANCE_OFF = 1.0
 
 def read(infotext: str) -> Recipe | None:
     """None where the text has no settings, and so may be anything."""
+    infotext = infotext.replace("\r\n", "\n")
     settings = infotexts.parse(infotext)
     if len(settings) < _FEWEST_SETTINGS or "Steps" not in settings:
         return None
@@ -158,7 +159,7 @@ def _fooocus_use(name: str, digits: str, weights: dict[str, str]) -> LoraUse:
 
 def _hashes(told: Told) -> dict[str, str]:
     """By what they are of: "model", or a LoRA's name, in small letters."""
-    found = _pairs(told.text("Lora hashes"))
+    found = {name: named("", digits).hash for name, digits in _pairs(told.text("Lora hashes")).items()}
     for name, digits in (json_of(told.text("Hashes")) or {}).items():
         kind, _, rest = name.partition(":")
         if isinstance(digits, str) and kind in ("model", "lora", "lyco"):
@@ -167,9 +168,9 @@ def _hashes(told: Told) -> dict[str, str]:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """ "name: value, name: value"; hashes in small digits."""
+    """ "name: value, name: value", the names in small letters."""
     pairs = (one.rpartition(": ") for one in text.split(", "))
-    return {name.strip().lower(): named("", value).hash or value for name, _, value in pairs if name}
+    return {name.strip().lower(): value for name, _, value in pairs if name}
 
 
 def _resources(told: Told) -> list[dict[str, Any]]:

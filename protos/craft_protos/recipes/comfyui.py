@@ -6,6 +6,7 @@ What lies on the way and is none of the nodes below is named. A graph is anybody
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,12 @@ _LORA, _LORA_ALONE, _LORAS = "LoraLoader", "LoraLoaderModelOnly", "Power Lora Lo
 _EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage", "EmptyFlux2LatentImage", "EmptyHunyuanLatentVideo")
 _ENCODED = ("VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled")
 _SILENT = ("Reroute", "ConditioningZeroOut", "BasicGuider", "CFGGuider", "CLIPLoader", "DualCLIPLoader", "RandomNoise")
+_PIXELS = ("latent_image", "samples", "images", "image", "pixels", "latent")
+_CONDITIONINGS = ("conditioning", "positive", "conditioning_1", "conditioning_to", "CONDITIONING")
+_TEXTS = ("text", "text_g", "t5xxl", "prompt")
+_DECODING = ("VAEDecode", "VAEDecodeTiled")
+_ENDS = ("Save", "Preview")
+_EMBEDDING = re.compile(r"\bembedding:([\w-]+)(?:\.(?:pt|safetensors|bin)\b)?", re.IGNORECASE)
 _ALL_STEPS = 10_000  # what KSamplerAdvanced ends at where it does not end early
 
 
@@ -37,15 +44,9 @@ def read(texts: Mapping[str, str]) -> Recipe | None:
 
 
 def _samplers(graph: Graph) -> list[Node]:
-    """Those that the picture came from, the first to draw last."""
-    for end in graph.ends():
-        if found := [
-            node
-            for node in graph.above(end, ("latent_image", "samples", "images", "image", "pixels", "latent"))
-            if node.kind in _SAMPLERS
-        ]:
-            return found
-    return [node for node in graph.nodes if node.kind in _SAMPLERS][:1]
+    """Those that a picture came from, the first to draw last: of several pictures, of that with most behind it."""
+    found = [[node for node in graph.above(end, _PIXELS) if node.kind in _SAMPLERS] for end in graph.ends()]
+    return max(found, key=len, default=[]) or [node for node in graph.nodes if node.kind in _SAMPLERS][:1]
 
 
 class _Reading:
@@ -58,16 +59,28 @@ class _Reading:
         self._model = Named()
         self._clip_skip: int | None = None
         self._distilled: float | None = None
-        self._unread = [f"a second {one.kind} (node {one.id}): it is drawn once" for one in samplers[:-1]]
+        self._unread = [*self._after()]
+        self._unread += [f"a second {one.kind} (node {one.id}): it is drawn once" for one in samplers[:-1]]
+
+    def _after(self) -> Iterator[str]:
+        """What lies between the sampler and the pictures, and is neither a decoder nor a place to save to."""
+        for end in self._graph.ends():
+            way = list[str]()
+            for node in self._walk(end, _PIXELS):
+                if node.kind in _SAMPLERS:
+                    yield from way
+                    break
+                if node.kind not in _DECODING and not node.kind.startswith(_ENDS):
+                    way.append(f"{node.kind} (node {node.id})")
 
     def whole(self) -> Recipe:
         guider = self._input(self._sampler, "guider") or self._sampler
         self._follow_model(self._input(guider, "model"))
-        prompt = self._text(self._input(guider, "positive") or self._input(guider, "conditioning"))
-        negative = self._text(self._input(guider, "negative"))
+        prompt = self._text(guider, ("positive", "conditioning", "cond1"))
+        negative = self._text(guider, ("negative",))
         scheduling = self._input(self._sampler, "sigmas") or self._sampler
         (width, height), strength = self._latents(scheduling)
-        scale = number_of(self._value(guider, "cfg"))
+        scale = number_of(self._value(guider, "cfg" if "cfg" in guider.inputs else "cfg_conds"))
         return Recipe(
             program="ComfyUI",
             prompt=prompt,
@@ -124,7 +137,7 @@ class _Reading:
         return (None, None), denoise if is_partial else None
 
     def _follow_model(self, node: Node | None) -> None:
-        for one in self._walk(node, ("model", "MODEL")):
+        for one in self._walk(node, ("model", "model1", "MODEL")):
             if one.kind in _CHECKPOINTS:
                 self._model = named(self._value(one, _CHECKPOINTS[one.kind]))
                 return
@@ -149,23 +162,34 @@ class _Reading:
                 strength = number_of(value.get("strength"))
                 self._loras.append(LoraUse(named(value.get("lora")).name, weight=1.0 if strength is None else strength))
 
-    def _text(self, node: Node | None) -> str:
-        """Of a conditioning, through what may lie before it."""
-        for one in self._walk(node, ("conditioning", "positive", "conditioning_1", "conditioning_to", "CONDITIONING")):
+    def _text(self, node: Node, names: tuple[str, ...]) -> str:
+        """Of a conditioning behind one of the inputs, through what may lie before it."""
+        for one in self._conditionings(node, names):
             if one.kind == "ConditioningZeroOut":
                 return ""
             if one.kind == "FluxGuidance":
                 self._distilled = number_of(self._value(one, "guidance"))
                 continue
-            text = next(
-                (found for name in ("text", "text_g", "t5xxl", "prompt") if (found := self._said(one, name))), ""
-            )
-            if "clip" not in one.inputs and not text:
+            text = next((found for name in _TEXTS if (found := self._said(one, name))), "")
+            if any(self._input(one, name) for name in _CONDITIONINGS) or ("clip" not in one.inputs and not text):
                 self._note(one)
                 continue
             self._note_encoder(one, text)
-            return text
+            return _EMBEDDING.sub(r"\1", text)
         return ""
+
+    def _conditionings(self, node: Node, names: tuple[str, ...]) -> Iterator[Node]:
+        """Those before a node; of one that has two outputs, the input that belongs to the one that is used."""
+        seen = set[str]()
+        while node.id not in seen:
+            seen.add(node.id)
+            name = next((one for one in names if self._input(node, one)), "")
+            before = self._input(node, name)
+            if before is None:
+                return
+            is_second = self._graph.output(node, name) == 1
+            node, names = before, ("negative",) if is_second and "negative" in before.inputs else _CONDITIONINGS
+            yield node
 
     def _note_encoder(self, node: Node, text: str) -> None:
         if "guidance" in node.inputs:

@@ -33,6 +33,11 @@ class Graph:
         """The node that an input is linked to."""
         return self._linked(node.inputs.get(name))
 
+    def output(self, node: Node, name: str) -> int:
+        """The number of the output that an input is linked to."""
+        link = node.inputs.get(name)
+        return int(link[1]) if isinstance(link, list) and _is_link(link) else 0
+
     def value(self, node: Node, name: str) -> Any:
         """What an input is set to, through nodes that hand a value on; None where that is not said."""
         value = node.inputs.get(name)

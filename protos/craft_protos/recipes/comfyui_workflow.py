@@ -6,6 +6,8 @@ from typing import Any
 
 _MOST_NODES, _MOST_LINKS = 5000, 50_000
 _MUTED, _BYPASSED = 2, 4
+_Source = tuple[str, Any, Any]  # a node, its output, the type
+_Sources = dict[Any, _Source]  # by links
 _SEED = ("seed", "control_after_generate")
 _WIDGETS = {  # the settings of a node in the order in which a workflow has them
     "KSampler": (*_SEED, "steps", "cfg", "sampler_name", "scheduler", "denoise"),
@@ -49,7 +51,7 @@ def as_run(workflow: dict[str, Any] | None) -> dict[str, Any] | None:
     if len(nodes) > _MOST_NODES or len(links) > _MOST_LINKS:
         return None
     known = {str(one.get("id")): one for one in nodes if isinstance(one, dict)}
-    sources = {one[0]: (str(one[1]), one[5]) for one in links if _is_link(one)}
+    sources = {one[0]: (str(one[1]), one[2], one[5]) for one in links if _is_link(one)}
     return {
         name: {"class_type": node.get("type"), "inputs": _inputs(node, known, sources)}
         for name, node in known.items()
@@ -59,10 +61,10 @@ def as_run(workflow: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _is_link(one: Any) -> bool:
     """[its id, from a node, its output, to a node, its input, the type]."""
-    return isinstance(one, list) and len(one) >= 6 and all(isinstance(one[at], int | str) for at in (0, 1, 5))
+    return isinstance(one, list) and len(one) >= 6 and all(isinstance(one[at], int | str) for at in (0, 1, 2, 5))
 
 
-def _inputs(node: dict[str, Any], known: dict[str, Any], sources: dict[Any, tuple[str, Any]]) -> dict[str, Any]:
+def _inputs(node: dict[str, Any], known: dict[str, Any], sources: _Sources) -> dict[str, Any]:
     values, names = node.get("widgets_values"), _WIDGETS.get(str(node.get("type")), ())
     told: dict[str, Any] = {}
     if isinstance(values, dict):
@@ -73,7 +75,7 @@ def _inputs(node: dict[str, Any], known: dict[str, Any], sources: dict[Any, tupl
     for name, link in _linked(node):
         source = _awake(sources.get(link), known, sources)
         if source is not None:
-            told[name] = [source, 0]
+            told[name] = list(source)
     return told
 
 
@@ -84,15 +86,15 @@ def _linked(node: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, link) for name, link in named if isinstance(link, int | str)]
 
 
-def _awake(source: tuple[str, Any] | None, known: dict[str, Any], sources: dict[Any, tuple[str, Any]]) -> str | None:
-    """The node that a link comes from; through those that are bypassed, along what they are given of its type."""
+def _awake(source: _Source | None, known: dict[str, Any], sources: _Sources) -> tuple[str, Any] | None:
+    """The node that a link comes from, and its output; through bypassed ones, along what they are given of its type."""
     seen = set[str]()
     while source is not None and source[0] not in seen:
-        name, kind = source
+        name, output, kind = source
         node = known.get(name)
         if node is None or node.get("mode") != _BYPASSED:
-            return name if node is not None else None
+            return (name, output) if node is not None else None
         seen.add(name)
-        same = (link for _, link in _linked(node) if sources.get(link, ("", None))[1] == kind)
+        same = (link for _, link in _linked(node) if sources.get(link, ("", 0, None))[2] == kind)
         source = sources.get(next(same, None))
     return None

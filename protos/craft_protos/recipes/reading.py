@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from craft_protos.recipes import automatic1111, comfyui, craft, draw_things, fooocus, invokeai, mflux, novelai, swarmui
-from craft_protos.recipes.containers import COMMENT, XMP, Words, words_of
+from craft_protos.recipes.containers import COMMENT, XMP, words_of
 from craft_protos.recipes.recipe import Recipe
 from craft_protos.recipes.told import json_of
 
@@ -17,11 +18,13 @@ _OF_COMFYUI = ("Make", "Model", "ImageDescription")  # EXIF's tags, as in "promp
 def read(data: bytes) -> Recipe | None:
     """A picture's recipe from its file's bytes; None where it has none that is understood."""
     words = words_of(data)
-    return of_words(words)
+    found = _of_texts(words.texts)
+    if found is None or found.width is not None:
+        return found
+    return replace(found, width=words.width, height=words.height)
 
 
-def of_words(words: Words) -> Recipe | None:
-    texts = words.texts
+def _of_texts(texts: Mapping[str, str]) -> Recipe | None:
     return (
         craft.read(texts)
         or invokeai.read(texts)

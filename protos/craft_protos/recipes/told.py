@@ -17,6 +17,7 @@ _LONGEST_NUMBER = 40
 _LONGEST_SHOWN = 60
 _LONGEST_NAME = 200
 _HASH = re.compile(r"(?:0x|sha256:)?([0-9a-f]{8,64})", re.IGNORECASE)
+_OF_NOTHING = "e3b0c44298"  # how the sha256 of no bytes begins: AUTOMATIC1111 writes it where it cannot read a file
 _EXTENSION = re.compile(r"\.(safetensors|sft|ckpt|pt|pth|bin|gguf)$", re.IGNORECASE)
 _BRACES = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')  # linear: its branches begin with different characters
 _NOTHING: tuple[Any, ...] = (None, "", False, "None", "none", [], {})
@@ -68,8 +69,9 @@ def named(file: Any, digits: Any = "", version: Any = "") -> Named:
     path = file if isinstance(file, str) else ""
     name = _EXTENSION.sub("", PureWindowsPath(path[-_LONGEST_NAME:]).name)
     found = _HASH.fullmatch(digits.strip()) if isinstance(digits, str) else None
+    known = found[1].lower() if found and not found[1].lower().startswith(_OF_NOTHING) else ""
     number = whole_of(version)
-    return Named(name, found[1].lower() if found else "", str(number) if number is not None and number > 0 else "")
+    return Named(name, known, str(number) if number is not None and number > 0 else "")
 
 
 def shown(value: Any) -> str:
