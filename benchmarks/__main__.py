@@ -29,6 +29,8 @@ NAMES = (
     "memory",
     "queue",
     "finished_jobs",
+    "fleet",
+    "fleet_simulation",
     "http",
     "loop_lag",
     "model_load",
