@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
@@ -220,6 +222,21 @@ def with_make(text: str) -> bytes:
     return out.getvalue()
 
 
+def hidden(text: str, signature: str = "stealth_pngcomp", length: int | None = None) -> bytes:
+    """The text in the lowest bits of alpha, column by column; `length`: in bits, as it is said to have."""
+    body = gzip.compress(text.encode()) if signature.endswith("comp") else text.encode()
+    whole = signature.encode() + struct.pack(">I", 8 * len(body) if length is None else length) + body
+    bits = [int(bit) for byte in whole for bit in f"{byte:08b}"]
+    height, out = 100, BytesIO()
+    picture = Image.new("RGBA", (len(bits) // height + 1, height), (9, 9, 9, 254))
+    for at, bit in enumerate(bits):
+        picture.putpixel((at // height, at % height), (9, 9, 9, 254 | bit))
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+_SOURCE = "NovelAI Diffusion V4.5 4BB8B1D7"
+_NOVELAI = {"Software": "NovelAI", "Source": _SOURCE, "Comment": json.dumps(NOVELAI)}
 FILES = {
     "webui": png({"parameters": WEBUI}),
     "webui in JPEG": with_comment(WEBUI, "JPEG"),
@@ -228,9 +245,9 @@ FILES = {
     "civitai": with_comment(CIVITAI, "JPEG"),
     "sd.cpp": png({"parameters": SD_CPP}),
     "sdnext": png({"parameters": SDNEXT}),
-    "novelai": png(
-        {"Software": "NovelAI", "Source": "NovelAI Diffusion V4.5 4BB8B1D7", "Comment": json.dumps(NOVELAI)}
-    ),
+    "novelai": png(_NOVELAI),
+    "novelai, hidden": hidden(json.dumps(_NOVELAI)),
+    "webui, hidden": hidden(WEBUI, "stealth_pnginfo"),
     "invokeai": png({"invokeai_metadata": json.dumps(INVOKE)}),
     "old invokeai": png({"sd-metadata": json.dumps(OLD_INVOKE)}),
     "fooocus": png({"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"}),

@@ -74,6 +74,19 @@ def test_like_is_for_what_is_not_given(studio: Home, infotext: str) -> None:
     assert studio.craft("images", "verify", "own.webp").stdout == "identical\n"
 
 
+def test_like_in_batches_and_sweeps_and_with_any_seed(studio: Home, infotext: str) -> None:
+    (studio.work / "other.png").write_bytes(png({"parameters": infotext}))
+    lines = '{"prompt": "a plum", "steps": 2}\na fig\n'
+    done = studio.craft("generate", "--like", "other.png", "--batch", "-", "-o", "{n}.png", "--seed", "-1", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    specs = [one["generate"] for one in studio.json("jobs", "list", "-n", "2")]
+    assert {(one["prompt"], one["steps"]) for one in specs} == {("a plum", 2), ("a fig", 5)}
+    assert 77 not in {one["seed"] for one in specs} and {one["sampler"] for one in specs} == {"Euler Karras"}
+    done = studio.craft("generate", "--like", "other.png", "--sweep", "steps=2,3", "-o", "s{steps}.png")
+    assert done.returncode == 0 and {"s2.png", "s3.png"} <= {path.name for path in studio.work.iterdir()}
+    assert newest(studio)["prompt"] == "a red apple"
+
+
 def test_what_is_not_here_is_named_with_what_to_do(studio: Home) -> None:
     gone = (
         "x <lora:far:1>\nSteps: 2, Seed: 1, Size: 64x64, Model hash: 0123456789, Model: nowhere, "

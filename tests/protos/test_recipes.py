@@ -32,8 +32,14 @@ _COMFY: dict[str, Any] = {
     **{"model": Named("sd_xl_base_1.0"), "loras": (LoraUse("a", weight=0.8), LoraUse("b", weight=0.3))},
     "not_understood": ("FreeU (node 13)", "strength_clip: 0.5 of a: as its strength_model"),
 }
+_NOVELAI: dict[str, Any] = {
+    **{"program": "NovelAI", "prompt": "1girl, rain", "negative_prompt": "lowres", "width": 832, "height": 1216},
+    **{"steps": 28, "guidance_scale": 5.5, "seed": 3071474384, "sampler": "k_euler_ancestral"},
+    **{"schedule": "Karras", "model": Named("NovelAI Diffusion V4.5 4BB8B1D7")},
+    "not_understood": ("v4_prompt: 1 captions of characters", "sm: true"),
+}
 EXPECTED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("webui", "webui in JPEG", "webui in WebP"), _WEBUI),
+    **dict.fromkeys(("webui", "webui in JPEG", "webui in WebP", "webui, hidden"), _WEBUI),
     "forge": {
         **{"program": "Forge", "prompt": "a fox", "width": 896, "height": 1152, "steps": 8, "guidance_scale": 3.5},
         **{"seed": 5, "sampler": "Euler", "schedule": "Simple", "model": Named("flux1-dev-bnb-nf4", "4610115bb0")},
@@ -53,12 +59,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         **{"program": "SD.Next", "prompt": "a cat", "negative_prompt": "dog", "width": 1024, "height": 1024},
         **{"steps": 20, "guidance_scale": 6.0, "seed": 3, "sampler": "UniPC", "model": Named("sdxl", "31e35c80fc")},
     },
-    "novelai": {
-        **{"program": "NovelAI", "prompt": "1girl, rain", "negative_prompt": "lowres", "width": 832, "height": 1216},
-        **{"steps": 28, "guidance_scale": 5.5, "seed": 3071474384, "sampler": "k_euler_ancestral"},
-        **{"schedule": "Karras", "model": Named("NovelAI Diffusion V4.5 4BB8B1D7")},
-        "not_understood": ("v4_prompt: 1 captions of characters", "sm: true"),
-    },
+    **dict.fromkeys(("novelai", "novelai, hidden"), _NOVELAI),
     "invokeai": {
         **{"program": "InvokeAI", "prompt": "a cat", "negative_prompt": "dog", "width": 1024, "height": 768},
         **{"steps": 30, "guidance_scale": 6.5, "seed": 42, "sampler": "dpmpp_2m", "schedule": "Karras"},
@@ -193,6 +194,13 @@ def test_any_beginning_of_a_file_is_read() -> None:
 def test_texts_together_are_bounded() -> None:
     words = containers.words_of(png({f"k{at}": "x" * (3 << 20) for at in range(8)}))
     assert sum(map(len, words.texts.values())) <= 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("signature", "length"), [("stealth_pngcomp", 2**32 - 1), ("stealth_pnginfo", 2**24), ("none", 8)]
+)
+def test_what_is_hidden_is_bounded(signature: str, length: int) -> None:
+    assert reading.read(recipe_files.hidden(recipe_files.WEBUI, signature, length)) is None
 
 
 def test_json_is_bounded() -> None:

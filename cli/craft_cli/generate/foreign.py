@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors
+from craft_cli.generate import drawing
 
 _NAMES = {
     "--cfg": "--guidance",
@@ -51,6 +52,7 @@ class _Translation:
         self._words = words
         self._own: list[str] = []
         self._prompts: list[str] = []
+        self._has_like = any(word.partition("=")[0] == "--like" for word in words)
 
     def whole(self) -> list[str]:
         while self._words and self._words[0] != "--":
@@ -67,7 +69,7 @@ class _Translation:
         elif name == "--size":
             self._own += _sides(value if has_value else self._value(name))
         elif name == "--seed":
-            self._own += _seed(value if has_value else self._value(name))
+            self._own += _seed(value if has_value else self._value(name), is_said=self._has_like)
         elif name == "--image-strength":
             self._own += _strength(value if has_value else self._value(name))
         elif name == "--lora-paths":
@@ -108,6 +110,8 @@ def _strength(text: str) -> list[str]:
     return [f"--strength={drawn}"]
 
 
-def _seed(text: str) -> list[str]:
-    """-1 is any seed, as it is without one."""
-    return [] if text == _RANDOM_SEED else [f"--seed={text}"]
+def _seed(text: str, *, is_said: bool) -> list[str]:
+    """-1 is any seed, as it is without one; `is_said`: without one another picture's would count."""
+    if text != _RANDOM_SEED:
+        return [f"--seed={text}"]
+    return [f"--seed={drawing.new_seed()}"] if is_said else []

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from craft_protos.recipes import automatic1111, comfyui, craft, draw_things, fooocus, invokeai, mflux, novelai, swarmui
+from craft_protos.recipes import (
+    automatic1111,
+    comfyui,
+    craft,
+    draw_things,
+    fooocus,
+    invokeai,
+    mflux,
+    novelai,
+    stealth,
+    swarmui,
+)
 from craft_protos.recipes.containers import COMMENT, XMP, words_of
 from craft_protos.recipes.recipe import Recipe
 from craft_protos.recipes.told import json_of
@@ -18,7 +29,7 @@ _OF_COMFYUI = ("Make", "Model", "ImageDescription")  # EXIF's tags, as in "promp
 def read(data: bytes) -> Recipe | None:
     """A picture's recipe from its file's bytes; None where it has none that is understood."""
     words = words_of(data)
-    found = _of_texts(words.texts)
+    found = _of_texts(words.texts) or _of_texts(stealth.texts_of(data))
     if found is None or found.width is not None:
         return found
     return replace(found, width=words.width, height=words.height)
