@@ -12,6 +12,8 @@ SEED_LIMIT = 2**53  # beyond it JSON readers lose digits
 FAIL, SKIP = "fail", "skip"  # what becomes of a LoRA that does not fit in full
 MOST_CLIP_SKIP = 12  # layers of CLIP, in Stable Diffusion 1
 FORMAT_NAMES = ("png", "jpeg", "webp")
+# How prompts are written: craft's own weights, AUTOMATIC1111's language, and words alone.
+CRAFT, A1111, PLAIN = SYNTAXES = ("craft", "a1111", "plain")
 FITS = ("crop", "fill", "stretch")  # how a picture comes to another shape than its own; jobs.proto says what each does
 MOST_MASK_PIXELS = 4096  # of a mask's grow, blur and padding
 LANCZOS = "lanczos"  # enlarges without a network
@@ -148,6 +150,7 @@ class GenerateRequest:
     upscale: Upscale | None = None  # what was drawn is enlarged
     hires: Hires | None = None  # it is drawn twice, the second time enlarged
     controls: tuple[Control, ...] = ruled((), Length(MOST_CONTROLS))
+    prompt_syntax: str = ruled("", Choice(("", *SYNTAXES)))  # "": the configured one
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,12 @@ class TextSpec:
     original_height: int = 0
     crop_left: int = 0
     crop_top: int = 0
+    prompt_syntax: str = CRAFT
+
+    @property
+    def clip_skip_of_negative(self) -> int:
+        """AUTOMATIC1111 reads both prompts at the same layer, diffusers skips in the prompt alone."""
+        return self.clip_skip if self.prompt_syntax == A1111 else 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,7 @@ class GenerateSpec:
     upscale: Upscale | None = None
     hires: Hires | None = None
     controls: tuple[Control, ...] = ()
+    prompt_syntax: str = CRAFT
 
     @property
     def text(self) -> TextSpec:

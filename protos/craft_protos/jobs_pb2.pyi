@@ -170,6 +170,7 @@ class GenerateSpec(_message.Message):
     UPSCALE_FIELD_NUMBER: _builtins.int
     HIRES_FIELD_NUMBER: _builtins.int
     CONTROLS_FIELD_NUMBER: _builtins.int
+    PROMPT_SYNTAX_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     negative_prompt: _builtins.str
     model: _builtins.str
@@ -210,6 +211,8 @@ class GenerateSpec(_message.Message):
     original_height: _builtins.int
     crop_left: _builtins.int
     crop_top: _builtins.int
+    prompt_syntax: _builtins.str
+    """How the prompts are written: "craft", "a1111" or "plain" (docs/prompts.md). In a request empty: as configured."""
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only these image indices are drawn (a replay of one image of many); empty: all."""
@@ -282,10 +285,11 @@ class GenerateSpec(_message.Message):
         upscale: Global___Upscale | None = ...,
         hires: Global___Hires | None = ...,
         controls: _abc.Iterable[Global___Control] | None = ...,
+        prompt_syntax: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "mask", b"mask", "original_height", b"original_height", "original_width", b"original_width", "seed", b"seed", "start", b"start", "steps", b"steps", "upscale", b"upscale", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "controls", b"controls", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "references", b"references", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "upscale", b"upscale", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_width", b"_width", "clip_skip", b"clip_skip", "controls", b"controls", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "prompt_syntax", b"prompt_syntax", "references", b"references", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "upscale", b"upscale", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip_skip: _TypeAlias = _typing.Literal["clip_skip"]  # noqa: Y015
     _WhichOneofArgType__clip_skip: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip"]  # noqa: Y015

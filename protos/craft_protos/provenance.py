@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from craft_protos.codec import from_json, hints_of, to_json
-from craft_protos.generate import FAIL, SKIP, GenerateRequest, GenerateSpec
+from craft_protos.generate import CRAFT, FAIL, SKIP, GenerateRequest, GenerateSpec
 from craft_protos.lora import LoraRef
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def request(record: Mapping[str, Any], loras: Sequence[AppliedLora]) -> Generate
         raise TypeError("what makes a picture is never null")
     known = hints_of(GenerateSpec).keys() - {*_OF_THE_JOB, *_OTHERWISE}
     fields = {name: record[name] for name in known if name in record or name in _ALWAYS}
+    fields.setdefault("prompt_syntax", CRAFT)  # of a picture that is older than the others
     fields["controls"] = [_control(one) for one in fields.get("controls", ())]
     if not record["steps"]:  # nothing was drawn: its start picture was enlarged
         fields = {

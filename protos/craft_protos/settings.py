@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, get_type_hints
 
 from craft_protos import rungs
+from craft_protos.generate import SYNTAXES
 from craft_protos.rules import Address, Addresses, Choice, Form, Range, Rule, Sampler
 
 T = TypeVar("T")
@@ -93,6 +94,9 @@ class GenerateSettings:
         "", "WIDTHxHEIGHT, of every model; empty: the model's own", Form(_A_SIZE, "a size such as 768x512")
     )
     guidance: float = setting(-1.0, "Guidance scale, of every model; -1: the model's own", Range(-1, 1000))
+    prompt_syntax: str = setting(
+        "craft", "How prompts are written: craft, a1111 or plain (words alone)", Choice(SYNTAXES)
+    )
     preview: bool = setting(False, "Each step's picture inside the terminal, while it is drawn")
 
     @property

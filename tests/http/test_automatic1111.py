@@ -175,11 +175,10 @@ def test_seeds_that_are_made_fit_their_programs(shim: Shim, keys: Keys) -> None:
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
-        ("a [red:blue:0.5] car", "[red:blue:0.5]"),
-        ("a [car:10] and [dog::3]", "[car:10], [dog::3]"),
-        ("a cat AND a dog", "AND"),
+        ("a [red:blue:0.5] car", ""),
+        ("a [car:10] and [dog::3]", ""),
         ("a {red|blue} car, __colour__", "{red|blue}, __colour__"),
-        ("a [cow|horse] BREAK <hypernet:x:1>", "[cow|horse], BREAK, <hypernet:x:1>"),
+        ("a [cow|horse] BREAK <hypernet:x:1>", "<hypernet:x:1>"),
         ("a (red:1.3) [car], a_b__c, and \\[a:b:0.5], {x}", ""),
     ],
 )

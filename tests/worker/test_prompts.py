@@ -21,6 +21,7 @@ class Letters:
 
     capacity = 5
     marks = (1, 1)
+    comma = ord(",") - ord("a") + 1
 
     def pieces(self, text: str) -> list[tuple[list[int], float]]:
         return [([ord(letter) - ord("a") + 1 for letter in text if letter != " "], 1.0)]
@@ -77,6 +78,25 @@ def test_weights_follow_their_tokens_over_a_cut() -> None:
     assert second.weights == (1, 2, 1, 1, 1, 1, 1)
     assert not first.is_plain
     assert prompts.chunks("(a:1)", Letters())[0].is_plain
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("abcdefg", ["abcde", "fg"]),
+        ("ab,cdefg", ["ab,", "cdefg"]),
+        ("abcde,f", ["abcde", ",f"]),
+        ("ab,cd", ["ab,cd"]),
+        ("ab,cdefghi", ["ab,", "cdefg", "hi"]),
+        ("ab BREAK c", ["ab", "c"]),
+        ("BREAK", [""]),
+        ("a BREAK BREAK (b)", ["a", "", "b"]),
+    ],
+)
+def test_a1111_cuts_behind_a_comma_and_at_break(prompt: str, expected: list[str]) -> None:
+    read = [one.ids[1 : one.length - 1] for one in prompts.chunks(prompt, Letters(), "a1111")]
+    assert ["".join(chr(token + ord("a") - 1) for token in chunk) for chunk in read] == expected
+    assert prompts.chunks("(a:2)", Letters(), "a1111")[0].weights[1] == 2
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from craft_protos import codec, samplers
 from craft_protos.formats import FORMATS
-from craft_protos.generate import FAIL, OPTIONAL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec
+from craft_protos.generate import A1111, FAIL, OPTIONAL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec
 from craft_protos.job_request import JobRequest
 from craft_protos.lora import MOST_LORAS, parse_tags, refuse_tags
 from craft_protos.reasons import invalid
@@ -23,6 +23,7 @@ from craftd.jobs import enlarging, pictures
 from craftd.jobs.lora_resolution import Chosen
 from craftd.loras.order import check_weight
 from craftd.models.model import Model
+from craftd.prompting import attention, editing
 
 _LARGEST_GUIDANCE = 1000.0
 _MOST_JPEG_TEXT_BYTES = 56_000  # of the 65,000 that its metadata may have
@@ -79,12 +80,17 @@ def resolve(
         indices=tuple(sorted(wanted.indices)),
         loras=chosen.refs,
         lora_missing=wanted.lora_missing,
+        prompt_syntax=wanted.prompt_syntax or settings.prompt_syntax,
         **{name: value for name in OPTIONAL if (value := getattr(wanted, name)) is not None},
     )
     if pictures.is_free(wanted):
         pictures.check_free_size(spec.width, spec.height, model, limits)
     else:
         check_size(spec.width, spec.height, model, limits)
+    if spec.prompt_syntax == A1111:
+        editing.course(spec.prompt, spec.negative_prompt, spec.steps)  # raises what is wrong with it
+        for text in (spec.prompt, spec.negative_prompt):
+            attention.parse(text)
     if spec.format == "jpeg":
         check_room_in_jpeg(spec.prompt, spec.negative_prompt)
     return spec
@@ -116,7 +122,7 @@ def _check_numbers(wanted: GenerateRequest, limits: LimitSettings) -> None:
         raise invalid("guidance_scale", f"must be a number from 0 to {_LARGEST_GUIDANCE:g}, not {guidance}")
     if wanted.seed is not None and not 0 <= wanted.seed <= SEED_LIMIT - (wanted.count or 1):
         raise invalid("seed", f"must be from 0 to 2^53 less the number of images, not {wanted.seed}")
-    for name in OPTIONAL:
+    for name in (*OPTIONAL, "prompt_syntax"):
         value = getattr(wanted, name)
         if value is not None and (rule := codec.rule_of(GenerateRequest, name)) and (said := rule.complaint(value)):
             raise invalid(name, said)

@@ -6,8 +6,13 @@ import hashlib
 import re
 from typing import Annotated, Any
 
+<<<<<<< HEAD
 from craft_protos import samplers, words
 from craft_protos.generate import MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
+=======
+from craft_protos import samplers
+from craft_protos.generate import A1111, MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
+>>>>>>> f8b3322 (Prompts are read as AUTOMATIC1111 reads them, where that is asked for: emphasis, BREAK, prompt editing, alternation and AND; plain takes brackets as words)
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field
 
@@ -176,6 +181,7 @@ def generate_request(body: Txt2ImgRequest, checkpoint: str, request_id: str = ""
         sampler=_sampler(body),
         format="png",
         clip_skip=override.CLIP_stop_at_last_layers if override else None,
+        prompt_syntax=A1111,
         hires=hires(body, (body.width, body.height), body.steps),
     )
 
@@ -240,6 +246,20 @@ def _sampler(body: Txt2ImgRequest) -> str:
     return f"{sampler} {own or schedule}"
 
 
+<<<<<<< HEAD
+=======
+# What extensions of AUTOMATIC1111 read in a prompt, and craft draws as words.
+_SYNTAX = re.compile(
+    r"""
+    \{[^{}]*\|[^{}]*\}                   |  # {one|another}, by chance
+    (?<!\w)__[\w*/-]+__(?!\w)            |  # a line of a file
+    <(?:hypernet|embedding)\b[^<>]*>
+    """,
+    re.VERBOSE,
+)
+
+
+>>>>>>> f8b3322 (Prompts are read as AUTOMATIC1111 reads them, where that is asked for: emphasis, BREAK, prompt editing, alternation and AND; plain takes brackets as words)
 def drawn_as_words(body: Txt2ImgRequest) -> list[str]:
     """Parts of the prompts."""
     return words.drawn(body.prompt, body.negative_prompt)

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from craft_protos.dispatch import Dispatch
-from craft_protos.generate import TextSpec
 from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError
 
+from craftd.worker.engine.conditionings import Course, Encoding, Joined, steady
 from craftd.worker.engine.row import AsItIs, Drawing
 from craftd.worker.engine.sources import Sources
 from craftd.worker.engine.stages import Made
@@ -25,20 +25,17 @@ from craftd.worker.families import samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
 from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import Kept, Source
-from craftd.worker.families.lru_cache import LruCache
-from craftd.worker.families.prompts import EncoderWord
 from craftd.worker.families.samplers import Scheduler
 from craftd.worker.inputs.ahead import ReadAhead
 from craftd.worker.inputs.canvas import Canvas, of_made
 from craftd.worker.inputs.canvases import Canvases
 from craftd.worker.inputs.controls import ControlsAhead
-from craftd.worker.inputs.references import References, Shown
+from craftd.worker.inputs.references import References
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
 from craftd.worker.output import picture
 from craftd.worker.output.picture import Pixels
 
-_PROMPT_CACHE_BYTES = 8 << 20
 _CACHED_SCHEDULES = 32
 _CONTROL_COST = 0.5  # of a control model's call, against the UNet's: it is that one's way down
 
@@ -50,7 +47,7 @@ Around = Callable[[Sequence[ModelRow]], AbstractContextManager[Any]]  # what hol
 class Denoising:
     """One image between two steps. It holds nothing of the model: another one may draw the next step."""
 
-    conditioning: Conditioning
+    course: Course
     scheduler: Scheduler
     steps: int
     latents: torch.Tensor
@@ -70,7 +67,12 @@ class Denoising:
     @property
     def group(self) -> Hashable:
         shown = tuple(tuple(one.shape) for one in self.references)
-        return (tuple(self.latents.shape), shown, self.conditioning.group, self.applied.group)
+        return (tuple(self.latents.shape), shown, self.joined.first.group, self.applied.group)
+
+    @property
+    def joined(self) -> Joined:
+        """The prompts of the next model call."""
+        return self.course.at(self.calls)
 
     @property
     def step(self) -> int:
@@ -102,12 +104,13 @@ class Denoising:
         """The schedule's model call that comes next."""
         return self.first + self.calls
 
-    def model_row(self) -> ModelRow:
+    def model_rows(self) -> list[ModelRow]:
+        """What the next model call is given: a row, or one for each of several prompts."""
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
         calls = len(self.scheduler.timesteps) - self.first
         controls = [one for one in self.controls if one.counts_at(self.calls, calls)]
         shown: dict[str, Any] = {"references": self.references, "controls": controls, "beside": self.beside}
-        return ModelRow(sample, self.timestep, self.conditioning, self.applied, **shown)
+        return self.joined.rows(ModelRow(sample, self.timestep, self.joined.first, self.applied, **shown))
 
     def take(self, output: torch.Tensor) -> None:
         """Step the scheduler with the model's output."""
@@ -133,7 +136,7 @@ class Denoising:
 
 def begin(
     family: Family,
-    conditioning: Conditioning,
+    conditioning: Conditioning | Course,
     scheduler: Scheduler,
     *,
     size: tuple[int, int],
@@ -150,7 +153,7 @@ def begin(
         shown = [replace(one, picture=family.draw_control(one.network, one.picture, generator)) for one in controls]
         beginning = family.prepare(size, generator, scheduler, source)
         return Denoising(
-            conditioning=conditioning,
+            course=steady(conditioning) if isinstance(conditioning, Conditioning) else conditioning,
             scheduler=scheduler,
             steps=steps,
             **vars(beginning),
@@ -166,12 +169,14 @@ def advance(
 ) -> list[Exception | None]:
     """Make one model call for all rows, then step each row's scheduler; returns each row's error or None."""
     with torch.inference_mode():
-        inputs = [row.model_row() for row in rows]
-        with around(inputs):
-            outputs = family.predict(inputs)
+        inputs = [row.model_rows() for row in rows]
+        whole = [one for given in inputs for one in given]
+        with around(whole):
+            outputs = iter(family.predict(whole))
+        guided = [row.joined.guided([next(outputs) for _ in given]) for row, given in zip(rows, inputs, strict=True)]
         return [
-            _take(family, row, given, output, wanted)
-            for row, given, output, wanted in zip(rows, inputs, outputs, with_preview, strict=True)
+            _take(family, row, given[0], output, wanted)
+            for row, given, output, wanted in zip(rows, inputs, guided, with_preview, strict=True)
         ]
 
 
@@ -223,9 +228,7 @@ class Denoiser:
         self._device = device
         self._last_step: Any = None  # a CUDA event
         self._unused_schedule = lru_cache(_CACHED_SCHEDULES)(family.schedule)
-        self._encoded: LruCache[Conditioning] = LruCache(
-            _PROMPT_CACHE_BYTES, lambda conditioning: conditioning.size_bytes
-        )
+        self._encoding = Encoding(family, adapters)
 
     @property
     def _ahead(self) -> tuple[ReadAhead[Any], ...]:
@@ -241,7 +244,7 @@ class Denoiser:
         return self._adapters.is_reading or any(one.is_reading for one in self._ahead)
 
     def remarks(self, job: Dispatch) -> Sequence[str]:
-        said = self._family.remarks(job.drawing.text)
+        said = self._encoding.remarks(job.drawing.text)
         return [*said, *self._adapters.remarks(job), *self._canvases.remarks(job)]
 
     def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
@@ -266,13 +269,15 @@ class Denoiser:
         applied = self._adapters.acquire(job)
         try:
             with torch.inference_mode():
-                conditioning = self._encode(spec.text, applied, shown)
+                course = self._encoding.course(
+                    spec.text, applied, shown, calls=len(scheduler.timesteps), is_again=made is not None
+                )
                 source = None if canvas is None else self._sources.of(canvas, _strength(job))
                 seen = self._sources.references(shown)
                 controls = self._sources.controls(job, self._controls.of(job), networks)
             row = begin(
                 self._family,
-                conditioning,
+                course,
                 copy.deepcopy(scheduler),
                 size=size,
                 steps=spec.steps,
@@ -295,7 +300,7 @@ class Denoiser:
         return None if job.drawing.start is None else self._canvases.get(job)
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:
-        return self._adapters.that_fit([(row.applied, row.conditioning.model_rows) for row in _ours(drawings)])
+        return self._adapters.that_fit([(row.applied, row.joined.model_rows) for row in _ours(drawings)])
 
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         self._pace()
@@ -314,7 +319,7 @@ class Denoiser:
         return self.is_tiled
 
     def close(self) -> None:
-        self._encoded.clear()
+        self._encoding.clear()
         self._sources.clear()
         for one in self._ahead:
             one.close()
@@ -332,33 +337,10 @@ class Denoiser:
     def _applied(self, rows: Sequence[ModelRow]) -> AbstractContextManager[None]:
         return self._adapters.denoising([row.loras for row in self._family.order(rows)])
 
-    def _encode(self, text: TextSpec, applied: Applied, shown: Shown) -> Conditioning:
-        key = (text, applied.text_key, shown.key)
-        return self._encoded.get(key, lambda: self._encode_with(text, applied, shown))
-
-    def _encode_with(self, text: TextSpec, applied: Applied, shown: Shown) -> Conditioning:
-        if not applied.text_key:
-            return self._family.encode_shown(text, shown)
-        try:
-            for place, encoder in enumerate(self._family.texts):
-                encoder.variant = applied.text_key
-                encoder.words = _words(applied, place)
-            with self._adapters.encoding(applied):
-                return self._family.encode_shown(text, shown)
-        finally:
-            for encoder in self._family.texts:
-                encoder.variant, encoder.words = (), ()
-
 
 def _strength(job: Dispatch) -> float:
     start = job.drawing.start
     return 1.0 if start is None else start.share
-
-
-def _words(applied: Applied, place: int) -> tuple[EncoderWord, ...]:
-    """The embeddings for the text encoder at that place."""
-    component = f"text_encoder_{place + 1}" if place else "text_encoder"
-    return tuple(EncoderWord(word.name, word.weight, word.vectors[component]) for word in applied.words)
 
 
 def _take(

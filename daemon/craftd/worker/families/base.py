@@ -95,10 +95,13 @@ class TextEncoder(Protocol):
 
     variant: Hashable  # what is applied to it now; texts of another variant are other texts
     words: Sequence[EncoderWord]  # embeddings, whose names are words to it now
+    syntax: str  # how the texts are written that it is given now
 
 
 class Family(ABC):
     """One loaded model of a known architecture, whose autoencoder's latents are denoised. `pipe` is diffusers'."""
+
+    composes = False  # whether prompts may be joined by AND: what each adds to the negative prompt's output is summed
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         self._pipe = pipe

@@ -22,6 +22,8 @@ _WORDS = 512  # tokens
 class Chroma(EvenlySpaced):
     """The chroma family. `pipe` is a loaded ChromaPipeline; its own loop is never used."""
 
+    composes = True
+
     def __init__(self, pipe: Any, device: torch.device) -> None:
         super().__init__(pipe, device)
         self._t5 = T5Text(pipe.tokenizer, pipe.text_encoder, device, length=_WORDS, masks_padding=True)

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from craft_protos.dispatch import Dispatch
+from craft_protos.generate import A1111, PLAIN
 from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError, invalid
 from diffusers.pipelines.hidream_image.pipeline_hidream_image import HiDreamImagePipeline
 from PIL import Image
 
 from craftd.architectures import detect
+from craftd.prompting import editing
 from craftd.worker.engine.row import Drawing
 from craftd.worker.engine.stages import Made
 from craftd.worker.families import prompts, samplers
@@ -177,7 +179,8 @@ class PipelineRunner:
     def remarks(self, job: Dispatch) -> Sequence[str]:
         said, tokenizer = self._adapters.remarks(job), getattr(self._pipe, "tokenizer", None)
         for name, text in (("prompt", job.drawing.prompt), ("negative prompt", job.drawing.negative_prompt)):
-            if any(fragment.weight != 1 for fragment in prompts.parse(text)):
+            is_own = job.drawing.prompt_syntax not in (A1111, PLAIN)
+            if is_own and any(fragment.weight != 1 for fragment in prompts.parse(text)):
                 said.append(f"{type(self._pipe).__name__} reads the {name}'s weights as words")
             length = 0 if tokenizer is None else self._most_tokens(tokenizer)
             if length and (left_out := prompts.left_out(text, tokenizer, length)):
@@ -280,8 +283,8 @@ class PipelineRunner:
 
     def _arguments(self, job: Dispatch, seed: int) -> dict[str, Any]:
         wanted: dict[str, Any] = {
-            "prompt": job.drawing.prompt,
-            "negative_prompt": job.drawing.negative_prompt or None,
+            "prompt": self._read(job.drawing.prompt, job.drawing.prompt_syntax),
+            "negative_prompt": self._read(job.drawing.negative_prompt, job.drawing.prompt_syntax) or None,
             "width": job.drawing.width,
             "height": job.drawing.height,
             "num_inference_steps": job.drawing.steps,
@@ -289,11 +292,19 @@ class PipelineRunner:
             "generator": torch.Generator("cpu").manual_seed(seed),
         }
         if not self._has("guidance_scale"):  # which does nothing without a negative prompt
-            negative = job.drawing.negative_prompt or " "
+            negative = wanted["negative_prompt"] or " "
             wanted |= {"true_cfg_scale": job.drawing.guidance_scale, "negative_prompt": negative}
         asked = {key: value for key, value in wanted.items() if self._has(key) and value is not None}
         call = detect.of_pipeline(type(self._pipe).__name__, None).call
         return {**asked, **self._laid_out(job.drawing.steps), **call}
+
+    def _read(self, prompt: str, syntax: str) -> str:
+        """Raises INVALID_FIELD for AUTOMATIC1111's weights and edits, which the pipeline's own loop cannot draw."""
+        reader = f"{type(self._pipe).__name__}'s own loop"
+        if syntax == A1111 and (len(editing.parts(prompt)) > 1 or editing.parse(prompt).is_edited):
+            hint = "say one prompt, or take --prompt-syntax plain, where brackets are words"
+            raise invalid("prompt", f"changes on the way or joins prompts by AND, and {reader} reads one", hint)
+        return prompts.words_alone(prompt, syntax, reader)
 
     def _laid_out(self, steps: int) -> dict[str, Any]:
         """What pipelines are told that else take as many steps as their makers did."""

@@ -1,6 +1,7 @@
 """Prompts: `(word:1.3)` weighting, and texts longer than the text encoder takes.
 
-The syntax is AUTOMATIC1111's: `(word)` is 1.1, `[word]` is 1/1.1, `(word:1.3)` is 1.3, they
+Each request says how its prompts are written (`craft_protos.generate.SYNTAXES`). In craft's own syntax `(word)` is
+1.1, `[word]` is 1/1.1, `(word:1.3)` is 1.3, they
 nest by multiplication, and `\\(` is a plain parenthesis.
 
 A text of more tokens than fit is cut into chunks of `max_length - 2` tokens, each encoded
@@ -12,16 +13,22 @@ A weight moves a token's embedding away from what the empty prompt has at that p
 never changes, and nothing has to be rescaled afterwards (restoring the mean, as others do,
 divides by a number near nought for encoders that end in a layer norm). Where all weights
 are 1 the embeddings are the encoder's own, untouched.
+
+In AUTOMATIC1111's (`craftd.prompting.attention`), `BREAK` begins a chunk, one that is full is cut behind a comma of its
+last 20 tokens, and weights multiply embeddings, whose mean is then restored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from craft_protos.generate import A1111, CRAFT, PLAIN
 from craft_protos.reasons import invalid
+
+from craftd.prompting import attention
 
 _PIECE = re.compile(
     r"""
@@ -33,7 +40,9 @@ _PIECE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+FIRST_VECTOR = 1 << 24  # ids of embeddings' vectors, beyond any vocabulary's
 _MOST_CHUNKS = 32  # every step attends to all of them
+_COMMA_REACH = 20  # tokens of a full chunk, of AUTOMATIC1111's, in which it may be cut behind a comma
 _SHOWN = 60  # characters of what is left out
 _ROUND, _SQUARE = 1.1, 1 / 1.1
 
@@ -44,6 +53,7 @@ class Fragment:
 
     text: str
     weight: float
+    breaks: bool = False  # it is no text: another chunk begins here
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Chunk:
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     length: int  # tokens, with the marks, before the padding
+    syntax: str = CRAFT  # by whose rule weights are applied
 
     @property
     def mask(self) -> tuple[int, ...]:
@@ -92,9 +103,33 @@ class Tokenizer(Protocol):
     @property
     def capacity(self) -> int: ...
 
+    @property
+    def comma(self) -> int | None:
+        """The token of a comma."""
+        ...
 
-def parse(prompt: str) -> list[Fragment]:
+
+def parse(prompt: str, syntax: str = CRAFT) -> list[Fragment]:
     """The fragments of a weighted prompt. Unbalanced brackets hold to the end of the prompt."""
+    if syntax == PLAIN:
+        return [Fragment(prompt, 1.0)] if prompt else []
+    if syntax == A1111:
+        return [Fragment(one.text, one.weight, one.breaks) for one in attention.parse(prompt)]
+    return _parse(prompt)
+
+
+def words_alone(prompt: str, syntax: str, reader: str) -> str:
+    """The prompt for what knows no weights. Raises INVALID_FIELD where the syntax has a meaning that it cannot have."""
+    if syntax not in (A1111, PLAIN):
+        return prompt
+    fragments = parse(prompt, syntax)
+    if any(one.weight != 1 or one.breaks for one in fragments):
+        why = f"has weights or BREAK, and {reader} reads words alone"
+        raise invalid("prompt", why, "leave them out, or take --prompt-syntax plain, where brackets are words")
+    return "".join(one.text for one in fragments)
+
+
+def _parse(prompt: str) -> list[Fragment]:
     texts: list[str] = []
     opened: list[_Opened] = []
     closed: list[_Opened] = []
@@ -148,20 +183,77 @@ def _weights(count: int, brackets: Sequence[_Opened]) -> list[float]:
     return weights
 
 
-def chunks(prompt: str, tokenizer: Tokenizer) -> list[Chunk]:
+def chunks(prompt: str, tokenizer: Tokenizer, syntax: str = CRAFT) -> list[Chunk]:
     """The prompt cut to the encoder's length; at least one chunk. Raises INVALID_FIELD for too many."""
+    if syntax == A1111:
+        return _chunks_behind_commas(parse(prompt, syntax), tokenizer)
     ids: list[int] = []
     weights: list[float] = []
-    for fragment in parse(prompt):
+    for fragment in parse(prompt, syntax):
         for tokens, weight in tokenizer.pieces(fragment.text):
             ids += tokens
             weights += [fragment.weight * weight] * len(tokens)
     size = tokenizer.capacity
-    if len(ids) > _MOST_CHUNKS * size:
-        message = f"{len(ids)} tokens are more than {_MOST_CHUNKS * size}, which is the limit"
-        raise invalid("prompt", message, "say it in fewer words")
+    _require_few(len(ids), size)
     starts = range(0, max(len(ids), 1), size)
     return [_chunk(ids[start : start + size], weights[start : start + size], tokenizer) for start in starts]
+
+
+def _require_few(count: int, size: int) -> None:
+    if count > _MOST_CHUNKS * size:
+        message = f"{count} tokens are more than {_MOST_CHUNKS * size}, which is the limit"
+        raise invalid("prompt", message, "say it in fewer words")
+
+
+def _chunks_behind_commas(fragments: Sequence[Fragment], tokenizer: Tokenizer) -> list[Chunk]:
+    cutting = _Cutting(tokenizer.capacity, tokenizer.comma)
+    for fragment in fragments:
+        if fragment.breaks:
+            cutting.cut()
+            continue
+        for tokens, weight in tokenizer.pieces(fragment.text):
+            cutting.take(tokens, fragment.weight * weight)
+        _require_few(len(cutting.made) * cutting.size, cutting.size)
+    if cutting.ids or not cutting.made:
+        cutting.cut()
+    _require_few(len(cutting.made) * cutting.size, cutting.size)
+    return [replace(_chunk(ids, weights, tokenizer), syntax=A1111) for ids, weights in cutting.made]
+
+
+@dataclass
+class _Cutting:
+    """Tokens on their way into chunks of `size`, as AUTOMATIC1111 cuts them."""
+
+    size: int
+    comma: int | None
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    made: list[tuple[list[int], list[float]]] = field(default_factory=list)
+    last_comma: int = -1  # among `ids`
+
+    def take(self, tokens: Sequence[int], weight: float) -> None:
+        is_vectors = bool(tokens) and tokens[0] >= FIRST_VECTOR and len(tokens) <= self.size
+        if is_vectors and len(self.ids) + len(tokens) > self.size:
+            self.cut()  # an embedding is not divided
+        for token in tokens:
+            if token == self.comma:
+                self.last_comma = len(self.ids)
+            elif len(self.ids) == self.size and self._is_near_comma:
+                self.cut(self.last_comma + 1)
+            if len(self.ids) == self.size:
+                self.cut()
+            self.ids.append(token)
+            self.weights.append(weight)
+
+    @property
+    def _is_near_comma(self) -> bool:
+        return self.last_comma >= 0 and len(self.ids) - self.last_comma <= _COMMA_REACH
+
+    def cut(self, place: int | None = None) -> None:
+        """End the chunk; what lies behind `place` begins the next one."""
+        at = len(self.ids) if place is None else place
+        self.made.append((self.ids[:at], self.weights[:at]))
+        self.ids, self.weights, self.last_comma = self.ids[at:], self.weights[at:], -1
 
 
 def left_out(text: str, tokenizer: Any, length: int) -> str:

@@ -26,6 +26,7 @@ _WITHIN = "down_intrablock_additional_residuals"
 class StableDiffusion(Family):
     """The sd family. `pipe` is a loaded StableDiffusionPipeline; its own loop is never used."""
 
+    composes = True
     _begins = False  # whether its pipeline counts from the first timestep, whichever that is
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
@@ -48,8 +49,8 @@ class StableDiffusion(Family):
             return Conditioning(self._text.embed(positive, len(positive), text.clip_skip), None, text)
         negative = self._text.encode(text.negative_prompt)
         count = max(len(positive), len(negative))
-        embedding = self._text.embed(positive, count, text.clip_skip)  # as in diffusers, of the prompt alone
-        return Conditioning(embedding, self._text.embed(negative, count), text)
+        embedding = self._text.embed(positive, count, text.clip_skip)
+        return Conditioning(embedding, self._text.embed(negative, count, text.clip_skip_of_negative), text)
 
     def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
         scheduler = samplers.build(sampler, self._pipe.scheduler)

@@ -23,6 +23,8 @@ _WORDS = 256  # tokens of T5
 class StableDiffusion3(FlowMatching):
     """The sd3 family. `pipe` is a loaded StableDiffusion3Pipeline; its own loop is never used."""
 
+    composes = True
+
     def __init__(self, pipe: Any, device: torch.device) -> None:
         super().__init__(pipe, device, patch=pipe.transformer.config.patch_size)
         self._clip = ClipTexts(

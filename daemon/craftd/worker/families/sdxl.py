@@ -41,7 +41,7 @@ class StableDiffusionXL(StableDiffusion):
         if not text.negative_prompt and self._pipe.config.force_zeros_for_empty_prompt:
             zeros = torch.zeros_like(embedding), torch.zeros_like(pooled)
             return Conditioning(embedding, zeros[0], text, pooled, zeros[1])
-        without = texts.embed(negative, count), texts.last_pooled(negative)
+        without = texts.embed(negative, count, text.clip_skip_of_negative), texts.last_pooled(negative)
         return Conditioning(embedding, without[0], text, pooled, without[1])
 
     def _added(self, batch: Stacked) -> dict[str, torch.Tensor] | None:

@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from craft_protos.generate import A1111, CRAFT, PLAIN
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.worker.families import prompts
 from craftd.worker.families.lru_cache import LruCache, tensor_bytes
-from craftd.worker.families.prompts import Chunk, EncoderWord
+from craftd.worker.families.prompts import FIRST_VECTOR, Chunk, EncoderWord, Fragment
 
-FIRST_VECTOR = 1 << 24  # ids of embeddings' vectors, beyond any vocabulary's
 _CACHE_BYTES, _T5_CACHE_BYTES = 8 << 20, 16 << 20  # for each encoder
 _FRAMED_CACHE_BYTES = 64 << 20  # FLUX.2's are 8 MB each
 
@@ -42,6 +42,12 @@ class ClipTokenizer:
     @property
     def capacity(self) -> int:
         return self._length - sum(self.marks)
+
+    @cached_property
+    def comma(self) -> int | None:
+        """The token of a comma; None where it takes several, or is the unknown one."""
+        ids = self._ids(",")
+        return ids[0] if len(ids) == 1 else None
 
     def pieces(self, text: str) -> list[tuple[list[int], float]]:
         """The names of `words` become ids from FIRST_VECTOR on, one for each vector."""
@@ -81,12 +87,13 @@ class ClipText:
         self._empty = prompts.empty(self._tokenizer)
         self.variant: Hashable = ()  # the LoRAs applied to the encoder now
         self.words: Sequence[EncoderWord] = ()  # embeddings that stand for their names
+        self.syntax = CRAFT  # how the texts are written now
         self._cache: LruCache[torch.Tensor] = LruCache(_CACHE_BYTES, tensor_bytes)
 
     def encode(self, prompt: str) -> list[Chunk]:
         """The chunks that `prompt` needs."""
         self._tokenizer.words = self.words
-        return prompts.chunks(prompt, self._tokenizer)
+        return prompts.chunks(prompt, self._tokenizer, self.syntax)
 
     def embed(self, chunks: Sequence[Chunk], count: int, clip_skip: int = 1) -> torch.Tensor:
         """1, tokens, features: the chunks' embeddings, filled up with empty ones to `count` chunks.
@@ -103,6 +110,8 @@ class ClipText:
         plain = self._run(chunk, clip_skip)
         if chunk.is_plain:
             return plain
+        if chunk.syntax == A1111:
+            return _multiplied(plain, chunk.weights)
         weights = torch.tensor(chunk.weights, dtype=torch.float32, device=plain.device)[None, :, None]
         origin = self._chunk(self._empty, clip_skip).float()
         moved = (origin + weights * (plain.float() - origin)).to(plain.dtype)
@@ -195,7 +204,9 @@ class ClipTexts:
 
 
 class T5Text:
-    """T5 reads at most `length` tokens, as diffusers has it, and knows no weights: it gets the words alone.
+    """T5 reads at most `length` tokens, as diffusers has it.
+
+    In craft's syntax it gets the words without their weights; in AUTOMATIC1111's those multiply its tokens' features.
 
     `masks_padding`: what fills them up is kept from it, which most families' pipelines do not do.
     """
@@ -210,45 +221,68 @@ class T5Text:
         self._masks_padding = masks_padding
         self.variant: Hashable = ()
         self.words: Sequence[EncoderWord] = ()  # of none that craft draws with T5
+        self.syntax = CRAFT
         self._cache: LruCache[torch.Tensor] = LruCache(_T5_CACHE_BYTES, tensor_bytes)
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features."""
-        text = _unweighted(prompt)
-        return self._cache.get((self.variant, text), lambda: self._run(text))
+        fragments = self._fragments(prompt)
+        return self._cache.get((self.variant, fragments), lambda: self._run(fragments))
 
     def count(self, prompt: str) -> int:
         """The tokens that are words of it, and the mark at their end."""
-        return int(self._tokenized(_unweighted(prompt)).attention_mask.sum())
+        return int(self._tokenized(self._fragments(prompt))[1].sum())
+
+    def _fragments(self, prompt: str) -> tuple[Fragment, ...]:
+        """Those of one weight are one."""
+        found = prompts.parse(prompt, self.syntax)
+        if self.syntax == A1111:
+            return tuple(one for one in found if not one.breaks)
+        return (Fragment("".join(one.text for one in found), 1.0),)
 
     def remarks(self, texts: Mapping[str, str]) -> list[str]:
         """Of the texts, by what they are called: weights that do nothing, and words that are not read."""
         said = []
         for name, text in texts.items():
-            fragments = prompts.parse(text)
-            if any(fragment.weight != 1 for fragment in fragments):
+            fragments = prompts.parse(text, self.syntax)
+            if self.syntax != A1111 and any(fragment.weight != 1 for fragment in fragments):
                 said.append(f"the {name}'s weights do nothing to what T5 reads: it knows none")
-            left_out = prompts.left_out(_unweighted(text), self._tokenizer, self._length)
+            if any(fragment.breaks for fragment in fragments):
+                said.append(f"the {name}'s BREAK does nothing to what T5 reads: it has one chunk")
+            words = "".join(one.text for one in fragments)
+            left_out = prompts.left_out(words, self._tokenizer, self._length)
             if left_out:
                 said.append(f"T5 reads the {name}'s first {self._length} tokens, which leaves out {left_out}")
         return said
 
-    def _run(self, text: str) -> torch.Tensor:
-        tokens = self._tokenized(text)
-        mask = tokens.attention_mask.to(self._device) if self._masks_padding else None
-        embedding: torch.Tensor = self._encoder(tokens.input_ids.to(self._device), attention_mask=mask)[0]
-        return embedding.to(dtype=self._encoder.dtype)
+    def _run(self, fragments: Sequence[Fragment]) -> torch.Tensor:
+        ids, words, weights = self._tokenized(fragments)
+        mask = words.to(self._device) if self._masks_padding else None
+        embedding: torch.Tensor = self._encoder(ids.to(self._device), attention_mask=mask)[0]
+        return _multiplied(embedding, weights).to(dtype=self._encoder.dtype)
 
-    def _tokenized(self, text: str) -> Any:
-        return self._tokenizer(
-            [text], padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
-        )
+    def _tokenized(self, fragments: Sequence[Fragment]) -> tuple[torch.Tensor, torch.Tensor, Sequence[float]]:
+        """Token ids, 1 for each that is a word or the mark, and each one's weight."""
+        if len(fragments) <= 1 and all(one.weight == 1 for one in fragments):
+            whole = "".join(one.text for one in fragments)
+            tokens = self._tokenizer(
+                [whole], padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
+            )
+            return tokens.input_ids, tokens.attention_mask, [1.0] * self._length
+        pieces = [(self._tokenizer(one.text, add_special_tokens=False).input_ids, one.weight) for one in fragments]
+        words = [token for tokens, _ in pieces for token in tokens][: self._length - 1]
+        ids = [*words, self._tokenizer.eos_token_id]
+        weights = [weight for tokens, weight in pieces for _ in tokens][: self._length - 1]
+        padding = self._length - len(ids)
+        padded = torch.tensor([ids + [self._tokenizer.pad_token_id] * padding])
+        is_word = torch.tensor([[1] * len(ids) + [0] * padding])
+        return padded, is_word, weights + [1.0] * (padding + 1)
 
 
 class FramedText:
     """A language model that reads a prompt inside a frame of its pipeline's, as the pipeline itself encodes it.
 
-    It knows no weights: brackets are words to it.
+    It knows no weights: in craft's syntax brackets are words to it, in AUTOMATIC1111's weights are refused.
     """
 
     def __init__(self, encode: Callable[[str], torch.Tensor], tokenizer: Any, frame: Frame, *, length: int) -> None:
@@ -259,17 +293,19 @@ class FramedText:
         self._length = length
         self.variant: Hashable = ()
         self.words: Sequence[EncoderWord] = ()  # of none that craft draws with a language model
+        self.syntax = CRAFT
         self._cache: LruCache[torch.Tensor] = LruCache(_FRAMED_CACHE_BYTES, tensor_bytes)
 
     def embed(self, prompt: str) -> torch.Tensor:
         """1, tokens, features..."""
-        return self._cache.get((self.variant, prompt), lambda: self._encode(prompt))
+        text = prompts.words_alone(prompt, self.syntax, "the model's text encoder")
+        return self._cache.get((self.variant, text), lambda: self._encode(text))
 
     def remarks(self, texts: Mapping[str, str]) -> list[str]:
         """Of the texts, by what they are called: weights that are words, and words that are not read."""
         said: list[str] = []
         for name, text in texts.items():
-            if any(fragment.weight != 1 for fragment in prompts.parse(text)):
+            if self.syntax not in (A1111, PLAIN) and any(fragment.weight != 1 for fragment in prompts.parse(text)):
                 said.append(f"the {name}'s weights are words to its text encoder: it knows none")
             room = self._room
             if room and (left_out := prompts.left_out(text, self._tokenizer, room)):
@@ -284,8 +320,14 @@ class FramedText:
         return 0
 
 
-def _unweighted(prompt: str) -> str:
-    return "".join(fragment.text for fragment in prompts.parse(prompt))
+def _multiplied(plain: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """AUTOMATIC1111's emphasis: each token's features by its weight, then all of them so that their mean stays."""
+    if all(weight == 1 for weight in weights):
+        return plain
+    before = plain.float()
+    after = before * torch.tensor(weights, dtype=torch.float32, device=plain.device)[None, :, None]
+    restored = after * (before.mean() / after.mean())
+    return (restored if restored.isfinite().all() else after).to(plain.dtype)
 
 
 def _layer(output: Any, clip_skip: int) -> torch.Tensor:
