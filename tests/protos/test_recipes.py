@@ -20,7 +20,12 @@ from tests.recipe_files import COMFY, FILES, png
 
 HASH = "ab" * 32
 _WEBUI: dict[str, Any] = {
-    **{"program": "AUTOMATIC1111", "prompt": "a red apple, (shiny:1.2)\non a table", "negative_prompt": "worm, bruise"},
+    **{
+        "program": "AUTOMATIC1111",
+        "prompt_syntax": "a1111",
+        "prompt": "a red apple, (shiny:1.2)\non a table",
+        "negative_prompt": "worm, bruise",
+    },
     **{"width": 512, "height": 768, "steps": 20, "guidance_scale": 7.0, "seed": 965400086, "sampler": "DPM++ 2M"},
     **{"schedule": "Karras", "clip_skip": 2, "hires": Hires(2.0, 0.5, 10, "Lanczos")},
     **{"model": Named("v1-5-pruned", "6ce0161689"), "loras": (LoraUse("add_detail", "7c6bad76eb54", weight=0.7),)},
@@ -41,12 +46,27 @@ _NOVELAI: dict[str, Any] = {
 EXPECTED: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("webui", "webui in JPEG", "webui in WebP", "webui, hidden"), _WEBUI),
     "forge": {
-        **{"program": "Forge", "prompt": "a fox", "width": 896, "height": 1152, "steps": 8, "guidance_scale": 3.5},
+        **{
+            "program": "Forge",
+            "prompt_syntax": "a1111",
+            "prompt": "a fox",
+            "width": 896,
+            "height": 1152,
+            "steps": 8,
+            "guidance_scale": 3.5,
+        },
         **{"seed": 5, "sampler": "Euler", "schedule": "Simple", "model": Named("flux1-dev-bnb-nf4", "4610115bb0")},
         "not_understood": ("Module 1: ae", "Module 2: t5xxl_fp16"),
     },
     "civitai": {
-        **{"program": "AUTOMATIC1111", "prompt": "a fox", "negative_prompt": "dog", "width": 832, "height": 1216},
+        **{
+            "program": "AUTOMATIC1111",
+            "prompt_syntax": "a1111",
+            "prompt": "a fox",
+            "negative_prompt": "dog",
+            "width": 832,
+            "height": 1216,
+        },
         **{"steps": 25, "guidance_scale": 5.0, "seed": 9, "sampler": "Euler a", "clip_skip": 2},
         **{"model": Named("Pony", "67ab2fd8ec", "290640"), "loras": (LoraUse("Detail, more", "", "382152", 0.8),)},
     },

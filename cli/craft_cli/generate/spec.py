@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import codec, formats, synonyms
-from craft_protos.generate import FAIL, SYNTAXES, GenerateRequest
+from craft_protos.generate import FAIL, GenerateRequest
 from craft_protos.lora import has_tags
 from craft_protos.reasons import CraftError, invalid
 from craft_protos.rules import Choice, ruled
@@ -124,14 +124,6 @@ def missing_name(text: str) -> str:
     name = text.lower() or FAIL
     if name not in codec.rule_of(GenerateRequest, "lora_missing").values:
         raise CraftError("USAGE", f"--lora-missing: {text!r} is neither fail nor skip", "see `craft generate --help`")
-    return name
-
-
-def syntax_name(text: str) -> str:
-    """One of SYNTAXES; "" where none is asked for. Raises USAGE."""
-    name = text.lower()
-    if name not in ("", *SYNTAXES):
-        raise CraftError("USAGE", f"--prompt-syntax: {text!r} is none", f"it is {', '.join(SYNTAXES)}")
     return name
 
 

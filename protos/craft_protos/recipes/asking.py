@@ -33,13 +33,17 @@ def asked(recipe: Recipe, *, is_flow: bool = False, upscalers: Collection[str] =
     fields, left = _fields(recipe, is_flow)
     sampler, unknown = sampler_of(recipe.sampler, recipe.schedule, is_flow=is_flow)
     hires, unread = _hires(recipe.hires, upscalers)
-    words_of = (
-        f"in the prompt, read as words: {shown(one)}" for one in words.drawn(recipe.prompt, recipe.negative_prompt)
-    )
+    drawn = words.drawn(recipe.prompt, recipe.negative_prompt, syntax=recipe.prompt_syntax)
+    words_of = (f"in the prompt, read as words: {shown(one)}" for one in drawn)
     strength = recipe.strength if _complaint(Hires, "strength", recipe.strength) == "" else None
     start = (f"strength: {strength:g}: {_DRAWN_FROM}",) if strength is not None else ()
     request = GenerateRequest(
-        prompt=recipe.prompt, negative_prompt=recipe.negative_prompt, sampler=sampler, hires=hires, **fields
+        prompt=recipe.prompt,
+        negative_prompt=recipe.negative_prompt,
+        prompt_syntax=recipe.prompt_syntax,
+        sampler=sampler,
+        hires=hires,
+        **fields,
     )
     return Asked(request, strength, (*left, *unknown, *unread, *start, *words_of, *recipe.not_understood))
 

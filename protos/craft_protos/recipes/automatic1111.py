@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from craft_protos import infotexts
-from craft_protos.generate import Hires
+from craft_protos.generate import A1111, Hires
 from craft_protos.recipes.recipe import MOST_LORAS, LoraUse, Named, Recipe
 from craft_protos.recipes.told import Told, json_of, named, number_of, whole_of
 
 _NEGATIVE = "Negative prompt:"
+_READ_ALIKE = ("AUTOMATIC1111", "Forge")  # programs whose prompts are in AUTOMATIC1111's language
 _FEWEST_SETTINGS = 3  # in what is a line of them
 _TAG = re.compile(r"<(lora|lyco|hypernet):([^<>:]{1,200})((?::[^<>:]{0,40}){0,6})>", re.IGNORECASE)
 _OF_THE_PROGRAM = (
@@ -40,6 +41,7 @@ def read(infotext: str) -> Recipe | None:
     text, tags, unread = _without_tags(positive)
     recipe = Recipe(
         program=program,
+        prompt_syntax=A1111 if program in _READ_ALIKE else "",
         prompt=text,
         negative_prompt=negative,
         steps=told.whole("Steps"),

@@ -41,6 +41,7 @@ class Recipe:
     seed: int | None = None
     sampler: str = ""  # in the program's own words
     schedule: str = ""  # likewise
+    prompt_syntax: str = ""  # how the program reads its prompts, where craft can read them so
     clip_skip: int | None = None
     strength: float | None = None  # how much of a start picture was drawn anew
     hires: Hires | None = None

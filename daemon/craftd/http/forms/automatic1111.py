@@ -6,13 +6,8 @@ import hashlib
 import re
 from typing import Annotated, Any
 
-<<<<<<< HEAD
 from craft_protos import samplers, words
-from craft_protos.generate import MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
-=======
-from craft_protos import samplers
 from craft_protos.generate import A1111, MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
->>>>>>> f8b3322 (Prompts are read as AUTOMATIC1111 reads them, where that is asked for: emphasis, BREAK, prompt editing, alternation and AND; plain takes brackets as words)
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field
 
@@ -246,23 +241,9 @@ def _sampler(body: Txt2ImgRequest) -> str:
     return f"{sampler} {own or schedule}"
 
 
-<<<<<<< HEAD
-=======
-# What extensions of AUTOMATIC1111 read in a prompt, and craft draws as words.
-_SYNTAX = re.compile(
-    r"""
-    \{[^{}]*\|[^{}]*\}                   |  # {one|another}, by chance
-    (?<!\w)__[\w*/-]+__(?!\w)            |  # a line of a file
-    <(?:hypernet|embedding)\b[^<>]*>
-    """,
-    re.VERBOSE,
-)
-
-
->>>>>>> f8b3322 (Prompts are read as AUTOMATIC1111 reads them, where that is asked for: emphasis, BREAK, prompt editing, alternation and AND; plain takes brackets as words)
 def drawn_as_words(body: Txt2ImgRequest) -> list[str]:
     """Parts of the prompts."""
-    return words.drawn(body.prompt, body.negative_prompt)
+    return words.drawn(body.prompt, body.negative_prompt, syntax=A1111)
 
 
 def schedulers() -> list[Scheduler]:

@@ -1,0 +1,23 @@
+"""The options that say how a prompt is read, and the fields of a request that they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from craft_protos.generate import CRAFT, SYNTAXES
+from craft_protos.reasons import CraftError
+from craft_protos.settings import GenerateSettings
+
+SYNTAX = typer.Option(
+    "", "--prompt-syntax", metavar="|".join(SYNTAXES), help="How the prompt is written; plain: brackets are words."
+)
+
+
+def asked(syntax: str, settings: GenerateSettings) -> dict[str, Any]:
+    """Fields of a request; what is configured is said where it is not the usual one. Raises USAGE."""
+    name = syntax.lower()
+    if name not in ("", *SYNTAXES):
+        raise CraftError("USAGE", f"--prompt-syntax: {syntax!r} is none", f"it is {', '.join(SYNTAXES)}")
+    configured = "" if settings.prompt_syntax == CRAFT else settings.prompt_syntax
+    return {"prompt_syntax": name or configured}
