@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from craft_protos.train_options import TrainOptions
+
 PEFT, KOHYA = "peft", "kohya"
-SCHEDULES = ("constant", "cosine", "linear")
+POLYNOMIAL, RESTARTS = "polynomial", "cosine_with_restarts"
+SCHEDULES = ("constant", "cosine", "linear", RESTARTS, POLYNOMIAL)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class TrainRequest(TrainOptions):
     """What a caller asks for: None and "" mean the architecture's default."""
 
     name: str = ""
@@ -58,7 +61,7 @@ class TrainRequest:
 
 
 @dataclass(frozen=True)
-class TrainSpec:
+class TrainSpec(TrainOptions):
     """The request with everything resolved: the training can be made again from this, the model and the dataset."""
 
     name: str

@@ -290,6 +290,22 @@ class TrainSpec(_message.Message):
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     CAPTION_DROPOUT_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_ARGS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_RESTARTS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_POWER_FIELD_NUMBER: _builtins.int
+    TEXT_ENCODER_RATE_FIELD_NUMBER: _builtins.int
+    NOISE_OFFSET_FIELD_NUMBER: _builtins.int
+    MULTIRES_NOISE_FIELD_NUMBER: _builtins.int
+    MULTIRES_DISCOUNT_FIELD_NUMBER: _builtins.int
+    DEBIASED_FIELD_NUMBER: _builtins.int
+    TIMESTEP_SAMPLING_FIELD_NUMBER: _builtins.int
+    TIMESTEP_SHIFT_FIELD_NUMBER: _builtins.int
+    LOGIT_MEAN_FIELD_NUMBER: _builtins.int
+    LOGIT_STD_FIELD_NUMBER: _builtins.int
+    SHUFFLE_TAGS_FIELD_NUMBER: _builtins.int
+    KEEP_TAGS_FIELD_NUMBER: _builtins.int
+    TAG_DROPOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """the LoRA's"""
     model: _builtins.str
@@ -329,15 +345,43 @@ class TrainSpec(_message.Message):
     class_pictures: _builtins.int
     prior_weight: _builtins.float
     learning_rate_schedule: _builtins.str
-    """constant, cosine, linear"""
+    """constant, cosine, linear, cosine_with_restarts, polynomial"""
     warmup_steps: _builtins.int
     caption_dropout: _builtins.float
     resume: _builtins.str
     """Go on with the last training of this name, or with this job, from its last
     checkpoint: everything else is then as it was. In a Job: that job's id.
     """
+    optimizer: _builtins.str
+    """adamw (default), adamw8bit, prodigy, adafactor, lion, schedule-free, came"""
+    schedule_restarts: _builtins.int
+    """of cosine_with_restarts"""
+    schedule_power: _builtins.float
+    """of polynomial"""
+    text_encoder_rate: _builtins.float
+    """0: learning_rate"""
+    noise_offset: _builtins.float
+    """here and below: 0 turns it off"""
+    multires_noise: _builtins.int
+    """coarser resolutions"""
+    multires_discount: _builtins.float
+    debiased: _builtins.bool
+    timestep_sampling: _builtins.str
+    """of flow matching: logit-normal (default), uniform, mode"""
+    timestep_shift: _builtins.float
+    """of flow matching; 0: the model's own"""
+    logit_mean: _builtins.float
+    logit_std: _builtins.float
+    shuffle_tags: _builtins.bool
+    keep_tags: _builtins.int
+    """the first ones, neither shuffled nor dropped"""
+    tag_dropout: _builtins.float
     @_builtins.property
     def sample_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def optimizer_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """NAME=VALUE, as its library calls them"""
+
     def __init__(
         self,
         *,
@@ -372,10 +416,26 @@ class TrainSpec(_message.Message):
         warmup_steps: _builtins.int | None = ...,
         caption_dropout: _builtins.float | None = ...,
         resume: _builtins.str = ...,
+        optimizer: _builtins.str | None = ...,
+        optimizer_args: _abc.Iterable[_builtins.str] | None = ...,
+        schedule_restarts: _builtins.int | None = ...,
+        schedule_power: _builtins.float | None = ...,
+        text_encoder_rate: _builtins.float = ...,
+        noise_offset: _builtins.float = ...,
+        multires_noise: _builtins.int = ...,
+        multires_discount: _builtins.float | None = ...,
+        debiased: _builtins.bool = ...,
+        timestep_sampling: _builtins.str = ...,
+        timestep_shift: _builtins.float = ...,
+        logit_mean: _builtins.float = ...,
+        logit_std: _builtins.float | None = ...,
+        shuffle_tags: _builtins.bool = ...,
+        keep_tags: _builtins.int = ...,
+        tag_dropout: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_min_snr_gamma", b"_min_snr_gamma", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "min_snr_gamma", b"min_snr_gamma", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "multires_discount", b"multires_discount", "optimizer", b"optimizer", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_min_snr_gamma", b"_min_snr_gamma", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "dataset", b"dataset", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "name", b"name", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "seed", b"seed", "steps", b"steps", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -393,14 +453,24 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__gradient_checkpointing: _TypeAlias = _typing.Literal["_gradient_checkpointing", b"_gradient_checkpointing"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__logit_std: _TypeAlias = _typing.Literal["logit_std"]  # noqa: Y015
+    _WhichOneofArgType__logit_std: _TypeAlias = _typing.Literal["_logit_std", b"_logit_std"]  # noqa: Y015
     _WhichOneofReturnType__min_snr_gamma: _TypeAlias = _typing.Literal["min_snr_gamma"]  # noqa: Y015
     _WhichOneofArgType__min_snr_gamma: _TypeAlias = _typing.Literal["_min_snr_gamma", b"_min_snr_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__multires_discount: _TypeAlias = _typing.Literal["multires_discount"]  # noqa: Y015
+    _WhichOneofArgType__multires_discount: _TypeAlias = _typing.Literal["_multires_discount", b"_multires_discount"]  # noqa: Y015
+    _WhichOneofReturnType__optimizer: _TypeAlias = _typing.Literal["optimizer"]  # noqa: Y015
+    _WhichOneofArgType__optimizer: _TypeAlias = _typing.Literal["_optimizer", b"_optimizer"]  # noqa: Y015
     _WhichOneofReturnType__prior_weight: _TypeAlias = _typing.Literal["prior_weight"]  # noqa: Y015
     _WhichOneofArgType__prior_weight: _TypeAlias = _typing.Literal["_prior_weight", b"_prior_weight"]  # noqa: Y015
     _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
     _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
     _WhichOneofReturnType__resolution: _TypeAlias = _typing.Literal["resolution"]  # noqa: Y015
     _WhichOneofArgType__resolution: _TypeAlias = _typing.Literal["_resolution", b"_resolution"]  # noqa: Y015
+    _WhichOneofReturnType__schedule_power: _TypeAlias = _typing.Literal["schedule_power"]  # noqa: Y015
+    _WhichOneofArgType__schedule_power: _TypeAlias = _typing.Literal["_schedule_power", b"_schedule_power"]  # noqa: Y015
+    _WhichOneofReturnType__schedule_restarts: _TypeAlias = _typing.Literal["schedule_restarts"]  # noqa: Y015
+    _WhichOneofArgType__schedule_restarts: _TypeAlias = _typing.Literal["_schedule_restarts", b"_schedule_restarts"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
@@ -424,13 +494,23 @@ class TrainSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logit_std) -> _WhichOneofReturnType__logit_std | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_snr_gamma) -> _WhichOneofReturnType__min_snr_gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multires_discount) -> _WhichOneofReturnType__multires_discount | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__optimizer) -> _WhichOneofReturnType__optimizer | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prior_weight) -> _WhichOneofReturnType__prior_weight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resolution) -> _WhichOneofReturnType__resolution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_power) -> _WhichOneofReturnType__schedule_power | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_restarts) -> _WhichOneofReturnType__schedule_restarts | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload

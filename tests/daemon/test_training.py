@@ -229,6 +229,16 @@ async def test_what_stands_in_the_way_is_named(daemon: Daemon) -> None:
         ({"seed": 2**53}, "seed"),
         ({"epochs": 10**6, "steps": None, "batch_size": 1}, "epochs"),
         ({"warmup_steps": 11}, "warmup_steps"),
+        ({"optimizer": "sgd"}, "optimizer"),
+        ({"optimizer": "lion", "optimizer_args": ["d0=1"]}, "optimizer_args"),
+        ({"optimizer_args": ["betas=0.9"]}, "optimizer_args"),
+        ({"optimizer_args": ["weight_decay=much"]}, "optimizer_args"),
+        ({"optimizer": "schedule-free", "ema_decay": 0.9}, "ema_decay"),
+        ({"schedule_restarts": 3}, "schedule_restarts"),
+        ({"text_encoder_rate": 1e-5}, "text_encoder_rate"),
+        ({"debiased": True, "min_snr_gamma": 5.0}, "debiased"),
+        ({"keep_tags": 1}, "keep_tags"),
+        ({"noise_offset": float("nan")}, "noise_offset"),
         ({"dataset": "0" * 64}, "dataset"),
     ):
         given = {name: value for name, value in {"dataset": dataset, **fields}.items() if value is not None}

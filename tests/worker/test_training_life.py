@@ -60,10 +60,24 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("how", [{"steps": 4, "checkpoint_every": 2}, EVERYTHING], ids=["plain", "everything"])
+SHORT = {"steps": 4, "checkpoint_every": 2}
+CAPTIONS = {"shuffle_tags": True, "keep_tags": 1, "tag_dropout": 0.3, "noise_offset": 0.1, "multires_noise": 3}
+LIBRARIES = {"schedule-free": "schedulefree", "prodigy": "prodigyopt", "lion": "lion_pytorch", "came": "came_pytorch"}
+HOWS = {
+    "plain": SHORT,
+    "everything": EVERYTHING,
+    "schedule-free, sampling": SHORT
+    | {"optimizer": "schedule-free", "sample_prompts": ("a cat",), "sample_every": 1}
+    | CAPTIONS,
+    **{name: SHORT | {"optimizer": name} for name in ("prodigy", "adafactor", "lion", "came")},
+}
+
+
+@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
 def test_resumed_from_a_checkpoint_or_put_aside_it_gives_the_same_bytes(
     desk: Desk, pipelines: Pipelines, how: dict[str, Any]
 ) -> None:
+    pytest.importorskip(LIBRARIES.get(how.get("optimizer", ""), "torch"))
     train, pipe = ask(desk.files, **how), pipelines("sd")
     undisturbed = desk.train(train, pipe)
     whole = desk.losses

@@ -18,11 +18,14 @@ import numpy as np
 import pytest
 import torch
 from craft_protos.dispatch import Dispatch
+from craft_protos.train import TrainSpec
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from peft import LoraConfig
 from PIL import Image
+from pytest import importorskip
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from transformers.optimization import Adafactor
 
 from tests.matrix import covers
 from tests.worker.trained import Desk, ask
@@ -39,6 +42,14 @@ Z_IMAGE = [f"attention.{n}" for n in UNET] + [f"feed_forward.w{i}" for i in (1, 
 FLUX2 = [*SD3, "ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out", "to_qkv_mlp_proj"]
 QWEN = [*SD3, "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"]
 KREA2 = [*(f"attn.{n}" for n in UNET), "attn.to_gate", "ff.gate", "ff.up", "ff.down"]
+OPTIMIZERS: dict[str, Callable[[list[Any], float], Any]] = {
+    "adamw": lambda learned, rate: torch.optim.AdamW(learned, lr=rate),
+    "prodigy": lambda learned, rate: importorskip("prodigyopt").Prodigy(learned, lr=rate),
+    "adafactor": lambda learned, rate: Adafactor(learned, lr=rate, scale_parameter=False, relative_step=False),
+    "lion": lambda learned, rate: importorskip("lion_pytorch").Lion(learned, lr=rate),
+    "schedule-free": lambda learned, rate: importorskip("schedulefree").AdamWScheduleFree(learned, lr=rate),
+    "came": lambda learned, rate: importorskip("came_pytorch").CAME(learned, lr=rate),
+}
 Predict = Callable[[Any, torch.Tensor, torch.Tensor, list[str]], torch.Tensor]
 
 
@@ -216,13 +227,14 @@ def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor
         )
     )
     predict = predictor(pipe, network)
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in network.parameters() if parameter.requires_grad], lr=recipe.learning_rate
-    )
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[recipe.optimizer](learned, recipe.learning_rate)
     generator = torch.Generator().manual_seed(recipe.seed)
     latents = _latents(pipe, files, train)
     batches: list[list[int]] = []
     losses = []
+    if recipe.optimizer == "schedule-free":
+        optimizer.train()
     for _ in range(STEPS):
         if not batches:
             order = torch.randperm(len(latents), generator=generator).tolist()
@@ -232,7 +244,7 @@ def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor
         clean = torch.cat([latents[i] for i in batch])
         captions = [train.pictures[i].caption or recipe.trigger for i in batch]
         asked = functools.partial(predict, network, captions=captions)
-        loss = _loss(pipe.scheduler, clean, asked, generator, recipe.min_snr_gamma)
+        loss = _loss(pipe.scheduler, clean, asked, generator, recipe)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], 1.0)
         optimizer.step()
@@ -241,11 +253,36 @@ def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor
     return losses
 
 
-def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generator, gamma: float) -> torch.Tensor:
+def _noise(clean: torch.Tensor, generator: torch.Generator, recipe: TrainSpec) -> torch.Tensor:
+    """Plain noise, then kohya's pyramid, then his offset."""
     noise = torch.randn(clean.shape, generator=generator)
+    if recipe.multires_noise:
+        rows, channels, height, width = clean.shape
+        stretch = torch.nn.Upsample(size=(height, width), mode="bilinear")
+        for i in range(recipe.multires_noise):
+            r = torch.rand((), generator=generator).item() * 2 + 2
+            h, w = max(1, int(height / (r**i))), max(1, int(width / (r**i)))
+            noise += stretch(torch.randn(rows, channels, h, w, generator=generator)) * recipe.multires_discount**i
+            if h == 1 or w == 1:
+                break
+        noise /= noise.std()
+    if recipe.noise_offset:
+        noise += recipe.noise_offset * torch.randn(*clean.shape[:2], 1, 1, generator=generator)
+    return noise
+
+
+def _densities(count: int, generator: torch.Generator, recipe: TrainSpec) -> torch.Tensor:
+    if recipe.timestep_sampling == "uniform":
+        return torch.rand(count, generator=generator)
+    return torch.sigmoid(torch.normal(mean=recipe.logit_mean, std=recipe.logit_std, size=(count,), generator=generator))
+
+
+def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generator, recipe: TrainSpec) -> torch.Tensor:
+    gamma, noise = recipe.min_snr_gamma, _noise(clean, generator, recipe)
     if "FlowMatch" in type(own).__name__:
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(own.config)
-        u = torch.sigmoid(torch.normal(mean=0.0, std=1.0, size=(len(clean),), generator=generator))
+        shift = {"shift": recipe.timestep_shift, "use_dynamic_shifting": False} if recipe.timestep_shift else {}
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(own.config, **shift)
+        u = _densities(len(clean), generator, recipe)
         places = (u * 1000).long()
         sigma = scheduler.sigmas[places].view(-1, 1, 1, 1)
         output = predict((1 - sigma) * clean + sigma * noise, scheduler.timesteps[places])
@@ -255,6 +292,10 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
     output = predict(scheduler.add_noise(clean, noise, timesteps), timesteps)
     is_velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(clean, noise, timesteps) if is_velocity else noise
+    if recipe.debiased:
+        alphas = scheduler.alphas_cumprod[timesteps]
+        weights = (alphas / (1 - alphas)).clamp(max=1000) ** -0.5
+        return (functional.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3)) * weights).mean()
     if not gamma:
         return functional.mse_loss(output, target)
     alphas = scheduler.alphas_cumprod[timesteps]
@@ -282,6 +323,13 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         ("qwen-image", (QWEN, _qwen), {}),
         ("krea2", (KREA2, _krea2), {}),
         ("sd", (UNET, _sd), {"gradient_checkpointing": True}),
+        ("sd", (UNET, _sd), {"noise_offset": 0.1, "multires_noise": 4, "multires_discount": 0.5, "debiased": True}),
+        ("sd3", (SD3, _sd3), {"timestep_sampling": "uniform", "timestep_shift": 3.0}),
+        ("sd3", (SD3, _sd3), {"logit_mean": 0.5, "logit_std": 0.7, "noise_offset": 0.1}),
+        *(
+            ("sd", (UNET, _sd), {"optimizer": name})
+            for name in ("prodigy", "adafactor", "lion", "schedule-free", "came")
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

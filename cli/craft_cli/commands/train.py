@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from craft_protos import config, files
 from craft_protos.reasons import CraftError
-from craft_protos.train import TrainRequest
+from craft_protos.train import SCHEDULES, TrainRequest
 
 from craft_cli import completing
 from craft_cli.connection.session import Session
 from craft_cli.generate import combining, flags, output
 from craft_cli.parsing import SpokenCommand
+from craft_cli.training import options
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
@@ -40,6 +41,7 @@ class Command(SpokenCommand):
     flags = flags.TRAIN
 
 
+@options.offered
 def train(
     name: str = typer.Argument(..., metavar="NAME", help="What the LoRA is to be called."),
     folder: str = typer.Argument(
@@ -54,7 +56,9 @@ def train(
     steps: int = typer.Option(None, "--steps", help="Optimizer steps."),
     epochs: int = typer.Option(None, "--epochs", help="Instead of --steps: how often each picture is seen."),
     lr: float = typer.Option(None, "--lr", help="Learning rate."),
-    schedule: str = typer.Option("", "--schedule", metavar="constant|cosine|linear", help="Of the learning rate."),
+    schedule: str = typer.Option(
+        "", "--schedule", metavar="NAME", help=f"Of the learning rate: {', '.join(SCHEDULES)}."
+    ),
     warmup: int = typer.Option(None, "--warmup", help="Steps until the learning rate is reached."),
     batch: int = typer.Option(None, "--batch", help="Pictures a step."),
     accumulate: int = typer.Option(None, "--accumulate", help="Batches a step: as a larger --batch, in less memory."),
@@ -87,6 +91,7 @@ def train(
     detach: bool = typer.Option(False, "--detach", help="Do not wait: print the job's id."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object an event on stdout."),
     quiet: bool = typer.Option(False, "-q", "--quiet", help="No progress."),
+    **rows: Any,
 ) -> None:
     """Train a LoRA on a folder of pictures. Ctrl-C cancels; --resume goes on from the last checkpoint."""
     from craft_cli.generate.delivery import Manner
@@ -132,6 +137,7 @@ def train(
         checkpoint_every=_count(checkpoint_every, "--checkpoint-every") or 0,
         format=file_format.lower(),
         when_idle=when_idle,
+        **options.chosen(rows),
     )
     session, manner = Session(), Manner(as_json=as_json, quiet=quiet)
     if resume:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 
-from craft_protos import synonyms
+from craft_protos import synonyms, train_options
 from craft_protos.generate import GenerateRequest
 from craft_protos.reasons import CraftError
 
@@ -64,6 +64,7 @@ TRAIN = {
     "format": "--format",
     "resume": "NAME",
     "when_idle": "--when-idle",
+    **{one.name: one.metadata["flag"] for one in train_options.options()},
 }
 
 

@@ -87,7 +87,11 @@ def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
 def train(one: training_pb2.TrainSpec) -> dict[str, Any]:
     """TrainSpec under its own names."""
     told = {field.name: getattr(one, field.name) for field in one.DESCRIPTOR.fields}
-    return told | {"sample_prompts": list(one.sample_prompts), "resume": one.resume or None}
+    return told | {
+        "sample_prompts": list(one.sample_prompts),
+        "optimizer_args": list(one.optimizer_args),
+        "resume": one.resume or None,
+    }
 
 
 def train_plan(message: jobs_pb2.JobPlan) -> dict[str, Any]:

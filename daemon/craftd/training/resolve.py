@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from craft_protos import rungs
+from craft_protos import rungs, train_options
 from craft_protos.generate import SEED_LIMIT
 from craft_protos.reasons import CraftError, invalid
 from craft_protos.settings import LimitSettings
-from craft_protos.train import KOHYA, PEFT, SCHEDULES, Picture, TrainRequest, TrainSpec
+from craft_protos.train import KOHYA, PEFT, POLYNOMIAL, RESTARTS, SCHEDULES, Picture, TrainRequest, TrainSpec
 
 from craftd.architectures import buckets, registry
 from craftd.architectures.architecture import Training
@@ -32,6 +32,7 @@ _MOST_SAMPLES = 200
 _LONGEST_TRIGGER = 500  # as LoRAs' own
 _MOST_CLASS_PICTURES = 1000
 _SMALLEST_RESOLUTION = 64
+_POLYNOMIALS_LAST_RATE = 1e-7  # diffusers'
 
 
 def check(asked: TrainRequest, limits: LimitSettings) -> None:
@@ -43,6 +44,7 @@ def check(asked: TrainRequest, limits: LimitSettings) -> None:
     _check_text("trigger", asked.trigger, _LONGEST_TRIGGER)
     _check_whole(asked, limits)
     _check_numbers(asked)
+    train_options.check(asked)
     _check_samples(asked, limits)
     if asked.format not in ("", PEFT, KOHYA):
         raise invalid("format", f"must be {PEFT} or {KOHYA}, not {asked.format[:32]!r}")
@@ -95,6 +97,8 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
     if asked.sample_every > steps:
         raise invalid("sample_every", f"must be at most the {steps} steps, not {asked.sample_every}")
     _check_sample_count(asked, steps)
+    schedule, rate = _schedule(asked, usual), _or(asked.learning_rate, _usual_rate(asked, usual))
+    _check_rates(asked, schedule, rate)
     return TrainSpec(
         name=asked.name,
         model=model.name,
@@ -104,7 +108,7 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         alpha=_or(asked.alpha, float(rank)),
         steps=steps,
         epochs=max(1, math.ceil(steps / an_epoch)),
-        learning_rate=_or(asked.learning_rate, usual.learning_rate),
+        learning_rate=rate,
         batch_size=batch,
         gradient_accumulation=accumulation,
         resolution=resolution,
@@ -114,7 +118,7 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         sample_every=asked.sample_every,
         seed=secrets.randbelow(SEED_LIMIT) if asked.seed is None else asked.seed,
         flip=asked.flip,
-        min_snr_gamma=_or(asked.min_snr_gamma, usual.min_snr_gamma),
+        min_snr_gamma=_or(asked.min_snr_gamma, 0.0 if asked.debiased else usual.min_snr_gamma),
         ema_decay=_or(asked.ema_decay, usual.ema_decay),
         gradient_checkpointing=_or(asked.gradient_checkpointing, usual.gradient_checkpointing),
         format=asked.format or PEFT,
@@ -123,9 +127,10 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         class_prompt=asked.class_prompt.strip(),
         class_pictures=asked.class_pictures,
         prior_weight=_or(asked.prior_weight, usual.prior_weight),
-        learning_rate_schedule=asked.learning_rate_schedule or usual.learning_rate_schedule,
+        learning_rate_schedule=schedule,
         warmup_steps=warmup,
         caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
+        **train_options.shared(asked),
     )
 
 
@@ -180,6 +185,32 @@ def epoch_steps(pictures: Iterable[Picture], resolution: int, unit: int, batch_s
 
 def _sizes(pictures: Iterable[Picture], resolution: int, unit: int) -> Counter[tuple[int, int]]:
     return Counter(buckets.bucket(one.width, one.height, resolution, unit) for one in pictures)
+
+
+def _schedule(asked: TrainRequest, usual: Training) -> str:
+    """Schedule-free AdamW is made to do without one."""
+    flat = asked.optimizer == train_options.SCHEDULE_FREE
+    return asked.learning_rate_schedule or ("constant" if flat else usual.learning_rate_schedule)
+
+
+def _usual_rate(asked: TrainRequest, usual: Training) -> float:
+    """Prodigy multiplies it with the rate that it finds."""
+    return 1.0 if asked.optimizer == train_options.PRODIGY else usual.learning_rate
+
+
+def _check_rates(asked: TrainRequest, schedule: str, rate: float) -> None:
+    if asked.schedule_restarts != 1 and schedule != RESTARTS:
+        raise invalid("schedule_restarts", f"means nothing to the schedule {schedule}", f"give --schedule {RESTARTS}")
+    if asked.schedule_power != 1 and schedule != POLYNOMIAL:
+        raise invalid("schedule_power", f"means nothing to the schedule {schedule}", f"give --schedule {POLYNOMIAL}")
+    if schedule == POLYNOMIAL and rate <= _POLYNOMIALS_LAST_RATE:
+        raise invalid("learning_rate", f"must be above {_POLYNOMIALS_LAST_RATE}, where a polynomial schedule ends")
+    if asked.text_encoder_rate and not asked.train_text_encoder:
+        raise invalid("text_encoder_rate", "is asked for, and the text encoder is not trained", "give --te too")
+    if asked.optimizer == train_options.SCHEDULE_FREE and asked.ema_decay:
+        raise invalid("ema_decay", "does not go with schedule-free, which averages by itself", "leave it out")
+    if asked.debiased and asked.min_snr_gamma:
+        raise invalid("debiased", "does not go with --min-snr: both weigh steps by their noise", "give one of them")
 
 
 def _steps(asked: TrainRequest, usual: Training, an_epoch: int) -> int:

@@ -20,9 +20,18 @@ from craft_protos.version import __version__
 from craftd import safetensors
 from craftd.architectures.architecture import Architecture
 from craftd.architectures.rows.unets import SD2
-from craftd.worker.training import stored
+from craftd.worker.training import optimizers, stored
 
 _MOST_TAGS = 200
+_KOHYA = {
+    "noise_offset": "noise_offset",
+    "multires_noise": "multires_noise_iterations",
+    "multires_discount": "multires_noise_discount",
+    "debiased": "debiased_estimation",
+    "shuffle_tags": "shuffle_caption",
+    "keep_tags": "keep_tokens",
+    "tag_dropout": "caption_tag_dropout_rate",
+}
 _PREDICTS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -72,10 +81,10 @@ def _training(subject: Subject) -> dict[str, str]:
         "network_alpha": float(recipe.alpha),
         "learning_rate": recipe.learning_rate,
         "unet_lr": recipe.learning_rate,
-        "text_encoder_lr": recipe.learning_rate if recipe.train_text_encoder else None,
+        "text_encoder_lr": recipe.text_encoder_rate or recipe.learning_rate if recipe.train_text_encoder else None,
         "lr_scheduler": recipe.learning_rate_schedule,
         "lr_warmup_steps": recipe.warmup_steps,
-        "optimizer": "torch.optim.adamw.AdamW",
+        "optimizer": optimizers.class_name(recipe.optimizer) + _arguments(recipe),
         "steps": subject.steps,
         "max_train_steps": recipe.steps,
         "num_train_images": len(subject.pictures),
@@ -91,12 +100,22 @@ def _training(subject: Subject) -> dict[str, str]:
         "min_snr_gamma": recipe.min_snr_gamma or None,
         "prior_loss_weight": recipe.prior_weight if recipe.has_prior else None,
         "caption_dropout_rate": recipe.caption_dropout,
+        **_chosen(recipe),
         "mixed_precision": "no" if subject.precision == "fp32" else "bf16",
         "v2": subject.architecture.id == SD2.id,
         "tag_frequency": json.dumps({"dataset": _tags(subject)}),
         "training_comment": f"trained with craft {__version__}",
     }
     return {f"ss_{name}": str(value) for name, value in told.items()}
+
+
+def _arguments(recipe: TrainSpec) -> str:
+    return f"({','.join(recipe.optimizer_args)})" if recipe.optimizer_args else ""
+
+
+def _chosen(recipe: TrainSpec) -> dict[str, object]:
+    """Of the options that kohya's scripts name in metadata, those that were chosen."""
+    return {_KOHYA[name]: value for name, value in recipe.chosen.items() if name in _KOHYA}
 
 
 def _tags(subject: Subject) -> dict[str, int]:

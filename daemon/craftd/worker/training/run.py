@@ -136,7 +136,7 @@ class TrainingRun:
 
     def _run(self, pipe: Any, training: Training) -> Pieces:
         self._read_checkpoint()
-        goal = objective.of(pipe.scheduler, self._recipe.min_snr_gamma)
+        goal = objective.of(pipe.scheduler, self._recipe)
         datasets = yield from self._encode(pipe)
         model = Trainable(pipe, training, self._recipe, self._place, self._context.hooks)
         trainer = Trainer(model, goal, self._recipe, *datasets)
@@ -157,7 +157,7 @@ class TrainingRun:
 
     def _encode(self, pipe: Any) -> Generator[None, None, tuple[Dataset, Dataset | None]]:
         """Encodes captions and pictures once: no step changes what comes of them."""
-        if not self._recipe.train_text_encoder:
+        if not self._recipe.train_text_encoder and not self._recipe.varies_captions:
             yield from self._encode_captions(pipe)
         items = list(self._items(pipe))
         yield from self._encode_pictures(pipe, items)
@@ -357,6 +357,7 @@ def _fingerprint(train: Dispatch) -> str:
     spec = train.training
     plain = replace(spec, name="", sample_prompts=(), sample_every=0, format="", when_idle=False, checkpoint_every=0)
     told = ", ".join(f"{name}={getattr(plain, name)!r}" for name in _FINGERPRINTED)
+    told += "".join(f", {name}={value!r}" for name, value in spec.chosen.items())
     shown = [(one.sha256, spec.caption(one)) for one in train.pictures]
     return hashlib.sha256(f"(Recipe({told}), {train.model.sha256!r}, {shown!r})".encode()).hexdigest()
 

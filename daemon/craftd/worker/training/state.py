@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from craft_protos.reasons import CraftError
@@ -19,12 +20,16 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class State:
-    """`tensors` by what they are and whose: weight/NAME, mean/NAME, square/NAME, average/NAME; and `generator`."""
+    """`tensors` by what they are and whose: weight/NAME, mean/NAME, square/NAME, average/NAME; and `generator`.
+
+    Optimizers other than AdamW keep state.KIND/NAME too, and `numbers`.
+    """
 
     step: int
     tensors: Mapping[str, torch.Tensor]
     left: tuple[tuple[int, ...], ...]  # batches of the epoch
     class_left: tuple[tuple[int, ...], ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)  # of the optimizer
 
 
 def to_bytes(state: State, recipe: str) -> bytes:
@@ -35,7 +40,7 @@ def to_bytes(state: State, recipe: str) -> bytes:
         "left": state.left,
         "class_left": state.class_left,
         "recipe": recipe,
-    }
+    } | ({"optimizer": state.numbers} if state.numbers else {})
     return stored.safetensors(state.tensors, {_KEY: json.dumps(told)})
 
 
@@ -47,7 +52,9 @@ def read(path: Path, recipe: str) -> State:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if told["version"] != _VERSION or told["recipe"] != recipe:
             raise CraftError("BAD_DATA", "the checkpoint is of another training", "start the training anew")
-        return State(int(told["step"]), tensors, _batches(told["left"]), _batches(told["class_left"]))
+        return State(
+            int(told["step"]), tensors, _batches(told["left"]), _batches(told["class_left"]), told.get("optimizer", {})
+        )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
         raise CraftError("CORRUPT_FILE", f"the checkpoint cannot be read: {exc}", "start the training anew") from exc
 

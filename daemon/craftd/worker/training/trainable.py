@@ -103,7 +103,7 @@ class Trainable:
     def __init__(
         self, pipe: Any, training: Training, recipe: TrainSpec, device: torch.device, hooks: ProgressHooks
     ) -> None:
-        network = network_of(pipe)
+        self.network = network = network_of(pipe)
         self._device = device
         self._dtype = getattr(pipe, network).dtype
         trained = [network, *(training.text_encoders if recipe.train_text_encoder else ())]

@@ -1,8 +1,9 @@
 """The optimizer's steps, one micro-batch after another.
 
 Everything random comes from one generator on the CPU, in this order: the epochs' orders, and for each micro-batch
-noise, timesteps, and which captions are dropped. Its state, the adapter and the optimizer's moments are all that a
-step follows from, so a training that goes on from a saved state gives the same weights as one that never stopped.
+noise, timesteps, how captions vary, and which are dropped. Its state, the adapter and the optimizer's own state are
+all that a step follows from, so a training that goes on from a saved state gives the same weights as one that never
+stopped.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from craftd.worker.models import memory
+from craftd.worker.training import captions as captions_of
 from craftd.worker.training.dataset import Dataset, Order
 from craftd.worker.training.objective import Objective
+from craftd.worker.training.optimizers import Optimizer
 from craftd.worker.training.state import State
-from craftd.worker.training.trainable import Trainable
+from craftd.worker.training.trainable import Text, Trainable
 
 _MOST_GRADIENT = 1.0  # norm
-_BETAS, _EPSILON, _WEIGHT_DECAY = (0.9, 0.999), 1e-8, 1e-2
-_MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,8 @@ class Trainer:
         self._recipe = recipe
         self._generator = torch.Generator("cpu").manual_seed(recipe.seed)
         self._parameters = list(model.parameters.values())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=recipe.learning_rate,
-            betas=_BETAS,
-            eps=_EPSILON,
-            weight_decay=_WEIGHT_DECAY,
-            fused=True,
-        )
-        self._rate = _rate(self._optimizer, recipe)
+        self._optimizer = Optimizer(model.parameters, recipe, model.network)
+        self._rate = _rate(self._optimizer.own, recipe)
         self._average = EMAModel(self._parameters, decay=recipe.ema_decay) if recipe.ema_decay else None
         self._orders = [
             Order(dataset.groups, recipe.batch_size, self._generator)
@@ -94,12 +88,12 @@ class Trainer:
         tensors = {"generator": generator}
         for i, (name, parameter) in enumerate(self._model.parameters.items()):
             tensors[f"weight/{name}"] = parameter
-            moments = self._optimizer.state.get(parameter, {})
-            tensors |= {f"{kind}/{name}": moments[own] for kind, own in _MOMENTS.items() if moments}
             if self._average is not None:
                 tensors[f"average/{name}"] = self._average.shadow_params[i]
+        tensors |= self._optimizer.tensors()
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        return State(self.step, copies, *(tuple(map(tuple, left)) for left in lefts))
+        left, *class_left = (tuple(map(tuple, left)) for left in lefts)
+        return State(self.step, copies, left, class_left[0] if class_left else (), self._optimizer.numbers())
 
     def load(self, state: State) -> None:
         """Go on from there. Raises CORRUPT_FILE where it does not fit, and OUT_OF_MEMORY's own."""
@@ -108,14 +102,15 @@ class Trainer:
                 self._load(state)
         except (*memory.OUT_OF_MEMORY, torch.AcceleratorError):
             raise
-        except (KeyError, RuntimeError, ValueError) as exc:
+        except (KeyError, RuntimeError, ValueError, AttributeError, TypeError) as exc:
             raise CraftError("CORRUPT_FILE", f"the checkpoint does not fit: {exc}", "start the training anew") from exc
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """While it holds, the adapter is its moving average, where one is kept."""
         if self._average is None:
-            yield
+            with self._optimizer.averaged():
+                yield
             return
         self._average.store(self._parameters)
         try:
@@ -134,9 +129,9 @@ class Trainer:
     def _learn(self, work: Work) -> float:
         batch = work.dataset.batch(work.order.next(), flip=self._flips())
         task = self._objective.task(batch.latents, self._generator)
-        captions = self._dropped(batch.captions)
+        captions = self._dropped([captions_of.varied(one, self._recipe, self._generator) for one in batch.captions])
         with self._model.computing():
-            text = self._model.encode_texts(captions) if self._model.text_is_trained else work.dataset.text(captions)
+            text = self._text(work, captions)
             loss = task.loss(self._model.predict(task.samples, task.timesteps, text))
         torch.autograd.backward(loss * work.share)
         value = float(loss.detach())
@@ -144,15 +139,21 @@ class Trainer:
             raise self._diverged(f"the loss of step {self.step + 1} is {value}")
         return value
 
+    def _text(self, work: Work, captions: Sequence[str]) -> Text:
+        """Encoded now where it learns, or where captions are another each time; otherwise it was encoded before."""
+        if self._model.text_is_trained:
+            return self._model.encode_texts(captions)
+        if not self._recipe.varies_captions:
+            return work.dataset.text(captions)
+        with torch.no_grad():
+            return self._model.encode_texts(captions)
+
     def _finish_step(self) -> StepDone:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, _MOST_GRADIENT)
         if not torch.isfinite(norm):
             raise self._diverged(f"the gradients of step {self.step + 1} are not finite")
         rate = self._rate(self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._optimizer.step(rate)
         if self._average is not None:
             self._average.step(self._parameters)
         self.step += 1
@@ -182,13 +183,9 @@ class Trainer:
         with torch.no_grad():
             for i, (name, parameter) in enumerate(self._model.parameters.items()):
                 parameter.copy_(tensors[f"weight/{name}"])
-                if state.step:
-                    self._optimizer.state[parameter] = {
-                        "step": torch.tensor(float(state.step), device=parameter.device),
-                        **{own: tensors[f"{kind}/{name}"].to(parameter.device) for kind, own in _MOMENTS.items()},
-                    }
                 if self._average is not None:
                     self._average.shadow_params[i].copy_(tensors[f"average/{name}"])
+        self._optimizer.load(tensors, state.numbers, state.step)
         if self._average is not None:
             self._average.optimization_step = state.step
         self._generator.set_state(tensors["generator"])
@@ -210,6 +207,8 @@ def _rate(optimizer: torch.optim.Optimizer, recipe: TrainSpec) -> Callable[[int]
         optimizer,
         num_warmup_steps=recipe.warmup_steps,
         num_training_steps=recipe.steps,
+        num_cycles=recipe.schedule_restarts,
+        power=recipe.schedule_power,
     )
     factor = schedule.lr_lambdas[0]
     return lambda step: recipe.learning_rate * factor(step)

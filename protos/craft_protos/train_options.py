@@ -1,0 +1,158 @@
+"""The options of a training that are the same asked for and resolved, each declared once.
+
+Its name and type are training.proto's; a request, a spec and `craft lora train` have it from here: what it is when
+nothing is said, what it must be, its flag and what the flag's help says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from craft_protos.reasons import invalid
+from craft_protos.rules import Choice, Length, Range, Rule
+
+T = TypeVar("T")
+
+ADAMW, PRODIGY, SCHEDULE_FREE, CAME = "adamw", "prodigy", "schedule-free", "came"
+_BETAS = ("betas", "eps", "weight_decay")
+# The optimizers -> those arguments of their libraries' classes that --optimizer-arg may set.
+OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    ADAMW: _BETAS,
+    "adamw8bit": _BETAS,
+    PRODIGY: (*_BETAS, "beta3", "d0", "d_coef", "growth_rate", "use_bias_correction", "safeguard_warmup", "decouple"),
+    "adafactor": ("clip_threshold", "decay_rate", "beta1", "weight_decay", "scale_parameter"),
+    "lion": ("betas", "weight_decay"),
+    SCHEDULE_FREE: (*_BETAS, "r", "weight_lr_power"),
+    CAME: ("betas", "clip_threshold", "weight_decay"),
+}
+_LONGEST_ARGUMENT = 100
+LOGIT_NORMAL, UNIFORM, MODE = "logit-normal", "uniform", "mode"
+
+Value = bool | float | tuple[float, ...]
+
+
+def _option(default: T, rule: Rule | None, flag: str, told: str) -> T:
+    made: T = field(default=default, metadata={"rule": rule, "flag": flag, "help": told})
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a request and a spec share."""
+
+    optimizer: str = _option(ADAMW, Choice(tuple(OPTIMIZERS)), "--optimizer", f"{', '.join(OPTIMIZERS)}.")
+    optimizer_args: tuple[str, ...] = _option(
+        (), Length(16), "--optimizer-arg", "Such as weight_decay=0.1 or betas=0.9,0.99; may be repeated."
+    )
+    schedule_restarts: int = _option(
+        1, Range(1, 1000), "--restarts", "How often --schedule cosine_with_restarts begins anew."
+    )
+    schedule_power: float = _option(1.0, Range(0.01, 100), "--power", "Of --schedule polynomial; 1 is a line.")
+    text_encoder_rate: float = _option(0.0, Range(0, 1), "--te-lr", "The text encoder's learning rate; 0: --lr.")
+    noise_offset: float = _option(
+        0.0, Range(0, 1), "--noise-offset", "Noise that a whole channel shares, for dark and bright pictures: 0.05."
+    )
+    multires_noise: int = _option(
+        0, Range(0, 16), "--multires-noise", "Noise of so many coarser resolutions too: 6; 0: not."
+    )
+    multires_discount: float = _option(
+        0.3, Range(0, 1), "--multires-discount", "How much less each coarser noise counts than the one before."
+    )
+    debiased: bool = _option(False, None, "--debiased", "Debiased estimation: weigh steps by 1 / sqrt(SNR).")
+    timestep_sampling: str = _option(
+        "",
+        Choice(("", LOGIT_NORMAL, UNIFORM, MODE)),
+        "--timestep-sampling",
+        "Of flow matching: logit-normal, uniform, mode; logit-normal if not given.",
+    )
+    timestep_shift: float = _option(
+        0.0, Range(0, 100), "--timestep-shift", "Of flow matching: in place of the model's own shift; 0: that."
+    )
+    logit_mean: float = _option(0.0, Range(-10, 10), "--logit-mean", "Of logit-normal; above 0: less noise.")
+    logit_std: float = _option(1.0, Range(0.01, 10), "--logit-std", "Of logit-normal: how far it spreads.")
+    shuffle_tags: bool = _option(
+        False, None, "--shuffle-tags", "Captions' tags, commas between, in another order each time."
+    )
+    keep_tags: int = _option(0, Range(0, 255), "--keep-tags", "The first tags that are neither shuffled nor dropped.")
+    tag_dropout: float = _option(0.0, Range(0, 1), "--tag-dropout", "Part of the tags that is left out each time.")
+
+    @property
+    def arguments(self) -> dict[str, Value]:
+        """The optimizer's, by name."""
+        return dict(_argument(one, self.optimizer) for one in self.optimizer_args)
+
+    @property
+    def varies_captions(self) -> bool:
+        return self.shuffle_tags or self.tag_dropout > 0
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The options that are not what they are when nothing is said."""
+        return {one.name: getattr(self, one.name) for one in options() if getattr(self, one.name) != one.default}
+
+
+def options() -> tuple[Field[Any], ...]:
+    return fields(TrainOptions)
+
+
+def shared(told: TrainOptions) -> dict[str, Any]:
+    """The options of a request or a spec, by name."""
+    return {one.name: getattr(told, one.name) for one in options()}
+
+
+def check(asked: TrainOptions) -> None:
+    """Raises INVALID_FIELD."""
+    for one in options():
+        rule, value = one.metadata["rule"], getattr(asked, one.name)
+        if rule is not None and (complaint := rule.complaint(value)):
+            raise invalid(one.name, complaint)
+    for name, why, hint in _clashes(asked):
+        raise invalid(name, why, hint)
+    _ = asked.arguments
+
+
+def _clashes(asked: TrainOptions) -> Iterator[tuple[str, str, str]]:
+    """What was asked for and would do nothing."""
+    if asked.timestep_sampling in (UNIFORM, MODE) and (asked.logit_mean, asked.logit_std) != (0.0, 1.0):
+        yield "timestep_sampling", f"{asked.timestep_sampling} has no mean and no std", "take logit-normal"
+    if asked.keep_tags and not asked.varies_captions:
+        yield "keep_tags", "is asked for, and no tag is shuffled or dropped", "give --shuffle-tags too"
+    if asked.optimizer == PRODIGY and asked.text_encoder_rate:
+        yield "text_encoder_rate", "does not go with prodigy, which finds one rate for all", "leave it out"
+
+
+def _argument(told: str, optimizer: str) -> tuple[str, Value]:
+    name, has_value, value = told.partition("=")
+    name = name.strip()
+    allowed = OPTIMIZERS.get(optimizer, ())
+    if name not in allowed:
+        raise invalid("optimizer_args", f"{optimizer} has no argument {name[:40]!r}", f"it takes {', '.join(allowed)}")
+    if not has_value or len(told) > _LONGEST_ARGUMENT:
+        raise invalid("optimizer_args", f"{name} has no value", f"such as {name}=0.1")
+    number = _value(name, value.strip())
+    if name == "betas":
+        _check_betas(number, 3 if optimizer == CAME else 2)
+    return name, number
+
+
+def _check_betas(betas: Value, count: int) -> None:
+    is_right = isinstance(betas, tuple) and len(betas) == count and all(0 <= one < 1 for one in betas)
+    if not is_right:
+        example = ",".join(("0.9", "0.999", "0.9999")[:count])
+        raise invalid("optimizer_args", f"betas must be {count} numbers from 0 to below 1", f"such as betas={example}")
+
+
+def _value(name: str, text: str) -> Value:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        numbers = tuple(float(part) for part in re.sub(r"[()\s]", "", text).split(",") if part)
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise invalid("optimizer_args", f"{name}: {text[:40]!r} is no number", f"such as {name}=0.1 or {name}=true")
+    return numbers if len(numbers) > 1 or "," in text else numbers[0]
