@@ -102,6 +102,7 @@ def test_what_is_not_here_is_named_with_what_to_do(studio: Home) -> None:
         assert part in done.stderr
     done = studio.craft("generate", "--like", "gone.png", "-m", "pocket", "--lora-missing", "skip", "-o", "yes.png")
     assert done.returncode == 0 and "not honoured: LoRA far, which is not here" in done.stderr
+    assert "does nothing" not in done.stderr
 
 
 def test_show_says_what_it_found(studio: Home, infotext: str) -> None:
@@ -110,7 +111,12 @@ def test_show_says_what_it_found(studio: Home, infotext: str) -> None:
     assert shown["provenance"] is None and shown["recipe"]["program"] == "ComfyUI"
     assert shown["recipe"]["loras"][0] == {"name": "a", "hash": "", "version": "", "weight": 0.8}
     rows = dict(line.split("\t") for line in studio.craft("images", "show", "graph.png").stdout.splitlines())
-    assert rows["model"] == "sd_xl_base_1.0" and rows["loras"] == "a:0.8, b:0.3" and "FreeU" in rows["not understood"]
+    assert (
+        rows["size"] == "896x1152"
+        and rows["model"] == "sd_xl_base_1.0"
+        and rows["loras"] == "a:0.8, b:0.3"
+        and "FreeU" in rows["not understood"]
+    )
 
 
 @pytest.mark.parametrize(

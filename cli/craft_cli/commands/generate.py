@@ -204,7 +204,7 @@ def generate(
         wanted, wish = liking.like(session, like, wanted, wish)
         prompt = prompt if batch is not None else prompt or wanted.prompt or None
     wanted = specs.with_settings(replace(wanted, sampler=wanted.sampler or settings.sampler), settings)
-    _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing), is_batch=batch is not None)
+    _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing and not like), is_batch=batch is not None)
     specs.require_at_most(wanted, most)
     if batch is not None or sweep:
         from craft_cli.generate import sweeping

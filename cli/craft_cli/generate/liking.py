@@ -94,6 +94,8 @@ def described(name: str) -> dict[str, Any]:
 def shown(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe's rows in a table: what it says alone, files by their names and hashes."""
     said = {name: value for name, value in recipe.items() if value not in (None, "", (), [])}
+    width, height = said.pop("width", None), said.pop("height", None)
+    said["size"] = f"{width}x{height}" if width and height else ""
     said["model"] = finding.told(Named(**recipe["model"])) if any(recipe["model"].values()) else "not said"
     uses = [LoraUse(**one) for one in recipe["loras"]]
     said["loras"] = ", ".join(f"{finding.told(one)}:{one.weight:g}" for one in uses)

@@ -140,10 +140,10 @@ def _again(told: Told) -> dict[str, Any]:
 def _files(told: Told, tags: list[LoraUse]) -> tuple[Named, tuple[LoraUse, ...]]:
     """The model and the LoRAs, with every hash and version that any of the settings gives."""
     hashes, resources = _hashes(told), _resources(told)
-    model = named(told.text("Model", "Unet"), told.text("Model hash") or hashes.pop("model", ""))
+    model = named(told.text("Model", "Unet"), told.text("Model hash") or hashes.get("model", ""))
     base = next((one for one in resources if one.get("type") in ("checkpoint", "model")), {})
     model = replace(model, name=model.name or str(base.get("modelName", ""))[:200], version=_version(base))
-    loras = [replace(use, hash=hashes.pop(use.name.lower(), "") or use.hash) for use in tags]
+    loras = [replace(use, hash=hashes.get(use.name.lower(), "") or use.hash) for use in tags]
     of_civitai = [one for one in resources if str(one.get("type")).lower() in ("lora", "lycoris", "dora", "locon")]
     weights = _pairs(told.text("Lora weights"))
     if not loras:  # the tags are gone, and the resources say it
