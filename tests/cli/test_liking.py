@@ -65,6 +65,7 @@ def test_like_is_for_what_is_not_given(studio: Home, infotext: str) -> None:
     assert done.returncode == 0, done.stderr
     spec = newest(studio)
     assert (spec["prompt"], spec["negative_prompt"], spec["steps"], spec["seed"]) == ("a pear", "worm", 3, 77)
+    assert spec["prompt_syntax"] == "a1111"
     assert spec["width"] == 128 and spec["height"] != 96
     assert [one["weight"] for one in spec["loras"]] == [0.2]  # type: ignore[attr-defined]
     done = studio.craft("generate", "--like", "pear.png", "-g", "2", "-o", "own.webp", "-q")  # craft's own, prompt too

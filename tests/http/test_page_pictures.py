@@ -224,7 +224,12 @@ def test_a_picture_s_settings_fill_the_form(studio: Studio) -> None:
         )
         said = page.locator("#like-said")
         expect(said).to_contain_text("my photo.png, a picture of AUTOMATIC1111")
-        for part in ("Not here: the LoRA far", "Not honoured: clip_skip: 2", "Not honoured: ENSD: 1"):
+        for part in (
+            "Not here: the LoRA far",
+            "Not honoured: clip_skip: 2",
+            "Not honoured: prompt_syntax: a1111",
+            "Not honoured: ENSD: 1",
+        ):
             expect(said).to_contain_text(part)
         expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox")
         expect(page.get_by_label("Sampler")).to_have_value("Euler Karras")

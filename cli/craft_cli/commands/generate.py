@@ -193,7 +193,7 @@ def generate(
         trigger_words=trigger_words,
         clip_skip=clip_skip,
         guidance_rescale=guidance_rescale,
-        **prompting.asked(prompt_syntax, settings),
+        **prompting.asked(prompt_syntax),
         **specs.pair("--original-size", original_size, ("original_width", "original_height"), "1024x768"),
         **specs.pair("--crop", crop, ("crop_left", "crop_top"), "64,0"),
         **enlarging.asked(upscale, upscaler, hires, hires_strength, hires_steps),
@@ -203,7 +203,8 @@ def generate(
 
         wanted, wish = liking.like(session, like, wanted, wish)
         prompt = prompt if batch is not None else prompt or wanted.prompt or None
-    wanted = specs.with_settings(replace(wanted, sampler=wanted.sampler or settings.sampler), settings)
+    wanted = prompting.with_settings(replace(wanted, sampler=wanted.sampler or settings.sampler), settings)
+    wanted = specs.with_settings(wanted, settings)
     _tell_idle(wanted, prompt or "", has_missing=bool(lora_missing and not like), is_batch=batch is not None)
     specs.require_at_most(wanted, most)
     if batch is not None or sweep:

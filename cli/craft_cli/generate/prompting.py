@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import typer
-from craft_protos.generate import CRAFT, SYNTAXES
+from craft_protos.generate import CRAFT, SYNTAXES, GenerateRequest
 from craft_protos.reasons import CraftError
 from craft_protos.settings import GenerateSettings
 
@@ -14,10 +15,15 @@ SYNTAX = typer.Option(
 )
 
 
-def asked(syntax: str, settings: GenerateSettings) -> dict[str, Any]:
-    """Fields of a request; what is configured is said where it is not the usual one. Raises USAGE."""
+def asked(syntax: str) -> dict[str, Any]:
+    """Fields of a request. Raises USAGE."""
     name = syntax.lower()
     if name not in ("", *SYNTAXES):
         raise CraftError("USAGE", f"--prompt-syntax: {syntax!r} is none", f"it is {', '.join(SYNTAXES)}")
+    return {"prompt_syntax": name}
+
+
+def with_settings(asked: GenerateRequest, settings: GenerateSettings) -> GenerateRequest:
+    """What is configured is said where nothing else is, and where it is not the usual one."""
     configured = "" if settings.prompt_syntax == CRAFT else settings.prompt_syntax
-    return {"prompt_syntax": name or configured}
+    return replace(asked, prompt_syntax=asked.prompt_syntax or configured)

@@ -30,6 +30,7 @@ def read(texts: Mapping[str, str]) -> Recipe | None:
         program="craft",
         prompt=spec.prompt,
         negative_prompt=spec.negative_prompt,
+        prompt_syntax=spec.prompt_syntax,
         width=spec.width,
         height=spec.height,
         steps=spec.steps,

@@ -46,6 +46,7 @@ class WishOut(BaseModel):
 
     prompt: str
     negative_prompt: str
+    prompt_syntax: str
     model: str
     width: int | None
     height: int | None
@@ -116,7 +117,7 @@ async def _answer(services: HttpServices, caller: Caller, recipe: Recipe) -> Rec
 def _told(request: GenerateRequest) -> dict[str, Any]:
     hires = request.hires
     return {
-        **{name: getattr(request, name) for name in ("prompt", "negative_prompt", "sampler", *_TOLD)},
+        **{name: getattr(request, name) for name in ("prompt", "negative_prompt", "prompt_syntax", "sampler", *_TOLD)},
         "hires": hires and HiresWish.model_validate(hires, from_attributes=True),
     }
 

@@ -106,7 +106,7 @@ export class Form {
     $("model").value = told.model ?? $("model").value;
     this.#onModel();
     this.restore({ seed: "", negative_prompt: "", ...told, count: 1 });
-    const lacking = ["clip_skip", "guidance_rescale"].filter((name) => name in told).map((name) => `${name}: ${told[name]}: the form has no field for it`);
+    const lacking = ["clip_skip", "guidance_rescale", "prompt_syntax"].filter((name) => name in told && told[name] !== "craft").map((name) => `${name}: ${told[name]}: the form has no field for it`);
     const unfit = wish.loras.filter(({ lora }) => !this.#loras.some((use) => use.lora.id === lora));
     return [...lacking, ...unfit.map(({ name }) => `LoRA ${name}: it does not fit the model`)];
   }
