@@ -15,27 +15,35 @@ from craft_protos.reasons import CraftError
 SAMPLERS: dict[str, tuple[str, ...]] = {
     "Euler": ("k_euler",),
     "Euler Karras": (),
-    "Euler a": ("euler ancestral", "k_euler_a"),
-    "DPM++ 2M": ("dpmpp 2m", "dpm solver++"),
+    "Euler a": ("euler ancestral", "k_euler_a", "k_euler_ancestral"),
+    "DPM++ 2M": ("dpmpp 2m", "dpm solver++", "k_dpmpp_2m"),
     "DPM++ 2M Karras": ("dpmpp 2m karras",),
-    "DPM++ 2M SDE": ("dpmpp 2m sde",),
+    "DPM++ 2M SDE": ("dpmpp 2m sde", "dpmpp_2m_sde_gpu", "k_dpmpp_2m_sde"),
     "DPM++ 2M SDE Karras": ("dpmpp 2m sde karras",),
-    "DPM++ 2M SDE Heun": ("dpmpp 2m sde heun",),
-    "DPM++ 3M SDE": ("dpmpp 3m sde",),
+    "DPM++ 2M SDE Heun": ("dpmpp 2m sde heun", "dpmpp_2m_sde_heun_gpu", "k_dpmpp_2m_sde_heun"),
+    "DPM++ 3M SDE": ("dpmpp 3m sde", "dpmpp_3m_sde_gpu"),
     "DPM++ 2S": ("dpm++ 2s", "dpmpp 2s"),
-    "DPM++ SDE": ("dpmpp sde",),
+    "DPM++ 2S a": ("dpmpp 2s a", "dpmpp_2s_ancestral", "dpm++ 2s ancestral", "k_dpmpp_2s_a"),
+    "DPM++ SDE": ("dpmpp sde", "dpmpp_sde_gpu"),
     "DPM++ SDE Karras": ("dpmpp sde karras",),
-    "DPM2": ("k_dpm_2",),
-    "DPM2 a": ("dpm2 ancestral", "k_dpm_2_a"),
+    "K DPM++ SDE": ("k_dpmpp_sde",),
+    "K DPM++ 3M SDE": ("k_dpmpp_3m_sde",),
+    "DPM2": ("k_dpm_2", "dpm_2"),
+    "DPM2 a": ("dpm2 ancestral", "k_dpm_2_a", "k_dpm_2_ancestral"),
+    "DPM fast": ("k_dpm_fast",),
+    "DPM adaptive": ("k_dpm_ad",),
+    "Restart": (),
+    "RES multistep": ("res_multistep",),
     "DDIM": (),
+    "DDIM CFG++": ("ddim cfg pp", "euler_cfg_pp"),
     "DDPM": (),
-    "UniPC": (),
+    "UniPC": ("uni_pc_bh2",),
     "Heun": ("k_heun",),
     "LMS": ("k_lms",),
     "LMS Karras": (),
     "PNDM": ("plms",),
     "DEIS": (),
-    "LCM": (),
+    "LCM": ("k_lcm",),
     "TCD": (),
 }
 
@@ -44,15 +52,19 @@ FLOW = ("Euler", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC")
 
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "Karras": (),
-    "Exponential": (),
+    "Exponential": ("polyexponential",),
     "Beta": (),
     "SGM Uniform": (),
-    "Simple": (),
+    "Simple": ("turbo",),
     "Normal": ("uniform",),
+    "DDIM": ("ddim uniform",),
+    "KL Optimal": (),
+    "Align Your Steps": ("ays",),
 }
-_LEVELS, _SPACINGS = ("Karras", "Exponential", "Beta"), ("SGM Uniform", "Simple", "Normal")
-_NO_LEVELS, _NO_SPACINGS = ("DDIM", "DDPM", "PNDM"), ("DPM++ 2S", "DPM++ SDE")
-_NONE = ("LCM", "TCD")
+_LEVELS, _SPACINGS = ("Karras", "Exponential", "Beta"), ("SGM Uniform", "Simple", "Normal", "DDIM")
+_OWN_LEVELS = ("KL Optimal", "Align Your Steps")
+_NO_LEVELS = ("DDIM", "DDPM", "PNDM")
+_NONE = ("TCD", "DPM fast", "DPM adaptive")
 
 _SHOWN = 64  # characters of a name that is none
 
@@ -65,9 +77,10 @@ _BY_KEY = {_key(form): name for name, aliases in SAMPLERS.items() for form in (n
 
 
 def schedules_of(sampler: str) -> tuple[str, ...]:
-    """Those that a sampler, named without one, goes with: what diffusers has of them."""
-    levels = () if sampler in (*_NO_LEVELS, *_NONE) else _LEVELS
-    return levels + (() if sampler in (*_NO_SPACINGS, *_NONE) else _SPACINGS)
+    """Those that a sampler, named without one, goes with."""
+    if sampler in _NONE:
+        return ()
+    return _SPACINGS if sampler in _NO_LEVELS else (*_LEVELS, *_SPACINGS, *_OWN_LEVELS)
 
 
 def canonical(name: str) -> str:

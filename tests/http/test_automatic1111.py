@@ -61,8 +61,8 @@ def test_pictures(shim: Shim, api: webuiapi.WebUIApi) -> None:
 
 def test_lists(api: webuiapi.WebUIApi) -> None:
     assert "DPM++ 2M Karras" in api.util_get_sampler_names()
-    named = ["automatic", "beta", "exponential", "karras", "normal", "sgm_uniform", "simple"]
-    assert api.util_get_scheduler_names() == named
+    named = {"karras", "exponential", "polyexponential", "sgm_uniform", "kl_optimal", "align_your_steps", "simple"}
+    assert {"automatic", "uniform", "normal", "ddim", "beta", "turbo", *named} == set(api.util_get_scheduler_names())
     assert [one["model_name"] for one in api.get_sd_models()] == ["pocket", "flat"]
     (lora,) = api.get_loras()
     assert (lora["name"], lora["path"]) == (LORA, "hero.safetensors")
@@ -95,6 +95,9 @@ def test_models_are_chosen_by_title(shim: Shim, api: webuiapi.WebUIApi, capsys: 
         ("DPM++ 2M Karras", "Exponential", "DPM++ 2M Karras"),  # the name's own counts, as in AUTOMATIC1111
         ("k_euler_a", "Karras", "Euler a Karras"),
         (None, "Karras", "Euler Karras"),
+        ("DPM++ 2S a", "Polyexponential", "DPM++ 2S a Exponential"),
+        ("Restart", "align_your_steps", "Restart Align Your Steps"),
+        ("DPM adaptive", "Automatic", "DPM adaptive"),
     ],
 )
 def test_schedulers(shim: Shim, keys: Keys, sampler: str | None, scheduler: str, drawn: str) -> None:
@@ -108,10 +111,9 @@ def test_schedulers(shim: Shim, keys: Keys, sampler: str | None, scheduler: str,
     ("pair", "field", "why"),
     [
         (("DDIM", "Karras"), "scheduler", "DDIM has no Karras schedule"),
-        (("Euler", "Polyexponential"), "scheduler", "'Polyexponential' is not in craft"),
-        (("Euler", "Align Your Steps"), "scheduler", "'Align Your Steps' is not in craft"),
-        (("Restart", "Karras"), "sampler_name", "no sampler is called 'Restart'"),
-        (("DPM fast", "Automatic"), "sampler_name", "no sampler is called 'DPM fast'"),
+        (("Euler", "Linear Quadratic"), "scheduler", "'Linear Quadratic' is not in craft"),
+        (("DPM fast", "Karras"), "scheduler", "DPM fast has no Karras schedule"),
+        (("seeds_2", "Karras"), "sampler_name", "no sampler is called 'seeds_2'"),
     ],
 )
 def test_what_is_not_drawn_is_refused_by_name(

@@ -84,7 +84,7 @@ def test_its_lists_take_a_key(shim: Shim, keys: Keys) -> None:
         ("nonsense", {}, "that is no key of craft's"),
         ("", {}, "a key is needed"),
         (None, {"model": "flatt"}, "no model is called"),
-        (None, {"sampler": "Restart"}, "no sampler is called 'Restart'"),
+        (None, {"sampler": "Slow"}, "no sampler is called 'Slow'"),
         (None, {"steps": 0}, "steps: input should be greater than"),
         (None, {"upscale": True}, "upscale: is not in craft"),
     ],

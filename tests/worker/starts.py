@@ -16,7 +16,8 @@ import pytest
 import torch
 from craft_protos import jobs_pb2
 from craft_protos.worker_pb2 import File, ModelManifest, ToWorker
-from craftd.worker.families.samplers import RECIPES, is_flow_matching
+from craftd.worker.families.call_scheduler import KINDS
+from craftd.worker.families.samplers import RECIPES, build, is_flow_matching
 from diffusers import ChromaImg2ImgPipeline, ChromaPipeline
 from PIL import Image
 
@@ -120,6 +121,8 @@ def scheduler_of(pipe: Any, sampler: str) -> Any:
         return flows.scheduled(sampler, own)
     if not sampler:
         return type(own).from_config(own.config)
+    if sampler not in RECIPES or RECIPES[sampler][0] in KINDS:
+        return build(sampler, own, aligned="sd")
     name, overrides = RECIPES[sampler]
     return getattr(diffusers, name).from_config(own.config, **overrides)
 

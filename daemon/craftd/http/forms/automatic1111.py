@@ -246,12 +246,17 @@ def drawn_as_words(body: Txt2ImgRequest) -> list[str]:
     return words.drawn(body.prompt, body.negative_prompt, syntax=A1111)
 
 
+# Names of the same schedules that AUTOMATIC1111 and Forge list beside one another.
+_THEIR_SCHEDULES = ("polyexponential", "uniform", "turbo")
+
+
 def schedulers() -> list[Scheduler]:
     """In AUTOMATIC1111's terms."""
     return [
         Scheduler(name="automatic", label="Automatic"),
         *(
             Scheduler(name=name.lower().replace(" ", "_"), label=name, default_rho=7 if name == "Karras" else -1)
-            for name in samplers.SCHEDULES
+            for listed, others in samplers.SCHEDULES.items()
+            for name in (listed, *(other.capitalize() for other in others if other in _THEIR_SCHEDULES))
         ),
     ]

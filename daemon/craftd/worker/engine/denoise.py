@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.provenance import AppliedLora
-from craft_protos.reasons import CraftError
+from craft_protos.reasons import CraftError, invalid
 
 from craftd.worker.engine.conditionings import Course, Encoding, Joined, steady
 from craftd.worker.engine.row import AsItIs, Drawing
@@ -72,7 +72,7 @@ class Denoising:
     @property
     def joined(self) -> Joined:
         """The prompts of the next model call."""
-        return self.course.at(self.calls)
+        return self.course.at(self.step if samplers.is_adaptive(self.scheduler) else self.calls)
 
     @property
     def step(self) -> int:
@@ -107,15 +107,21 @@ class Denoising:
     def model_rows(self) -> list[ModelRow]:
         """What the next model call is given: a row, or one for each of several prompts."""
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
-        calls = len(self.scheduler.timesteps) - self.first
-        controls = [one for one in self.controls if one.counts_at(self.calls, calls)]
+        calls = self.calls, len(self.scheduler.timesteps) - self.first
+        if samplers.is_adaptive(self.scheduler):
+            calls = self.step, self.of
+        controls = [one for one in self.controls if one.counts_at(*calls)]
         shown: dict[str, Any] = {"references": self.references, "controls": controls, "beside": self.beside}
+        if samplers.wants_unguided(self.scheduler):
+            shown["unguided"] = []
         return self.joined.rows(ModelRow(sample, self.timestep, self.joined.first, self.applied, **shown))
 
-    def take(self, output: torch.Tensor) -> None:
-        """Step the scheduler with the model's output."""
-        given = output.to(self.latents.dtype)
-        stepped = self.scheduler.step(given, self.timestep, self.latents, **self.step_arguments, return_dict=False)
+    def take(self, output: torch.Tensor, unguided: Sequence[torch.Tensor] | None = None) -> None:
+        """Step the scheduler with the model's output, and with what it is without the prompt where that is wanted."""
+        given, arguments = output.to(self.latents.dtype), self.step_arguments
+        if unguided and samplers.wants_unguided(self.scheduler):
+            arguments = arguments | {"unguided": unguided[0]}
+        stepped = self.scheduler.step(given, self.timestep, self.latents, **arguments, return_dict=False)
         self.latents = stepped[0]
         self.calls += 1
         if self.kept is not None:
@@ -173,10 +179,10 @@ def advance(
         whole = [one for given in inputs for one in given]
         with around(whole):
             outputs = iter(family.predict(whole))
-        guided = [row.joined.guided([next(outputs) for _ in given]) for row, given in zip(rows, inputs, strict=True)]
+        said = [[next(outputs) for _ in given] for given in inputs]
         return [
-            _take(family, row, given[0], output, wanted)
-            for row, given, output, wanted in zip(rows, inputs, guided, with_preview, strict=True)
+            _take(family, row, given, each, wanted)
+            for row, given, each, wanted in zip(rows, inputs, said, with_preview, strict=True)
         ]
 
 
@@ -244,7 +250,7 @@ class Denoiser:
         return self._adapters.is_reading or any(one.is_reading for one in self._ahead)
 
     def remarks(self, job: Dispatch) -> Sequence[str]:
-        said = self._encoding.remarks(job.drawing.text)
+        said = [*self._encoding.remarks(job.drawing.text), *samplers.remarks(job.drawing.sampler)]
         return [*said, *self._adapters.remarks(job), *self._canvases.remarks(job)]
 
     def want(self, jobs: Sequence[Dispatch]) -> Mapping[str, CraftError]:
@@ -270,8 +276,9 @@ class Denoiser:
         try:
             with torch.inference_mode():
                 course = self._encoding.course(
-                    spec.text, applied, shown, calls=len(scheduler.timesteps), is_again=made is not None
+                    spec.text, applied, shown, calls=samplers.laid_out(scheduler), is_again=made is not None
                 )
+                _check_guided(course, scheduler)
                 source = None if canvas is None else self._sources.of(canvas, _strength(job))
                 seen = self._sources.references(shown)
                 controls = self._sources.controls(job, self._controls.of(job), networks)
@@ -338,18 +345,28 @@ class Denoiser:
         return self._adapters.denoising([row.loras for row in self._family.order(rows)])
 
 
+def _check_guided(course: Course, scheduler: Scheduler) -> None:
+    """Raises INVALID_FIELD where a sampler steps by what the model says without the prompt, and it is not asked."""
+    if samplers.wants_unguided(scheduler) and any(one.first.negative is None for one in course.joined):
+        why = "is too small for the sampler: its noise is predicted without the prompt, which needs guidance"
+        raise invalid("guidance_scale", why, "take one above 1, with a model that takes it, or another sampler")
+
+
 def _strength(job: Dispatch) -> float:
     start = job.drawing.start
     return 1.0 if start is None else start.share
 
 
 def _take(
-    family: Family, row: Denoising, given: ModelRow, output: torch.Tensor, wants_preview: bool
+    family: Family, row: Denoising, inputs: Sequence[ModelRow], said: Sequence[torch.Tensor], wants_preview: bool
 ) -> Exception | None:
     try:
-        row.take(output)
+        given, output = inputs[0], row.joined.guided(said)
+        row.take(output, given.unguided if len(inputs) == 1 else said[:1])
         shows = wants_preview and not row.is_done
-        row.sketch = family.sketch(_clean(given, output, row.scheduler)) if shows else None
+        row.sketch = (
+            family.sketch(samplers.clean(given.sample, given.timestep, output, row.scheduler)) if shows else None
+        )
     except Exception as exc:  # a scheduler's failure is its own row's, not the batch's
         return exc
     return None
@@ -359,21 +376,3 @@ def _ours(drawings: Sequence[Drawing]) -> list[Denoising]:
     rows = [drawing for drawing in drawings if isinstance(drawing, Denoising)]
     assert len(rows) == len(drawings)
     return rows
-
-
-def _clean(given: ModelRow, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
-    """The noiseless latents that this output points at (Song et al. 2020, equation 12; Lipman et al. 2022)."""
-    sample = given.sample
-    if samplers.is_flow_matching(scheduler):
-        return sample - float(given.timestep) / float(scheduler.config.num_train_timesteps) * output
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:
-        return sample
-    alpha = float(alphas[int(given.timestep.round().clamp(0, len(alphas) - 1))])
-    kept, noise = alpha**0.5, (1 - alpha) ** 0.5
-    kinds: dict[str, torch.Tensor] = {
-        "epsilon": (sample - noise * output) / kept,
-        "v_prediction": kept * sample - noise * output,
-        "sample": output,
-    }
-    return kinds[scheduler.config.get("prediction_type", "epsilon")]

@@ -88,6 +88,7 @@ class ModelRow:
     references: Sequence[torch.Tensor] = ()  # latents of the pictures that the model is shown; of any size
     controls: Sequence[RowControl] = ()  # those that count at this call
     beside: torch.Tensor | None = None  # 1, channels, height, width: what a model for inpainting is given with it
+    unguided: list[torch.Tensor] | None = None  # where `predict` puts the output without the prompt, if it is wanted
 
 
 class TextEncoder(Protocol):
@@ -206,7 +207,7 @@ class Family(ABC):
         if source is None:
             return Beginning(self._noise(*size, generator) * samplers.noise_deviation(scheduler))
         first = first_call(scheduler, source.strength)
-        if first >= len(scheduler.timesteps):  # the front knows this, too
+        if first >= samplers.laid_out(scheduler):  # the front knows this, too
             why = f"with a strength of {source.strength:g}, none of the steps is left"
             raise invalid("start.strength", why, "take more steps, or a greater strength")
         return self._prepare_from(source, size, generator, scheduler, first)

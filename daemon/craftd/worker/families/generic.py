@@ -276,6 +276,9 @@ class PipelineRunner:
         if own is None:
             return ""
         pipe.scheduler = samplers.build(sampler, own)
+        if samplers.is_adaptive(pipe.scheduler) or samplers.wants_unguided(pipe.scheduler):
+            why = f"{sampler} needs a loop of its own, and {type(pipe).__name__} has another"
+            raise invalid("sampler", why, "take another sampler")
         if not samplers.is_flow_matching(own):
             laid_out = self._laid_out(steps)
             samplers.spread(copy.deepcopy(pipe.scheduler), steps, torch.device("cpu"), begins=True, **laid_out)

@@ -95,6 +95,8 @@ def _guide(row: ModelRow, without_text: Iterator[torch.Tensor], text: torch.Tens
     if row.conditioning.negative is None:
         return text
     without = next(without_text)
+    if row.unguided is not None:
+        row.unguided.append(without)
     guided = combine(without, text, row.conditioning.guidance_scale)
     return _rescaled(guided, text, row.conditioning.text.guidance_rescale)
 

@@ -11,6 +11,7 @@ from craftd.architectures import sizes
 from craftd.architectures.sizes import Sizes
 from craftd.worker.families import samplers
 from craftd.worker.families.autoencoders import Autoencoder
+from craftd.worker.families.call_scheduler import CallScheduler
 from craftd.worker.output.picture import Pixels
 
 NO_MASK = ("is none, and the model was made for inpainting", "give a picture, and a mask of what is drawn anew")
@@ -47,8 +48,10 @@ def noised(scheduler: Any, start: torch.Tensor, noise: torch.Tensor, first: int)
 def with_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, call: int) -> torch.Tensor:
     """As noisy as that model call wants them."""
     timestep = scheduler.timesteps[call : call + 1]
-    if hasattr(scheduler, "scale_noise"):  # of flows
-        noisy: torch.Tensor = scheduler.scale_noise(latents, timestep, noise)
+    if isinstance(scheduler, CallScheduler):
+        noisy: torch.Tensor = scheduler.noised(latents, noise, call)
+    elif hasattr(scheduler, "scale_noise"):  # of flows
+        noisy = scheduler.scale_noise(latents, timestep, noise)
     else:
         noisy = scheduler.add_noise(latents, noise, timestep)
     return noisy.to(noise.dtype)

@@ -1,5 +1,7 @@
 """The samplers' names -> diffusers' schedulers, always built from the model's own scheduler configuration.
 
+What diffusers lacks is of the same form: `call_scheduler` has the samplers, `noise_levels` the schedules.
+
 `DPM++ SDE` is DPM-Solver++(2S) with noise, as diffusers has it without torchsde: its noise comes
 from the image's own generator, not from a process-wide seed, so that an image can be made again.
 
@@ -20,11 +22,22 @@ from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncest
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_scm import SCMScheduler
 
+from craftd.worker.families import call_scheduler, noise_levels
+
 _KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
 _SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
 # Of a schedule's name: what diffusers' documentation gives for it.
 _LEVELS = {"Karras": "use_karras_sigmas", "Exponential": "use_exponential_sigmas", "Beta": "use_beta_sigmas"}
-_SPACINGS = {"SGM Uniform": "trailing", "Simple": "trailing", "Normal": "linspace"}
+_SPACINGS: dict[str, dict[str, Any]] = {
+    "SGM Uniform": {"timestep_spacing": "trailing"},
+    "Simple": {"timestep_spacing": "trailing"},
+    "Normal": {"timestep_spacing": "linspace"},
+    "DDIM": {"timestep_spacing": "leading", "steps_offset": 1},
+}
+_OWN_LEVELS = ("KL Optimal", "Align Your Steps")
+# Those that space timesteps in their own way, or in one alone: what they are given is Euler's levels.
+_SINGLESTEP = "DPMSolverSinglestepScheduler"
+_OTHERWISE_LEADING = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler", _SINGLESTEP)
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
@@ -51,7 +64,18 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "DEIS": ("DEISMultistepScheduler", {}),
     "LCM": ("LCMScheduler", {}),
     "TCD": ("TCDScheduler", {}),
+    "DPM++ 2S a": ("Dpmpp2sAncestralScheduler", {}),
+    "K DPM++ SDE": ("DpmppSdeScheduler", {}),
+    "K DPM++ 3M SDE": ("Dpmpp3mSdeScheduler", {}),
+    "DPM fast": ("DpmFastScheduler", {}),
+    "DPM adaptive": ("DpmAdaptiveScheduler", {}),
+    "Restart": ("RestartScheduler", {}),
+    "DDIM CFG++": ("DdimCfgPpScheduler", {}),
+    "RES multistep": ("ResMultistepScheduler", {}),
 }
+
+_NO_LEVELS: dict[str, Any] = dict.fromkeys(_LEVELS.values(), False)
+_TO_NOUGHT: dict[str, Any] = {"final_sigmas_type": "zero", "timestep_type": "discrete"}
 
 # What schedulers raise for numbers of steps that they cannot do.
 _IMPOSSIBLE = (ValueError, IndexError, ZeroDivisionError, RuntimeError, AssertionError)
@@ -79,10 +103,11 @@ class Scheduler(Protocol):
     def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> Any: ...
 
 
-def build(name: str, own: Scheduler, shift: float | None = None) -> Scheduler:
+def build(name: str, own: Scheduler, shift: float | None = None, *, aligned: str = "") -> Scheduler:
     """A fresh scheduler of that name for the model whose `own` scheduler is given; "" is its own kind.
 
-    `shift` is of flow matching, where it follows from the size and the scheduler cannot find it by itself.
+    `shift` is of flow matching, where it follows from the size and the scheduler cannot find it by itself;
+    `aligned`: the kind of model that Align Your Steps takes it for.
 
     Raises INVALID_FIELD for a name nobody knows, or one that this model cannot use.
     """
@@ -97,16 +122,44 @@ def build(name: str, own: Scheduler, shift: float | None = None) -> Scheduler:
         return _build_flow(name, own, shift)
     sampler, schedule = (name, "") if name in RECIPES else samplers.parts_of(name)
     kind, overrides = RECIPES[sampler]
-    if sampler == "Euler a" and schedule in _LEVELS:
-        return _ancestral(own, _of_schedule(schedule))
-    return _from_config(getattr(diffusers, kind), own, overrides | _of_schedule(schedule))
+    if sampler == "LCM" and schedule:  # diffusers' has timesteps of its own
+        kind = "LcmLevelsScheduler"
+    if sampler == "Euler a" and schedule in (*_LEVELS, *_OWN_LEVELS):
+        return _ancestral(own, schedule, aligned)
+    spaces_otherwise = kind in _OTHERWISE_LEADING and schedule == "DDIM"
+    if spaces_otherwise or (kind == _SINGLESTEP and schedule in _SPACINGS):
+        euler = _from_config(EulerDiscreteScheduler, own, _NO_LEVELS | _of_schedule(schedule))
+        return _leveled(getattr(diffusers, kind), own, overrides, noise_levels.of(euler))
+    return _scheduled(kind, own, overrides, schedule, aligned)
+
+
+def _scheduled(kind: str, own: Scheduler, overrides: dict[str, Any], schedule: str, aligned: str) -> Scheduler:
+    made = call_scheduler.KINDS.get(kind) or getattr(diffusers, kind)
+    if kind in call_scheduler.KINDS:
+        overrides = overrides | _TO_NOUGHT
+    if schedule == "KL Optimal":
+        return _leveled(made, own, overrides, noise_levels.kl_optimal)
+    if schedule == "Align Your Steps":
+        return _leveled(made, own, overrides, _aligned(aligned))
+    return _from_config(made, own, overrides | _of_schedule(schedule))
+
+
+def _aligned(kind: str) -> noise_levels.Levels:
+    if not kind:
+        why = "has no Align Your Steps schedule for this model: its levels were found for Stable Diffusion 1 and XL"
+        raise invalid("sampler", why, "take Karras, or KL Optimal")
+    return noise_levels.aligned(kind)
+
+
+def _leveled(kind: Any, own: Scheduler, overrides: dict[str, Any], levels: noise_levels.Levels) -> Scheduler:
+    return _from_config(noise_levels.leveled(kind, levels), own, overrides | _of_schedule("Karras"))
 
 
 def _of_schedule(name: str) -> dict[str, Any]:
     """The options of one; a model's own schedule of another kind is not kept beside it."""
     if name in _LEVELS:
         return {option: level == name for level, option in _LEVELS.items()}
-    return {"timestep_spacing": _SPACINGS[name]} if name else {}
+    return dict(_SPACINGS[name]) if name else {}
 
 
 class SpacedEulerAncestralScheduler(EulerAncestralDiscreteScheduler):
@@ -124,9 +177,9 @@ class SpacedEulerAncestralScheduler(EulerAncestralDiscreteScheduler):
         self._step_index = self._begin_index = None
 
 
-def _ancestral(own: Scheduler, schedule: dict[str, Any]) -> Scheduler:
+def _ancestral(own: Scheduler, schedule: str, aligned: str) -> Scheduler:
     scheduler: Any = _from_config(SpacedEulerAncestralScheduler, own, {})
-    scheduler.levels = _from_config(EulerDiscreteScheduler, own, schedule)
+    scheduler.levels = _scheduled("EulerDiscreteScheduler", own, {}, schedule, aligned)
     made: Scheduler = scheduler
     return made
 
@@ -201,12 +254,33 @@ def step_arguments(scheduler: Scheduler, generator: torch.Generator) -> dict[str
     return {key: value for key, value in given.items() if key in accepted}
 
 
+def clean(sample: torch.Tensor, timestep: torch.Tensor, output: torch.Tensor, scheduler: Scheduler) -> torch.Tensor:
+    """The noiseless latents that this output points at (Song et al. 2020, equation 12; Lipman et al. 2022)."""
+    if is_flow_matching(scheduler):
+        return sample - float(timestep) / float(scheduler.config.num_train_timesteps) * output
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        return sample
+    alpha = float(alphas[int(timestep.round().clamp(0, len(alphas) - 1))])
+    kept, noise = alpha**0.5, (1 - alpha) ** 0.5
+    kinds: dict[str, torch.Tensor] = {
+        "epsilon": (sample - noise * output) / kept,
+        "v_prediction": kept * sample - noise * output,
+        "sample": output,
+    }
+    return kinds[scheduler.config.get("prediction_type", "epsilon")]
+
+
 def completed_steps(calls: int, steps: int, scheduler: Scheduler, left_out: int = 0) -> int:
     """Steps as users count them after so many model calls; what diffusers' progress bar shows.
 
     `left_out`: model calls of the schedule that image-to-image does not make.
     """
     total, order = len(scheduler.timesteps) - left_out, scheduler.order
+    if is_adaptive(scheduler):
+        known: Any = scheduler
+        done = steps if calls >= total else known.counted_steps(calls + left_out)
+        return max(int(done) - left_out, 0)
     warmup = total - (steps - left_out // order) * order
     return sum(1 for i in range(1, calls + 1) if i == total or (i > warmup and i % order == 0))
 
@@ -226,6 +300,28 @@ def _build_flow(name: str, own: Scheduler, shift: float | None) -> Scheduler:
 def _from_config(kind: Any, own: Scheduler, overrides: dict[str, Any]) -> Scheduler:
     scheduler: Scheduler = kind.from_config(own.config, **overrides)
     return scheduler
+
+
+def is_adaptive(scheduler: Any) -> bool:
+    """Whether it decides as it goes how many model calls there are."""
+    return bool(getattr(scheduler, "is_adaptive", False))
+
+
+def laid_out(scheduler: Any) -> int:
+    """Model calls, or the steps that were asked for where the calls are not known."""
+    return int(scheduler.num_inference_steps if is_adaptive(scheduler) else len(scheduler.timesteps))
+
+
+def wants_unguided(scheduler: Any) -> bool:
+    """Whether its steps go by what the model says without the prompt, too."""
+    return bool(getattr(scheduler, "wants_unguided", False))
+
+
+def remarks(name: str) -> list[str]:
+    """What of a request the sampler does not go by: its user should know."""
+    if name == "DPM adaptive":
+        return ["DPM adaptive finds out by itself how many steps it takes: those that were asked for are none"]
+    return []
 
 
 def is_flow_matching(own: Scheduler) -> bool:

@@ -28,6 +28,7 @@ class StableDiffusion(Family):
 
     composes = True
     _begins = False  # whether its pipeline counts from the first timestep, whichever that is
+    _aligned = "sd"  # what Align Your Steps takes it for
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         _check(pipe)
@@ -53,7 +54,7 @@ class StableDiffusion(Family):
         return Conditioning(embedding, self._text.embed(negative, count, text.clip_skip_of_negative), text)
 
     def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
-        scheduler = samplers.build(sampler, self._pipe.scheduler)
+        scheduler = samplers.build(sampler, self._pipe.scheduler, aligned=self._aligned)
         samplers.spread(scheduler, steps, self._device, begins=self._begins)
         return scheduler
 

@@ -18,6 +18,7 @@ class StableDiffusionXL(StableDiffusion):
     """The sdxl family. `pipe` is a loaded StableDiffusionXLPipeline; its own loop is never used."""
 
     _begins = True
+    _aligned = "sdxl"
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         super().__init__(pipe, device)
