@@ -205,6 +205,13 @@ def test_infotexts_as_they_are_met(infotext: str, expected: dict[str, Any]) -> N
     assert found is not None and {name: getattr(found, name) for name in expected} == expected
 
 
+def test_a_wide_and_deep_graph_is_read_in_a_bounded_way() -> None:
+    chain = {str(at): {"class_type": "KSampler", "inputs": {"latent_image": [str(at + 1), 0]}} for at in range(2400)}
+    ends = {f"e{at}": {"class_type": "SaveImage", "inputs": {"images": ["0", 0]}} for at in range(2400)}
+    found = reading.read(png({"prompt": json.dumps(chain | ends)}))
+    assert found is not None and len(found.not_understood) == 101 and found.not_understood[-1].endswith("settings more")
+
+
 def test_any_beginning_of_a_file_is_read() -> None:
     for data in (FILES["webui"], FILES["webui in JPEG"], FILES["comfyui in WebP"]):
         for end in range(0, len(data), 7):

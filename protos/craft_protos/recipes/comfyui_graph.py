@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MOST_NODES = 5000
+_MOST_ENDS = 20  # that are looked behind
 _LONGEST_CHAIN = 50  # of nodes that only hand a value on
 _LONGEST_KIND = 80
 _PASSED_ON = ("value", "text", "string", "int", "float", "seed", "noise_seed", "Value", "number", "prompt")
@@ -49,10 +50,11 @@ class Graph:
         return None
 
     def ends(self) -> list[Node]:
-        """Nodes that nothing is linked to, those that save a picture first."""
+        """Nodes that nothing is linked to, those that save a picture first, and not more than a graph may have."""
         used = {one[0] for node in self.nodes for one in node.inputs.values() if _is_link(one)}
         ends = [node for node in self.nodes if node.id not in used]
-        return sorted(ends, key=lambda node: ("save" not in node.kind.lower(), "image" not in node.kind.lower()))
+        ends.sort(key=lambda node: ("save" not in node.kind.lower(), "image" not in node.kind.lower()))
+        return ends[:_MOST_ENDS]
 
     def above(self, node: Node, first: tuple[str, ...]) -> Iterator[Node]:
         """A node and all before it, each once, nearest first; of the inputs these before the others."""

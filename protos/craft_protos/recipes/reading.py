@@ -19,7 +19,7 @@ from craft_protos.recipes import (
     swarmui,
 )
 from craft_protos.recipes.containers import COMMENT, XMP, words_of
-from craft_protos.recipes.recipe import Recipe
+from craft_protos.recipes.recipe import MOST_SAYINGS, Recipe
 from craft_protos.recipes.told import json_of
 
 _COMMENTS = ("parameters", COMMENT, "Comment", "ImageDescription")
@@ -30,9 +30,12 @@ def read(data: bytes) -> Recipe | None:
     """A picture's recipe from its file's bytes; None where it has none that is understood."""
     words = words_of(data)
     found = _of_texts(words.texts) or _of_texts(stealth.texts_of(data))
-    if found is None or found.width is not None:
-        return found
-    return replace(found, width=words.width, height=words.height)
+    if found is None:
+        return None
+    if len(said := found.not_understood) > MOST_SAYINGS:
+        more = f"{len(said) - MOST_SAYINGS} settings more"
+        found = replace(found, not_understood=(*said[:MOST_SAYINGS], more))
+    return found if found.width is not None else replace(found, width=words.width, height=words.height)
 
 
 def _of_texts(texts: Mapping[str, str]) -> Recipe | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import PureWindowsPath
 from typing import Any
 
-from craft_protos.recipes.recipe import MOST_SAYINGS, Named
+from craft_protos.recipes.recipe import Named
 
 _LONGEST_JSON = 4 << 20  # characters; a workflow of a thousand nodes has one million
 _DEEPEST_JSON = 64
@@ -126,9 +126,7 @@ class Told:
 
     def left(self) -> tuple[str, ...]:
         """ "name: value" of what nobody took, without what says nothing."""
-        said = [f"{shown(name)}: {shown(value)}" for name, value in self._left.items() if _says(value)]
-        more = (f"{len(said) - MOST_SAYINGS} settings more",) if len(said) > MOST_SAYINGS else ()
-        return (*said[:MOST_SAYINGS], *more)
+        return tuple(f"{shown(name)}: {shown(value)}" for name, value in self._left.items() if _says(value))
 
     def _one(self, names: tuple[str, ...], read: Any) -> Any:
         for name in names:
