@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from craft_protos.lora import MOST_LORAS, LoraRef
@@ -110,6 +110,14 @@ class Control:
     fit: str = ruled("", Choice(("", *FITS)))  # in a job never empty
 
 
+@dataclass(frozen=True)
+class ExpandedPrompt:
+    """One picture's prompts, of those that wildcards were chosen for."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+
+
 def steps_of(steps: int, start: Start | None) -> int:
     """How many of a job's steps are done: with a start picture the last ones, as many as diffusers takes."""
     return steps if start is None else min(int(steps * start.share), steps)
@@ -151,6 +159,8 @@ class GenerateRequest:
     hires: Hires | None = None  # it is drawn twice, the second time enlarged
     controls: tuple[Control, ...] = ruled((), Length(MOST_CONTROLS))
     prompt_syntax: str = ruled("", Choice(("", *SYNTAXES)))  # "": the configured one
+    wildcards: bool = False  # {a|b} and __name__ in the prompts are chosen anew for each picture
+    true_cfg_scale: float | None = ruled(None, Range(0, 1000))  # guidance by the negative prompt, of FLUX.1
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,7 @@ class TextSpec:
     crop_left: int = 0
     crop_top: int = 0
     prompt_syntax: str = CRAFT
+    true_cfg_scale: float = 1.0
 
     @property
     def clip_skip_of_negative(self) -> int:
@@ -206,6 +217,16 @@ class GenerateSpec:
     hires: Hires | None = None
     controls: tuple[Control, ...] = ()
     prompt_syntax: str = CRAFT
+    wildcards: bool = False
+    expanded: tuple[ExpandedPrompt, ...] = ()  # of the wanted images, where the prompts have wildcards
+    true_cfg_scale: float = 1.0
+
+    def of_image(self, index: int) -> GenerateSpec:
+        """The spec with that image's own prompts, where wildcards were chosen."""
+        if not self.expanded:
+            return self
+        own = self.expanded[self.wanted.index(index)]
+        return replace(self, prompt=own.prompt, negative_prompt=own.negative_prompt, expanded=(), wildcards=False)
 
     @property
     def text(self) -> TextSpec:
@@ -242,7 +263,7 @@ class GenerateSpec:
 OPTIONAL: dict[str, Any] = {
     field.name: field.default
     for field in fields(GenerateSpec)
-    if field.default is not MISSING and getattr(GenerateRequest, field.name) is None
+    if field.default is not MISSING and getattr(GenerateRequest, field.name, MISSING) is None
 } | {"references": (), "controls": ()}
 for _whatever_draws in ("upscale", "hires"):
     del OPTIONAL[_whatever_draws]

@@ -13,7 +13,7 @@ from craft_protos.lora import LoraRef
 if TYPE_CHECKING:
     from craft_protos.dispatch import Dispatch
 
-_OF_THE_JOB = ("count", "indices", "lora_missing")  # fields that say nothing of one picture
+_OF_THE_JOB = ("count", "indices", "lora_missing", "wildcards", "expanded")  # fields that say nothing of one picture
 _PICTURES = ("start", "mask", "references", "controls")  # fields that a picture has that was made from others
 _OTHERWISE = ("model", "loras")  # fields that have another form in a record
 _ALWAYS = ("prompt", "width", "height", "steps", "guidance_scale", "seed", "sampler")
@@ -37,7 +37,10 @@ class AppliedLora:
 
 def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstances: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the image of that index follows from."""
-    told = {name: value for name, value in to_json(job.drawing).items() if name not in _OF_THE_JOB}
+    own = job.drawing.of_image(index)
+    told = {name: value for name, value in to_json(own).items() if name not in _OF_THE_JOB}
+    if own is not job.drawing:
+        told |= {"prompt_template": job.drawing.prompt, "negative_prompt_template": job.drawing.negative_prompt}
     for name in _PICTURES:
         if not told[name]:
             del told[name]

@@ -107,6 +107,13 @@ class GenerateSettings:
 
 
 @dataclass(frozen=True)
+class PromptSettings:
+    """[prompts]: what prompts may draw upon."""
+
+    wildcards: str = setting("", "Folder of NAME.txt files, of which __NAME__ in a prompt takes a line", _A_PATH)
+
+
+@dataclass(frozen=True)
 class LimitSettings:
     """[limits]: what one request may ask for."""
 
@@ -245,6 +252,7 @@ class Settings:
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
+    prompts: PromptSettings = field(default_factory=PromptSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
     keep: KeepSettings = field(default_factory=KeepSettings)

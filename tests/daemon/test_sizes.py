@@ -188,7 +188,12 @@ def test_what_an_architecture_does_not_understand_is_refused_and_named(name: str
     """Each such field is understood by one architecture at least, and the refusal says by which."""
     understood = [row for row in registry.ROWS if name in row.takes]
     assert understood and len(understood) < len(registry.ROWS)
-    values: dict[str, object] = {"clip_skip": 2, "start": Start("ab" * 32, 0.5), "mask": Mask("cd" * 32, 4.0)}
+    values: dict[str, object] = {
+        "clip_skip": 2,
+        "true_cfg_scale": 4.0,
+        "start": Start("ab" * 32, 0.5),
+        "mask": Mask("cd" * 32, 4.0),
+    }
     values |= {"references": (Reference("ef" * 32),), "controls": (Control("ab" * 32),)}
     asked = GenerateRequest("a red apple", **{name: values.get(name, 1)})
     for row in registry.ROWS:

@@ -17,7 +17,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 _ASKED_ONLY = {"trigger_words", "default_model"}  # a request's fields that nothing is left of in a spec
 _SCHEMA = [
-    (GenerateRequest, jobs_pb2.GenerateSpec, set()),
+    (GenerateRequest, jobs_pb2.GenerateSpec, {"expanded"}),
     (GenerateSpec, jobs_pb2.GenerateSpec, _ASKED_ONLY),
     (TrainRequest, training_pb2.TrainSpec, set()),
     (TrainSpec, training_pb2.TrainSpec, set()),

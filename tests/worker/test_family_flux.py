@@ -11,7 +11,7 @@ import pytest
 from craft_protos.worker_pb2 import ModelManifest
 
 from tests.matrix import covers
-from tests.worker.client import WorkerProcess, pixels, submit
+from tests.worker.client import WorkerProcess, pixels, provenance, submit
 from tests.worker.families import (
     Truth,
     assert_mixed_batch_is_close,
@@ -83,6 +83,19 @@ def test_a_model_without_guidance(
     """As schnell is: no guidance goes in, and the shift does not follow from the size."""
     call = {"steps": steps, "guidance_scale": 0.0}
     assert_same(draw(worker, models["flux-schnell"], **call), truth("flux-schnell", **call))
+
+
+@pytest.mark.parametrize(("negative", "scale"), [("a dog", 6.0), ("", 3.0)])
+def test_a_negative_prompt_with_guidance_by_it(
+    worker: WorkerProcess, flux: ModelManifest, truth: Truth, negative: str, scale: float
+) -> None:
+    call = {"negative_prompt": negative, "true_cfg_scale": scale}
+    drawn = draw(worker, flux, **call)
+    assert_same(drawn, truth("flux", **call))
+    both = worker.draw(submit(flux, "usual"), submit(flux, "guided", **call))
+    assert [provenance(image)["batch"] for image in both] == [2, 2]
+    (guided,) = (pixels(image) for image in both if image.job_id == "guided")
+    assert np.abs(guided - drawn).max() <= 1
 
 
 def test_negative_prompts_are_refused(worker: WorkerProcess, flux: ModelManifest) -> None:

@@ -103,6 +103,8 @@ def generate(
         None, "--guidance-rescale", metavar="0-1", help="Take back guidance's overexposure; 0.7 for v-prediction."
     ),
     prompt_syntax: str = prompting.SYNTAX,
+    wildcards: bool = prompting.WILDCARDS,
+    true_cfg: float = prompting.TRUE_CFG,
     original_size: str = typer.Option(
         None, "--original-size", metavar="WxH", help="The size that an SDXL takes the picture to have had."
     ),
@@ -193,7 +195,7 @@ def generate(
         trigger_words=trigger_words,
         clip_skip=clip_skip,
         guidance_rescale=guidance_rescale,
-        **prompting.asked(prompt_syntax),
+        **prompting.asked(prompt_syntax, wildcards, true_cfg),
         **specs.pair("--original-size", original_size, ("original_width", "original_height"), "1024x768"),
         **specs.pair("--crop", crop, ("crop_left", "crop_top"), "64,0"),
         **enlarging.asked(upscale, upscaler, hires, hires_strength, hires_steps),

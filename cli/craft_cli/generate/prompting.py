@@ -14,13 +14,20 @@ SYNTAX = typer.Option(
     "", "--prompt-syntax", metavar="|".join(SYNTAXES), help="How the prompt is written; plain: brackets are words."
 )
 
+WILDCARDS = typer.Option(
+    False, "--wildcards", help="Choose among {a|b} and the lines of __NAME__, for each picture by its seed."
+)
+TRUE_CFG = typer.Option(
+    None, "--true-cfg", metavar="SCALE", help="Guidance away from the negative prompt, of FLUX.1: such as 4."
+)
 
-def asked(syntax: str) -> dict[str, Any]:
+
+def asked(syntax: str, wildcards: bool, true_cfg: float | None) -> dict[str, Any]:
     """Fields of a request. Raises USAGE."""
     name = syntax.lower()
     if name not in ("", *SYNTAXES):
         raise CraftError("USAGE", f"--prompt-syntax: {syntax!r} is none", f"it is {', '.join(SYNTAXES)}")
-    return {"prompt_syntax": name}
+    return {"prompt_syntax": name, "wildcards": wildcards, "true_cfg_scale": true_cfg}
 
 
 def with_settings(asked: GenerateRequest, settings: GenerateSettings) -> GenerateRequest:

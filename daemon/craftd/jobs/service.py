@@ -17,7 +17,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
 from craftd.inputs.service import InputService
-from craftd.jobs import controls, enlarging, holdings, pace, pictures, store, validate
+from craftd.jobs import controls, enlarging, expanding, holdings, pace, pictures, store, validate
 from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
 from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
@@ -229,7 +229,8 @@ class JobService:
         return resolved
 
     async def _resolve(self, caller: Caller, asked: GenerateRequest) -> _Resolved:
-        wanted, limits = validate.checked(asked, self._settings.limits), self._settings.limits
+        limits = self._settings.limits
+        wanted = validate.checked(expanding.seeded(asked), limits)
         upscalers = await enlarging.find(wanted, self._models)
         chosen = choose(wanted, caller, self._loras)
         model = enlarging.is_alone(wanted) and upscalers.upscale
@@ -238,11 +239,14 @@ class JobService:
             start = (await pictures.find(wanted, caller, self._inputs)).start
             spec = enlarging.alone(wanted, start, model, self.generating.settings, limits)
             return _Resolved(spec, model, (), enlarging.result_size(spec, start))
-        chosen = with_embeddings(chosen, wanted.negative_prompt, model, caller, self._loras)
+        folder = self._settings.prompts.wildcards
+        expanded = await asyncio.to_thread(expanding.expand, wanted, chosen.prompt, folder, limits)
+        chosen = with_embeddings(chosen, expanding.texts(wanted, expanded), model, caller, self._loras)
         found = await pictures.find(wanted, caller, self._inputs)
         wanted = pictures.with_pictures(wanted, found, model, limits)
         wanted = controls.completed(wanted, model, self._models.controls)
         spec = validate.resolve(wanted, chosen, model, self.generating.settings, limits)
+        spec = expanding.completed(spec, expanded, limits)
         sizes = validate.sizes(model, limits)
         spec = enlarging.completed(spec, wanted, upscalers, model, found.start, sizes=sizes, limits=limits)
         return _Resolved(spec, model, chosen.loras, enlarging.result_size(spec, found.start))

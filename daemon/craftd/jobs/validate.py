@@ -87,13 +87,21 @@ def resolve(
         pictures.check_free_size(spec.width, spec.height, model, limits)
     else:
         check_size(spec.width, spec.height, model, limits)
+    if not wanted.wildcards:
+        check_prompts(spec, limits)
+    return spec
+
+
+def check_prompts(spec: GenerateSpec, limits: LimitSettings) -> None:
+    """Raises INVALID_FIELD for prompts that cannot be read in their syntax, or find no room in the picture."""
+    for field, text in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt)):
+        _check_text(field, text, limits)
     if spec.prompt_syntax == A1111:
-        editing.course(spec.prompt, spec.negative_prompt, spec.steps)  # raises what is wrong with it
+        editing.course(spec.prompt, spec.negative_prompt, spec.steps)
         for text in (spec.prompt, spec.negative_prompt):
             attention.parse(text)
     if spec.format == "jpeg":
         check_room_in_jpeg(spec.prompt, spec.negative_prompt)
-    return spec
 
 
 def check_room_in_jpeg(prompt: str, negative_prompt: str) -> None:

@@ -65,7 +65,7 @@ def image(job: Job, frame: FromWorker.ImageDone) -> Image:
         size_bytes=len(frame.data),
         create_time=time.time(),
         model=job.spec.model,
-        prompt=job.drawing.prompt,
+        prompt=job.drawing.of_image(frame.index).prompt,
         provenance=frame.provenance,
     )
 

@@ -278,7 +278,7 @@ class Engine:
             )
         try:
             with memory.recognised():
-                row.drawing = loaded.runner.begin(row.asked, row.seed, self._cache.networks(row.asked), row.made)
+                row.drawing = loaded.runner.begin(row.own, row.seed, self._cache.networks(row.asked), row.made)
         except memory.OUT_OF_MEMORY:
             return not (self.rows or self._descend([row], loaded, is_encoding=True))  # who ends makes room
         except Exception as exc:  # one job's failure costs nobody else theirs

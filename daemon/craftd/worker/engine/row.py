@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -119,6 +119,12 @@ class Row:
     def asked(self) -> Dispatch:
         """The job, as the model of its present stage is asked for it."""
         return self.stage.asked
+
+    @property
+    def own(self) -> Dispatch:
+        """The same, with this image's own prompts."""
+        asked, spec = self.asked, self.asked.drawing.of_image(self.index)
+        return asked if spec is asked.drawing else replace(asked, spec=spec)
 
     @property
     def is_last(self) -> bool:

@@ -64,6 +64,11 @@ class Conditioning:
         return self.text.guidance_scale
 
     @property
+    def cfg_scale(self) -> float:
+        """How far the output goes away from the negative prompt's: FLUX.1 has a scale for it beside the model's own."""
+        return self.text.true_cfg_scale if self.text.true_cfg_scale > 1 else self.guidance_scale
+
+    @property
     def group(self) -> Hashable:
         """Rows of equal ones may share a call."""
         return None if self.mixes_lengths else int(self.positive.shape[1])

@@ -15,7 +15,7 @@ from craft_protos.reasons import invalid
 
 from craftd.architectures.controls import FLUX_MODES
 from craftd.architectures.rows.flows import FLUX_KONTEXT as KONTEXT
-from craftd.worker.families import controlnets, controls
+from craftd.worker.families import controlnets, controls, guidance
 from craftd.worker.families.base import Conditioning, ModelRow, TextEncoder
 from craftd.worker.families.controlnets import Call, Residuals
 from craftd.worker.families.flow import EvenlySpaced, packed, places, shown, unpacked
@@ -40,40 +40,48 @@ class Flux(EvenlySpaced):
         return [self._clip, self._t5]
 
     def encode(self, text: TextSpec) -> Conditioning:
-        """Raises INVALID_FIELD for a negative prompt: without classifier-free guidance it could do nothing."""
+        """Raises INVALID_FIELD for a negative prompt without guidance by it, which would do nothing."""
+        positive, pooled = self._read(text.prompt)
+        if text.true_cfg_scale > 1:
+            negative, negative_pooled = self._read(text.negative_prompt)
+            return Conditioning(positive, negative, text, pooled, negative_pooled)
         if text.negative_prompt:
-            raise invalid("negative_prompt", "FLUX.1 does not take any", "leave it out, and say what there should be")
-        pooled = self._clip.pooled(self._clip.encode(text.prompt))
-        return Conditioning(self._t5.embed(text.prompt), None, text, pooled)
+            why = "does nothing to FLUX.1 without guidance by it"
+            raise invalid("negative_prompt", why, "add --true-cfg 4, which takes twice as long, or leave it out")
+        return Conditioning(positive, None, text, pooled)
+
+    def _read(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """1, tokens, features, of T5; and 1, features, of CLIP."""
+        return self._t5.embed(prompt), self._clip.pooled(self._clip.encode(prompt))
 
     def remarks(self, text: TextSpec) -> Sequence[str]:
-        return self._t5.remarks({"prompt": text.prompt})
+        return self._t5.remarks({"prompt": text.prompt, "negative prompt": text.negative_prompt})
 
     def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
-        return rows
+        return guidance.order(rows)
 
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
-        samples, pictures = torch.cat([row.sample for row in rows]), shown(rows)
-        texts = torch.cat([row.conditioning.positive for row in rows])
-        scales = [row.conditioning.guidance_scale for row in rows]
-        of_rows = {
+        batch = guidance.stack(rows)
+        samples, pictures, texts = batch.samples, shown(batch.order), batch.texts
+        scales = [row.conditioning.guidance_scale for row in batch.order]
+        of_rows: dict[str, Any] = {
             "hidden_states": packed(samples),
-            "timestep": torch.stack([row.timestep.to(samples.dtype) for row in rows]) / 1000,
+            "timestep": batch.timesteps.to(samples.dtype) / 1000,
             "guidance": torch.tensor(scales, device=self._device, dtype=torch.float32),
-            "pooled_projections": torch.cat([_pooled(row) for row in rows]),
+            "pooled_projections": batch.pooled,
             "encoder_hidden_states": texts,
         }
         words = torch.zeros(texts.shape[1], 3, device=self._device, dtype=texts.dtype)
         read = partial(self._read_control, of_rows, {"txt_ids": words, "img_ids": places(samples, 0)})
         output = self._transformer(
             **_guided(self._transformer, of_rows)
-            | {"hidden_states": torch.cat([packed(one) for one in (_with_beside(samples, rows), *pictures)], dim=1)},
+            | {"hidden_states": torch.cat([packed(one) for one in (batch.inputs, *pictures)], dim=1)},
             txt_ids=words,
             img_ids=torch.cat([places(one, min(number, 1)) for number, one in enumerate((samples, *pictures))]),
             return_dict=False,
-            **controlnets.residuals(rows, read, samples.dtype),
+            **controlnets.residuals(batch.order, read, samples.dtype),
         )[0]
-        return list(torch.split(unpacked(output[:, : packed(samples).shape[1]], samples), 1))
+        return batch.guide(unpacked(output[:, : packed(samples).shape[1]], samples))
 
     def _read_control(
         self, of_rows: Mapping[str, torch.Tensor], where: Mapping[str, torch.Tensor], call: Call
@@ -118,13 +126,3 @@ class FluxKontext(Flux):
 def _guided(network: Any, given: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """What a network of FLUX.1's is given, without guidance where it takes none."""
     return {**given} if network.config.guidance_embeds else {**given, "guidance": None}
-
-
-def _with_beside(samples: torch.Tensor, rows: Sequence[ModelRow]) -> torch.Tensor:
-    beside = [row.beside for row in rows if row.beside is not None]
-    return torch.cat([samples, torch.cat(beside)], dim=1) if beside else samples
-
-
-def _pooled(row: ModelRow) -> torch.Tensor:
-    assert row.conditioning.pooled is not None
-    return row.conditioning.pooled

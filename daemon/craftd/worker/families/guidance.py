@@ -97,7 +97,7 @@ def _guide(row: ModelRow, without_text: Iterator[torch.Tensor], text: torch.Tens
     without = next(without_text)
     if row.unguided is not None:
         row.unguided.append(without)
-    guided = combine(without, text, row.conditioning.guidance_scale)
+    guided = combine(without, text, row.conditioning.cfg_scale)
     return _rescaled(guided, text, row.conditioning.text.guidance_rescale)
 
 
