@@ -1,8 +1,10 @@
-"""Wildcards through the daemon: each picture's own prompt, a folder that its configuration names, and what is refused."""
+"""Wildcards through the daemon: each picture's own prompt, a folder that is configured, and what is refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from craft_protos import images_pb2
 
 from tests.daemon.harness import Daemon, running
 from tests.daemon.loras import refused
@@ -17,7 +19,8 @@ async def test_each_picture_is_drawn_with_its_own_prompt(home: Home, tmp_path: P
         done = await daemon.finish(made.id)
         prompts = [one.prompt for one in made.generate.expanded]
         assert len(set(prompts)) > 1 and not any("{" in one or "__" in one for one in prompts)
-        assert [image.prompt for image in sorted(done.images, key=lambda image: image.index)] == prompts
+        kept = (await daemon.images.ListImages(images_pb2.ListImagesRequest(job_id=done.id))).images
+        assert [image.prompt for image in sorted(kept, key=lambda image: image.index)] == prompts
         await _is_refused(daemon)
 
 
