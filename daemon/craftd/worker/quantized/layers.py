@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from craftd.worker.quantized import products
 from craftd.worker.quantized.weight import PackedWeight
 
 
@@ -76,7 +76,7 @@ class PackedLinear(_PackedLayer):
         self.out_features, self.in_features = weight.shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._finished(functional.linear(x, self._factor()))
+        return self._finished(products.linear(x, self._factor))
 
 
 class PackedConvolution(_PackedLayer):
@@ -92,7 +92,7 @@ class PackedConvolution(_PackedLayer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         how: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-        return self._finished(functional.conv2d(x, self._factor(), groups=self.groups, **how), 1, 1)
+        return self._finished(products.convolution(x, self._factor, how | {"groups": self.groups}), 1, 1)
 
 
 def form_of(network: nn.Module) -> str:

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import torch
 from craft_protos.generate import TextSpec
-from craft_protos.reasons import CraftError
+from craft_protos.reasons import CraftError, invalid
 from craft_protos.train import TrainSpec
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import layer as peft_layers
 from torch import nn
 
 from craftd.architectures import detect, registry
@@ -25,7 +26,7 @@ from craftd.architectures.rows import flows, unets
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Conditioning, Family, ModelRow
-from craftd.worker.quantized.layers import form_of
+from craftd.worker.quantized.layers import PackedLinear, form_of
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -84,9 +85,6 @@ def check(pipe: Any, model: str) -> Training:
         raise _untrainable(
             model, "was distilled to draw in few steps", "train for the model it was made from; the LoRA fits this one"
         )
-    if form := form_of(network):
-        hint = "train for the same model in bf16 or fp16, or: craft models edit NAME --precision auto"
-        raise _untrainable(model, f"has its weights packed ({form})", hint)
     if hasattr(network, "_hf_hook"):
         raise CraftError(
             "OUT_OF_MEMORY",
@@ -94,6 +92,9 @@ def check(pipe: Any, model: str) -> Training:
             "train for a smaller model, or on a device with more memory",
         )
     is_like_pocket = network.config.get("addition_embed_type") == "text"
+    if is_like_pocket and (form := form_of(network)):
+        hint = "train for the same model in bf16 or fp16, or: craft models edit NAME --precision auto"
+        raise _untrainable(model, f"has its convolutions packed ({form}), which are trained", hint)
     return replace(training, targets=unets.WHOLE) if is_like_pocket else training
 
 
@@ -111,6 +112,8 @@ class Trainable:
         self.modules: dict[str, nn.Module] = {name: share_weights(getattr(pipe, name)) for name in trained}
         self.pipe = over(pipe, self.modules)
         self.family = family_of(self.pipe, device)
+        if recipe.dora and form_of(self.modules[network]):
+            raise invalid("dora", "needs the weights' own directions, and the model's are packed", "leave --dora out")
         self._inject(recipe, targets)
         for module in self.modules.values():
             hooks.watch_backward(module)
@@ -231,15 +234,25 @@ def _without_empty(texts: Sequence[str], text: Text, pipe: Any) -> Text:
     return Text(features, text.pooled * said[:, None])
 
 
+class _OverPacked(peft_layers.Linear):
+    """peft's adapter beside a packed layer, whose sides peft takes from no class that it does not know."""
+
+    def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
+        assert isinstance(module, PackedLinear)
+        return module.in_features, module.out_features
+
+
 def _configuration(recipe: TrainSpec, targets: Sequence[str]) -> LoraConfig:
     alpha: Any = recipe.alpha  # peft divides it, though it says int
-    return LoraConfig(
+    made = LoraConfig(
         r=recipe.rank,
         lora_alpha=alpha,
         target_modules=list(targets),
         init_lora_weights="gaussian",
         use_dora=recipe.dora,
     )
+    made._register_custom_module({PackedLinear: _OverPacked})
+    return made
 
 
 def _checkpoint_gradients(module: Any) -> None:
