@@ -22,7 +22,7 @@ from tests.tiny_networks import FEATURES
 KINDS = (
     *("sd", "sd-tiny-vae", "sd-text-time", "lcm", "pixart"),
     *("sdxl", "sdxl-plain", "sd3", "sd3-no-t5", "flux", "flux-schnell", "flux-kontext", "chroma"),
-    *("sd-inpainting", "sdxl-inpainting", "flux-fill"),
+    *("sd-inpainting", "sdxl-inpainting", "flux-fill", "sdxl-refiner"),
     *("z-image", "z-image-turbo", "flux2", "flux2-distilled", "qwen-image", "krea2", "krea2-distilled"),
     *("qwen-image-edit", "qwen-image-edit-plus", "flux2-dev"),
 )
@@ -149,6 +149,21 @@ def _sdxl_inpainting() -> Any:
     from diffusers import StableDiffusionXLInpaintPipeline
 
     return StableDiffusionXLInpaintPipeline(**_sdxl(channels=9).components, add_watermarker=False)
+
+
+def _sdxl_refiner() -> Any:
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    made = _sdxl()
+    unet = tiny_networks.unet(
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=5 * 8 + FEATURES,
+        cross_attention_dim=FEATURES,
+    )
+    parts = made.components | {"text_encoder": None, "tokenizer": None, "unet": unet}
+    scores = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
+    return StableDiffusionXLImg2ImgPipeline(**parts, **scores, add_watermarker=False)
 
 
 def _sdxl(wide: int = FEATURES, channels: int = 4, **more: Any) -> Any:
@@ -345,6 +360,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "chroma": _chroma,
     "sd-inpainting": _sd_inpainting,
     "sdxl-inpainting": _sdxl_inpainting,
+    "sdxl-refiner": _sdxl_refiner,
     "z-image": tiny_flows.z_image,
     "z-image-turbo": lambda: tiny_flows.z_image(is_turbo=True),
     "flux2": tiny_flows.flux2,

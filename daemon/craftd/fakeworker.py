@@ -138,8 +138,8 @@ class FakeWorker:
             case Dispatch():
                 for model in asked.models:
                     self._load(model, is_held="[held load]" in asked.drawing.prompt)
-                for upscaler in asked.upscalers:
-                    self._load(upscaler)
+                for later in asked.later_models:
+                    self._load(later)
                 if self._refuse_missing(asked):
                     return
                 self._jobs[asked.job_id] = _Job(asked, asked.preview_every, list(asked.indices))

@@ -66,7 +66,7 @@ class Dispatch:
     provenance: str = ""
     preview_every: int = 0
     inputs: tuple[File, ...] = ()  # the pictures that the spec names, each once
-    upscalers: tuple[ModelManifest, ...] = ()  # that the spec names beside its model
+    later_models: tuple[ModelManifest, ...] = ()  # of later stages: the upscalers and the refiner that the spec names
     public: bool = False  # whoever has an image's id may see it
     controls: tuple[ModelManifest, ...] = ()  # the control models that the spec names, each once
 

@@ -98,6 +98,20 @@ class Hires:
 
 
 @dataclass(frozen=True)
+class Refiner:
+    """A second model that goes on with the latents after that share of the noise schedule. In a job nothing is None."""
+
+    model: str = ""
+    switch: float | None = ruled(None, Range(0, 1))
+
+    @property
+    def share(self) -> float:
+        """The switch of a job's, which always has one."""
+        assert self.switch is not None, self.model
+        return self.switch
+
+
+@dataclass(frozen=True)
 class Control:
     """A picture that shows where things are, by its sha256 in the input store, for a control model to read."""
 
@@ -159,6 +173,7 @@ class GenerateRequest:
     hires: Hires | None = None  # it is drawn twice, the second time enlarged
     controls: tuple[Control, ...] = ruled((), Length(MOST_CONTROLS))
     prompt_syntax: str = ruled("", Choice(("", *SYNTAXES)))  # "": the configured one
+    refiner: Refiner | None = None  # a second model does the last of the steps
     wildcards: bool = False  # {a|b} and __name__ in the prompts are chosen anew for each picture
     true_cfg_scale: float | None = ruled(None, Range(0, 1000))  # guidance by the negative prompt, of FLUX.1
 
@@ -217,6 +232,7 @@ class GenerateSpec:
     hires: Hires | None = None
     controls: tuple[Control, ...] = ()
     prompt_syntax: str = CRAFT
+    refiner: Refiner | None = None
     wildcards: bool = False
     expanded: tuple[ExpandedPrompt, ...] = ()  # of the wanted images, where the prompts have wildcards
     true_cfg_scale: float = 1.0
@@ -249,9 +265,14 @@ class GenerateSpec:
         return tuple(dict.fromkeys(name for name in named if name and name != self.model))
 
     @property
+    def later_models(self) -> tuple[str, ...]:
+        """Names of what its pictures go through after its model."""
+        return (*self.upscalers, *((self.refiner.model,) if self.refiner else ()))
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Names of all that a worker needs, the model first."""
-        return (self.model, *self.control_models, *self.upscalers)
+        return (self.model, *self.control_models, *self.later_models)
 
     @property
     def wanted(self) -> tuple[int, ...]:

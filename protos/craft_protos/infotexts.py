@@ -66,9 +66,15 @@ def _told(record: Mapping[str, Any], loras: Sequence[Mapping[str, Any]]) -> dict
         "Model hash": model["sha256"][:10],
         "Model": quoted(model["name"]),
         **({"Clip skip": record["clip_skip"]} if record.get("clip_skip", 1) != 1 else {}),
+        **(_of_refiner(record["refiner"]) if record.get("refiner") else {}),
         "Version": f"craft {record['versions']['craft']}",
         **({"Lora hashes": f'"{hashes}"'} if loras else {}),
     }
+
+
+def _of_refiner(refiner: Mapping[str, Any]) -> dict[str, object]:
+    """By AUTOMATIC1111's names."""
+    return {"Refiner": quoted(f"{refiner['model']} [{refiner['sha256'][:10]}]"), "Refiner switch at": refiner["switch"]}
 
 
 def _of_mask(mask: Mapping[str, Any]) -> dict[str, object]:

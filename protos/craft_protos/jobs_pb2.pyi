@@ -171,6 +171,7 @@ class GenerateSpec(_message.Message):
     HIRES_FIELD_NUMBER: _builtins.int
     CONTROLS_FIELD_NUMBER: _builtins.int
     PROMPT_SYNTAX_FIELD_NUMBER: _builtins.int
+    REFINER_FIELD_NUMBER: _builtins.int
     WILDCARDS_FIELD_NUMBER: _builtins.int
     EXPANDED_FIELD_NUMBER: _builtins.int
     TRUE_CFG_SCALE_FIELD_NUMBER: _builtins.int
@@ -263,6 +264,10 @@ class GenerateSpec(_message.Message):
         """
 
     @_builtins.property
+    def refiner(self) -> Global___Refiner:
+        """A second model does the last of the steps. INVALID_FIELD for models but SDXL, and with a mask."""
+
+    @_builtins.property
     def expanded(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpandedPrompt]:
         """In a Job with wildcards: what they became, for each of the indices that are drawn, in their order."""
 
@@ -299,13 +304,14 @@ class GenerateSpec(_message.Message):
         hires: Global___Hires | None = ...,
         controls: _abc.Iterable[Global___Control] | None = ...,
         prompt_syntax: _builtins.str = ...,
+        refiner: Global___Refiner | None = ...,
         wildcards: _builtins.bool = ...,
         expanded: _abc.Iterable[Global___ExpandedPrompt] | None = ...,
         true_cfg_scale: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_true_cfg_scale", b"_true_cfg_scale", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "mask", b"mask", "original_height", b"original_height", "original_width", b"original_width", "seed", b"seed", "start", b"start", "steps", b"steps", "true_cfg_scale", b"true_cfg_scale", "upscale", b"upscale", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_true_cfg_scale", b"_true_cfg_scale", "_width", b"_width", "clip_skip", b"clip_skip", "crop_left", b"crop_left", "crop_top", b"crop_top", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "mask", b"mask", "original_height", b"original_height", "original_width", b"original_width", "refiner", b"refiner", "seed", b"seed", "start", b"start", "steps", b"steps", "true_cfg_scale", b"true_cfg_scale", "upscale", b"upscale", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_true_cfg_scale", b"_true_cfg_scale", "_width", b"_width", "clip_skip", b"clip_skip", "controls", b"controls", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "expanded", b"expanded", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "prompt_syntax", b"prompt_syntax", "references", b"references", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "true_cfg_scale", b"true_cfg_scale", "upscale", b"upscale", "width", b"width", "wildcards", b"wildcards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip", "_crop_left", b"_crop_left", "_crop_top", b"_crop_top", "_guidance_rescale", b"_guidance_rescale", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_original_height", b"_original_height", "_original_width", b"_original_width", "_seed", b"_seed", "_steps", b"_steps", "_true_cfg_scale", b"_true_cfg_scale", "_width", b"_width", "clip_skip", b"clip_skip", "controls", b"controls", "count", b"count", "crop_left", b"crop_left", "crop_top", b"crop_top", "default_model", b"default_model", "deterministic", b"deterministic", "expanded", b"expanded", "format", b"format", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "hires", b"hires", "indices", b"indices", "lora_missing", b"lora_missing", "loras", b"loras", "mask", b"mask", "model", b"model", "negative_prompt", b"negative_prompt", "original_height", b"original_height", "original_width", b"original_width", "prompt", b"prompt", "prompt_syntax", b"prompt_syntax", "references", b"references", "refiner", b"refiner", "sampler", b"sampler", "seed", b"seed", "start", b"start", "steps", b"steps", "trigger_words", b"trigger_words", "true_cfg_scale", b"true_cfg_scale", "upscale", b"upscale", "width", b"width", "wildcards", b"wildcards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip_skip: _TypeAlias = _typing.Literal["clip_skip"]  # noqa: Y015
     _WhichOneofArgType__clip_skip: _TypeAlias = _typing.Literal["_clip_skip", b"_clip_skip"]  # noqa: Y015
@@ -524,6 +530,36 @@ class Hires(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
 Global___Hires: _TypeAlias = Hires  # noqa: Y015
+
+@_typing.final
+class Refiner(_message.Message):
+    """How SDXL's refiner goes on with the latents that the model leaves, as diffusers' ensemble of experts does. With hires
+    it is the second drawing that it goes on with. It takes neither LoRAs nor control pictures.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SWITCH_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """A registered model's name: one of SDXL's refiner. Empty: the only one that there is. In a Job, a name."""
+    switch: _builtins.float
+    """The share of the noise schedule after which it goes on: 0 to 1, neither of them. Unset: 0.8."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        switch: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_switch", b"_switch", "switch", b"switch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_switch", b"_switch", "model", b"model", "switch", b"switch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__switch: _TypeAlias = _typing.Literal["switch"]  # noqa: Y015
+    _WhichOneofArgType__switch: _TypeAlias = _typing.Literal["_switch", b"_switch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__switch) -> _WhichOneofReturnType__switch | None: ...
+
+Global___Refiner: _TypeAlias = Refiner  # noqa: Y015
 
 @_typing.final
 class Control(_message.Message):

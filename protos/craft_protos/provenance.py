@@ -50,10 +50,13 @@ def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstance
     weights = {one.name: one.sha256 for one in job.controls}
     for control in told.get("controls", ()):
         control["model_sha256"] = weights.get(control["model"], "")
-    for name in ("upscale", "hires"):
+    for name in ("upscale", "hires", "refiner"):
         if told[name] is None:
             del told[name]
-    upscalers = [{"name": one.name, "sha256": one.sha256} for one in job.upscalers]
+    later = {one.name: one.sha256 for one in job.later_models}
+    if refiner := told.get("refiner"):
+        refiner["sha256"] = later.get(refiner["model"], "")
+    upscalers = [{"name": name, "sha256": later[name]} for name in job.drawing.upscalers if name in later]
     return {
         **told,
         **({"upscalers": upscalers} if upscalers else {}),
@@ -79,6 +82,8 @@ def request(record: Mapping[str, Any], loras: Sequence[AppliedLora]) -> Generate
     fields = {name: record[name] for name in known if name in record or name in _ALWAYS}
     fields.setdefault("prompt_syntax", CRAFT)  # of a picture that is older than the others
     fields["controls"] = [_control(one) for one in fields.get("controls", ())]
+    if refiner := fields.get("refiner"):
+        fields["refiner"] = {name: value for name, value in refiner.items() if name != "sha256"}
     if not record["steps"]:  # nothing was drawn: its start picture was enlarged
         fields = {
             name: fields[name] for name in ("start", "upscale", "seed", "format", "deterministic") if name in fields

@@ -83,7 +83,7 @@ class Dispatch(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     PUBLIC_FIELD_NUMBER: _builtins.int
     CONTROLS_FIELD_NUMBER: _builtins.int
-    UPSCALERS_FIELD_NUMBER: _builtins.int
+    LATER_MODELS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     epoch: _builtins.int
     """echoed in every frame about it"""
@@ -122,8 +122,8 @@ class Dispatch(_message.Message):
         """the control models that the spec names, each once"""
 
     @_builtins.property
-    def upscalers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelManifest]:
-        """that the spec names beside its model"""
+    def later_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelManifest]:
+        """of later stages: the upscalers and the refiner that the spec names"""
 
     def __init__(
         self,
@@ -143,11 +143,11 @@ class Dispatch(_message.Message):
         inputs: _abc.Iterable[Global___File] | None = ...,
         public: _builtins.bool = ...,
         controls: _abc.Iterable[Global___ModelManifest] | None = ...,
-        upscalers: _abc.Iterable[Global___ModelManifest] | None = ...,
+        later_models: _abc.Iterable[Global___ModelManifest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate", "model", b"model", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls", b"controls", "epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train", "upscalers", b"upscalers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls", b"controls", "epoch", b"epoch", "files", b"files", "generate", b"generate", "indices", b"indices", "inputs", b"inputs", "job_id", b"job_id", "later_models", b"later_models", "model", b"model", "owner", b"owner", "pictures", b"pictures", "preview_every", b"preview_every", "priority", b"priority", "provenance", b"provenance", "public", b"public", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

@@ -79,9 +79,9 @@ def test_a_checkpoint_is_added_where_it_lies(home: Home) -> None:
     assert home.json("models", "show", "dream")["pipeline"] == "StableDiffusionPipeline"
     removed = home.craft("models", "rm", "dream")
     assert "its files stay" in removed.stderr
-    write_checkpoint(home.work / "refiner.safetensors", "sdxl-refiner")
-    refused = home.craft("models", "add", "refiner.safetensors")
-    assert (refused.returncode, "the refiner of Stable Diffusion XL" in refused.stderr) == (65, True)
+    write_checkpoint(home.work / "playground.safetensors", "playground")
+    refused = home.craft("models", "add", "playground.safetensors")
+    assert (refused.returncode, "Playground v2.5" in refused.stderr) == (65, True)
 
 
 def test_list_tells_the_architecture(home: Home) -> None:

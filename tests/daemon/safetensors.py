@@ -45,6 +45,7 @@ _XL_TEXT: Shapes = {
     **_behind("conditioner.embedders.0.transformer.", _clip(12, 768)),
     "conditioner.embedders.1.model.ln_final.weight": (1280,),
 }
+_REFINER_TEXT: Shapes = {"conditioner.embedders.0.model.ln_final.weight": (1280,)}
 
 
 def _unet(channels: int, width: int, *, is_xl: bool = False) -> Shapes:
@@ -166,7 +167,7 @@ KINDS: dict[str, Shapes] = {
     "sd2": _unet(4, 1024) | _VAE | _OPEN_CLIP,
     "sdxl": _unet(4, 2048, is_xl=True) | _VAE | _XL_TEXT,
     "sdxl-inpainting": _unet(9, 2048, is_xl=True) | _VAE | _XL_TEXT,
-    "sdxl-refiner": _unet(4, 1280, is_xl=True) | _VAE,
+    "sdxl-refiner": _unet(4, 1280, is_xl=True) | _VAE | _REFINER_TEXT,
     "playground": _unet(4, 2048, is_xl=True) | _VAE | _XL_TEXT | {"edm_mean": (0,)},
     "sdxl-vpred": _unet(4, 2048, is_xl=True) | _VAE | _XL_TEXT | {"v_pred": (0,)},
     "sd3-medium": _sd3(24, 36864) | _VAE | _SD3_TEXT | _T5,

@@ -35,6 +35,7 @@ from tests.daemon.safetensors import write_checkpoint
         ("flux-dev", "flux1-dev-kontext_fp8.safetensors", {}, "flux-kontext"),
         ("sd1-inpainting", "sd-v1-5-inpainting.safetensors", {}, "sd1-inpainting"),
         ("sdxl-inpainting", "it.safetensors", {}, "sdxl-inpainting"),
+        ("sdxl-refiner", "sd_xl_refiner_1.0.safetensors", {}, "sdxl-refiner"),
         ("fp8-scaled", "flux.safetensors", {}, "flux-dev"),
     ],
 )
@@ -51,7 +52,6 @@ def test_what_it_is(tmp_path: Path, kind: str, name: str, notes: dict[str, str],
     ("kind", "said"),
     [
         ("sd1-edit", "the picture-editing variant of Stable Diffusion 1"),
-        ("sdxl-refiner", "the refiner of Stable Diffusion XL"),
         ("playground", "Playground v2.5"),
         ("flux-fill", "flux-fill without the VAE and the text encoder CLIP-L and the text encoder T5"),
         ("chroma", "Chroma"),

@@ -18,7 +18,7 @@ from craft_protos.worker_pb2 import FromWorker
 from craftd.worker.engine.engine import Engine
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.engine.row import Drawing
-from craftd.worker.engine.stages import Made
+from craftd.worker.engine.stages import Before
 from craftd.worker.models.memory import Need
 from craftd.worker.models.model_cache import ModelCache
 from craftd.worker.output.finisher import Finisher
@@ -107,7 +107,9 @@ class FakeRunner:
     def is_ready(self, job: Dispatch) -> bool:
         return True
 
-    def begin(self, job: Dispatch, seed: int, _networks: Mapping[str, object], made: Made | None = None) -> FakeDrawing:
+    def begin(
+        self, job: Dispatch, seed: int, _networks: Mapping[str, object], made: Before | None = None
+    ) -> FakeDrawing:
         self.trouble("begin", [job.job_id])
         return FakeDrawing(job)
 

@@ -14,7 +14,7 @@ from craft_protos.codec import from_message
 from craft_protos.dispatch import Dispatch
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest
-from craftd.worker.engine.denoise import Denoiser
+from craftd.worker.engine.denoiser import Denoiser
 from craftd.worker.lora.adapter import Adapter, Delta, Facts
 from craftd.worker.lora.layers import AdaptedLayer, Gathered, Stack
 from craftd.worker.lora.reader import Reader

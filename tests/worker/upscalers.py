@@ -71,5 +71,5 @@ def with_upscaler(
     if hires is not None:
         hires.upscaler = upscaler.name
         spec.hires.CopyFrom(hires)
-    sent.dispatch.upscalers.append(upscaler)
+    sent.dispatch.later_models.append(upscaler)
     return sent

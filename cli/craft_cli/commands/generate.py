@@ -18,7 +18,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, enlarging, flags, foreign, inputs, output, presets, prompting
+from craft_cli.generate import combining, enlarging, flags, foreign, inputs, output, presets, prompting, refining
 from craft_cli.generate import spec as specs
 from craft_cli.generate.delivery import Manner, draw
 from craft_cli.generate.epilog import EXAMPLES
@@ -129,6 +129,8 @@ def generate(
     hires: float = enlarging.HIRES,
     hires_strength: float = enlarging.HIRES_STRENGTH,
     hires_steps: int = enlarging.HIRES_STEPS,
+    refiner: str = refining.REFINER,
+    refiner_switch: float = refining.SWITCH,
     control: list[str] = _CONTROLS,
     control_model: list[str] = _CONTROL_MODELS,
     control_steps: str = typer.Option(
@@ -198,6 +200,7 @@ def generate(
         **prompting.asked(prompt_syntax, wildcards, true_cfg),
         **specs.pair("--original-size", original_size, ("original_width", "original_height"), "1024x768"),
         **specs.pair("--crop", crop, ("crop_left", "crop_top"), "64,0"),
+        refiner=refining.asked(refiner, refiner_switch),
         **enlarging.asked(upscale, upscaler, hires, hires_strength, hires_steps),
     )
     if like:

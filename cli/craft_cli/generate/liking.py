@@ -171,7 +171,7 @@ def _own(session: Session, origin: Provenance, given: Given) -> Liked:
     if not given.has_loras:
         remaking.require_loras(session, origin)
     model = given.model or remaking.find_model(session, origin)
-    spec = remaking.with_upscalers(session, origin, replace(spec, model=model))
+    spec = remaking.with_others(session, origin, replace(spec, model=model))
     lost = [f"{name}: give it by its option" for name in _PICTURES if getattr(spec, name)]
     strength = spec.start.strength if spec.start is not None else None
     return Liked(spec, strength, tuple(lost) if not given.has_start else tuple(lost[1:]))

@@ -38,6 +38,7 @@ def show(message: jobs_pb2.JobPlan, wanted: GenerateRequest, target: output.Targ
             *_time_rows(known),
             ["size", f"{known['width']}x{known['height']}{_around(known['mask'])}"],
             *_enlarged_rows(known),
+            *_refiner_rows(known["refiner"]),
             *_start_rows(known),
             *_mask_rows(known["mask"]),
             *_shown_rows(known["references"]),
@@ -82,6 +83,10 @@ def _drawn_rows(known: dict[str, Any]) -> list[list[str]]:
         ["guidance", f"{known['guidance_scale']:g}"],
         ["seed", str(known["seed"])],
     ]
+
+
+def _refiner_rows(refiner: dict[str, Any] | None) -> list[list[str]]:
+    return [["refiner", f"{refiner['model']}, after {refiner['switch']:g} of the steps"]] if refiner else []
 
 
 def _enlarged_rows(known: dict[str, Any]) -> list[list[str]]:

@@ -44,6 +44,7 @@ class Provenance:
     precision: str
     weights: str  # how its model's were packed
     versions: dict[str, str]
+    refiner_sha256: str
     upscalers: dict[str, str]  # that it went through after it was drawn: name there -> sha256
 
     def differences(self, other: Provenance) -> dict[str, list[str]]:
@@ -61,6 +62,7 @@ class Provenance:
             "device": self.device,
             "precision": self.precision,
             "weights": self.weights,
+            "refiner": f"{self.spec.refiner.model} {self.refiner_sha256}".strip() if self.spec.refiner else "",
             "upscalers": ", ".join(f"{name} {sha256}" for name, sha256 in self.upscalers.items()),
             "LoRAs": ", ".join(f"{lora.name} {lora.sha256[:12]} {lora.weight:g}" for lora in self.loras),
             **self.versions,
@@ -156,6 +158,7 @@ def _parse(record: dict[str, Any]) -> Provenance:
         precision=_is(str, record.get("precision", "")),
         weights=_is(str, record.get("weights", "")),
         versions=versions,
+        refiner_sha256=_is(str, _is(dict, record.get("refiner") or {}).get("sha256", "")),
         upscalers={_is(str, one["name"]): _is(str, one["sha256"]) for one in _is(list, record.get("upscalers", []))},
     )
 

@@ -68,16 +68,28 @@ def find_model(session: Session, origin: Provenance) -> str:
         return name
     if _is_enlarged_only(origin.spec):
         return _find_upscaler(session, name, sha256)
+    return _drawing(session, name, sha256, "drawn with the model", "-m NAME draws with another model")
+
+
+def with_others(session: Session, origin: Provenance, spec: GenerateRequest) -> GenerateRequest:
+    """The refiner and the upscalers that it went through by their names here. Raises UNKNOWN_MODEL."""
+    refiner = spec.refiner
+    if refiner is not None and origin.refiner_sha256:
+        hint = "add it: craft models add FILE"
+        name = _drawing(session, refiner.model, origin.refiner_sha256, "finished by the refiner", hint)
+        spec = replace(spec, refiner=replace(refiner, model=name))
+    return _with_upscalers(session, origin, spec)
+
+
+def _drawing(session: Session, name: str, sha256: str, how: str, hint: str) -> str:
     listed = [model.name for model in drawing.insist(session, lambda client: client.list_models())]
     found, here = _matching(session, listed, name, sha256)
     if found:
         return found
-    message = f"it was drawn with the model {name} {sha256[:12]}, which is not here{here}"
-    raise CraftError("UNKNOWN_MODEL", message, "-m NAME draws with another model")
+    raise CraftError("UNKNOWN_MODEL", f"it was {how} {name} {sha256[:12]}, which is not here{here}", hint)
 
 
-def with_upscalers(session: Session, origin: Provenance, spec: GenerateRequest) -> GenerateRequest:
-    """The upscalers that it went through by their names here. Raises UNKNOWN_MODEL."""
+def _with_upscalers(session: Session, origin: Provenance, spec: GenerateRequest) -> GenerateRequest:
     here = {name: _find_upscaler(session, name, sha256) for name, sha256 in origin.upscalers.items()}
     upscale, hires = spec.upscale, spec.hires
     if upscale is not None:
@@ -189,7 +201,7 @@ def again(session: Session, origin: Provenance, model: str, wish: Wish) -> Gener
     """What draws it once more: its own seed, one picture. Raises UNKNOWN_MODEL, UNKNOWN_LORA and as `with_inputs`."""
     require_loras(session, origin)
     spec = replace(origin.spec, model=model or find_model(session, origin))
-    return with_inputs(session, with_upscalers(session, origin, spec), wish)
+    return with_inputs(session, with_others(session, origin, spec), wish)
 
 
 def verify(session: Session, original: Original, spec: GenerateRequest, tolerance: int, manner: Manner) -> Verdict:

@@ -42,7 +42,16 @@ from craftd.architectures.rows.folders import (
     SANA_SPRINT,
 )
 from craftd.architectures.rows.shared import OF_FLUX2, marks
-from craftd.architectures.rows.unets import POCKET, SD1, SD1_INPAINTING, SD2, SD2_INPAINTING, SDXL, SDXL_INPAINTING
+from craftd.architectures.rows.unets import (
+    POCKET,
+    SD1,
+    SD1_INPAINTING,
+    SD2,
+    SD2_INPAINTING,
+    SDXL,
+    SDXL_INPAINTING,
+    SDXL_REFINER,
+)
 
 ROWS = (
     *(
@@ -52,6 +61,7 @@ ROWS = (
         SD1_INPAINTING,
         SD2_INPAINTING,
         SDXL_INPAINTING,
+        SDXL_REFINER,
         SD3,
         FLUX2,
         FLUX2_DEV,
@@ -90,16 +100,12 @@ UNKNOWN = Architecture(id="")
 UPSCALER = Architecture(id="upscaler", name="an upscaler", family="upscaler", steps=0, guidance_scale=0.0)
 
 # Single files that craft cannot draw with, by what they are. These are looked for before the rows' checkpoints ...
-_REFINER, _UPSCALER = ("*attn2.to_k.weight", -1, 1280), ("*attn2.to_k.weight", -1, 1024)
+_UPSCALER = ("*attn2.to_k.weight", -1, 1024)
 
 STRANGERS: dict[str, tuple[Mark, ...]] = {
     **controls.STRANGERS,
     "Playground v2.5, whose noise schedule craft does not have": marks("edm_mean"),
     "CosXL, whose noise schedule craft does not have": marks("edm_vpred."),
-    "the refiner of Stable Diffusion XL, which needs a picture to begin with": (
-        *marks("label_emb.", side=_REFINER),
-        *marks("add_embedding.", side=_REFINER, prefixes=("unet.", "")),
-    ),
     "an upscaler of Stable Diffusion, which needs a picture to begin with": marks("label_emb.", side=_UPSCALER),
     **{
         f"{name}, which craft draws with as a diffusers folder, if at all": marks(*beginnings)

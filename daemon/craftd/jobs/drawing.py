@@ -42,7 +42,7 @@ class Drawing:
         """What has been drawn is stored by itself."""
 
     async def prepare(self, active: ActiveJob) -> Assignment:
-        """Its LoRAs, pictures, control models and upscalers.
+        """Its LoRAs, pictures, control models, upscalers and refiner.
 
         Raises UNKNOWN_LORA, UNKNOWN_INPUT, UNKNOWN_MODEL, UNSUPPORTED_MODEL, NO_INPUT, CORRUPT_FILE.
         """
@@ -51,17 +51,17 @@ class Drawing:
         loras = [await self._loras.verified(lora.id) for lora in meant]
         inputs = await self._pictures(active.job)
         controls = [await self._models.control(name) for name in spec.control_models]
-        upscalers = [await self._models.manifest(name) for name in spec.upscalers]
+        later = [await self._models.manifest(name) for name in spec.later_models]
 
         def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
             asked = wire.drawing(
                 active.job, to.epoch, tuple(sorted(to.indices)), model, loras, preview_every=to.preview_every
             )
-            return replace(asked, inputs=tuple(inputs), controls=tuple(controls), upscalers=tuple(upscalers))
+            return replace(asked, inputs=tuple(inputs), controls=tuple(controls), later_models=tuple(later))
 
         files = {lora.sha256: lora.place.path for lora in loras}
         files |= {file.sha256: path for file, path in inputs.items()}
-        beside = {key: path for one in (*controls, *upscalers) for key, path in one.places.items()}
+        beside = {key: path for one in (*controls, *later) for key, path in one.places.items()}
         return Assignment(files | beside, dispatch)
 
     async def _pictures(self, job: Job) -> dict[File, Path]:

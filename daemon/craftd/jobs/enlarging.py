@@ -21,7 +21,18 @@ _PICTURES = {"start": "a start picture is", "mask": "a mask is", "references": "
 _ON_THE_WAY = 4  # times the most pixels of a picture, of what a network makes before it is reduced
 
 # What a job that only enlarges has no use for.
-_IDLE = ("prompt", "negative_prompt", "loras", "mask", "references", "controls", "hires", "steps", "guidance_scale")
+_IDLE = (
+    "prompt",
+    "negative_prompt",
+    "loras",
+    "mask",
+    "references",
+    "controls",
+    "hires",
+    "refiner",
+    "steps",
+    "guidance_scale",
+)
 
 
 @dataclass(frozen=True)

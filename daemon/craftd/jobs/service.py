@@ -17,7 +17,7 @@ from craft_protos.train import TrainRequest, TrainSpec
 
 from craftd.images.service import page_of
 from craftd.inputs.service import InputService
-from craftd.jobs import controls, enlarging, expanding, holdings, pace, pictures, store, validate
+from craftd.jobs import controls, enlarging, expanding, holdings, pace, pictures, refining, store, validate
 from craftd.jobs.events import Event, Finished, Hub, ImageMade, Snapshot, Trained
 from craftd.jobs.fits.service import Fits
 from craftd.jobs.generate_defaults import GenerateDefaults
@@ -245,10 +245,12 @@ class JobService:
         found = await pictures.find(wanted, caller, self._inputs)
         wanted = pictures.with_pictures(wanted, found, model, limits)
         wanted = controls.completed(wanted, model, self._models.controls)
+        wanted = await refining.completed(wanted, model, self._models)
         spec = validate.resolve(wanted, chosen, model, self.generating.settings, limits)
         spec = expanding.completed(spec, expanded, limits)
         sizes = validate.sizes(model, limits)
         spec = enlarging.completed(spec, wanted, upscalers, model, found.start, sizes=sizes, limits=limits)
+        refining.check_steps(spec)
         return _Resolved(spec, model, chosen.loras, enlarging.result_size(spec, found.start))
 
     async def _model(self, wanted: GenerateRequest, chosen: Chosen) -> Model:

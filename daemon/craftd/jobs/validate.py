@@ -19,7 +19,7 @@ from craft_protos.settings import GenerateSettings, LimitSettings
 
 from craftd.architectures import registry
 from craftd.architectures.sizes import Sizes
-from craftd.jobs import enlarging, pictures
+from craftd.jobs import enlarging, pictures, refining
 from craftd.jobs.lora_resolution import Chosen
 from craftd.loras.order import check_weight
 from craftd.models.model import Model
@@ -32,6 +32,7 @@ _WORDS = {  # instead of a value
     "mask": "a picture of what is drawn anew",
     "references": "a picture that is shown to it",
     "controls": "a control picture",
+    "refiner": "a refiner",
 }
 _LONGEST_LORA = 255  # characters of what names one
 
@@ -51,6 +52,7 @@ def checked(wanted: GenerateRequest, limits: LimitSettings) -> GenerateRequest:
     _check_indices(wanted)
     pictures.check(wanted)
     enlarging.check(wanted, limits)
+    refining.check(wanted)
     return _with_tags(wanted)
 
 
@@ -154,11 +156,13 @@ def _check_understood(wanted: GenerateRequest, model: Model) -> None:
 
 
 def _check_needs(wanted: GenerateRequest, model: Model) -> None:
-    """Raises INVALID_FIELD where a model that inpaints has nothing to inpaint."""
+    """Raises INVALID_FIELD where a model that inpaints or refines has nothing to do it to."""
     for name in ("start", "mask"):
         if name in model.architecture.needs and getattr(wanted, name) is None:
-            message = f"is none, and the model {model.name} was made for inpainting"
-            hint = "give a picture and a mask of what is drawn anew, or take a model that draws from words"
+            inpaints = "mask" in model.architecture.needs
+            message = f"is none, and the model {model.name} {'was made for inpainting' if inpaints else 'refines one'}"
+            given = "a picture and a mask of what is drawn anew" if inpaints else "a picture"
+            hint = f"give {given}, or take a model that draws from words"
             raise invalid(name, message, hint)
 
 

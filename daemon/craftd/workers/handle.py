@@ -165,7 +165,7 @@ class WorkerHandle:
         self.dispatches.add(active)
         if isinstance(dispatch.spec, GenerateSpec):
             self.loras.use(lora.sha256 for lora in dispatch.spec.loras)
-        for one in (manifest, *dispatch.controls, *dispatch.upscalers):
+        for one in (manifest, *dispatch.controls, *dispatch.later_models):
             self.residency.expect(one)
         self.send(dispatch)
 

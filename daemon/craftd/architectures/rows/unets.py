@@ -21,6 +21,8 @@ from craftd.architectures.rows.shared import ATTENTION, INPAINTS, PICTURES, UNUS
 
 _OF_UNETS = PICTURES | {"controls", "clip_skip", "guidance_rescale", "embeddings"}  # and embeddings
 
+_OF_SDXL = _OF_UNETS | {"original_width", "original_height", "crop_left", "crop_top"}
+
 # A UNet that takes its words through the timestep's embedding too, as pocket does, is hardly steered by attention.
 WHOLE = (
     *ATTENTION,
@@ -55,6 +57,8 @@ _SDXL_TEXTS = (
     Part("the text encoder CLIP-L", ("conditioner.embedders.0.transformer.",), "text_encoder", parts.CLIP_L),
     Part("the text encoder OpenCLIP-G", ("conditioner.embedders.1.model.",), "text_encoder_2", parts.CLIP_G),
 )
+
+_REFINER_TEXT = Part("the text encoder OpenCLIP-G", ("conditioner.embedders.0.model.",), "text_encoder_2", parts.CLIP_G)
 
 SD1 = Architecture(
     id="sd1",
@@ -105,7 +109,7 @@ SDXL = Architecture(
     name="Stable Diffusion XL",
     pipelines=("StableDiffusionXLPipeline",),
     family="sdxl",
-    takes=_OF_UNETS | {"original_width", "original_height", "crop_left", "crop_top"},
+    takes=_OF_SDXL | {"refiner"},
     network=SD1.network,
     text_width=2048,
     steps=30,
@@ -144,6 +148,22 @@ SDXL_INPAINTING = replace(
     pipelines=("StableDiffusionXLInpaintPipeline",),
     checkpoints=_unet(2048, "sdxl-inpainting", *_SDXL_TEXTS, is_xl=True, channels=9),
     **INPAINTS,
+)
+
+SDXL_REFINER = Architecture(
+    id="sdxl-refiner",
+    name="Stable Diffusion XL's refiner",
+    pipelines=("StableDiffusionXLImg2ImgPipeline",),
+    family="sdxl-refiner",
+    takes=_OF_SDXL - {"controls", "embeddings"},
+    needs=frozenset({"start"}),
+    network=SD1.network,
+    text_width=1280,
+    steps=SDXL.steps,
+    guidance_scale=SDXL.guidance_scale,
+    unused_parts=UNUSED_PARTS,
+    runs_in_fp16=True,
+    checkpoints=_unet(1280, "sdxl-refiner", _REFINER_TEXT, is_xl=True),
 )
 
 POCKET = Architecture(

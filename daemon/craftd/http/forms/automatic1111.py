@@ -7,11 +7,11 @@ import re
 from typing import Annotated, Any
 
 from craft_protos import samplers, words
-from craft_protos.generate import A1111, MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest
+from craft_protos.generate import A1111, MOST_CLIP_SKIP, SEED_LIMIT, GenerateRequest, Refiner
 from craft_protos.reasons import invalid
 from pydantic import BaseModel, Field
 
-from craftd.http.fields import Anything, Guidance, Side, Steps, Text, Token, Whole
+from craftd.http.fields import Anything, Guidance, Real, Side, Steps, Text, Token, Whole
 from craftd.http.forms.automatic1111_hires import HIRES_NAMES, HiresFields, hires
 from craftd.http.forms.lenient import Lenient
 
@@ -28,7 +28,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "subseed_strength": (None, 0),
     "styles": (None, []),
     "script_name": (None, "", "None"),
-    "refiner_checkpoint": (None, "", "None"),
     "firstpass_image": (None, ""),
 }
 _UNITS = "alwayson_scripts.controlnet.args"
@@ -63,13 +62,14 @@ class Txt2ImgRequest(HiresFields):
     scheduler: Text | None = Field(None, description="One of GET schedulers.")
     override_settings: Txt2ImgSettings | None = None
     send_images: bool = True
+    refiner_checkpoint: Text | None = Field(None, description="A model that does the last steps.")
+    refiner_switch_at: Annotated[Real, Field(ge=0, le=1)] | None = None
     # Known, and not done: they pass at their neutral value.
     restore_faces: bool | None = False
     tiling: bool | None = False
     subseed_strength: Annotated[float, Field(ge=0, le=1)] | None = 0
     styles: list[Text] | None = None
     script_name: Text | None = None
-    refiner_checkpoint: Text | None = None
     alwayson_scripts: dict[Text, Anything] | None = None
     firstpass_image: Text | None = None
     # Known, and of no consequence here.
@@ -177,6 +177,7 @@ def generate_request(body: Txt2ImgRequest, checkpoint: str, request_id: str = ""
         format="png",
         clip_skip=override.CLIP_stop_at_last_layers if override else None,
         prompt_syntax=A1111,
+        refiner=_refiner(body),
         hires=hires(body, (body.width, body.height), body.steps),
     )
 
@@ -191,6 +192,8 @@ def names_of(body: Txt2ImgRequest) -> dict[str, str]:
         "sampler": sampler,
         "loras": "prompt",
         "model": "override_settings.sd_model_checkpoint",
+        **{"refiner.model": "refiner_checkpoint", "refiner.switch": "refiner_switch_at"},
+        "refiner": "refiner_checkpoint",
         "clip_skip": "override_settings.CLIP_stop_at_last_layers",
         **{f"controls.{name}": f"{_UNITS}.{theirs}" for name, theirs in _OF_UNITS.items()},
         "controls": _UNITS,
@@ -200,6 +203,13 @@ def names_of(body: Txt2ImgRequest) -> dict[str, str]:
 def name_of(title: str) -> str:
     """A model's, from its title."""
     return _HASH.sub("", title.strip())
+
+
+def _refiner(body: Txt2ImgRequest) -> Refiner | None:
+    """None where they switch to none: without a name, or only at the end."""
+    name = name_of(body.refiner_checkpoint or "")
+    is_off = name in ("", "None") or body.refiner_switch_at == 1
+    return None if is_off else Refiner(name, body.refiner_switch_at)
 
 
 def _check_neutral(body: Txt2ImgRequest) -> None:

@@ -13,6 +13,7 @@ from craft_protos.generate import (
     Hires,
     Mask,
     Reference,
+    Refiner,
     Start,
     Upscale,
 )
@@ -67,7 +68,7 @@ class _JobTerms(Body):
         return GenerateRequest(**told)
 
 
-_OBJECTS = {"start": Start, "mask": Mask, "upscale": Upscale, "hires": Hires}
+_OBJECTS = {"start": Start, "mask": Mask, "upscale": Upscale, "hires": Hires, "refiner": Refiner}
 _SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="Of a picture that POST /inputs took.")]
 
 
@@ -76,7 +77,7 @@ class ReferenceIn(Body):
 
 
 if TYPE_CHECKING:
-    StartIn = MaskIn = UpscaleIn = HiresIn = Body
+    StartIn = MaskIn = UpscaleIn = HiresIn = RefinerIn = Body
 
     class ControlIn(Body): ...
 
@@ -86,6 +87,7 @@ else:
     ControlIn = create_model("ControlIn", __base__=Body, **fields.fields_of(Control) | {"sha256": (_SHA256, ...)})
     UpscaleIn = create_model("UpscaleIn", __base__=Body, **fields.fields_of(Upscale))
     HiresIn = create_model("HiresIn", __base__=Body, **fields.fields_of(Hires))
+    RefinerIn = create_model("RefinerIn", __base__=Body, **fields.fields_of(Refiner))
 _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "prompt": (fields.Text, ...),
     "start": (StartIn | None, None),
@@ -93,6 +95,7 @@ _GENERATE = fields.fields_of(GenerateRequest, leave_out=("default_model",)) | {
     "references": (Annotated[tuple[ReferenceIn, ...], Field(max_length=MOST_REFERENCES)], ()),
     "upscale": (UpscaleIn | None, None),
     "hires": (HiresIn | None, None),
+    "refiner": (RefinerIn | None, None),
     "controls": (Annotated[tuple[ControlIn, ...], Field(max_length=MOST_CONTROLS)], ()),
     "loras": (Annotated[tuple[fields.LoraIn, ...], Field(max_length=MOST_LORAS)], ()),
 }

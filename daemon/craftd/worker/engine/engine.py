@@ -362,8 +362,8 @@ class Engine:
         self._release(row)
         if not self._is_current(draw):
             return
-        if finished.pixels is not None:  # its next stage waits for its model as another row does
-            row.go_on(finished.pixels, steps)
+        if finished.made is not None:  # its next stage waits for its model as another row does
+            row.go_on(finished.made, steps)
             self._waiting.append(row)
             return
         if finished.picture is None:

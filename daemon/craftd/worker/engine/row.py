@@ -11,7 +11,7 @@ from craft_protos.dispatch import Dispatch
 from craft_protos.provenance import AppliedLora
 
 from craftd.worker.engine import stages
-from craftd.worker.engine.stages import Made, Stage
+from craftd.worker.engine.stages import Before, HalfDone, Made, Stage
 from craftd.worker.output.picture import Pixels
 from craftd.worker.output.provenance import Circumstances
 
@@ -103,7 +103,7 @@ class Row:
     reported_step: int = 0
     place: int = 0  # of its present stage among all
     steps_before: int = 0  # of stages that are done
-    made: Made | None = None  # what the stage before has made
+    made: Before | None = None  # what the stage before has made
     how: Circumstances | None = None  # of its first stage, once that is done
     applied: Sequence[AppliedLora] = ()  # LoRAs of its first stage, then
 
@@ -140,10 +140,10 @@ class Row:
         """Steps of all stages, as far as they are known."""
         return self.steps_before + self.drawn.of + sum(one.steps for one in self.stages[self.place + 1 :])
 
-    def go_on(self, pixels: Pixels, steps: int) -> None:
-        """Its present stage has made them in so many steps; the next one begins with them."""
+    def go_on(self, made: Pixels | HalfDone, steps: int) -> None:
+        """Its present stage has made that in so many steps; the next one begins with it."""
         self.steps_before += steps
-        self.made = Made(pixels, self.stage.size_of_next)
+        self.made = made if isinstance(made, HalfDone) else Made(made, self.stage.size_of_next)
         self.place += 1
 
     @property

@@ -15,13 +15,14 @@ from craftd.worker.families.krea2 import Krea2
 from craftd.worker.families.qwen import QwenImage, QwenImageEdit, QwenImageEditPlus
 from craftd.worker.families.sd import StableDiffusion
 from craftd.worker.families.sd3 import StableDiffusion3
-from craftd.worker.families.sdxl import StableDiffusionXL
+from craftd.worker.families.sdxl import StableDiffusionXL, StableDiffusionXLRefiner
 from craftd.worker.families.z_image import ZImage
 
 # As the registry's rows name them; of the pipelines that have none, the own loop is called (generic.py).
 FAMILIES: dict[str, Callable[[Any, torch.device], Family]] = {
     "sd": StableDiffusion,
     "sdxl": StableDiffusionXL,
+    "sdxl-refiner": StableDiffusionXLRefiner,
     "sd3": StableDiffusion3,
     "flux": Flux,
     "flux-kontext": FluxKontext,

@@ -1,7 +1,7 @@
 """What a family of models must be able to do, and what the engine asks of a loaded model.
 
-A **family** knows one architecture: encode texts and images, prepare latents, predict, decode. `denoise.Denoiser` draws
-with any of them, row by row of a batch. A **runner** is what the engine sees of a loaded model:
+A **family** knows one architecture: encode texts and images, prepare latents, predict, decode.
+`denoiser.Denoiser` draws with any of them, row by row of a batch. A **runner** is what the engine sees of a model:
 a denoiser over a family, or a pipeline that brings its own loop (`generic.py`).
 A family knows nothing of LoRAs but the order of its model rows: the denoiser applies them around its calls.
 """
@@ -22,7 +22,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils.torch_utils import randn_tensor
 
 from craftd.worker.engine.row import Drawing
-from craftd.worker.engine.stages import Made
+from craftd.worker.engine.stages import Before, HalfDone
 from craftd.worker.families import autoencoders, samplers
 from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import (
@@ -354,7 +354,7 @@ class Runner(Protocol):
         """Whether its LoRAs are there."""
         ...
 
-    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Made | None = None) -> Drawing:
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Before | None = None) -> Drawing:
         """`networks`: of the control models that the job names, by their names.
 
         `made`: what an earlier stage made, where the row begins from that.
@@ -372,7 +372,9 @@ class Runner(Protocol):
         """
         ...
 
-    def render(self, drawings: Sequence[Drawing]) -> list[Pixels]: ...
+    def render(self, drawings: Sequence[Drawing]) -> Sequence[Pixels | HalfDone]:
+        """What each has become: pixels, or latents where it ends before its schedule."""
+        ...
 
     def offload(self) -> bool:
         """Keep more of its weights off the device while they are not used; False where that is no help."""

@@ -25,7 +25,7 @@ from PIL import Image
 from craftd.architectures import detect
 from craftd.prompting import editing
 from craftd.worker.engine.row import Drawing
-from craftd.worker.engine.stages import Made
+from craftd.worker.engine.stages import Before
 from craftd.worker.families import prompts, samplers
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
@@ -203,7 +203,7 @@ class PipelineRunner:
     def is_ready(self, job: Dispatch) -> bool:
         return self._adapters.is_ready(job)
 
-    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Made | None = None) -> PipelineRun:
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Before | None = None) -> PipelineRun:
         drawn_from = next((name for name in ("start", "references", "controls") if getattr(job.drawing, name)), "")
         if drawn_from:  # of an architecture that has a family, and is to be drawn without it
             why = f"{type(self._pipe).__name__}'s own loop draws from a prompt alone"

@@ -271,6 +271,25 @@ def clean(sample: torch.Tensor, timestep: torch.Tensor, output: torch.Tensor, sc
     return kinds[scheduler.config.get("prediction_type", "epsilon")]
 
 
+def call_after(scheduler: Scheduler, share: float) -> int:
+    """The model call before which that share of the noise schedule is done, as diffusers counts a denoising_end."""
+    return int((scheduler.timesteps >= _noise_after(scheduler, share)).sum())
+
+
+def call_before_end(scheduler: Scheduler, share: float) -> int:
+    """The model call that goes on after that share of the noise schedule, as diffusers counts a denoising_start."""
+    left = int((scheduler.timesteps < _noise_after(scheduler, share)).sum())
+    if scheduler.order == 2 and left % 2 == 0:
+        left += 1  # else it would begin with the second half of a step
+    return len(scheduler.timesteps) - left
+
+
+def _noise_after(scheduler: Scheduler, share: float) -> int:
+    """The timestep that was trained on."""
+    trained = int(scheduler.config.num_train_timesteps)
+    return round(trained - share * trained)
+
+
 def completed_steps(calls: int, steps: int, scheduler: Scheduler, left_out: int = 0) -> int:
     """Steps as users count them after so many model calls; what diffusers' progress bar shows.
 

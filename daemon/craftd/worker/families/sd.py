@@ -34,6 +34,9 @@ class StableDiffusion(Family):
         _check(pipe)
         super().__init__(pipe, device)
         self._unet = pipe.unet
+        self._take_encoders(pipe, device)
+
+    def _take_encoders(self, pipe: Any, device: torch.device) -> None:
         self._text = ClipText(pipe.tokenizer, pipe.text_encoder, device)
 
     @property

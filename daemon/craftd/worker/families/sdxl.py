@@ -1,4 +1,7 @@
-"""Stable Diffusion XL: two text encoders; the UNet is told the picture's size and the prompt as a whole."""
+"""Stable Diffusion XL: two text encoders; the UNet is told the picture's size and the prompt as a whole.
+
+Its refiner has the second of the encoders alone, and is told how good the picture shall look in place of its size.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import Any
 
 import torch
 from craft_protos.generate import TextSpec
+from craft_protos.reasons import CraftError
 
 from craftd.worker.families.base import Conditioning, TextEncoder
 from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.sd import StableDiffusion
 from craftd.worker.families.text import ClipTexts, PooledClipText, most
+
+_GOOD, _POOR = 6.0, 2.5  # aesthetic scores
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -20,8 +26,7 @@ class StableDiffusionXL(StableDiffusion):
     _begins = True
     _aligned = "sdxl"
 
-    def __init__(self, pipe: Any, device: torch.device) -> None:
-        super().__init__(pipe, device)
+    def _take_encoders(self, pipe: Any, device: torch.device) -> None:
         self._texts = ClipTexts(
             PooledClipText(pipe.tokenizer, pipe.text_encoder, device),
             PooledClipText(pipe.tokenizer_2, pipe.text_encoder_2, device),
@@ -48,12 +53,46 @@ class StableDiffusionXL(StableDiffusion):
     def _added(self, batch: Stacked) -> dict[str, torch.Tensor] | None:
         assert batch.pooled is not None
         height, width = (side * self._pipe.vae_scale_factor for side in batch.samples.shape[-2:])
-        told = [_sizes(row.conditioning.text, width, height) for row in batch.order]
+        guided = len(batch.guided)
+        told = [
+            [*_original(row.conditioning.text, width, height), *self._wish(width, height, is_negative=place < guided)]
+            for place, row in enumerate(batch.order)
+        ]
         sizes = torch.tensor(told, dtype=batch.texts.dtype, device=self._device)
         return {"text_embeds": batch.pooled, "time_ids": sizes}
 
+    def _wish(self, width: int, height: int, *, is_negative: bool) -> Sequence[float]:
+        """What the UNet is told that the picture shall be: as large as it is drawn."""
+        return height, width
 
-def _sizes(text: TextSpec, width: int, height: int) -> list[int]:
-    """What the UNet is told: where nothing else is asked, an uncropped picture of just the size that is drawn."""
-    original = text.original_height or height, text.original_width or width
-    return [*original, text.crop_top, text.crop_left, height, width]
+
+class StableDiffusionXLRefiner(StableDiffusionXL):
+    """The sdxl-refiner family. `pipe` is a loaded StableDiffusionXLImg2ImgPipeline."""
+
+    _begins = False
+
+    def __init__(self, pipe: Any, device: torch.device) -> None:
+        if pipe.text_encoder_2 is None or not pipe.config.requires_aesthetics_score:
+            raise CraftError(
+                "UNSUPPORTED_MODEL",
+                "its pipeline begins from a picture, and it is not Stable Diffusion XL's refiner",
+                "take it as a StableDiffusionXLPipeline: that begins from pictures, too",
+            )
+        super().__init__(pipe, device)
+
+    def _take_encoders(self, pipe: Any, device: torch.device) -> None:
+        self._texts = ClipTexts(PooledClipText(pipe.tokenizer_2, pipe.text_encoder_2, device))
+
+    @property
+    def _noise_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._pipe.text_encoder_2.dtype
+        return dtype
+
+    def _wish(self, width: int, height: int, *, is_negative: bool) -> Sequence[float]:
+        """How good the picture shall look, of ten, as the refiner's pipeline has it."""
+        return (_POOR if is_negative else _GOOD,)
+
+
+def _original(text: TextSpec, width: int, height: int) -> list[int]:
+    """What the UNet is told of the picture before it was cropped: where nothing else is asked, the size drawn."""
+    return [text.original_height or height, text.original_width or width, text.crop_top, text.crop_left]

@@ -16,7 +16,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.architectures import controls
 from craftd.worker.engine.row import Drawing
-from craftd.worker.engine.stages import Made
+from craftd.worker.engine.stages import Before
 from craftd.worker.lora.layer import held_bytes
 from craftd.worker.models import control_layouts as layouts
 from craftd.worker.models.component_file import Component
@@ -61,7 +61,7 @@ class ControlModel:
     def is_ready(self, job: Dispatch) -> bool:
         return True
 
-    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Made | None = None) -> Drawing:
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Before | None = None) -> Drawing:
         why = f"{job.model.name} is a control model, which draws nothing by itself"
         raise CraftError("UNSUPPORTED_MODEL", why, "name it in a job's controls")
 

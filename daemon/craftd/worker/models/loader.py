@@ -22,7 +22,7 @@ from craftd.architectures import detect
 from craftd.architectures.architecture import GENERIC, Architecture
 from craftd.architectures.registry import UPSCALER
 from craftd.architectures.rows.shared import UNUSED_PARTS
-from craftd.worker.engine.denoise import Denoiser
+from craftd.worker.engine.denoiser import Denoiser
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Runner

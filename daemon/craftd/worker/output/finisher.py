@@ -14,6 +14,7 @@ from craft_protos.reasons import CraftError
 from craft_protos.version import __version__
 
 from craftd.worker.engine.row import Row
+from craftd.worker.engine.stages import HalfDone
 from craftd.worker.models import memory
 from craftd.worker.models.memory import Rung
 from craftd.worker.models.model_cache import LoadedModel
@@ -35,7 +36,7 @@ class Finished:
     row: Row
     loaded: LoadedModel
     picture: Picture | None = None
-    pixels: Pixels | None = None  # where another stage follows
+    made: Pixels | HalfDone | None = None  # where another stage follows
     error: CraftError | None = None
 
 
@@ -74,16 +75,16 @@ class Finisher:
                 else:
                     self._encoding.submit(self._encode, row, loaded, result)
 
-    def _encode(self, row: Row, loaded: LoadedModel, pixels: Pixels) -> None:
+    def _encode(self, row: Row, loaded: LoadedModel, made: Pixels | HalfDone) -> None:
         try:
-            finished = row.drawn.finished(pixels)
+            finished = made if isinstance(made, HalfDone) else row.drawn.finished(made)
             if row.how is None:
                 row.how, row.applied = self._circumstances(row, loaded), row.drawn.loras
-            made = self._picture(row, replace(row.how, batch=row.batch), finished) if row.is_last else None
+            file = None if isinstance(finished, HalfDone) or not row.is_last else self._file(row, row.how, finished)
         except Exception as exc:  # the task's outermost: the row must hear of it
             self._post(Finished(row, loaded, error=as_craft_error(exc)))
         else:
-            self._post(Finished(row, loaded, picture=made, pixels=None if row.is_last else finished))
+            self._post(Finished(row, loaded, picture=file, made=None if file else finished))
 
     def _circumstances(self, row: Row, loaded: LoadedModel) -> Circumstances:
         return Circumstances(
@@ -96,14 +97,14 @@ class Finisher:
             vae_tiling=loaded.runner.is_tiled,
         )
 
-    def _picture(self, row: Row, how: Circumstances, pixels: Pixels) -> Picture:
-        text, infotext = provenance.texts(row.job, row.index, row.applied, how)
+    def _file(self, row: Row, how: Circumstances, pixels: Pixels) -> Picture:
+        text, infotext = provenance.texts(row.job, row.index, row.applied, replace(how, batch=row.batch))
         data = picture.encode(pixels, row.job.drawing.format, text, infotext)
         height, width = pixels.shape[:2]
         return Picture(data, formats.FORMATS[row.job.drawing.format].media_type, text, width, height)
 
 
-def render(rows: Sequence[Row], loaded: LoadedModel) -> list[Pixels | CraftError]:
+def render(rows: Sequence[Row], loaded: LoadedModel) -> list[Pixels | HalfDone | CraftError]:
     """Pixels of each row, or why there are none; falls down the memory ladder where it must."""
     try:
         with memory.recognised():

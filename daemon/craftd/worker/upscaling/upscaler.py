@@ -9,7 +9,7 @@ from craft_protos.dispatch import Dispatch
 from craft_protos.reasons import CraftError
 
 from craftd.worker.engine.row import Drawing
-from craftd.worker.engine.stages import Made
+from craftd.worker.engine.stages import Before, HalfDone
 from craftd.worker.inputs.canvases import Canvases
 from craftd.worker.output.picture import Pixels
 from craftd.worker.upscaling.enlarging import Enlarging
@@ -50,7 +50,8 @@ class Upscaler:
     def is_ready(self, job: Dispatch) -> bool:
         return self._canvases.is_ready(job)
 
-    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Made | None = None) -> Enlarging:
+    def begin(self, job: Dispatch, seed: int, networks: Mapping[str, Any], made: Before | None = None) -> Enlarging:
+        assert not isinstance(made, HalfDone), "only a model that denoises goes on with latents"
         begins = self._canvases.get(job).base if made is None else made.pixels
         if made is not None and made.size is not None:
             return Enlarging(self, begins, made.size)
