@@ -64,6 +64,7 @@ class _Craft(LazyGroup):
         "top": Member("top"),
         "stop": Member("words", "stop"),
         "serve": Member("serve"),
+        "mcp": Member("mcp"),
         "status": Member("daemon", "status", "daemon status"),
         "logs": Member("daemon", "logs", "daemon logs"),
         "df": Member("df"),
