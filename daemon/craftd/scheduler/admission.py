@@ -58,7 +58,7 @@ class Admission:
         if len(self.pool.workers) == 1:
             return Placement("", able[0].is_ready, (able[0],))
         places, times = (
-            [_place(worker, active, self.pool.speeds.start_s, size_bytes) for worker in able],
+            [_place(worker, active, self.pool.start_s, size_bytes) for worker in able],
             self._times(active),
         )
         chosen = placement.choose(places, times)
@@ -79,7 +79,7 @@ class Admission:
         if not _shared(active) or len(self.pool.workers) == 1:
             return {first: images}
         able = [one for one in self.pool.workers if self.may_take(active, one)]
-        places = [_place(worker, active, self.pool.speeds.start_s, size_bytes) for worker in able]
+        places = [_place(worker, active, self.pool.start_s, size_bytes) for worker in able]
         counts = placement.spread(places, self._times(active), len(images))
         ends = itertools.accumulate(counts)
         return {
@@ -88,7 +88,7 @@ class Admission:
 
     def _times(self, active: ActiveJob) -> placement.Times:
         model = active.job.spec.model
-        return placement.Times(self.pool.speeds.load_s(model), self.pool.speeds.image_s(model))
+        return placement.Times(*self.pool.times_of(model))
 
     def may_take(self, active: ActiveJob, worker: WorkerHandle) -> bool:
         """It has room for the job, and is not being emptied for another."""
@@ -98,7 +98,7 @@ class Admission:
 
     def deadline(self, now: float) -> float | None:
         """When a start that jobs wait for is late, and they go elsewhere (monotonic)."""
-        late_s = _LATE * self.pool.speeds.start_s
+        late_s = _LATE * self.pool.start_s
         times = (worker.wanted_at + late_s for worker in self.pool.workers if worker.wanted_at is not None)
         return min((at for at in times if at > now), default=None)
 

@@ -64,6 +64,15 @@ class WorkerPool:
         return troubles[0] if all(troubles) else ""
 
     @property
+    def start_s(self) -> float:
+        """What a worker's start takes here."""
+        return self.speeds.start_s
+
+    def times_of(self, model: str) -> tuple[float, float]:
+        """What a load of the model takes here, and a picture with it. Seconds."""
+        return self.speeds.load_s(model), self.speeds.image_s(model)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with them together."""
         told = {worker.precision: worker.name for worker in self.workers if worker.precision}
