@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from functools import cache
 
 from craft_protos.reasons import CraftError
@@ -47,6 +48,46 @@ SAMPLERS: dict[str, tuple[str, ...]] = {
     "TCD": (),
 }
 
+
+@dataclass(frozen=True)
+class About:
+    """What a sampler is equal to, whether it adds noise between steps, and its model calls a step (0: as it needs)."""
+
+    reference: str
+    is_random: bool = False
+    calls: int = 1
+
+
+ABOUT: dict[str, About] = {
+    "Euler": About("diffusers' EulerDiscrete; k-diffusion's sample_euler"),
+    "Euler a": About("diffusers' EulerAncestralDiscrete; k-diffusion's sample_euler_ancestral", is_random=True),
+    "DPM++ 2M": About("diffusers' DPMSolverMultistep; k-diffusion's sample_dpmpp_2m over the same levels"),
+    "DPM++ 2M SDE": About("diffusers' DPMSolverMultistep, sde-dpmsolver++; sample_dpmpp_2m_sde", is_random=True),
+    "DPM++ 2M SDE Heun": About("the same with solver_type heun", is_random=True),
+    "DPM++ 3M SDE": About("diffusers' DPMSolverMultistep of order 3; not k-diffusion's", is_random=True),
+    "DPM++ 2S": About("diffusers' DPMSolverSinglestep"),
+    "DPM++ 2S a": About("k-diffusion's sample_dpmpp_2s_ancestral", is_random=True, calls=2),
+    "DPM++ SDE": About("diffusers' DPMSolverSinglestep, sde-dpmsolver++; not k-diffusion's", is_random=True),
+    "K DPM++ SDE": About("k-diffusion's sample_dpmpp_sde: AUTOMATIC1111's DPM++ SDE", is_random=True, calls=2),
+    "K DPM++ 3M SDE": About("k-diffusion's sample_dpmpp_3m_sde: AUTOMATIC1111's DPM++ 3M SDE", is_random=True),
+    "DPM2": About("diffusers' KDPM2Discrete; k-diffusion's sample_dpm_2", calls=2),
+    "DPM2 a": About("diffusers' KDPM2AncestralDiscrete; sample_dpm_2_ancestral", is_random=True, calls=2),
+    "DPM fast": About("k-diffusion's sample_dpm_fast with eta 1", is_random=True),
+    "DPM adaptive": About("k-diffusion's sample_dpm_adaptive with eta 1", is_random=True, calls=0),
+    "Restart": About("AUTOMATIC1111's restart_sampler", is_random=True, calls=2),
+    "RES multistep": About("ComfyUI's res_multistep"),
+    "DDIM": About("diffusers' DDIM"),
+    "DDIM CFG++": About("AUTOMATIC1111's DDIM CFG++; ComfyUI's euler_cfg_pp at 12.5 times its guidance scale"),
+    "DDPM": About("diffusers' DDPM", is_random=True),
+    "UniPC": About("diffusers' UniPCMultistep"),
+    "Heun": About("diffusers' HeunDiscrete; k-diffusion's sample_heun", calls=2),
+    "LMS": About("diffusers' LMSDiscrete; k-diffusion's sample_lms"),
+    "PNDM": About("diffusers' PNDM, which is PLMS where the model's configuration skips its first steps"),
+    "DEIS": About("diffusers' DEISMultistep"),
+    "LCM": About("diffusers' LCM; with a schedule: ComfyUI's lcm", is_random=True),
+    "TCD": About("diffusers' TCD, without noise"),
+}
+
 # Those that a flow-matching model takes: the others assume another kind of noise.
 FLOW = ("Euler", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC")
 
@@ -81,6 +122,11 @@ def schedules_of(sampler: str) -> tuple[str, ...]:
     if sampler in _NONE:
         return ()
     return _SPACINGS if sampler in _NO_LEVELS else (*_LEVELS, *_SPACINGS, *_OWN_LEVELS)
+
+
+def about(name: str) -> About:
+    """Of a sampler, with a schedule or without. Raises INVALID_FIELD."""
+    return ABOUT[parts_of(name)[0].removesuffix(" Karras")]
 
 
 def canonical(name: str) -> str:

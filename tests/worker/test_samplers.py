@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 from craft_protos.reasons import CraftError
-from craft_protos.samplers import SAMPLERS, SCHEDULES, schedules_of
+from craft_protos.samplers import ABOUT, SAMPLERS, SCHEDULES, schedules_of
 from craftd.worker.families import call_scheduler, samplers
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
+from docs import samplers as docs_samplers
 from tests.worker import k_diffusion
 from tests.worker.test_schedules import DIFFUSERS, OPTIONS
 
@@ -55,10 +57,12 @@ def denoised(x: torch.Tensor, level: float) -> torch.Tensor:
     return x - level * noise_of(x / math.sqrt(level**2 + 1), timestep)
 
 
-def drawn(scheduler: Any, seed: int = 5) -> torch.Tensor:
-    """As the engine draws."""
+def drawn(scheduler: Any, seed: int = 5, noise_seed: int | None = None) -> torch.Tensor:
+    """As the engine draws; `noise_seed`: of the noise after the first, if it is not to follow from that."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(1, 1, 2, 2, generator=generator) * float(samplers.noise_deviation(scheduler))
+    if noise_seed is not None:
+        generator.manual_seed(noise_seed)
     arguments, place = samplers.step_arguments(scheduler, generator), 0
     while place < len(scheduler.timesteps):
         timestep = scheduler.timesteps[place]
@@ -237,6 +241,22 @@ def test_an_adaptive_one_comes_to_an_end() -> None:
             x = scheduler.step(said, scheduler.timesteps[place], x, generator=generator)[0]
             place += 1
     assert place < 600
+
+
+@pytest.mark.parametrize("sampler", [name for name in _PLAIN if name != "DDIM CFG++"])
+def test_what_is_told_of_it(sampler: str) -> None:
+    """Whether it adds noise, and how often it calls the model."""
+    about, steps = ABOUT[sampler], 20 if sampler == "Restart" else 6
+    calls = len(ready(sampler, steps).timesteps)
+    made = [drawn(ready(sampler, steps), 5, noise_seed) for noise_seed in (1, 2)]
+    assert about.is_random == (not torch.equal(*made))
+    assert sampler == "PNDM" or about.calls == (0 if sampler == "DPM adaptive" else {6: 1, 11: 2, 39: 2}[calls])
+
+
+def test_the_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text(encoding="utf-8")
+    assert page == docs_samplers.render(page), "python -m docs.samplers"
+    assert list(ABOUT) and set(ABOUT) == set(_PLAIN)
 
 
 def test_every_sampler_and_schedule_is_tried() -> None:

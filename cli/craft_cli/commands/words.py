@@ -97,21 +97,28 @@ def stop(
 
 @app.command("samplers", **leaf("craft samplers", "craft samplers --json | jq -r '.[].name'"))
 def show_samplers(as_json: bool = _JSON) -> None:
-    """List the samplers, other programs' names for them, and the schedules that each goes with."""
+    """List the samplers, other programs' names for them, and the schedules that each goes with.
+
+    Noise: between steps. Calls of the model: 0 where a sampler makes as many as it needs.
+    """
     known = [
         {
             "name": name,
             "aliases": list(aliases),
             "schedules": [] if samplers.parts_of(name)[1] else list(samplers.schedules_of(name)),
             "flow_models": name in samplers.FLOW,
+            "noise_between_steps": samplers.about(name).is_random,
+            "model_calls_a_step": samplers.about(name).calls,
+            "equal_to": samplers.about(name).reference,
         }
         for name, aliases in samplers.SAMPLERS.items()
     ]
     if as_json:
         output.print_json(known)
         return
-    rows = [[output.cell(value) for value in one.values()] for one in known]
-    output.print_table(["sampler", "also called", "with a schedule: NAME SCHEDULE", "on flow models"], rows)
+    rows = [[output.cell(value) for name, value in one.items() if name != "equal_to"] for one in known]
+    heads = ["sampler", "also called", "with a schedule: NAME SCHEDULE", "on flow models", "noise", "calls a step"]
+    output.print_table(heads, rows)
 
 
 @app.command("version", **leaf("craft version --json"))
