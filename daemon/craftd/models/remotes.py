@@ -16,6 +16,7 @@ from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
 from craftd.models import cache_pruning, catalogue, choosing
 from craftd.models.catalogue import Entry
 from craftd.models.model import ModelSource
+from craftd.refusal import MODULAR_INDEX, modular
 
 _CONFIGURATION = "config.json"
 _OF_CONTROLS = (_CONFIGURATION, ".safetensors", ".safetensors.index.json")
@@ -114,6 +115,8 @@ def of_control(listing: Listing, configuration: Mapping[str, object]) -> list[st
 
 
 def no_folder(listing: Listing) -> CraftError:
+    if listing.file(MODULAR_INDEX) is not None:
+        return modular(str(listing.source))
     names_here = [file.path for file in listing.files if "/" not in file.path]
     single = [name for name in names_here if name.endswith(".safetensors")]
     repository = listing.address.repository

@@ -11,7 +11,7 @@ from craft_protos.reasons import CraftError
 from craftd import gguf, safetensors
 from craftd.architectures import detect
 from craftd.documents import File
-from craftd.refusal import corrupt, shown
+from craftd.refusal import MODULAR_INDEX, corrupt, modular, shown
 from craftd.worker.inspection import chat, configs, scaled, shards
 from craftd.worker.inspection.tree import Tree, single
 
@@ -36,6 +36,8 @@ def check(path: Path) -> None:
 def _check_folder(path: Path) -> None:
     tree = Tree(path)
     root = {file.name: file for file in tree.part("") or []}
+    if _INDEX not in root and MODULAR_INDEX in root:
+        raise modular("the folder")
     if _INDEX not in root and _OF_COMPONENTS & set(root):
         _check_files(tree.part("") or [], path)
         return
