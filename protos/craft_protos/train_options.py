@@ -149,6 +149,7 @@ def _check_betas(betas: Value, count: int) -> None:
 def _value(name: str, text: str) -> Value:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    numbers: tuple[float, ...]
     try:
         numbers = tuple(float(part) for part in re.sub(r"[()\s]", "", text).split(",") if part)
     except ValueError:

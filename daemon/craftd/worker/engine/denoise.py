@@ -186,8 +186,8 @@ def go_on(
 ) -> Denoising:
     """Go on with what another model left after that share of the noise schedule: nothing is added to its latents."""
     first = samplers.call_before_end(scheduler, share)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
+    if (begin := getattr(scheduler, "set_begin_index", None)) is not None:
+        begin(first)
     return Denoising(
         course=course,
         before=half.calls,

@@ -34,6 +34,8 @@ class ClipTokenizer:
         empty = list(tokenizer("").input_ids)
         self._begin, self._end = empty[: len(empty) // 2], empty[len(empty) // 2 :]
         self.words: Sequence[EncoderWord] = ()
+        comma = self._ids(",")
+        self._comma = comma[0] if len(comma) == 1 else None
 
     @property
     def marks(self) -> tuple[int, int]:
@@ -43,11 +45,10 @@ class ClipTokenizer:
     def capacity(self) -> int:
         return self._length - sum(self.marks)
 
-    @cached_property
+    @property
     def comma(self) -> int | None:
         """The token of a comma; None where it takes several, or is the unknown one."""
-        ids = self._ids(",")
-        return ids[0] if len(ids) == 1 else None
+        return self._comma
 
     def pieces(self, text: str) -> list[tuple[list[int], float]]:
         """The names of `words` become ids from FIRST_VECTOR on, one for each vector."""
