@@ -147,13 +147,14 @@ class Studio:
 
     def __init__(
         self,
-        runners: dict[str, FakeRunner],
+        runners: Mapping[str, Any],
         *,
         max_rows: int = 8,
         budget_bytes: int = 1000,
         warnings: tuple[str, ...] = (),
         work_folder: Path = Path(),
         begin: Callable[[Dispatch, TrainingContext], Any] = TrainingRun,
+        device: Device = CPU,
     ) -> None:
         self.frames: list[FromWorker] = []
         self.inbox = Inbox()
@@ -166,7 +167,7 @@ class Studio:
             reporter,
             self.inbox.post,
         )
-        finisher = Finisher(CPU, self.inbox.post)
+        finisher = Finisher(device, self.inbox.post)
         context = TrainingContext(work_folder, work_folder, CPU, ProgressHooks(), reporter, lambda: self.now)
         self.trainings = Trainings(context, self.cache, begin)
         self.engine = Engine(self.cache, finisher, reporter, self.trainings, max_rows=max_rows, clock=lambda: self.now)

@@ -68,11 +68,11 @@ def test_as_many_steps_as_are_let_through_can_be_taken(spacing: str, sampler: st
     for steps in (1000, 999, 501):
         scheduler = samplers.build(sampler, own)
         try:
-            samplers.spread(scheduler, steps, torch.device("cpu"))
+            samplers.spread(scheduler, steps)
         except CraftError as refusal:
             fewer = int(refusal.hint.removeprefix("take "))
             assert fewer < steps
-            samplers.spread(scheduler := samplers.build(sampler, own), fewer, torch.device("cpu"))
+            samplers.spread(scheduler := samplers.build(sampler, own), fewer)
         _take_all(scheduler)
 
 

@@ -74,14 +74,14 @@ def drawn(scheduler: Any, seed: int = 5, noise_seed: int | None = None) -> torch
 
 def ready(name: str, steps: int, own: Any = OWN) -> Any:
     scheduler = samplers.build(name, own, aligned="sd")
-    samplers.spread(scheduler, steps, _CPU)
+    samplers.spread(scheduler, steps)
     return scheduler
 
 
 def tried(scheduler: Any, steps: int) -> torch.Tensor | None:
     """None where it is refused."""
     try:
-        samplers.spread(scheduler, steps, _CPU)
+        samplers.spread(scheduler, steps)
     except CraftError as exc:
         assert (exc.reason, exc.field, bool(exc.hint)) == ("INVALID_FIELD", "steps", True)
         return None

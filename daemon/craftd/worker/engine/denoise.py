@@ -16,7 +16,7 @@ from craft_protos.reasons import CraftError, invalid
 
 from craftd.worker.engine.conditionings import Course, Joined, steady
 from craftd.worker.engine.stages import HalfDone
-from craftd.worker.families import samplers
+from craftd.worker.families import noise, samplers
 from craftd.worker.families.base import Conditioning, Family, ModelRow
 from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import Kept, Source
@@ -25,6 +25,7 @@ from craftd.worker.inputs.canvas import Canvas
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.output import picture
 from craftd.worker.output.picture import Pixels
+from craftd.worker.process.device import uploaded
 
 Around = Callable[[Sequence[ModelRow]], AbstractContextManager[Any]]  # what holds while these are computed
 
@@ -107,7 +108,8 @@ class Denoising:
         shown: dict[str, Any] = {"references": self.references, "controls": controls, "beside": self.beside}
         if samplers.wants_unguided(self.scheduler):
             shown["unguided"] = []
-        return self.joined.rows(ModelRow(sample, self.timestep, self.joined.first, self.applied, **shown))
+        timestep = uploaded(self.timestep, self.latents.device)
+        return self.joined.rows(ModelRow(sample, timestep, self.joined.first, self.applied, **shown))
 
     def take(self, output: torch.Tensor, unguided: Sequence[torch.Tensor] | None = None) -> None:
         """Step the scheduler with the model's output, and with what it is without the prompt where that is wanted."""
@@ -155,6 +157,7 @@ def begin(
     with torch.inference_mode():
         generator = torch.Generator("cpu").manual_seed(seed)
         shown = [replace(one, picture=family.draw_control(one.network, one.picture, generator)) for one in controls]
+        noise.lend(scheduler)
         beginning = family.prepare(size, generator, scheduler, source)
         return Denoising(
             course=steady(conditioning) if isinstance(conditioning, Conditioning) else conditioning,
@@ -235,12 +238,10 @@ def _take(
     family: Family, row: Denoising, inputs: Sequence[ModelRow], said: Sequence[torch.Tensor], wants_preview: bool
 ) -> Exception | None:
     try:
-        given, output = inputs[0], row.joined.guided(said)
+        given, output, timestep = inputs[0], row.joined.guided(said), row.timestep
         row.take(output, given.unguided if len(inputs) == 1 else said[:1])
         shows = wants_preview and not row.is_done
-        row.sketch = (
-            family.sketch(samplers.clean(given.sample, given.timestep, output, row.scheduler)) if shows else None
-        )
+        row.sketch = family.sketch(samplers.clean(given.sample, timestep, output, row.scheduler)) if shows else None
     except Exception as exc:  # a scheduler's failure is its own row's, not the batch's
         return exc
     return None

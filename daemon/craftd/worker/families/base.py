@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -19,11 +20,10 @@ from craft_protos.dispatch import Dispatch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError, invalid
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.utils.torch_utils import randn_tensor
 
 from craftd.worker.engine.row import Drawing
 from craftd.worker.engine.stages import Before, HalfDone
-from craftd.worker.families import autoencoders, samplers
+from craftd.worker.families import autoencoders, noise, samplers
 from craftd.worker.families.controls import RowControl
 from craftd.worker.families.latents import (
     NO_MASK,
@@ -44,8 +44,10 @@ from craftd.worker.inputs.references import Layout, Shown
 from craftd.worker.lora import adapter_manager
 from craftd.worker.lora.adapter_manager import Applied
 from craftd.worker.output.picture import Pixels
+from craftd.worker.process.device import uploaded
 
 _SKETCH_SIDE = 32  # of the latents
+_KEPT_NUMBERS = 64  # small tensors: what batches are told beside their latents
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Family(ABC):
     """One loaded model of a known architecture, whose autoencoder's latents are denoised. `pipe` is diffusers'."""
 
     composes = False  # whether prompts may be joined by AND: what each adds to the negative prompt's output is summed
+    _upcasts = False  # whether its pipeline heeds the autoencoder's `force_upcast`, which is true where nothing is said
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         self._pipe = pipe
@@ -117,12 +120,14 @@ class Family(ABC):
         self._factor = int(pipe.vae_scale_factor) * self._autoencoder.patch  # pixels along the side of a latent
         self._sizes = sizes_of(pipe)
         self._sketch: LinearSketch | None = None
+        self._on_device = lru_cache(_KEPT_NUMBERS)(partial(_on_device, device))  # so that no step copies them anew
         self._coding = threading.Lock()  # a picture is encoded in the engine's thread while another may be decoded
-        if self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
+        if self._upcasts and self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
             self._vae.to(torch.float32)  # it overflows
         # On a CPU its layers hold little and make much: with channels last, and one image at a time, twice as fast.
         self._at_once = 1 if device.type == "cpu" else None
-        self._wants_channels_last = device.type == "cpu" and self._autoencoder.memory_format is not None
+        is_quicker = device.type == "cpu" or (device.type == "cuda" and self._vae.dtype != torch.float32)
+        self._wants_channels_last = is_quicker and self._autoencoder.memory_format is not None
 
     @property
     def inpaints(self) -> bool:
@@ -263,8 +268,7 @@ class Family(ABC):
             field = "height" if self._sizes.allows(width, self._sizes.nearest(width, height)[1]) else "width"
             raise invalid(field, f"the model cannot draw {width}x{height}", f"take {near}")
         shape = (1, self._autoencoder.channels, height // self._factor, width // self._factor)
-        noise: torch.Tensor = randn_tensor(shape, generator=generator, device=self._device, dtype=self._noise_dtype)
-        return noise
+        return noise.drawn(shape, generator, self._device, self._noise_dtype)
 
     @property
     def _noise_dtype(self) -> torch.dtype:
@@ -306,6 +310,10 @@ class Family(ABC):
         """Decode piecewise from now on; False where that cannot be."""
         self._vae.enable_tiling()
         return True
+
+
+def _on_device(device: torch.device, numbers: tuple[Any, ...], dtype: torch.dtype) -> torch.Tensor:
+    return uploaded(torch.tensor(numbers, dtype=dtype), device)
 
 
 class Runner(Protocol):

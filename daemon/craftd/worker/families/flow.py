@@ -39,7 +39,7 @@ class FlowMatching(Family):
         scheduler = samplers.build(sampler, own, shift)
         if not scheduler.config.get("use_flow_sigmas"):
             given |= self._sigmas(steps)
-        samplers.spread(scheduler, steps, self._device, begins=self._begins, **given)
+        samplers.spread(scheduler, steps, begins=self._begins, **given)
         return scheduler
 
     def encode_control(self, network: Any, picture: torch.Tensor) -> torch.Tensor:

@@ -63,11 +63,11 @@ class Flux(EvenlySpaced):
     def predict(self, rows: Sequence[ModelRow]) -> list[torch.Tensor]:
         batch = guidance.stack(rows)
         samples, pictures, texts = batch.samples, shown(batch.order), batch.texts
-        scales = [row.conditioning.guidance_scale for row in batch.order]
+        scales = tuple(row.conditioning.guidance_scale for row in batch.order)
         of_rows: dict[str, Any] = {
             "hidden_states": packed(samples),
             "timestep": batch.timesteps.to(samples.dtype) / 1000,
-            "guidance": torch.tensor(scales, device=self._device, dtype=torch.float32),
+            "guidance": self._on_device(scales, torch.float32),
             "pooled_projections": batch.pooled,
             "encoder_hidden_states": texts,
         }

@@ -99,8 +99,7 @@ class Flux2Dev(Flux2Klein):
         return super().encode(text)
 
     def _guidance(self, rows: Sequence[ModelRow]) -> torch.Tensor:
-        scales = [row.conditioning.guidance_scale for row in rows]
-        return torch.tensor(scales, device=self._device, dtype=torch.float32)
+        return self._on_device(tuple(row.conditioning.guidance_scale for row in rows), torch.float32)
 
     def _is_guided(self, text: TextSpec) -> bool:
         return False

@@ -281,7 +281,7 @@ class PipelineRunner:
             raise invalid("sampler", why, "take another sampler")
         if not samplers.is_flow_matching(own):
             laid_out = self._laid_out(steps)
-            samplers.spread(copy.deepcopy(pipe.scheduler), steps, torch.device("cpu"), begins=True, **laid_out)
+            samplers.spread(copy.deepcopy(pipe.scheduler), steps, begins=True, **laid_out)
         return type(pipe.scheduler).__name__
 
     def _arguments(self, job: Dispatch, seed: int) -> dict[str, Any]:

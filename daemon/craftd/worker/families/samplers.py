@@ -184,8 +184,10 @@ def _ancestral(own: Scheduler, schedule: str, aligned: str) -> Scheduler:
     return made
 
 
-def spread(scheduler: Scheduler, steps: int, device: torch.device, *, begins: bool = False, **arguments: Any) -> None:
+def spread(scheduler: Scheduler, steps: int, *, begins: bool = False, **arguments: Any) -> None:
     """Lay out the timesteps; `arguments` that the scheduler does not take are left out.
+
+    They stay on the CPU, as the tables do that they look into: on a device, each step would wait to read them there.
 
     `begins`: count from the first timestep, as the pipelines after Stable Diffusion 2 do.
 
@@ -194,16 +196,16 @@ def spread(scheduler: Scheduler, steps: int, device: torch.device, *, begins: bo
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     given = {key: value for key, value in arguments.items() if key in accepted}
     try:
-        _lay_out(scheduler, steps, device, begins, given)
+        _lay_out(scheduler, steps, begins, given)
     except _IMPOSSIBLE as exc:
-        raise _impossible(steps, scheduler, device, begins, given) from exc
+        raise _impossible(steps, scheduler, begins, given) from exc
 
 
-def _lay_out(scheduler: Scheduler, steps: int, device: torch.device, begins: bool, given: dict[str, Any]) -> None:
+def _lay_out(scheduler: Scheduler, steps: int, begins: bool, given: dict[str, Any]) -> None:
     trained = int(scheduler.config.get("num_train_timesteps", steps))
     if steps > trained:
         raise ValueError(f"{steps} are more than the {trained} that the model was trained with")
-    scheduler.set_timesteps(steps, device=device, **given)
+    scheduler.set_timesteps(steps, device="cpu", **given)
     if len(scheduler.timesteps) == 0 or not torch.isfinite(scheduler.timesteps).all():
         raise ValueError("no timesteps")  # a schedule that is stretched to its end cannot be of one step
     if begins:
@@ -347,14 +349,12 @@ def is_flow_matching(own: Scheduler) -> bool:
     return "FlowMatch" in type(own).__name__ or bool(own.config.get("use_flow_sigmas"))
 
 
-def _impossible(
-    steps: int, scheduler: Scheduler, device: torch.device, begins: bool, given: dict[str, Any]
-) -> CraftError:
+def _impossible(steps: int, scheduler: Scheduler, begins: bool, given: dict[str, Any]) -> CraftError:
     name = type(scheduler).__name__.removesuffix("Scheduler")
     trained = int(scheduler.config.get("num_train_timesteps", steps))
     for fewer in (trained, trained - 1, trained // 2, 20, 10, 1):
         try:
-            _lay_out(copy.deepcopy(scheduler), fewer, device, begins, given)
+            _lay_out(copy.deepcopy(scheduler), fewer, begins, given)
         except _IMPOSSIBLE:
             continue
         return invalid("steps", f"{name} cannot do {steps} steps with this model", f"take {fewer}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from craftd.worker.families.controlnets import Call, Residuals
 from craftd.worker.families.guidance import Stacked
 from craftd.worker.families.samplers import Scheduler
 from craftd.worker.families.text import ClipText
+from craftd.worker.process.device import uploaded
 
 # Its UNet's arguments that take what control models say.
 _SKIPPED, _MIDDLE = "down_block_additional_residuals", "mid_block_additional_residual"
 _WITHIN = "down_intrablock_additional_residuals"
+_KEPT = 16  # embeddings of batches' guidance scales
 
 
 class StableDiffusion(Family):
@@ -34,6 +36,9 @@ class StableDiffusion(Family):
         _check(pipe)
         super().__init__(pipe, device)
         self._unet = pipe.unet
+        if device.type == "cuda" and self._unet.dtype != torch.float32:
+            self._unet.to(memory_format=torch.channels_last)  # as its convolutions want it
+        self._embedded = lru_cache(_KEPT)(self._embed_guidance)
         self._take_encoders(pipe, device)
 
     def _take_encoders(self, pipe: Any, device: torch.device) -> None:
@@ -58,7 +63,7 @@ class StableDiffusion(Family):
 
     def schedule(self, sampler: str, steps: int, width: int, height: int) -> Scheduler:
         scheduler = samplers.build(sampler, self._pipe.scheduler, aligned=self._aligned)
-        samplers.spread(scheduler, steps, self._device, begins=self._begins)
+        samplers.spread(scheduler, steps, begins=self._begins)
         return scheduler
 
     def order(self, rows: Sequence[ModelRow]) -> Sequence[ModelRow]:
@@ -99,11 +104,13 @@ class StableDiffusion(Family):
         return self._unet.config.time_cond_proj_dim is not None
 
     def _guidance_embedding(self, rows: Sequence[ModelRow]) -> torch.Tensor:
-        scales = torch.tensor([row.conditioning.guidance_scale - 1 for row in rows])
+        return self._embedded(tuple(row.conditioning.guidance_scale - 1 for row in rows), rows[0].sample.dtype)
+
+    def _embed_guidance(self, scales: tuple[float, ...], dtype: torch.dtype) -> torch.Tensor:
         embedding: torch.Tensor = self._pipe.get_guidance_scale_embedding(
-            scales, embedding_dim=self._unet.config.time_cond_proj_dim
+            torch.tensor(scales), embedding_dim=self._unet.config.time_cond_proj_dim
         )
-        return embedding.to(device=self._device, dtype=rows[0].sample.dtype)
+        return uploaded(embedding.to(dtype), self._device)
 
 
 def _read_control(batch: Stacked, added: Mapping[str, torch.Tensor] | None, call: Call) -> Residuals:

@@ -25,6 +25,7 @@ class StableDiffusionXL(StableDiffusion):
 
     _begins = True
     _aligned = "sdxl"
+    _upcasts = True
 
     def _take_encoders(self, pipe: Any, device: torch.device) -> None:
         self._texts = ClipTexts(
@@ -54,12 +55,11 @@ class StableDiffusionXL(StableDiffusion):
         assert batch.pooled is not None
         height, width = (side * self._pipe.vae_scale_factor for side in batch.samples.shape[-2:])
         guided = len(batch.guided)
-        told = [
-            [*_original(row.conditioning.text, width, height), *self._wish(width, height, is_negative=place < guided)]
+        told = tuple(
+            (*_original(row.conditioning.text, width, height), *self._wish(width, height, is_negative=place < guided))
             for place, row in enumerate(batch.order)
-        ]
-        sizes = torch.tensor(told, dtype=batch.texts.dtype, device=self._device)
-        return {"text_embeds": batch.pooled, "time_ids": sizes}
+        )
+        return {"text_embeds": batch.pooled, "time_ids": self._on_device(told, batch.texts.dtype)}
 
     def _wish(self, width: int, height: int, *, is_negative: bool) -> Sequence[float]:
         """What the UNet is told that the picture shall be: as large as it is drawn."""

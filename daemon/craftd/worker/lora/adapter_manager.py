@@ -77,6 +77,7 @@ class AdapterManager:
         self._targets = targets
         self._reader = reader
         self._merges_only = merges_only
+        self._device = device
         self._slots = Slots(targets, device, limits)
         self._facts: dict[str, Facts] = {}
         self._reading: dict[str, Future[Adapter]] = {}
@@ -272,7 +273,13 @@ class AdapterManager:
         future = self._reading.get(file.sha256)
         if future is None:
             reader, targets = self._reader, self._targets
-            self._reading[file.sha256] = reader.start(f"LoRA {file.name}", lambda: reader.read(file, targets))
+            is_copied = self._device.type == "cuda"
+
+            def work() -> Adapter:
+                adapter = reader.read(file, targets)
+                return adapter.pinned() if is_copied else adapter
+
+            self._reading[file.sha256] = reader.start(f"LoRA {file.name}", work)
             return None
         return future.result() if future.done() else None
 

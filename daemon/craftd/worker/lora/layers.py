@@ -60,8 +60,9 @@ class Stack:
 
     def put(self, slot: int, delta: Delta) -> None:
         self.clear(slot)
-        self.downs[slot, : delta.rank] = delta.down.to(self.downs.device)
-        self.ups[slot, :, : delta.rank] = delta.up.to(self.ups.device) * delta.scale
+        place = self.downs.device
+        self.downs[slot, : delta.rank] = delta.down.to(place, non_blocking=True)
+        self.ups[slot, :, : delta.rank] = delta.up.to(place, non_blocking=True) * delta.scale
 
     def clear(self, slot: int) -> None:
         self.downs[slot].zero_()

@@ -14,6 +14,7 @@ from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Stack
 from craftd.worker.lora.targets import Targets
 from craftd.worker.models import memory
+from craftd.worker.process.device import uploaded
 
 SLOTS_A_ROW = (1, 2, 4)
 _KEPT_BYTES = 256 << 20  # gathered for a batch and kept for its next step, at most
@@ -277,7 +278,7 @@ def _column(bucket: int, rows: Sequence[Sequence[Use]], device: torch.device) ->
         return None
     slots = [[use.slot for use in row] + [0] * (width - len(row)) for row in uses]
     weights = [[use.weight for use in row] + [0.0] * (width - len(row)) for row in uses]
-    return Column(bucket, torch.tensor(slots, device=device), torch.tensor(weights, device=device))
+    return Column(bucket, uploaded(torch.tensor(slots), device), uploaded(torch.tensor(weights), device))
 
 
 def _width(bucket: int, rows: Sequence[Sequence[Use]]) -> int:

@@ -43,6 +43,7 @@ class Finished:
 class Finisher:
     """One thread decodes, two encode; on a CPU the engine's own thread decodes.
 
+    On a CUDA device all threads' work stands in one line, so that what is decoded has been drawn by then.
     A second thread would bring a second team of compute threads, and two teams on the same
     cores take longer than one after the other.
     """
@@ -58,7 +59,6 @@ class Finisher:
         if self._device.is_cpu:
             self._decode(rows, loaded)
         else:
-            synchronise(self._device)
             self._decoding.submit(self._finish, rows, loaded)
 
     def _finish(self, rows: Sequence[Row], loaded: LoadedModel) -> None:
@@ -131,12 +131,6 @@ def as_craft_error(exc: Exception, doing: str = "drawing") -> CraftError:
     _log.error("a job failed", exc_info=exc)
     line = (str(exc).splitlines() or [""])[0]
     return CraftError("JOB_FAILED", f"{doing} failed: {type(exc).__name__}: {line}", "`craft daemon logs` has more")
-
-
-def synchronise(device: Device) -> None:
-    """Wait until the device has done what was asked of it, so that another thread may read the results."""
-    if device.place.type == "cuda":
-        torch.cuda.current_stream(device.place).synchronize()
 
 
 def _portions(rows: Sequence[Row]) -> list[list[Row]]:

@@ -45,6 +45,11 @@ def choose(device: str, precision: str, sharing: int = 1) -> Device:
     return Device(found, _name(found), _total_bytes(found) // sharing, precision, tuple(_warnings(found)))
 
 
+def uploaded(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
+    """A tensor of the CPU's, on the device, without waiting until that has done what it was told before."""
+    return tensor.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tensor.to(place)
+
+
 def _best() -> str:
     if torch.cuda.is_available():
         return "cuda:0"
