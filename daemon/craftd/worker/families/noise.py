@@ -22,7 +22,9 @@ def drawn(
     """diffusers' `randn_tensor`, but for the waiting: that one copies to a device once it has done all it was told."""
     is_of_cpu = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
     if not is_of_cpu or device is None or device.type == "cpu":
-        numbers: torch.Tensor = randn_tensor(shape, generator=generator, device=device, dtype=dtype, layout=layout)
+        numbers: torch.Tensor = randn_tensor(
+            tuple(shape), generator=generator, device=device, dtype=dtype, layout=layout
+        )
         return numbers
     return uploaded(torch.randn(tuple(shape), generator=generator, dtype=dtype), device)
 
