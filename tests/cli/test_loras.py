@@ -206,6 +206,7 @@ def test_an_unknown_lora_is_exit_66_with_the_closest_names(with_lora: Home) -> N
         (["-l", "it:much"], 2, "-l it:0.8"),
         (["-l", "it:nan"], 2, "-l it:0.8"),
         (["-l", ":0.5"], 2, "-l it:0.8"),
+        (["-l", "./it.safetensors:abc"], 2, "'abc' is no weight"),
         (["-l", "it:99"], 65, "from -10 to 10"),
         (["-l", "it", "-l", "it:0.5"], 65, "asked for twice"),
         (["-l", "it", "--lora-missing", "maybe"], 2, "fail nor skip"),
@@ -326,6 +327,8 @@ def test_uses_as_they_are_typed() -> None:
     assert [loras.parse(text) for text in ("it", "it:0.8", "a b:-1", "it:1e-1")] == [
         LoraRef("it"), LoraRef("it", 0.8), LoraRef("a b", -1.0), LoraRef("it", 0.1)
     ]  # fmt: skip
+    for whole in ("org/name:it.safetensors", "https://a.b/it.safetensors"):
+        assert loras.parse(whole) == LoraRef(whole)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from craft_protos import files
 from craft_protos.lora import LoraRef
 from craft_protos.reasons import CraftError, invalid
+
+_FILE = ".safetensors"  # what follows it and a colon is a weight
 
 
 def parse(text: str) -> LoraRef:
@@ -26,7 +29,7 @@ def parse(text: str) -> LoraRef:
         number = float(weight)
     except ValueError:
         number = math.nan
-        if "/" in text:
+        if "/" in text and (not name.lower().endswith(_FILE) or files.is_there(text)):
             return LoraRef(text)
     if not name or not math.isfinite(number):
         raise CraftError("USAGE", f"-l {text}: {weight!r} is no weight", "write it like -l it:0.8")
