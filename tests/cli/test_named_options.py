@@ -42,7 +42,7 @@ _OTHERS = {
         "--device",
         "--precision",
     ),
-    *("--threads", "--lora-slots", "--supervised", "--check", "--layouts", "--fits", "--convert", "--foreground"),
+    *("--threads", "--sharing", "--lora-slots", "--supervised", "--check", "--layouts", "--fits", "--convert", "--foreground"),
     *("--offload", "--chat", "--identify", "--upscalers", "--convert", "--recipe"),
 }
 

@@ -25,6 +25,7 @@ GENERATE = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(
     **dict.fromkeys(("upscale.model", "hires.upscaler"), "--upscaler"),
     **dict.fromkeys(("hires", "hires.scale"), "--hires"),
     **{f"hires.{name}": f"--hires-{name}" for name in ("strength", "steps")},
+    "true_cfg_scale": "--true-cfg",
     "refiner.model": "--refiner",
     "refiner.switch": "--refiner-switch",
     **dict.fromkeys(("controls", "controls.sha256", "controls.kind", "controls.scale", "controls.fit"), "--control"),
