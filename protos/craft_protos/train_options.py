@@ -149,11 +149,15 @@ def _check_betas(betas: Value, count: int) -> None:
 def _value(name: str, text: str) -> Value:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    numbers: tuple[float, ...]
-    try:
-        numbers = tuple(float(part) for part in re.sub(r"[()\s]", "", text).split(",") if part)
-    except ValueError:
-        numbers = ()
+    numbers = _numbers(text)
     if not numbers or not all(map(math.isfinite, numbers)):
         raise invalid("optimizer_args", f"{name}: {text[:40]!r} is no number", f"such as {name}=0.1 or {name}=true")
     return numbers if len(numbers) > 1 or "," in text else numbers[0]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Those of a list with commas; none where one of them is no number."""
+    try:
+        return tuple(float(part) for part in re.sub(r"[()\s]", "", text).split(",") if part)
+    except ValueError:
+        return ()
