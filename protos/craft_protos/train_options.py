@@ -152,7 +152,8 @@ def _value(name: str, text: str) -> Value:
     numbers = _numbers(text)
     if not numbers or not all(map(math.isfinite, numbers)):
         raise invalid("optimizer_args", f"{name}: {text[:40]!r} is no number", f"such as {name}=0.1 or {name}=true")
-    return numbers if len(numbers) > 1 or "," in text else numbers[0]
+    first, *rest = numbers
+    return numbers if rest or "," in text else first
 
 
 def _numbers(text: str) -> tuple[float, ...]:
