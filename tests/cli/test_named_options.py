@@ -42,7 +42,17 @@ _OTHERS = {
         "--device",
         "--precision",
     ),
-    *("--threads", "--sharing", "--lora-slots", "--supervised", "--check", "--layouts", "--fits", "--convert", "--foreground"),
+    *(
+        "--threads",
+        "--sharing",
+        "--lora-slots",
+        "--supervised",
+        "--check",
+        "--layouts",
+        "--fits",
+        "--convert",
+        "--foreground",
+    ),
     *("--offload", "--chat", "--identify", "--upscalers", "--convert", "--recipe"),
 }
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest
+from craftd.worker.families import FAMILIES
+from diffusers import StableDiffusionPipeline
 
+from tests import tiny_models
 from tests.worker import client
 from tests.worker.client import pixels, provenance, submit
 
@@ -41,3 +45,38 @@ def test_a_cuda_device_draws_the_same_picture(
         expected = truth(kind, sampler=sampler)
         for image in (first, *others):
             assert _psnr(pixels(image), expected) > LEAST_PSNR
+
+
+def _half(gain: float) -> StableDiffusionPipeline:
+    """Its autoencoder carries numbers so many times greater, which its norms make small again."""
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_models.cached("sd"), dtype=torch.float16, safety_checker=None)
+    for weight in pipe.vae.decoder.conv_in.parameters():
+        weight.data *= gain
+    return pipe
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("is_tiled", [False, True])
+def test_what_overflows_in_fp16_is_decoded_in_fp32_as_if_it_were_alone(is_tiled: bool) -> None:
+    pipe = _half(3e4)
+    family = FAMILIES["sd"](pipe, torch.device("cpu"))
+    if is_tiled:
+        assert family.tile()
+    usual = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(1)).half()
+    still, great = usual * 1e-3, usual * 3
+    finite = [bool(pipe.vae.decode(one / pipe.vae.config.scaling_factor)[0].isfinite().all()) for one in (still, great)]
+    assert finite == [True, False]
+    quiet, loud = family.decode(torch.cat([still, great]))
+    assert pipe.vae.dtype == torch.float16  # the next picture is none of this one's
+    assert np.array_equal(quiet, family.decode(still)[0])
+    whole = pipe.vae.float().decode(great.float() / pipe.vae.config.scaling_factor)[0]
+    expected = pipe.image_processor.postprocess(whole, output_type="np")[0] * 255
+    assert np.ptp(expected) > 20
+    assert np.abs(loud - expected).max() <= 1
+
+
+@torch.inference_mode()
+def test_an_autoencoder_that_is_finite_nowhere_fails_the_job() -> None:
+    family = FAMILIES["sd"](_half(float("nan")), torch.device("cpu"))
+    with pytest.raises(CraftError, match="not finite"):
+        family.decode(torch.zeros((1, 4, 8, 8), dtype=torch.float16))

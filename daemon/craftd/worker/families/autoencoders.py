@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from craft_protos.reasons import CraftError
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+_NEXT = "set worker.precision to fp32; where that is so, its file is broken: pull the model again"
 
 
 def of(vae: Any) -> Autoencoder:
@@ -20,6 +23,30 @@ def of(vae: Any) -> Autoencoder:
     if isinstance(vae, AutoencoderKLQwenImage):
         return OfVideos(vae)
     return InPatches(vae) if isinstance(vae, AutoencoderKLFlux2) else Autoencoder(vae)
+
+
+def decode_in_fp32(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """What overflows in fp16, decoded by a copy that is dropped again, so that no later picture depends on it.
+
+    Raises JOB_FAILED where the numbers are not finite in fp32 either, and for a type that has fp32's range.
+    """
+    if vae.dtype == torch.float16:
+        image = of(_in_fp32(vae, latents.device)).decode(latents)
+        if torch.isfinite(image).all():
+            return image
+    raise CraftError("JOB_FAILED", "the autoencoder gave numbers that are not finite", _NEXT)
+
+
+def _in_fp32(vae: Any, device: torch.device) -> Any:
+    """A copy without hooks: weights of an offloaded one are wherever they are, and go back there on their own."""
+    with torch.device("meta"):
+        whole = type(vae).from_config(vae.config)
+    weights = {name: one.to(device, torch.float32) for name, one in vae.state_dict().items()}
+    whole.load_state_dict(weights, assign=True)
+    whole.eval()
+    if getattr(vae, "use_tiling", False):
+        whole.enable_tiling()
+    return whole
 
 
 class Autoencoder:
