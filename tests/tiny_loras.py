@@ -173,13 +173,6 @@ def sgm(adapter: Adapter) -> Tensors:
     return kohya(adapter, renamed)
 
 
-def lokr(adapter: Adapter) -> Tensors:
-    """A kind that craft refuses."""
-    return {
-        f"lora_unet_{path.replace('.', '_')}.lokr_w1": change.down for (_component, path), change in adapter.items()
-    }
-
-
 def save(tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> Path:
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, file, metadata)
     return file

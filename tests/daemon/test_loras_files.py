@@ -146,9 +146,6 @@ def test_a_nan_far_into_a_large_tensor_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "kind"),
     [
-        ("lokr_w1", "LoKr"),
-        ("lokr_w2_a", "LoKr"),
-        ("hada_w1_a", "LoHa"),
         ("oft_blocks", "OFT"),
         ("oft_R.weight", "OFT"),
         ("on_input", "IA3"),

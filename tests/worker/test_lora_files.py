@@ -89,8 +89,6 @@ def test_numbers_that_are_not_finite_are_refused(read: Callable[..., Adapter], p
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        ("x.lokr_w1", "LoKr"),
-        ("x.hada_w1_a", "LoHa"),
         ("x.oft_blocks", "OFT"),
         ("x.diff", "full differences"),
         ("x.diff_b", "full differences"),

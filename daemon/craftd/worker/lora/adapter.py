@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 
@@ -12,13 +13,25 @@ RANK_BUCKETS = (16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Delta:
-    """One layer's low-rank change: weight + w * scale * up @ down (Hu et al. 2021)."""
+    """One layer's low-rank change: weight + w * scale * up @ down (Hu et al. 2021).
+
+    A LoHa's is multiplied by a second product, element by element, and a LoKr's by a first factor, as Kronecker has
+    it (Hyeon-Woo et al. 2022; Yeh et al. 2024): those are kept as they are, and made whole a layer at a time.
+    """
 
     down: torch.Tensor  # rank, then as the layer's weight without its first dimension
     up: torch.Tensor  # outputs, rank
     scale: float  # alpha / rank
     magnitude: torch.Tensor | None = None  # DoRA (Liu et al. 2024): outputs, 1; or 1, inputs
     is_lycoris: bool = False  # a DoRA's strength counts as LyCORIS has it, not as peft does
+    second: tuple[torch.Tensor, torch.Tensor] | None = None  # LoHa: its down, up
+    kron: torch.Tensor | None = None  # LoKr: its first factor
+    outputs: slice | None = None  # of a LoKr for several layers, this layer's
+    is_swapped: bool = False  # of a LoKr: the halves of its outputs are the other way round
+
+    @property
+    def is_low_rank(self) -> bool:
+        return self.second is None and self.kron is None and self.magnitude is None
 
     @property
     def rank(self) -> int:
@@ -26,11 +39,41 @@ class Delta:
 
     @property
     def size_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.matrices)
+        factors = (*(self.second or ()), *(() if self.kron is None else (self.kron,)))
+        return sum(tensor.nbytes for tensor in (*self.matrices, *factors))
 
     @property
     def matrices(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those that a slot takes."""
         return self.down, self.up
+
+    def product(self, device: torch.device) -> torch.Tensor:
+        """The whole change without its scale, in fp32: outputs, inputs (and kernel)."""
+        found = _multiplied(self.down, self.up, device)
+        if self.second is not None:
+            found = found * _multiplied(*self.second, device)
+        if self.kron is None:
+            return found
+        first = self.kron.to(device).float()
+        return part_of(torch.kron(first.view(*first.shape, *[1] * (found.ndim - 2)), found), self)
+
+
+class _Part(Protocol):
+    @property
+    def outputs(self) -> slice | None: ...
+    @property
+    def is_swapped(self) -> bool: ...
+
+
+def part_of(up: torch.Tensor, place: _Part) -> torch.Tensor:
+    """A place's outputs, of a tensor that has those of several."""
+    part = up if place.outputs is None else up[place.outputs]
+    return torch.cat(part.chunk(2)[::-1]) if place.is_swapped else part
+
+
+def _multiplied(down: torch.Tensor, up: torch.Tensor, device: torch.device) -> torch.Tensor:
+    product = up.to(device).float() @ down.to(device).float().flatten(1)
+    return product.view(len(up), *down.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.lora import embedding
+from craftd.worker.lora import embedding, lycoris
 from craftd.worker.lora.layout import Layout, Shape
 from craftd.worker.lora.reading import Reading
 from craftd.worker.lora.roles import shown
@@ -118,14 +118,16 @@ class _Fitting:
         candidates = self._spellings.find(path)
         if not candidates:
             raise _Misfit(_NO_LAYER)
-        if "down" not in parts or "up" not in parts:
-            raise _Misfit("the other half of it is missing")
         if "alpha" in parts and math.prod(self._shapes[parts["alpha"]]) != 1:
             raise _Misfit("it is no single number")
-        rank, kernel = self._kernel(parts)
-        if not rank:
-            return
-        places = next((places for places in candidates if self._has_shape(parts, rank, kernel, places)), None)
+        if lycoris.is_one(parts):
+            rank = lycoris.rank({part: self._shapes[key] for part, key in parts.items()})
+            places = next((places for places in candidates if self._makes(parts, places)), None)
+        else:
+            rank, kernel = self._kernel(parts)
+            if not rank:
+                return
+            places = next((places for places in candidates if self._has_shape(parts, rank, kernel, places)), None)
         if places is None:
             raise _Misfit(f"the model's layer has another shape: {self._wanted(candidates[0])}")
         taken = {(place.component, place.layer) for place in places}
@@ -136,6 +138,8 @@ class _Fitting:
 
     def _kernel(self, parts: Mapping[str, str]) -> tuple[int, Shape]:
         """The rank, and what the down projection takes in, kernel included."""
+        if "down" not in parts or "up" not in parts:
+            raise _Misfit("the other half of it is missing")
         down, mid = self._shapes[parts["down"]], self._shapes[parts["mid"]] if "mid" in parts else None
         if not down:
             raise _Misfit("it has no rank")
@@ -156,6 +160,17 @@ class _Fitting:
             and self._has_magnitude(parts, outputs, shapes[0])
         )
 
+    def _makes(self, parts: Mapping[str, str], places: Places) -> bool:
+        """Whether a LoHa or LoKr has all of its parts, and they make a change of these layers together."""
+        layers = [self._layer(place) for place in places]
+        outputs = sum(layer[0] for layer in layers)
+        shapes = {part: self._shapes[key] for part, key in parts.items()}
+        return (
+            all(layer[1:] == layers[0][1:] for layer in layers)
+            and lycoris.makes(shapes, (outputs, *layers[0][1:]))
+            and self._has_magnitude(parts, outputs, layers[0])
+        )
+
     def _has_magnitude(self, parts: Mapping[str, str], outputs: int, layer: Shape) -> bool:
         """As many as there are outputs; of LyCORIS, also as inputs."""
         if "magnitude" in parts:
@@ -166,6 +181,8 @@ class _Fitting:
         return math.prod(shape) == outputs or is_by_input(shape, layer)
 
     def _scale(self, path: str, parts: Mapping[str, str], rank: int, places: Places) -> float | None:
+        if not rank:
+            return 1.0
         if "alpha" in parts:
             return None
         names = [path, *_without_prefixes(path, places[0].component), *(place.layer for place in places)]

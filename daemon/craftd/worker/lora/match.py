@@ -5,6 +5,7 @@ Which tensor belongs to which layer is the fit's to say; here are the numbers.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 import torch
 from craft_protos.reasons import CraftError
 
-from craftd.worker.lora import convert, file
-from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts
+from craftd.worker.lora import convert, file, lycoris
+from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts, part_of
 from craftd.worker.lora.file import LoraFile
 from craftd.worker.lora.fit import Change, Fit, fit, is_by_input, may_be_converted
 from craftd.worker.lora.spellings import Place, Spellings
@@ -56,7 +57,7 @@ def fitted(opened: LoraFile, spellings: Spellings, pipeline: Callable[[], type])
 
 def _bucket(deltas: Deltas, targets: Targets) -> int | None:
     places = [(targets.layers[name][path], delta) for name, layers in deltas.items() for path, delta in layers.items()]
-    if any(delta.magnitude is not None or not layer.fits_slots for layer, delta in places):
+    if any(not delta.is_low_rank or not layer.fits_slots for layer, delta in places):
         return None
     largest = max((delta.rank for _layer, delta in places), default=1)
     return next((bucket for bucket in RANK_BUCKETS if largest <= bucket), None)
@@ -72,18 +73,61 @@ class _Filling:
     def fill(self, found: Fit) -> Deltas:
         deltas: Deltas = defaultdict(dict)
         for change in found.changes:
+            if lycoris.is_one(change.parts):
+                self._fill_lycoris(change, deltas)
+                continue
             down, up = self._product(change)
             scale = self._scale(change)
             for place in change.places:
                 layer = self._targets.layer(place)
                 deltas[place.component][place.layer] = Delta(
                     down.reshape(change.rank, *layer.inputs).to(layer.dtype),
-                    _outputs(up, place).to(layer.dtype),
+                    part_of(up, place).to(layer.dtype),
                     scale,
                     self._magnitude(change.parts, place),
                     is_lycoris="dora_scale" in change.parts,
                 )
         return deltas
+
+    def _fill_lycoris(self, change: Change, deltas: Deltas) -> None:
+        """Two products stay apart, so that no more than the file's numbers are held until a layer is merged."""
+        is_kronecker = lycoris.is_kronecker(change.parts)
+        kron = self._kron(change.parts) if is_kronecker else None
+        for place in change.places:
+            layer = self._targets.layer(place)
+            inputs = layer.inputs if kron is None else (layer.inputs[0] // kron.shape[1], *layer.inputs[1:])
+            down, up = self._pair(change.parts, "", inputs)
+            second = None if is_kronecker else self._pair(change.parts, "_2", inputs)
+            deltas[place.component][place.layer] = Delta(
+                down,
+                up if is_kronecker else part_of(up, place),
+                self._scale(change),
+                self._magnitude(change.parts, place),
+                is_lycoris="dora_scale" in change.parts,
+                second=None if second is None else (second[0], part_of(second[1], place)),
+                kron=kron,
+                outputs=place.outputs if is_kronecker else None,
+                is_swapped=place.is_swapped and is_kronecker,
+            )
+
+    def _pair(self, parts: Mapping[str, str], which: str, inputs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Down and up; of a factor that is whole, the factor and nothing but ones on a diagonal."""
+        if "whole" in parts:
+            whole = self._tensor(parts["whole"])
+            rows, columns = len(whole), math.prod(inputs)
+            if rows <= columns:
+                return whole.reshape(rows, *inputs), torch.eye(rows)
+            return torch.eye(columns).reshape(columns, *inputs), whole.reshape(rows, columns)
+        down, up = self._tensor(parts[f"down{which}"]), self._tensor(parts[f"up{which}"])
+        if f"mid{which}" not in parts:
+            return down.reshape(len(down), *inputs), up
+        mid = self._tensor(parts[f"mid{which}"])
+        return torch.einsum("mnkl,ni->mikl", mid.float(), down.float()), up.T
+
+    def _kron(self, parts: Mapping[str, str]) -> torch.Tensor:
+        if "kron" in parts:
+            return self._tensor(parts["kron"])
+        return self._tensor(parts["kron_a"]).float() @ self._tensor(parts["kron_b"]).float()
 
     def vectors(self) -> dict[str, torch.Tensor]:
         """Of an embedding, for each text encoder: count, width."""
@@ -108,7 +152,7 @@ class _Filling:
         magnitude = self._tensor(parts["magnitude" if "magnitude" in parts else "dora_scale"])
         if "magnitude" not in parts and is_by_input(tuple(magnitude.shape), shape):
             return magnitude.reshape(1, -1)
-        return _outputs(magnitude.reshape(-1), place).reshape(-1, 1)
+        return part_of(magnitude.reshape(-1), place).reshape(-1, 1)
 
     def _scale(self, change: Change) -> float:
         if change.scale is not None:
@@ -126,8 +170,3 @@ class _Filling:
                 "the file is damaged or its training diverged; use another",
             )
         return tensor
-
-
-def _outputs(up: torch.Tensor, place: Place) -> torch.Tensor:
-    part = up if place.outputs is None else up[place.outputs]
-    return torch.cat(part.chunk(2)[::-1]) if place.is_swapped else part

@@ -78,8 +78,7 @@ def _merged(own: torch.Tensor, deltas: Sequence[tuple[Delta, float]]) -> torch.T
 def _change(pristine: torch.Tensor, delta: Delta, strength: float) -> torch.Tensor:
     """What one LoRA adds to the weight, whatever others add."""
     device = pristine.device
-    product = delta.up.to(device).float() @ delta.down.to(device).float().flatten(1)
-    change = delta.scale * product.view(pristine.shape)
+    change = delta.scale * delta.product(device).view(pristine.shape)
     if delta.magnitude is None:
         return strength * change
     if not strength:

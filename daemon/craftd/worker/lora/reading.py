@@ -38,13 +38,18 @@ class Reading:
 
     @property
     def layers(self) -> dict[str, Shape]:
-        """The shape of each down projection, by the layer's path."""
-        return {path: self.shapes[parts["down"]] for path, parts in self.paths.items() if "down" in parts}
+        """The shape of each down projection (of a LoKr without one, of its second factor), by the layer's path."""
+        return {
+            path: self.shapes[parts[part]]
+            for path, parts in self.paths.items()
+            if (part := "down" if "down" in parts else "whole") in parts
+        }
 
     @property
     def rank(self) -> int:
         """The largest."""
-        return max((shape[0] for shape in self.layers.values() if len(shape) > 1), default=0)
+        downs = (self.shapes[parts["down"]] for parts in self.paths.values() if "down" in parts)
+        return max((shape[0] for shape in downs if len(shape) > 1), default=0)
 
     @property
     def adapts_text_encoder(self) -> bool:
@@ -58,7 +63,10 @@ class Reading:
     def has_conv(self) -> bool:
         """Beyond pointwise ones, which are as good as linear."""
         kernels = [
-            parts["mid"] if "mid" in parts else parts["down"] for parts in self.paths.values() if "down" in parts
+            parts[part]
+            for parts in self.paths.values()
+            for part in [next((part for part in ("mid", "down", "whole") if part in parts), "")]
+            if part
         ]
         return any(side > 1 for kernel in kernels for side in self.shapes[kernel][2:])
 

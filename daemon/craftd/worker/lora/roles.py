@@ -17,13 +17,20 @@ _FORMS = (
     ("diffusers", re.compile(r"^(?P<path>.+)\.lora_linear_layer\.(?P<part>down|up)\.weight$")),
     ("diffusers", re.compile(r"^(?P<path>.+[._](?:to_\w+|\w+_proj)_lora)\.(?P<part>down|up)\.weight$")),
     ("xlabs", re.compile(r"^(?P<path>.+_lora\d?)\.(?P<part>down|up)\.weight$")),
+    ("loha", re.compile(r"^(?P<path>.+)\.(?P<part>hada_(?:w[12]_[ab]|t[12]))$")),
+    ("lokr", re.compile(r"^(?P<path>.+)\.(?P<part>lokr_(?:w[12](?:_[ab])?|t2))$")),
     ("", re.compile(r"^(?P<path>.+)\.(?P<part>alpha|dora_scale)$")),
 )
-_PARTS = {"A": "down", "B": "up"}
+_PARTS = {
+    "A": "down",
+    "B": "up",
+    **{"hada_w1_a": "up", "hada_w1_b": "down", "hada_t1": "mid"},
+    **{"hada_w2_a": "up_2", "hada_w2_b": "down_2", "hada_t2": "mid_2"},
+    **{"lokr_w1": "kron", "lokr_w1_a": "kron_a", "lokr_w1_b": "kron_b"},
+    **{"lokr_w2": "whole", "lokr_w2_a": "up", "lokr_w2_b": "down", "lokr_t2": "mid"},
+}
 
 _REFUSED = (
-    ("LoKr", re.compile(r"\.lokr_")),
-    ("LoHa", re.compile(r"\.hada_")),
     ("BOFT", re.compile(r"\.(boft_\w+|oft_blocks\.boft)")),
     ("OFT", re.compile(r"\.oft_|(^|[._])oft_(blocks|diag)\b")),
     ("IA3", re.compile(r"\.(ia3_\w+|on_input)$")),
@@ -44,8 +51,8 @@ class Role:
     """One tensor: of which layer, as the file calls it, and which part of its change."""
 
     path: str
-    part: str  # "down", "up", "mid", "alpha", "magnitude" (peft's DoRA), "dora_scale" (LyCORIS')
-    form: str  # "kohya", "peft", "diffusers", "xlabs"; "" for what several have
+    part: str  # "down", "up", "mid", "alpha", "magnitude" (peft's DoRA), "dora_scale", those of `lycoris`
+    form: str  # "kohya", "peft", "diffusers", "xlabs", "loha", "lokr"; "" for what several have
     adapter: str = ""  # as peft names it, where a file has that
 
 
