@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from craftd.worker.lora import lycoris, match, merge
+from craftd.worker.lora import lycoris, match, merge, reading
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.targets import Targets
 from peft.tuners.loha import layer as loha
@@ -123,3 +123,9 @@ def test_a_product_larger_than_the_layer_is_never_made() -> None:
     assert not lycoris.makes(shapes, (64, 64))
     tucker = {"kron": (1, 1), "mid": (10**7, 1, 3, 3), "up": (10**7, 64), "down": (1, 64)}
     assert not lycoris.makes(tucker, (64, 64, 3, 3))
+
+
+def test_the_architecture_is_told_by_all_inputs_of_a_lokr() -> None:
+    path = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    shapes = {f"{path}.lokr_w1": (8, 8), f"{path}.lokr_w2": (160, 96)}
+    assert reading.read("it", shapes, {}).base == "sd1"

@@ -38,12 +38,18 @@ class Reading:
 
     @property
     def layers(self) -> dict[str, Shape]:
-        """The shape of each down projection (of a LoKr without one, of its second factor), by the layer's path."""
+        """The shape of each down projection (of a LoKr, as if it were one for all of the layer's inputs), by path."""
         return {
-            path: self.shapes[parts[part]]
+            path: self._down(parts, self.shapes[parts[part]])
             for path, parts in self.paths.items()
             if (part := "down" if "down" in parts else "whole") in parts
         }
+
+    def _down(self, parts: Mapping[str, str], shape: Shape) -> Shape:
+        first = parts.get("kron") or parts.get("kron_b")
+        if first is None or len(shape) < 2 or len(self.shapes[first]) < 2:
+            return shape
+        return (shape[0], shape[1] * self.shapes[first][1], *shape[2:])
 
     @property
     def rank(self) -> int:
