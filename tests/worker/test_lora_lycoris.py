@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.lora import lycoris, match, merge, reading
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.targets import Targets
@@ -15,6 +17,8 @@ from peft.tuners.loha import layer as loha
 from peft.tuners.lokr import layer as lokr
 
 from tests import tiny_loras
+from tests.worker.client import WorkerProcess, pixels
+from tests.worker.loras import put_lora, submit_with
 
 TO_Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 CONV = "mid_block.resnets.0.conv1"
@@ -74,6 +78,8 @@ FORMS: dict[str, tuple[str, Callable[[torch.Tensor], tuple[Tensors, torch.Tensor
     "LoKr, Tucker": (CONV, lambda weight: of_lokr(weight, first="whole", second="tucker")),
 }
 
+MIXED = ("LoHa", "LoKr of a convolution")
+
 
 def named(layer: str, tensors: Tensors, prefix: str = "lora_unet") -> Tensors:
     path = f"{prefix}_{layer.replace('.', '_')}"
@@ -129,3 +135,56 @@ def test_the_architecture_is_told_by_all_inputs_of_a_lokr() -> None:
     path = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     shapes = {f"{path}.lokr_w1": (8, 8), f"{path}.lokr_w2": (160, 96)}
     assert reading.read("it", shapes, {}).base == "sd1"
+
+
+@pytest.mark.parametrize("name", ["LoHa", "LoHa, Tucker", "LoKr", "LoKr of a convolution"])
+@pytest.mark.parametrize("by_output", [True, False])
+def test_dora_of_a_product(pipelines: Callable[[str], Any], tmp_path: Path, name: str, *, by_output: bool) -> None:
+    """LyCORIS' weight_decompose: the whole change, times strength * (magnitude / norm - 1) + 1."""
+    torch.manual_seed(6)
+    layer, made = FORMS[name]
+    pipe = pipelines("sd")
+    weight = pipe.unet.get_submodule(layer).weight.detach()
+    tensors, change = made(weight)
+    others = [dim for dim in range(weight.ndim) if dim != (0 if by_output else 1)]
+    magnitude = torch.linalg.vector_norm(weight, dim=others, keepdim=True) * 1.3
+    adapter, targets = read(pipe, named(layer, {**tensors, "dora_scale": magnitude}), tmp_path)
+    assert adapter.facts.matched == adapter.facts.total and adapter.facts.bucket is None
+    factor = magnitude / torch.linalg.vector_norm(weight + change, dim=others, keepdim=True)
+    for strength in (0.5, 1.0, -0.7):
+        merged = merge.merge([(adapter, strength)], merge.own_weights(targets)).weights["unet"]
+        assert torch.allclose(merged[layer], (weight + change) * (strength * (factor - 1) + 1), atol=2e-5), strength
+
+
+@pytest.mark.parametrize("form", ["LoHa", "LoKr", "LoKr, both products", "LoKr, whole"])
+def test_several_layers_that_are_one_in_the_file(pipelines: Callable[[str], Any], tmp_path: Path, form: str) -> None:
+    """FLUX' fused qkv: a first factor's rows lie across the borders of the layers."""
+    torch.manual_seed(8)
+    pipe = pipelines("flux")
+    layers = [f"transformer_blocks.0.attn.{name}" for name in ("to_q", "to_k", "to_v")]
+    weights = [pipe.transformer.get_submodule(layer).weight.detach().float() for layer in layers]
+    tensors, change = FORMS[form][1](torch.cat(weights))
+    adapter, targets = read(pipe, named("double_blocks.0.img_attn.qkv", tensors), tmp_path)
+    assert adapter.facts.matched == adapter.facts.total, adapter.facts.unmatched
+    merged = merge.merge([(adapter, 0.5)], merge.own_weights(targets)).weights["transformer"]
+    for layer, weight, part in zip(layers, weights, change.split([len(weight) for weight in weights]), strict=True):
+        dtype = merged[layer].dtype
+        assert torch.allclose(merged[layer], (weight + 0.5 * part).to(dtype), atol=2e-5 if dtype.itemsize > 2 else 0.02)
+
+
+def test_pictures_in_a_mixed_batch(
+    worker: WorkerProcess, sd: ModelManifest, files: Path, pipelines: Callable[[str], Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    unet, jobs = pipelines("sd").unet, []
+    for number, form in enumerate(MIXED):
+        layer, made = FORMS[form]
+        tensors, _change = made(unet.get_submodule(layer).weight.detach())
+        stored = put_lora(tiny_loras.save(named(layer, tensors), tmp_path / f"mixed{number}.safetensors"), files)
+        jobs.append(submit_with(sd, [(stored, 1.0)], f"job{number}"))
+    jobs.append(submit_with(sd, [], "base"))
+    alone = [pixels(worker.draw(job)[0]) for job in jobs]
+    together = [pixels(image) for image in worker.draw(*jobs)]
+    for image, expected in zip(together, alone, strict=True):
+        assert np.abs(image - expected).max() <= 1
+    assert all(np.abs(image - alone[-1]).max() > 4 for image in alone[:-1])
