@@ -89,10 +89,10 @@ def test_numbers_that_are_not_finite_are_refused(read: Callable[..., Adapter], p
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        ("x.oft_blocks", "OFT"),
-        ("x.diff", "full differences"),
-        ("x.diff_b", "full differences"),
-        ("x.w_norm", "full differences"),
+        ("x.oft_R.weight", "OFT"),
+        ("x.ia3_l", "IA3"),
+        ("x.bm.weight", "GLoRA"),
+        ("x.w_norm", "norms' full differences"),
     ],
 )
 def test_other_kinds_are_refused_by_name(read: Callable[..., Adapter], key: str, kind: str) -> None:

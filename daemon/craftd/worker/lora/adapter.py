@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from craftd.worker.lora.ofweight import OfWeight
+
 RANK_BUCKETS = (16, 32, 64, 128)
 
 
@@ -28,10 +30,13 @@ class Delta:
     kron: torch.Tensor | None = None  # LoKr: its first factor
     outputs: slice | None = None  # of a LoKr for several layers, this layer's
     is_swapped: bool = False  # of a LoKr: the halves of its outputs are the other way round
+    of_weight: OfWeight | None = None  # a change of another kind, instead of the product, which has rank 0 then
+    bias: torch.Tensor | None = None  # what is added to the layer's bias
 
     @property
     def is_low_rank(self) -> bool:
-        return self.second is None and self.kron is None and self.magnitude is None
+        others = (self.second, self.kron, self.magnitude, self.of_weight, self.bias)
+        return all(other is None for other in others)
 
     @property
     def rank(self) -> int:
@@ -39,8 +44,10 @@ class Delta:
 
     @property
     def size_bytes(self) -> int:
-        factors = (*(self.second or ()), *(() if self.kron is None else (self.kron,)))
-        return sum(tensor.nbytes for tensor in (*self.matrices, *factors))
+        others = (*(self.second or ()), self.kron, self.bias)
+        of_weight = 0 if self.of_weight is None else self.of_weight.size_bytes
+        held = (tensor.nbytes for tensor in (*self.matrices, *others) if tensor is not None)
+        return int(sum(held)) + of_weight
 
     @property
     def matrices(self) -> tuple[torch.Tensor, torch.Tensor]:

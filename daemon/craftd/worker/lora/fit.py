@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from craft_protos.reasons import CraftError
 
-from craftd.worker.lora import embedding, lycoris
+from craftd.worker.lora import embedding, lycoris, weightforms
 from craftd.worker.lora.layout import Layout, Shape
 from craftd.worker.lora.reading import Reading
 from craftd.worker.lora.roles import shown
@@ -120,15 +120,22 @@ class _Fitting:
             raise _Misfit(_NO_LAYER)
         if "alpha" in parts and math.prod(self._shapes[parts["alpha"]]) != 1:
             raise _Misfit("it is no single number")
-        if lycoris.is_one(parts):
+        if form := weightforms.of(parts):
+            if why := weightforms.complaint(form, parts):
+                raise _Misfit(why)
+            rank = weightforms.rank(form, {part: self._shapes[key] for part, key in parts.items()})
+            places = next((places for places in candidates if self._is_of(form, parts, places)), None)
+        elif lycoris.is_one(parts):
             rank = lycoris.rank({part: self._shapes[key] for part, key in parts.items()})
             places = next((places for places in candidates if self._makes(parts, places)), None)
         else:
             rank, kernel = self._kernel(parts)
             if not rank:
+                if "diff_b" in parts:
+                    raise _Misfit("its bias is changed beside a product of rank 0")
                 return
             places = next((places for places in candidates if self._has_shape(parts, rank, kernel, places)), None)
-        if places is None:
+        if places is None or not self._has_bias(parts, places):
             raise _Misfit(f"the model's layer has another shape: {self._wanted(candidates[0])}")
         taken = {(place.component, place.layer) for place in places}
         if taken & self._taken:
@@ -170,6 +177,21 @@ class _Fitting:
             and lycoris.makes(shapes, (outputs, *layers[0][1:]))
             and self._has_magnitude(parts, outputs, layers[0])
         )
+
+    def _is_of(self, form: str, parts: Mapping[str, str], places: Places) -> bool:
+        """Whether a change of a layer's own weight has the shape of these layers together."""
+        layers = [self._layer(place) for place in places]
+        shapes = {part: self._shapes[key] for part, key in parts.items()}
+        is_one = len(places) == 1 and places[0].outputs is None and not places[0].is_swapped
+        together = (sum(layer[0] for layer in layers), *layers[0][1:])
+        return all(layer[1:] == layers[0][1:] for layer in layers) and weightforms.makes(
+            form, shapes, together, is_one_layer=is_one
+        )
+
+    def _has_bias(self, parts: Mapping[str, str], places: Places) -> bool:
+        """Whether what is added to the bias, if anything, has a number for each output."""
+        outputs = sum(self._layer(place)[0] for place in places)
+        return "diff_b" not in parts or self._shapes[parts["diff_b"]] == (outputs,)
 
     def _has_magnitude(self, parts: Mapping[str, str], outputs: int, layer: Shape) -> bool:
         """As many as there are outputs; of LyCORIS, also as inputs."""

@@ -97,6 +97,12 @@ class Layer:
         module.weight.data = weight.to(own.device)
         return lambda: setattr(module.weight, "data", own)
 
+    def add_to_bias(self, difference: torch.Tensor) -> Callable[[], None]:
+        """Have the layer compute with its bias and this, until what this returns is called."""
+        module, own = self.module, self.module.bias.data
+        module.bias.data = (own.float() + difference.to(own.device)).to(own.dtype)
+        return lambda: setattr(module.bias, "data", own)
+
     def _computed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """What a quantized layer makes of `x` with another weight."""
         own = self.module

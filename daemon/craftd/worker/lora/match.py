@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from craft_protos.reasons import CraftError
 
-from craftd.worker.lora import convert, file, lycoris
+from craftd.worker.lora import convert, file, lycoris, weightforms
 from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts, part_of
 from craftd.worker.lora.file import LoraFile
 from craftd.worker.lora.fit import Change, Fit, fit, is_by_input, may_be_converted
+from craftd.worker.lora.ofweight import OfWeight
 from craftd.worker.lora.spellings import Place, Spellings
 from craftd.worker.lora.targets import Targets
 
@@ -73,21 +75,68 @@ class _Filling:
     def fill(self, found: Fit) -> Deltas:
         deltas: Deltas = defaultdict(dict)
         for change in found.changes:
-            if lycoris.is_one(change.parts):
+            if form := weightforms.of(change.parts):
+                self._fill_of_weight(form, change, deltas)
+            elif lycoris.is_one(change.parts):
                 self._fill_lycoris(change, deltas)
-                continue
-            down, up = self._product(change)
-            scale = self._scale(change)
-            for place in change.places:
-                layer = self._targets.layer(place)
-                deltas[place.component][place.layer] = Delta(
-                    down.reshape(change.rank, *layer.inputs).to(layer.dtype),
-                    part_of(up, place).to(layer.dtype),
-                    scale,
-                    self._magnitude(change.parts, place),
-                    is_lycoris="dora_scale" in change.parts,
-                )
+            else:
+                self._fill_product(change, deltas)
+            if "diff_b" in change.parts:
+                self._fill_bias(change, deltas)
         return deltas
+
+    def _fill_product(self, change: Change, deltas: Deltas) -> None:
+        down, up = self._product(change)
+        scale = self._scale(change)
+        for place in change.places:
+            layer = self._targets.layer(place)
+            deltas[place.component][place.layer] = Delta(
+                down.reshape(change.rank, *layer.inputs).to(layer.dtype),
+                part_of(up, place).to(layer.dtype),
+                scale,
+                self._magnitude(change.parts, place),
+                is_lycoris="dora_scale" in change.parts,
+            )
+
+    def _fill_of_weight(self, form: str, change: Change, deltas: Deltas) -> None:
+        parts = {part: self._tensor(key) for part, key in change.parts.items() if part not in ("alpha", "diff_b")}
+        on_input = "on_input" in parts and bool(parts.pop("on_input"))
+        for place in change.places:
+            layer = self._targets.layer(place)
+            own = dict(parts)
+            for part in ("diff", "b1", *(() if on_input else ("ia3",))):  # those that have the outputs' numbers
+                if part in own:
+                    own[part] = part_of(own[part].flatten() if part == "ia3" else own[part], place)
+            if "ia3" in own and own["ia3"].numel() != (layer.inputs[0] if on_input else layer.outputs):
+                raise self._unfit(place, "scales its outputs or its inputs, and has another count of numbers")
+            if on_input:
+                own["on_input"] = torch.ones(())
+            made = OfWeight(
+                form,
+                own,
+                scale=self._scale(change),
+                constraint=self._constraint(change, layer.outputs) if form == weightforms.OFT else 0.0,
+            )
+            is_weight = form != weightforms.BIAS
+            deltas[place.component][place.layer] = Delta(
+                torch.zeros(0, *layer.inputs), torch.zeros(layer.outputs, 0), 1.0, of_weight=made if is_weight else None
+            )
+
+    def _constraint(self, change: Change, outputs: int) -> float:
+        """Alpha times the outputs, as kohya's scripts and LyCORIS count it."""
+        return max(float(self._tensor(change.parts["alpha"])), 0.0) * outputs if "alpha" in change.parts else 0.0
+
+    def _fill_bias(self, change: Change, deltas: Deltas) -> None:
+        bias = self._tensor(change.parts["diff_b"])
+        for place in change.places:
+            if self._targets.layer(place).module.bias is None:
+                raise self._unfit(place, "has no bias in this model, and the file changes that")
+            delta = deltas[place.component][place.layer]
+            deltas[place.component][place.layer] = replace(delta, bias=part_of(bias, place))
+
+    def _unfit(self, place: Place, why: str) -> CraftError:
+        what = f"LoRA {self._file.name}: the layer {place.layer} {why}"
+        return CraftError("UNSUPPORTED_LORA", what, "use a LoRA made for this model")
 
     def _fill_lycoris(self, change: Change, deltas: Deltas) -> None:
         """Two products stay apart, so that no more than the file's numbers are held until a layer is merged."""

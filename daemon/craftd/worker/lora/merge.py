@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,10 +25,12 @@ class Merged:
     """The weights of the layers that a set of LoRAs changes, by component and layer."""
 
     weights: Mapping[str, Mapping[str, torch.Tensor]]
+    biases: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)  # what is added to the layer's
 
     @property
     def size_bytes(self) -> int:
-        return sum(int(weight.nbytes) for layers in self.weights.values() for weight in layers.values())
+        parts = (*self.weights.values(), *self.biases.values())
+        return sum(int(tensor.nbytes) for layers in parts for tensor in layers.values())
 
 
 def own_weights(targets: Targets) -> Weights:
@@ -50,7 +52,8 @@ def merge(adapters: Sequence[tuple[Adapter, float]], own: Weights) -> Merged:
                 path: _merged(weights[path](), [(deltas[path], w) for deltas, w in changes if path in deltas])
                 for path in paths
             }
-    return Merged({component: layers for component, layers in merged.items() if layers})
+        biases = {component: _biases(component, adapters) for component in own}
+    return Merged(_held(merged), _held(biases))
 
 
 @contextmanager
@@ -61,10 +64,26 @@ def applied(merged: Merged, targets: Targets, components: Iterable[str]) -> Iter
         for component in components:
             for path, weight in merged.weights.get(component, {}).items():
                 undo.append(targets.layers[component][path].replace(weight))
+            for path, bias in merged.biases.get(component, {}).items():
+                undo.append(targets.layers[component][path].add_to_bias(bias))
         yield
     finally:
         for put_back in reversed(undo):
             put_back()
+
+
+def _biases(component: str, adapters: Sequence[tuple[Adapter, float]]) -> dict[str, torch.Tensor]:
+    added: dict[str, torch.Tensor] = {}
+    for adapter, strength in adapters:
+        for path, delta in adapter.deltas.get(component, {}).items():
+            if delta.bias is not None:
+                more = strength * delta.bias.float()
+                added[path] = added[path] + more if path in added else more
+    return added
+
+
+def _held(found: Mapping[str, Mapping[str, torch.Tensor]]) -> Mapping[str, Mapping[str, torch.Tensor]]:
+    return {component: layers for component, layers in found.items() if layers}
 
 
 def _merged(own: torch.Tensor, deltas: Sequence[tuple[Delta, float]]) -> torch.Tensor:
@@ -78,6 +97,8 @@ def _merged(own: torch.Tensor, deltas: Sequence[tuple[Delta, float]]) -> torch.T
 def _change(pristine: torch.Tensor, delta: Delta, strength: float) -> torch.Tensor:
     """What one LoRA adds to the weight, whatever others add."""
     device = pristine.device
+    if delta.of_weight is not None:
+        return delta.of_weight.change(pristine, strength)
     change = delta.scale * delta.product(device).view(pristine.shape)
     if delta.magnitude is None:
         return strength * change

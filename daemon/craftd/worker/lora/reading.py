@@ -20,6 +20,10 @@ from craftd.worker.lora.strength import Strengths
 MOST_TENSORS, _LONGEST_NAME = 20_000, 500  # the largest LoRAs have some 5,000
 _MODELS = ("model.diffusion_model.", "conv_in.", "first_stage_model.")
 
+# Parts that tell a layer's inputs, and then those that tell only that it is one.
+_TELLING = ("down", "whole", "diff", "b2", "oft_blocks", "ia3", "diff_b")
+_NO_INPUTS = ("oft_blocks", "ia3", "diff_b")
+
 Shape = tuple[int, ...]
 
 
@@ -40,9 +44,9 @@ class Reading:
     def layers(self) -> dict[str, Shape]:
         """The shape of each down projection (of a LoKr, as if it were one for all of the layer's inputs), by path."""
         return {
-            path: self._down(parts, self.shapes[parts[part]])
+            path: () if part in _NO_INPUTS else self._down(parts, self.shapes[parts[part]])
             for path, parts in self.paths.items()
-            if (part := "down" if "down" in parts else "whole") in parts
+            if (part := next((one for one in _TELLING if one in parts), ""))
         }
 
     def _down(self, parts: Mapping[str, str], shape: Shape) -> Shape:
@@ -71,7 +75,7 @@ class Reading:
         kernels = [
             parts[part]
             for parts in self.paths.values()
-            for part in [next((part for part in ("mid", "down", "whole") if part in parts), "")]
+            for part in [next((part for part in ("mid", "down", "whole", "diff", "b2") if part in parts), "")]
             if part
         ]
         return any(side > 1 for kernel in kernels for side in self.shapes[kernel][2:])
@@ -116,6 +120,7 @@ def read(name: str, shapes: Mapping[str, Shape], metadata: Mapping[str, str]) ->
 def sort(name: str, shapes: Mapping[str, Shape], strengths: Strengths) -> Reading:
     """Tensors by what their names say."""
     found = {key: roles.of(key) for key in shapes}
+    found |= {scaled[0]: scaled[1] for key in shapes if (scaled := roles.scaled_by(key)) and scaled[0] in shapes}
     adapters: dict[str, str] = {}  # of several that a layer has in one file, only one is read
     for role in found.values():
         if role is not None and role.part in ("down", "up"):

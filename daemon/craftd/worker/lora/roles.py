@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from craft_protos.reasons import CraftError
@@ -19,6 +19,10 @@ _FORMS = (
     ("xlabs", re.compile(r"^(?P<path>.+_lora\d?)\.(?P<part>down|up)\.weight$")),
     ("loha", re.compile(r"^(?P<path>.+)\.(?P<part>hada_(?:w[12]_[ab]|t[12]))$")),
     ("lokr", re.compile(r"^(?P<path>.+)\.(?P<part>lokr_(?:w[12](?:_[ab])?|t2))$")),
+    ("full", re.compile(r"^(?P<path>.+)\.(?P<part>diff|diff_b)$")),
+    ("ia3", re.compile(r"^(?P<path>.+)\.(?P<part>on_input)$")),
+    ("oft", re.compile(r"^(?P<path>.+)\.(?P<part>oft_blocks|rescale)$")),
+    ("glora", re.compile(r"^(?P<path>.+)\.(?P<part>[ab][12])\.weight$")),
     ("", re.compile(r"^(?P<path>.+)\.(?P<part>alpha|dora_scale)$")),
 )
 _PARTS = {
@@ -31,16 +35,17 @@ _PARTS = {
 }
 
 _REFUSED = (
-    ("BOFT", re.compile(r"\.(boft_\w+|oft_blocks\.boft)")),
-    ("OFT", re.compile(r"\.oft_|(^|[._])oft_(blocks|diag)\b")),
-    ("IA3", re.compile(r"\.(ia3_\w+|on_input)$")),
-    ("GLoRA", re.compile(r"\.[ab][12]\.weight$")),
+    ("BOFT", re.compile(r"\.boft_\w+")),
+    ("peft OFT", re.compile(r"\.oft_(?!blocks$)|(^|[._])oft_diag\b")),
+    ("peft IA3", re.compile(r"\.ia3_\w+$")),
+    ("GLoRA in Tucker form", re.compile(r"\.bm\.weight$")),
     ("VeRA", re.compile(r"\.vera_lambda_[bd]\b")),
     ("AdaLoRA", re.compile(r"\.lora_E\b")),
     ("Control-LoRA", re.compile(r"^lora_controlnet$")),
-    ("file of full differences", re.compile(r"\.diff(_b)?$|\.[wb]_norm$")),
+    ("file of norms' full differences", re.compile(r"\.[wb]_norm$")),
 )
 
+_BOFT_DIMENSIONS = 4  # factors, blocks, and a block's sides
 _EMBEDDING = re.compile(r"^bundle_emb\.(?P<name>[^.]+)\.")
 _BIAS = re.compile(r"\.lora_B(\.[^.]+)?\.bias$")
 _EMBEDDED = re.compile(r"\.lora_embedding_[AB](\.[^.]+)?$")
@@ -51,8 +56,8 @@ class Role:
     """One tensor: of which layer, as the file calls it, and which part of its change."""
 
     path: str
-    part: str  # "down", "up", "mid", "alpha", "magnitude" (peft's DoRA), "dora_scale", those of `lycoris`
-    form: str  # "kohya", "peft", "diffusers", "xlabs", "loha", "lokr"; "" for what several have
+    part: str  # "down", "up", "mid", "alpha", "magnitude" (peft's DoRA), "dora_scale"; those of the other forms
+    form: str  # "kohya", "peft", "diffusers", "xlabs", "loha", "lokr", "oft", ...; "" for what several have
     adapter: str = ""  # as peft names it, where a file has that
 
 
@@ -66,15 +71,22 @@ def of(key: str) -> Role | None:
     return None
 
 
-def refuse_others(name: str, keys: Iterable[str]) -> None:
+def scaled_by(key: str) -> tuple[str, Role] | None:
+    """The tensor that an (IA)3's `on_input` tells of: its name alone is any weight's."""
+    path = key.removesuffix(".on_input")
+    return None if path == key else (f"{path}.weight", Role(path, "ia3", "ia3"))
+
+
+def refuse_others(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises UNSUPPORTED_LORA for a kind of adapter that craft does not apply."""
-    for key in keys:
+    for key, shape in shapes.items():
+        is_boft = key.endswith(".oft_blocks") and len(shape) == _BOFT_DIMENSIONS
         for kind, pattern in _REFUSED:
-            if pattern.search(key):
+            if pattern.search(key) or (kind == "BOFT" and is_boft):
                 raise CraftError(
                     "UNSUPPORTED_LORA",
                     f"LoRA {name} is a {kind}, by its tensor {shown(key)}; craft does not apply those",
-                    "use a LoRA, LoCon or DoRA",
+                    "use a LoRA, LoCon, DoRA, LoHa or LoKr",
                 )
 
 

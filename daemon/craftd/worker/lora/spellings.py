@@ -15,7 +15,7 @@ from craftd.worker.lora import originals
 from craftd.worker.lora.layout import Component, Layout
 
 _DENOISER = ("unet", "transformer", "base_model.model", "diffusion_model", "model.diffusion_model")
-_FLAT_DENOISER = ("lora_unet", "lora_transformer", "lycoris")
+_FLAT_DENOISER = ("lora_unet", "lora_transformer", "lycoris", "oft_unet")
 _COMFY = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 _OLD_ATTENTION = {"to_q": "to_q_lora", "to_k": "to_k_lora", "to_v": "to_v_lora", "to_out.0": "to_out_lora"}
 _OLD_TEXT = {"q_proj": "to_q_lora", "k_proj": "to_k_lora", "v_proj": "to_v_lora", "out_proj": "to_out_lora"}
