@@ -31,6 +31,13 @@ def test_prompts_and_objects(shared_home: Home) -> None:
     assert all((shared_home.work / answer["path"]).exists() for answer in answers)
 
 
+@pytest.mark.parametrize("options", [["--plan"], []])
+def test_a_batch_without_lines_is_told(shared_home: Home, options: list[str]) -> None:
+    done = shared_home.craft("generate", "--batch", "-", *options, stdin="\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "craft: the batch has no lines: nothing to draw\n"
+
+
 def test_many_lines_stay_in_order_and_share_the_batch(home: Home) -> None:
     (home.work / "lines").write_text("".join(f"picture {n} [held]\n" for n in range(100)))
     home.craft("daemon", "start")

@@ -62,6 +62,19 @@ def test_what_is_nothing_of_it_is_said(text: str) -> None:
     assert caught.value.reason == "USAGE" and "civitai:ID@VERSION" in caught.value.hint
 
 
+def test_an_identifier_that_says_its_kind_is_refused_unasked() -> None:
+    model, lora = "urn:air:sdxl:checkpoint:civitai:827184@2514310", "urn:air:sdxl:LORA:civitai:827184@2514310"
+    civitai.require_model(model)
+    civitai.require_lora(lora)
+    for require, text, command in (
+        (civitai.require_lora, model, f"craft models pull {model}"),
+        (civitai.require_model, lora, f"craft lora add {lora}"),
+    ):
+        with pytest.raises(CraftError) as caught:
+            require(text)
+        assert (caught.value.reason, caught.value.hint) == ("USAGE", command)
+
+
 @pytest.mark.parametrize(
     "text",
     ["some-org/civitai", "https://civitai.com.evil.example/models/1", "https://evil.example/civitai.com/models/1"],

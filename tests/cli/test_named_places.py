@@ -52,6 +52,7 @@ def test_nobody_is_there_to_agree(place: Home) -> None:
 def test_a_plan_registers_nothing(place: Home) -> None:
     done = place.craft("generate", "x", "-m", "./folder", "--plan", "--yes")
     assert done.returncode == 2
+    assert "./folder is no registered model, and would be registered as --yes says" in done.stderr
     assert "--plan registers nothing: craft models add ./folder does" in done.stderr
 
 

@@ -255,3 +255,10 @@ def test_help_of_a_closed_pipe_is_quiet(home: Home) -> None:
         f"{' '.join(CRAFT)} help | head -1", shell=True, env=home.env, capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == ("Usage: craft [OPTIONS] COMMAND [ARGS]...\n", "")
+
+
+def test_a_number_of_bits_is_no_value_of_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert foreign.translated(["a", "-q", "8"]) == ["a", "-q", "8"]
+    assert "8 is a word of the prompt; to keep weights in 8 bits: craft models edit" in capsys.readouterr().err
+    foreign.translated(["a", "-q", "b"])
+    assert not capsys.readouterr().err

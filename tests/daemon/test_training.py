@@ -286,6 +286,7 @@ async def test_the_plan_says_what_would_happen(daemon: Daemon) -> None:
     assert (plan.train.steps, plan.train.epochs) == (8, 2)  # 3 batches of squares, 1 of the wide one
     notes = "\n".join(plan.notes)
     assert "6 pictures, trained at: 5 of 64x64" in notes
+    assert "8 steps of up to 2 pictures: each picture is seen about 2 times" in notes
     assert "5 pictures have no caption" in notes
     for steps, every, checkpoint_every, said in (
         (8, 0, 4, "a checkpoint every 4 steps"),

@@ -203,6 +203,10 @@ def test_infotexts() -> None:
             "`craft lora list --model m -m x`; -m chooses another",
             "`craft lora list --model m -m x`; model chooses another",
         ),
+        (
+            "craft keys create --owner NAME, or leave --mask out; craft lora list -m x",
+            "craft keys create --owner NAME, or leave mask out; craft lora list -m x",
+        ),
         ("try --precision fp32", "try the configuration's worker.precision fp32"),
         ("a - b, x--y, A-m, well-known", "a - b, x--y, A-m, well-known"),
     ],

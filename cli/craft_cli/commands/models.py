@@ -170,9 +170,10 @@ def pull(
     """
     from craft_protos import models_pb2
 
-    from craft_cli.registering import pulling, telling
+    from craft_cli.registering import civitai, pulling, telling
 
     session = Session()
+    civitai.require_model(source)
     request = models_pb2.ImportModelRequest(
         hub=pulling.remote(source, session),
         name=name,

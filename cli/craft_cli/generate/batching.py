@@ -111,6 +111,7 @@ class Batch:
         self._tally = Tally(plan.progress)
         self._plans: list[dict[str, Any]] = []  # for a table
         self._next_n = 1
+        self._has_lines = False
         self._has_jobs = False  # at a daemon; whoever stops that one wants it to stay so
 
     def run(self, source: Iterable[bytes]) -> int:
@@ -126,6 +127,8 @@ class Batch:
         except Exception:  # whatever it is, nobody will take the rest
             self._withdraw()
             raise
+        if not self._has_lines:
+            errors.say("craft: the batch has no lines: nothing to draw")
         return self._exit_code()
 
     def _run(self, source: Iterable[bytes]) -> None:
@@ -141,6 +144,7 @@ class Batch:
         while (line := self._lines.get()) is not None:
             if isinstance(line, Exception):
                 raise line
+            self._has_lines = True
             try:
                 answers = line.answer.result()
             except CraftError as error:

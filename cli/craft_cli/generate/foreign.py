@@ -37,6 +37,7 @@ _NAMES = {
 }
 _PROMPT = ("-p", "--prompt")
 _VERBOSE = ("-v", "--verbose")
+_QUANTIZED = "to keep weights in 8 bits: craft models edit NAME --precision int8"
 _RANDOM_SEED = "-1"
 
 
@@ -77,6 +78,8 @@ class _Translation:
         elif word in _VERBOSE:
             errors.say(f"craft: {word} does nothing here: progress is shown anyway, and the rest is in `craft logs`")
         else:
+            if word == "-q" and self._words and self._words[0].isdigit():
+                errors.say(f"craft: -q is --quiet, so {self._words[0][:20]} is a word of the prompt; {_QUANTIZED}")
             self._own.append(word)
 
     def _value(self, name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from craft_cli.connection.session import Session
 
 TOKEN = "CIVITAI_TOKEN"
+_LORAS = ("lora", "lycoris", "dora")
 _NUMBER = r"[1-9]\d{0,11}"
 _SITE = r"(?:https?://)?(?:www\.)?civitai\.com"
 _PAGE = re.compile(
@@ -28,7 +29,7 @@ _PAGE = re.compile(
 )
 _DOWNLOAD = re.compile(rf"{_SITE}/api/download/models/(?P<version>{_NUMBER})/?(?:[?#]\S*)?", re.IGNORECASE)
 _AIR = re.compile(
-    rf"(?:(?:urn:)?air:[\w.-]+:[\w.-]+:)?civitai:(?P<model>{_NUMBER})(?:@(?P<version>{_NUMBER}))?(?:\.safetensors)?",
+    rf"(?:(?:urn:)?air:[\w.-]+:(?P<kind>[\w.-]+):)?civitai:(?P<model>{_NUMBER})(?:@(?P<version>{_NUMBER}))?(?:\.safetensors)?",
     re.IGNORECASE,
 )
 _OURS = re.compile(rf"{_SITE}(?:[/?#:].*)?|(?:(?:urn:)?air:.*|civitai:.*)", re.IGNORECASE)
@@ -42,6 +43,20 @@ def is_named(text: str) -> bool:
 def is_air(text: str) -> bool:
     """Says whether a text is an AIR identifier, long or short, whose last number is no weight."""
     return _AIR.fullmatch(text) is not None
+
+
+def require_lora(text: str) -> None:
+    """Raises USAGE for an AIR identifier that says itself that it is a whole model's."""
+    air = _AIR.fullmatch(text)
+    if air and (air["kind"] or "").lower() == "checkpoint":
+        raise CraftError("USAGE", f"{text[:100]} is a checkpoint, no LoRA", f"craft models pull {text[:100]}")
+
+
+def require_model(text: str) -> None:
+    """Raises USAGE for an AIR identifier that says itself that it is a LoRA's."""
+    air = _AIR.fullmatch(text)
+    if air and (air["kind"] or "").lower() in _LORAS:
+        raise CraftError("USAGE", f"{text[:100]} is a LoRA, no model", f"craft lora add {text[:100]}")
 
 
 def source(text: str) -> models_pb2.HubSource:

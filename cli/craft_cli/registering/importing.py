@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,7 +16,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import errors, interrupts
 from craft_cli.generate import output
-from craft_cli.registering import pulling
+from craft_cli.registering import civitai, pulling
 
 if TYPE_CHECKING:
     from craft_protos import loras_pb2
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from craft_cli.connection.session import Session
     from craft_cli.render.render import TransferProgress
 
+_LONG_S = 5.0
+_LONG = "craft: the LoRA is being fetched, checked, and tried on the models that are here"
 _CHUNK_BYTES = 1 << 20
 _LARGEST_CONFIG_BYTES = 1 << 20
 _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:(?P<file>.+))?")
@@ -39,6 +42,7 @@ def header(
     output.require_name(source, "PATH")
     hub = _HUB.fullmatch(source)
     if pulling.is_link(source):
+        civitai.require_lora(source)
         made.hub.CopyFrom(pulling.remote(source, session))
     elif os.path.lexists(source) or source.startswith(("/", ".", "~")) or hub is None or _is_file(hub):
         _put_file(made, Path(source), session)
@@ -53,7 +57,7 @@ def add(session: Session, source: str, first: loras_pb2.ImportLoraRequest.Header
     client = session.client
 
     def work() -> loras_pb2.Lora:
-        with _progress(quiet) as progress:
+        with _progress(quiet) as progress, _patience(is_said=progress is None and not quiet):
             for event in client.import_lora(_parts(source, first)):
                 if event.HasField("lora"):
                     return event.lora
@@ -115,6 +119,19 @@ def _opened(source: str) -> BinaryIO:
         return Path(source).open("rb")
     except OSError as error:
         raise files.unreadable(source, error) from error
+
+
+@contextmanager
+def _patience(*, is_said: bool) -> Iterator[None]:
+    """Without a terminal one line says why it takes long: once, and only where it does."""
+    timer = threading.Timer(_LONG_S, errors.say, [_LONG])
+    timer.daemon = True
+    if is_said:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _progress(quiet: bool) -> AbstractContextManager[TransferProgress | None]:

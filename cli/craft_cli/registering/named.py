@@ -53,6 +53,7 @@ class Registrar:
             request = models_pb2.ImportModelRequest(path=pulling.local(text, self.session))
             source, shown = request.path, f"craft models add {text}"
         else:
+            civitai.require_model(text)
             request = models_pb2.ImportModelRequest(hub=pulling.remote(text, self.session))
             source, shown = _hub_source(request.hub), f"craft models pull {text}"
         known = ((one.name, one.source) for one in self.session.client.list_models())
@@ -94,7 +95,8 @@ class Registrar:
 
     def _agree(self, question: str, command: str) -> None:
         if self.only_plan:
-            raise CraftError("USAGE", question.partition(": ")[0], f"--plan registers nothing: {command} does")
+            would = ", and would be registered as --yes says" if self.is_agreed else ""
+            raise CraftError("USAGE", question.partition(": ")[0] + would, f"--plan registers nothing: {command} does")
         if not self.is_agreed:
             confirm(question, _NOT_DRAWN, f"--yes, or register it: {command}")
 

@@ -151,11 +151,9 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
     """What the user should know before."""
     sizes = _sizes(dataset.pictures, spec.resolution, model.sizes.granularity)
     shapes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in sizes.most_common())
-    seen = spec.steps * spec.batch_size * spec.gradient_accumulation
     said = [
         f"{len(dataset.pictures)} pictures, trained at: {shapes}",
-        f"{spec.steps} steps are {spec.epochs} epochs: each picture is seen about {seen / len(dataset.pictures):.0f}"
-        " times",
+        _seen(spec, epoch_steps(dataset.pictures, spec.resolution, model.sizes.granularity, spec.batch_size, 1)),
         _checkpoints(spec),
     ]
     small = [one.file_name for one in dataset.pictures if one.width * one.height < spec.resolution**2 // 2]
@@ -175,6 +173,14 @@ def _checkpoints(spec: TrainSpec) -> str:
     if spec.checkpoint_every < spec.steps:
         return f"a checkpoint every {spec.checkpoint_every} steps"
     return "no checkpoint on the way: after a crash it begins anew"
+
+
+def _seen(spec: TrainSpec, batches: int) -> str:
+    """How often each picture is seen; `batches`: in which each is once, of which those of rare sizes are not full."""
+    at_once = spec.batch_size * spec.gradient_accumulation
+    of_how_many = f"of up to {at_once} pictures" if at_once > 1 else "of a picture each"
+    times = max(1, round(spec.steps * spec.gradient_accumulation / batches))
+    return f"{spec.steps} steps {of_how_many}: each picture is seen {f'about {times} times' if times > 1 else 'once'}"
 
 
 def epoch_steps(pictures: Iterable[Picture], resolution: int, unit: int, batch_size: int, accumulation: int) -> int:
