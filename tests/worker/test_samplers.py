@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import craftd
 import diffusers
 import numpy as np
 import pytest
@@ -263,3 +264,15 @@ def test_every_sampler_and_schedule_is_tried() -> None:
     assert {*DIFFUSERS, *_OWN, "Euler a", "DDIM CFG++", "TCD"} == set(_PLAIN)
     assert {kind for kind, _ in samplers.RECIPES.values()} >= {*call_scheduler.KINDS} - {"LcmLevelsScheduler"}
     assert set(OPTIONS) | {"KL Optimal", "Align Your Steps"} == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_built_in_models_own_scheduler_makes_way_for_each(name: str) -> None:
+    """It is a multistep solver, whose options stay in the configuration of whatever takes its place."""
+    folder = Path(craftd.__file__).parent / "pocket" / "scheduler"
+    own = diffusers.DPMSolverMultistepScheduler.from_pretrained(folder)
+    known = [one for one in schedules_of(name) if one != "Align Your Steps"] if name in _PLAIN else []
+    for schedule in ("", *known):
+        scheduler = samplers.build(f"{name} {schedule}".strip(), own)
+        samplers.spread(scheduler, 12)
+        assert len(scheduler.timesteps) >= (1 if name == "DPM adaptive" else 12), schedule
