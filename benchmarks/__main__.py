@@ -57,7 +57,7 @@ def main() -> int:
             failed.append(name)
         else:
             found[name] = read
-    print(_table(found))
+    print(figures.table(found))
     for name in failed:
         print(f"\nFAILED, not measured: python -m benchmarks.{name}")
     return 1 if failed else 0
@@ -73,16 +73,6 @@ def _measure(name: str) -> list[Figure] | None:
         return None
     print(done.stdout, file=sys.stderr, flush=True)
     return figures.read(done.stdout)
-
-
-def _table(found: dict[str, list[Figure]]) -> str:
-    lines = ["| Claim | Against | Goal | Measured (spread) | | Command |", "|---|---|---|---|---|---|"]
-    for name, measured in found.items():
-        for one in measured:
-            met = "met" if one.is_met else "**missed**"
-            cells = (one.claim, one.alternative, one.goal, one.measured, met, f"`python -m benchmarks.{name}`")
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _parse() -> argparse.Namespace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -64,6 +64,17 @@ def tell(figures: Sequence[Figure]) -> int:
         print(f"{figure.claim}: {figure.measured}, goal {figure.goal}, against {figure.alternative}{missed}")
     print(json.dumps({"figures": [asdict(figure) for figure in figures]}), flush=True)
     return 0 if all(figure.is_met for figure in figures) else 1
+
+
+def table(found: Mapping[str, Sequence[Figure]]) -> str:
+    """In Markdown; what was found, by the benchmark and its options."""
+    lines = ["| Claim | Against | Goal | Measured (spread) | | Command |", "|---|---|---|---|---|---|"]
+    for name, measured in found.items():
+        for one in measured:
+            met = "met" if one.is_met else "**missed**"
+            cells = (one.claim, one.alternative, one.goal, one.measured, met, f"`python -m benchmarks.{name}`")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def read(output: str) -> list[Figure] | None:

@@ -1,6 +1,6 @@
 """A model from the disk to its first step: craft's worker against diffusers' from_pretrained.
 
-    python -m benchmarks.model_load [MODEL_FOLDER] [--threads N] [--rounds N]
+    python -m benchmarks.model_load [MODEL_FOLDER] [--device cpu] [--threads N] [--rounds N]
 
 Without a folder: random weights in Stable Diffusion 1.5's own sizes (4.3 GB on the disk, made
 once). Both sides have imported their libraries and read warm files. The worker's time is from the
@@ -37,8 +37,8 @@ def main() -> int:
         manifest = workers.manifest(folder, Path(files))
         size = sum(file.size_bytes for file in manifest.files)
         print(f"{folder.name}: {size / 1e9:.2f} GB, {asked.threads or 'default'} threads, {asked.rounds} rounds")
-        reference = _Reference(folder, asked.threads)
-        with workers.running(Path(files), threads=asked.threads) as sock:
+        reference = _Reference(folder, asked.threads, asked.device)
+        with workers.running(Path(files), device=asked.device, threads=asked.threads) as sock:
             _draw(sock, manifest)  # libraries are imported at the first use
             reference.first_step()
             ratios = []
@@ -78,18 +78,18 @@ def _until(sock: socket.socket, kind: str) -> None:
 class _Reference:
     """diffusers, in this process."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, device: str) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
         import torch
 
         if threads:
             torch.set_num_threads(threads)
-        self._folder = folder
+        self._folder, self._device = folder, device
+        self._dtype = torch.float32 if device == "cpu" else torch.float16
 
     def first_step(self) -> float:
         """Seconds; the model is forgotten afterwards."""
         import diffusers
-        import torch
 
         class Enough(Exception):
             """One step is."""
@@ -102,8 +102,9 @@ class _Reference:
             warnings.simplefilter("ignore")
             kinds: Any = diffusers
             pipe = kinds.DiffusionPipeline.from_pretrained(
-                self._folder, dtype=torch.float32, use_safetensors=True, safety_checker=None
+                self._folder, dtype=self._dtype, use_safetensors=True, safety_checker=None
             )
+            pipe.to(self._device)
             pipe.set_progress_bar_config(disable=True)
             pipe.scheduler = kinds.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
             try:
@@ -125,6 +126,7 @@ class _Reference:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="a Stable Diffusion folder")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--rounds", type=int, default=15)
     return parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -40,6 +41,57 @@ def stable_diffusion() -> Path:
     CLIPTextModel(CLIPTextConfig.from_pretrained(place / "text_encoder")).save_pretrained(folder / "text_encoder")
     shutil.copy(place / "model_index.json", folder)
     return folder
+
+
+def published(architecture: str, device: str, precision: str) -> Path:
+    """A folder of that architecture in its published sizes, made on the device, where it takes seconds; kept."""
+    folder = _place(architecture)
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+            _make(_ARCHITECTURES / architecture, Path(beside) / "made", device, precision)
+            (Path(beside) / "made").rename(folder)
+    return folder
+
+
+def forget(architecture: str) -> None:
+    """Remove what `published` has kept."""
+    shutil.rmtree(_place(architecture), ignore_errors=True)
+
+
+def _place(architecture: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"craft-benchmark-published-{architecture}-{os.getuid()}"
+
+
+def _make(place: Path, folder: Path, device: str, precision: str) -> None:
+    import diffusers
+    import torch
+    import transformers
+    from craftd.worker.process.device import DTYPES
+
+    libraries: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+    shutil.copytree(place, folder)
+    torch.manual_seed(1)
+    for part, named in json.loads((place / "model_index.json").read_text()).items():
+        if part.startswith("tokenizer"):
+            _put_tokenizer(named[1], folder / part)
+        elif (place / part / "config.json").exists():
+            kind = getattr(libraries[named[0]], named[1])
+            with torch.device(device):
+                if named[0] == "diffusers":
+                    network = kind.from_config(kind.load_config(place / part))
+                else:
+                    network = kind(kind.config_class.from_pretrained(place / part))
+            network.to(DTYPES[precision]).save_pretrained(folder / part)
+
+
+def _put_tokenizer(kind: str, folder: Path) -> None:
+    from tests import tiny_flows
+
+    known = {"CLIPTokenizer": "clip", "T5TokenizerFast": "t5"}
+    if kind in known:
+        shutil.copytree(_ARCHITECTURES / "tokenizers" / known[kind], folder, dirs_exist_ok=True)
+    else:
+        tiny_flows.tokenizer().save_pretrained(folder)
 
 
 def xl_of_parts() -> tuple[Path, Path, Path]:

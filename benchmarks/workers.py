@@ -39,27 +39,35 @@ def running(
             process.wait(60)
 
 
-def manifest(folder: Path, files: Path) -> ModelManifest:
-    """Of a diffusers folder, hashed and linked into `files`, as the front does once for each file."""
+def manifest(folder: Path, files: Path, *, is_hashed: bool = True) -> ModelManifest:
+    """Of a diffusers folder, hashed and linked into `files`, as the front does once for each file.
+
+    `is_hashed`: else by its name alone, which is all that a worker needs.
+    """
     listed = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        sha256 = _hashed(path) if is_hashed else hashlib.sha256(str(path).encode()).hexdigest()
         (files / sha256).unlink(missing_ok=True)
         (files / sha256).symlink_to(path.resolve())
         listed.append(ModelFile(path=str(path.relative_to(folder)), sha256=sha256, size_bytes=path.stat().st_size))
     return ModelManifest(name=folder.name, sha256="0" * 64, files=listed)
 
 
-def pipeline(folder: Path, *, device: str, threads: int) -> Any:
+def _hashed(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def pipeline(folder: Path, *, device: str, threads: int, precision: str = "") -> Any:
     """diffusers' own, in this process, in the worker's precision and with as many threads."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
+    from craftd.worker.process.device import DTYPES
     from diffusers import DiffusionPipeline
 
     if threads:
         torch.set_num_threads(threads)
-    dtype = torch.float32 if device == "cpu" else torch.float16
+    dtype = DTYPES[precision or ("fp32" if device == "cpu" else "fp16")]
     pipe: Any = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
