@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.lora import lycoris, match, merge, reading
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.targets import Targets
@@ -15,6 +17,8 @@ from peft.tuners.loha import layer as loha
 from peft.tuners.lokr import layer as lokr
 
 from tests import tiny_loras
+from tests.worker.client import WorkerProcess, pixels
+from tests.worker.loras import put_lora, submit_with
 
 TO_Q = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 CONV = "mid_block.resnets.0.conv1"
@@ -73,6 +77,8 @@ FORMS: dict[str, tuple[str, Callable[[torch.Tensor], tuple[Tensors, torch.Tensor
     "LoKr of a convolution": (CONV, lambda weight: of_lokr(weight, first="whole", second="product")),
     "LoKr, Tucker": (CONV, lambda weight: of_lokr(weight, first="whole", second="tucker")),
 }
+
+MIXED = ("LoHa of a convolution", "LoKr of a convolution")
 
 
 def named(layer: str, tensors: Tensors, prefix: str = "lora_unet") -> Tensors:
@@ -164,3 +170,21 @@ def test_several_layers_that_are_one_in_the_file(pipelines: Callable[[str], Any]
     for layer, weight, part in zip(layers, weights, change.split([len(weight) for weight in weights]), strict=True):
         dtype = merged[layer].dtype
         assert torch.allclose(merged[layer], (weight + 0.5 * part).to(dtype), atol=2e-5 if dtype.itemsize > 2 else 0.02)
+
+
+def test_pictures_in_a_mixed_batch(
+    worker: WorkerProcess, sd: ModelManifest, files: Path, pipelines: Callable[[str], Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    unet, jobs = pipelines("sd").unet, []
+    for number, form in enumerate(MIXED):
+        layer, made = FORMS[form]
+        tensors, _change = made(unet.get_submodule(layer).weight.detach())
+        stored = put_lora(tiny_loras.save(named(layer, tensors), tmp_path / f"mixed{number}.safetensors"), files)
+        jobs.append(submit_with(sd, [(stored, 0.5)], f"job{number}"))
+    jobs.append(submit_with(sd, [], "plain"))
+    alone = [pixels(worker.draw(job)[0]) for job in jobs]
+    together = [pixels(image) for image in worker.draw(*jobs)]
+    for image, expected in zip(together, alone, strict=True):
+        assert np.abs(image - expected).max() <= 1
+    assert all(np.abs(image - alone[-1]).max() > 4 for image in alone[:-1])
