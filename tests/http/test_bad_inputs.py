@@ -187,7 +187,7 @@ ABSURD = {
         ("subseed_strength", 0.5),
         ("styles", ["vivid"]),
         ("script_name", "X/Y/Z plot"),
-        ("scheduler", "polyexponential"),
+        ("scheduler", "logarithmic"),
         ("sampler_name", "DPM slow"),
         ("sampler_index", "DPM slow"),
         ("batch_size", 257),

@@ -364,7 +364,6 @@ def worker(message: daemon_pb2.WorkerStatus) -> dict[str, Any]:
     from craft_protos import daemon_pb2
 
     return {
-        "name": message.name,
         "pid": message.pid,
         "device": message.device,
         "state": daemon_pb2.WorkerState.Name(message.state).removeprefix("WORKER_STATE_").lower(),
@@ -373,6 +372,7 @@ def worker(message: daemon_pb2.WorkerStatus) -> dict[str, Any]:
         "device_bytes": message.device_bytes,
         "restarts": message.restarts,
         "predict_calls": message.predict_calls,
+        "name": message.name,
         "rows": message.rows,
         "capacity_rows": message.capacity_rows,
         "drained": message.drained,
