@@ -38,7 +38,8 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   deterministic, clip_skip, guidance_rescale, original_width, original_height,
   crop_left, crop_top, prompt_syntax, wildcards, true_cfg_scale,
   loras ([{"lora": "it", "weight": 0.8}]), lora_missing, trigger_words,
-  image and mask (paths, or pictures' ids), strength, fit, mask_blur, mask_grow, mask_invert, mask_padding, refs (a list of such), start
+  image and mask (paths, or pictures' ids), strength, fit, mask_blur,
+  mask_grow, mask_invert, mask_padding, refs (a list of such), start
   (an object in the place of image, for a picture that was sent:
   {"sha256": "3f9a...", "strength": 0.6}), references ([{"sha256": "3f9a..."}]),
   upscale ({"scale": 4, "model": "pocket-x4"}), hires ({"scale": 1.5, "strength":
