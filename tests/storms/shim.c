@@ -183,8 +183,16 @@ static const char *name_of(int fd, char *path, long size) {
     errno = saved; \
     return done
 
-ssize_t write(int fd, const void *data, size_t size) {
-    REAL(write);
+/* Python writes to a pipe from its signal handlers, on a stack of a few kilobytes: too few for the paths below. */
+
+static int is_file(int fd) {
+    struct stat found;
+    int saved = errno, is = syscall(SYS_fstat, fd, &found) < 0 || S_ISREG(found.st_mode);
+    errno = saved;
+    return is;
+}
+
+__attribute__((noinline)) static ssize_t write_file(int fd, const void *data, size_t size, __typeof__(write) *real) {
     char path[4096];
     int mode = hit_fd('w', fd);
     if (mode == FAIL) return -1;
@@ -192,6 +200,10 @@ ssize_t write(int fd, const void *data, size_t size) {
     const char *name = name_of(fd, path, sizeof path);
     if (!is_traced(name)) return real(fd, data, size);
     DO(ssize_t, real(fd, data, size), note('w', name, lseek(fd, 0, SEEK_CUR) - done, data, done));
+}
+ssize_t write(int fd, const void *data, size_t size) {
+    REAL(write);
+    return is_front && is_file(fd) ? write_file(fd, data, size, real) : real(fd, data, size);
 }
 #define PWRITE(name_, offset) \
     ssize_t name_(int fd, const void *data, size_t size, offset at) { \
