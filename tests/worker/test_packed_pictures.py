@@ -21,7 +21,6 @@ from craftd.worker.models import loader, memory
 from craftd.worker.models.single_file import CHECKPOINT
 from craftd.worker.quantized import packing
 from craftd.worker.quantized.layers import form_of
-from craftd.worker.training import trainable
 from safetensors.torch import load_file
 
 from tests import packed_files, tiny_models, tried
@@ -207,13 +206,6 @@ def test_a_dora_over_fp8_is_merged_into_copies_and_says_so(
     assert np.array_equal(pixels(bare), pixels(again))
     reference.pack("flux", "fp8")
     assert_same(pixels(changed), reference.draw_with(lora, 1.0, "flux"))
-
-
-def test_packed_weights_are_not_trained_on(load: Load, models: dict[str, ModelManifest]) -> None:
-    runner = load(_kept_in(models["sd"], "int8"))
-    with pytest.raises(CraftError) as refused:
-        trainable.check(runner.pipe, "sd")
-    assert refused.value.reason == "UNTRAINABLE_MODEL" and "--precision auto" in refused.value.hint
 
 
 def test_what_would_overflow_is_computed_in_another_precision_and_says_so(

@@ -12,7 +12,7 @@ Examples:
   craft generate "a worm" -i apple.png --mask hole.png --mask-padding 32
   craft generate "a red apple" --upscale 4
   craft generate "a red apple" --hires 1.5 --upscale 2
-  craft generate "a red apple" -m sdxl --refiner sdxl-refiner
+  craft generate "a red apple" -m sdxl --refiner refiner
   craft generate "the apple in this hand" --ref apple.png --ref hand.png -m flux2-klein-4b
   craft generate "a cat" --control edges=sketch.png:0.8
   craft generate "a red apple" -l watercolor:0.8 -l grain:0.3
@@ -43,7 +43,7 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   (an object in the place of image, for a picture that was sent:
   {"sha256": "3f9a...", "strength": 0.6}), references ([{"sha256": "3f9a..."}]),
   upscale ({"scale": 4, "model": "pocket-x4"}), hires ({"scale": 1.5, "strength":
-  0.5, "steps": 20, "upscaler": "lanczos"}), refiner ({"model": "sdxl-refiner",
+  0.5, "steps": 20, "upscaler": "lanczos"}), refiner ({"model": "refiner",
   "switch": 0.8}),
   control (a list of such as --control has), control_model (a list), control_steps,
   controls ([{"sha256": "3f9a...", "kind": "canny", "scale": 0.8}]),
