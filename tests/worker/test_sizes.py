@@ -35,9 +35,11 @@ GRANULARITY = {"sd": 8, "sd-tiny-vae": 8, "sd-text-time": 8, "lcm": 8, "sdxl": 8
     **{"sana": 32, "deepfloyd-if": 8, "flux-kontext": 16},
 }
 EVERY = (*tiny_models.KINDS, *OTHERS)
-# The others begin from pictures, whose sizes test_inpainting_models and test_references draw.
+# The others begin from pictures, whose sizes test_inpainting_models, test_references and test_refiner draw.
 FROM_WORDS = tuple(
-    kind for kind in EVERY if not kind.endswith(("-inpainting", "-fill")) and not kind.startswith("qwen-image-edit")
+    kind
+    for kind in EVERY
+    if not kind.endswith(("-inpainting", "-fill", "-refiner")) and not kind.startswith("qwen-image-edit")
 )
 _LIMITS = LimitSettings()
 
