@@ -40,6 +40,7 @@ class Fault:
     code: int = 502
     description: str = ""
     retry_after: int = 0
+    chat: int = 0  # in answer to calls about that chat alone; 0: to any
     is_late: bool = False
     body: bytes | None = None
     action: Callable[[], object] | None = None
@@ -104,6 +105,14 @@ class Telegram:
         with self._changed:
             self._outage = fault
             self._changed.notify_all()
+
+    def _next_fault(self, method: str, chat: Any) -> Fault | None:
+        queue = self._faults[method]
+        found = next((one for one in queue if not one.chat or str(one.chat) == str(chat)), None)
+        if found is None:
+            return self._outage
+        queue.remove(found)
+        return found
 
     # People
 
@@ -177,8 +186,7 @@ class Telegram:
             return _error(401, "Unauthorized")
         with self._changed:
             self.calls.append((method, parameters))
-            queue = self._faults[method]
-            fault = queue.popleft() if queue else self._outage
+            fault = self._next_fault(method, parameters.get("chat_id"))
             self._changed.notify_all()
         if fault is not None and not fault.is_late:
             return await _fail(fault)

@@ -33,7 +33,9 @@ def test_a_429_is_waited_out_and_holds_up_nobody_else(place: Place, member: User
     waiting = place.user(member.account + 710_000)
     before = len(place.telegram.messages)
     for account, wait_s in ((waiting, 3600), (member, 1)):
-        place.telegram.fault("sendMessage", Fault(429, "Too Many Requests: retry later", retry_after=wait_s))
+        place.telegram.fault(
+            "sendMessage", Fault(429, "Too Many Requests: retry later", retry_after=wait_s, chat=account.account)
+        )
         account.send("/key")
         place.telegram.until(lambda: not place.telegram._faults["sendMessage"], "the first try")
     other.send("/help")
