@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,11 +90,22 @@ class ActiveJob:
         self.parts = {}
         self.job = replace(self.job, state=State.RUNNING, start_time=None)
 
-    def give(self, worker: WorkerHandle) -> int:
-        """The epoch of a new part of it."""
+    def give(
+        self, worker: WorkerHandle, indices: Iterable[int], *, preview_every: int, alone_until: float
+    ) -> ActiveDispatch:
+        """A part of it, or all, goes to a worker."""
         self.epoch += 1
         self.parts[self.epoch] = worker
-        return self.epoch
+        return ActiveDispatch(
+            job_id=self.job.id,
+            epoch=self.epoch,
+            is_suspect=self.job.is_suspect,
+            indices=set(indices),
+            is_training=self.job.is_training,
+            model=self.job.spec.model,
+            preview_every=preview_every,
+            alone_until=alone_until,
+        )
 
     def start(self) -> None:
         if self.job.start_time is None:

@@ -187,17 +187,8 @@ class ActiveJobs:
         self, active: ActiveJob, worker: WorkerHandle, indices: Iterable[int], alone_until: float
     ) -> ActiveDispatch:
         """A part of it, or all, goes to a worker."""
-        job = active.job
-        return ActiveDispatch(
-            job_id=job.id,
-            epoch=active.give(worker),
-            is_suspect=job.is_suspect,
-            indices=set(indices),
-            is_training=job.is_training,
-            model=job.spec.model,
-            preview_every=0 if job.is_training else self._hub.preview_every(job.id),
-            alone_until=alone_until,
-        )
+        every = 0 if active.job.is_training else self._hub.preview_every(active.job.id)
+        return active.give(worker, indices, preview_every=every, alone_until=alone_until)
 
     def store_rest(self, active: ActiveJob, waiting: Waiting, storing: Storing) -> None:
         """No worker is needed any more: what is left of it is stored."""
