@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from craft_protos.reasons import invalid
 
 MOST_NESTED = 100  # brackets in brackets
-_ROUND, _SQUARE = 1.1, 1 / 1.1
-_PIECE = re.compile(
+ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets without a number multiplies by
+PIECE = re.compile(
     r"""
     (?P<escaped>\\[\\()\[\]])        |
     (?P<open>[(\[])                  |
@@ -44,7 +44,7 @@ def parse(prompt: str) -> list[Emphasised]:
         for one in found[opened[bracket].pop() :]:
             one.weight *= weight
 
-    for piece in _PIECE.finditer(prompt):
+    for piece in PIECE.finditer(prompt):
         kind, text = piece.lastgroup, piece.group()
         if kind == "escaped":
             found.append(Emphasised(text[1]))
@@ -54,12 +54,12 @@ def parse(prompt: str) -> list[Emphasised]:
         elif kind == "weight" and opened["("]:
             close("(", float(piece.group("weight")))
         elif text == ")" and opened["("]:
-            close("(", _ROUND)
+            close("(", ROUND)
         elif text == "]" and opened["["]:
-            close("[", _SQUARE)
+            close("[", SQUARE)
         else:
             found += _with_breaks(text)
-    for bracket, weight in (("(", _ROUND), ("[", _SQUARE)):
+    for bracket, weight in (("(", ROUND), ("[", SQUARE)):
         while opened[bracket]:
             close(bracket, weight)
     return list(_joined(found))

@@ -172,9 +172,12 @@ def _parsed(text: str) -> tuple[_Node, ...]:
 
 
 def _add(nodes: list[_Node], text: str) -> None:
-    if nodes and isinstance(nodes[-1], str):
-        text = nodes.pop() + text  # type: ignore[operator]
-    nodes.append(text)
+    """Texts that follow each other are one."""
+    last = nodes[-1] if nodes else None
+    if isinstance(last, str):
+        nodes[-1] = last + text
+    else:
+        nodes.append(text)
 
 
 def _choice(options: list[list[_Node]]) -> _Choice:

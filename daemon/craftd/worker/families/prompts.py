@@ -20,7 +20,6 @@ last 20 tokens, and weights multiply embeddings, whose mean is then restored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -29,22 +28,12 @@ from craft_protos.generate import A1111, CRAFT, PLAIN
 from craft_protos.reasons import invalid
 
 from craftd.prompting import attention
+from craftd.prompting.attention import PIECE, ROUND, SQUARE
 
-_PIECE = re.compile(
-    r"""
-    (?P<escaped>\\[\\()\[\]])              |
-    (?P<open>[(\[])                        |
-    :\s{0,4}(?P<weight>[+-]?(?:\d{1,4}(?:\.\d{0,8})?|\.\d{1,8}))\s{0,4}\)    |
-    (?P<close>[)\]])                       |
-    (?P<text>[^\\()\[\]:]+|.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 FIRST_VECTOR = 1 << 24  # ids of embeddings' vectors, beyond any vocabulary's
 _MOST_CHUNKS = 32  # every step attends to all of them
 _COMMA_REACH = 20  # tokens of a full chunk, of AUTOMATIC1111's, in which it may be cut behind a comma
 _SHOWN = 60  # characters of what is left out
-_ROUND, _SQUARE = 1.1, 1 / 1.1
 
 
 @dataclass(frozen=True)
@@ -139,7 +128,7 @@ def _parse(prompt: str) -> list[Fragment]:
         one.end, one.weight = len(texts), weight
         closed.append(one)
 
-    for piece in _PIECE.finditer(prompt):
+    for piece in PIECE.finditer(prompt):
         kind, text = piece.lastgroup, piece.group()
         if kind == "escaped":
             texts.append(text[1])
@@ -148,11 +137,11 @@ def _parse(prompt: str) -> list[Fragment]:
         elif kind == "weight" and opened and opened[-1].bracket == "(":
             close(float(piece.group("weight")))
         elif kind == "close" and opened and opened[-1].bracket == {")": "(", "]": "["}[text]:
-            close(_ROUND if text == ")" else _SQUARE)
+            close(ROUND if text == ")" else SQUARE)
         else:
             texts.append(text)
     while opened:
-        close(_ROUND if opened[-1].bracket == "(" else _SQUARE)
+        close(ROUND if opened[-1].bracket == "(" else SQUARE)
     return _joined([Fragment(text, weight) for text, weight in zip(texts, _weights(len(texts), closed), strict=True)])
 
 
