@@ -73,15 +73,7 @@ def defaults_for(model: Model) -> Training:
 def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSettings) -> TrainSpec:
     """The spec of a checked request. Raises INVALID_FIELD, UNTRAINABLE_MODEL."""
     usual = defaults_for(model)
-    if dataset.uncaptioned and not asked.trigger.strip():
-        raise invalid(
-            "trigger",
-            f"is missing, and {dataset.uncaptioned} of {len(dataset.pictures)} pictures have no caption",
-            "give --trigger 'a few words', or write captions: it.txt beside it.png",
-        )
-    if asked.train_text_encoder and not usual.text_encoders:
-        why = f"a text encoder of {model.architecture.name} is a language model, which craft does not train"
-        raise invalid("train_text_encoder", why, "leave --te out")
+    _check_words(asked, usual, model, dataset)
     resolution = _or(asked.resolution, usual.resolution)
     _check_resolution(resolution, model, limits)
     batch, accumulation = (
@@ -132,6 +124,19 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
         **train_options.shared(asked),
     )
+
+
+def _check_words(asked: TrainRequest, usual: Training, model: Model, dataset: Dataset) -> None:
+    """Raises INVALID_FIELD where pictures have no words, or what reads the words cannot be trained."""
+    if dataset.uncaptioned and not asked.trigger.strip():
+        raise invalid(
+            "trigger",
+            f"is missing, and {dataset.uncaptioned} of {len(dataset.pictures)} pictures have no caption",
+            "give --trigger 'a few words', or write captions: it.txt beside it.png",
+        )
+    if asked.train_text_encoder and not usual.text_encoders:
+        why = f"a text encoder of {model.architecture.name} is a language model, which craft does not train"
+        raise invalid("train_text_encoder", why, "leave --te out")
 
 
 def stays(need: Need | None) -> bool:
