@@ -1,4 +1,4 @@
-"""What many workers do for the queue: how the rate grows, how soon a dead one's job goes on, what placing a job costs.
+"""This measures a queue with many workers: its rate, how soon a dead one's job goes on, what placing a job costs.
 
     python -m benchmarks.fleet [--workers 1,4,16,64] [--rounds N]
 
@@ -14,8 +14,8 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
+from datetime import datetime
 
 import psutil
 from craft_cli.connection.client import Client
@@ -74,28 +74,19 @@ def deaths(rounds: int) -> list[float]:
 
 
 def _death(craftd: Daemon, client: Client) -> float:
-    lines: list[tuple[float, dict[str, object]]] = []
-    heard = threading.Event()
-
-    def listen() -> None:
-        for line in client.watch_logs(0, True):
-            record = json.loads(line)
-            lines.append((time.time(), record))
-            if record["event"] == "job dispatched":
-                heard.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    time.sleep(0.2)  # until it listens
     job = client.create_job(daemon.request("a [slow] apple", **JOB)).id
-    heard.wait()
-    (worker,) = {record["worker"] for _, record in lines if record.get("job") == job}
-    pid = next(one.pid for one in client.status().workers if one.name == worker)
+    for event in client.watch_job(job):
+        if event.WhichOneof("event") == "started":
+            break
+    name = client.get_job(job).worker
     killed = time.time()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(next(one.pid for one in client.status().workers if one.name == name), signal.SIGKILL)
     for event in client.watch_job(job):
         if event.WhichOneof("event") == "finished":
             break
-    return next(at for at, record in lines if record.get("job") == job and record.get("epoch") == 2) - killed
+    again = (one for one in map(json.loads, client.watch_logs(1000, False)) if one.get("job") == job)
+    moment = next(one["time"] for one in again if one["event"] == "job dispatched" and one["epoch"] == 2)
+    return datetime.fromisoformat(moment).timestamp() - killed
 
 
 def placing(workers: int, rounds: int) -> list[float]:

@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _measure(part: str, asked: argparse.Namespace, left_s: float) -> list[Figure] | str:
-    """What a part found, or why nothing was."""
+    """The figures of one part of the script, or why it has none."""
     limit_s = min(DRAWN[part].limit_s if part in DRAWN else OTHERS[part][2], left_s)
     print(f"{part}: at most {limit_s:.0f} s ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", *_command(part, asked)]

@@ -40,7 +40,7 @@ def running(
 
 
 def manifest(folder: Path, files: Path, *, is_hashed: bool = True) -> ModelManifest:
-    """Of a diffusers folder, hashed and linked into `files`, as the front does once for each file.
+    """The manifest of a diffusers folder, whose files are hashed and linked into `files`, as the front does once.
 
     `is_hashed`: else by its name alone, which is all that a worker needs.
     """
