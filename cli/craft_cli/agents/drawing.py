@@ -51,7 +51,7 @@ class Call:
     _drawn: list[Drawn] = field(default_factory=list)
 
     def plan(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What would be done, as `craft generate --plan --json` tells it."""
+        """The plan of the request, as `craft generate --plan --json` tells it."""
         request = self._request(asked, lease=False)
         return shapes.plan(drawing.insist(self.session, lambda client: client.plan_job(request)), [])
 

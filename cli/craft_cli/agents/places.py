@@ -1,4 +1,4 @@
-"""What an agent's tools may read and write: pictures below the client's roots, and new files in one folder."""
+"""An agent's tools may read pictures below the client's roots, and write new files in one folder: checked here."""
 
 from __future__ import annotations
 

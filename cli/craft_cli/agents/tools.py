@@ -51,7 +51,7 @@ Picture = Annotated[str, Field(description="A path below the client's roots, or 
 
 
 def _roots(ctx: Context) -> ListRootsResult | ListRoots:
-    """Asked of clients that have some."""
+    """The client is asked for its roots, if it says that it has some."""
     has_roots = ctx.client_capabilities is not None and ctx.client_capabilities.roots is not None
     return ListRoots() if has_roots else ListRootsResult(roots=[])
 
@@ -176,9 +176,7 @@ class Tools:
         """List jobs, the newest first."""
         return await self._ask(lambda: [shapes.job(one) for one in self._session.client.list_jobs([], limit)])
 
-    async def get_job(
-        self, job: Annotated[str, Field(description="Its id, or the beginning of it.")]
-    ) -> dict[str, Any]:
+    async def get_job(self, job: Job) -> dict[str, Any]:
         """Say how a job stands, and which pictures it made."""
         return await self._ask(lambda: shapes.job(self._session.client.get_job(job)))
 
@@ -210,9 +208,7 @@ class Tools:
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
     """A tool's arguments as a batch's line has them."""
-    return {
-        name: value for name, value in given.items() if name not in ("self", "ctx", "roots") and value not in (None, "")
-    }
+    return {name: value for name, value in given.items() if name not in _NOT_ASKED and value not in (None, "")}
 
 
 def _result(drawn: Sequence[Drawn]) -> CallToolResult:
@@ -226,7 +222,7 @@ def _result(drawn: Sequence[Drawn]) -> CallToolResult:
 
 
 async def _in_a_thread(work: Callable[[], T]) -> T:
-    """What waits for the daemon holds up no other call; craft's own errors are the model's to read."""
+    """Run `work`, which waits for the daemon, beside other calls. Craft's own errors become the tool's answer."""
     try:
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     except CraftError as error:

@@ -1,4 +1,4 @@
-"""What stands below the options of `craft generate --help`."""
+"""The text below the options of `craft generate --help`: examples, output names, batches."""
 
 from __future__ import annotations
 
