@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import craftd
 import numpy as np
 import pytest
 import torch
@@ -125,3 +127,18 @@ def test_a_switch_that_leaves_one_of_them_nothing_is_refused(
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 def test_alone_it_draws_over_a_picture(alike: Alike, guidance: float) -> None:
     alike("sdxl-refiner", guidance_scale=guidance)
+
+
+def test_the_carried_configuration_is_the_published_one() -> None:
+    """Numbers of Stability's configs/inference/sd_xl_refiner.yaml, in diffusers' words."""
+    channels, multiples, head, scores = 384, (1, 2, 4, 4), 64, 5
+    folder = Path(craftd.__file__).parent / "architectures" / "sdxl-refiner"
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    assert unet["block_out_channels"] == [channels * one for one in multiples]
+    assert unet["attention_head_dim"] == [channels * one // head for one in multiples]
+    assert unet["down_block_types"] == ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
+    assert unet["up_block_types"] == ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]
+    assert (unet["transformer_layers_per_block"], unet["cross_attention_dim"], unet["layers_per_block"]) == (4, 1280, 2)
+    assert unet["projection_class_embeddings_input_dim"] == 1280 + scores * unet["addition_time_embed_dim"] == 2560
+    assert unet["use_linear_projection"] and unet["in_channels"] == 4
+    assert json.loads((folder / "vae" / "config.json").read_text())["scaling_factor"] == 0.13025
