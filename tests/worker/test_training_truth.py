@@ -274,6 +274,9 @@ def _noise(clean: torch.Tensor, generator: torch.Generator, recipe: TrainSpec) -
 def _densities(count: int, generator: torch.Generator, recipe: TrainSpec) -> torch.Tensor:
     if recipe.timestep_sampling == "uniform":
         return torch.rand(count, generator=generator)
+    if recipe.timestep_sampling == "mode":  # Esser et al. 2024, equation 20
+        drawn = torch.rand((count,), generator=generator)
+        return 1 - drawn - 1.29 * (torch.cos(math.pi * drawn / 2) ** 2 - 1 + drawn)
     return torch.sigmoid(torch.normal(mean=recipe.logit_mean, std=recipe.logit_std, size=(count,), generator=generator))
 
 
@@ -325,6 +328,7 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         ("sd", (UNET, _sd), {"gradient_checkpointing": True}),
         ("sd", (UNET, _sd), {"noise_offset": 0.1, "multires_noise": 4, "multires_discount": 0.5, "debiased": True}),
         ("sd3", (SD3, _sd3), {"timestep_sampling": "uniform", "timestep_shift": 3.0}),
+        ("sd3", (SD3, _sd3), {"timestep_sampling": "mode"}),
         ("sd3", (SD3, _sd3), {"logit_mean": 0.5, "logit_std": 0.7, "noise_offset": 0.1}),
         *(
             ("sd", (UNET, _sd), {"optimizer": name})
