@@ -127,6 +127,8 @@ ZOO: dict[str, tuple[str, str, Spoil]] = {
     "an LFS pointer": ("CORRUPT_FILE", "Git LFS", put(UNET, "version https://git-lfs.github.com/spec/v1\noid ...")),
     "bytes at its end": ("CORRUPT_FILE", "found", put(UNET, safetensors({"w": tensor([1], 0, 4)}, bytes(5)))),
     "no index": ("CORRUPT_FILE", "model_index.json", lambda folder: (folder / "model_index.json").unlink()),
+    "no index, and a link out": ("CORRUPT_FILE", "model_index.json", lambda folder: (
+        (folder / "model_index.json").unlink(), (folder / "x").symlink_to("/usr"))),
     "a part that is missing": ("CORRUPT_FILE", "'unet'", lambda folder: shutil.rmtree(folder / "unet")),
     # row 27
     "a shard above": ("UNSAFE_PATH", "'../x.safetensors'", shard_index("../x.safetensors")),

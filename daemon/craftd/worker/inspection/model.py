@@ -34,6 +34,7 @@ def check(path: Path) -> None:
 
 
 def _check_folder(path: Path) -> None:
+    _require_index(path)
     tree = Tree(path)
     root = {file.name: file for file in tree.part("") or []}
     if _INDEX not in root and MODULAR_INDEX in root:
@@ -41,12 +42,6 @@ def _check_folder(path: Path) -> None:
     if _INDEX not in root and _OF_COMPONENTS & set(root):
         _check_files(tree.part("") or [], path)
         return
-    if _INDEX not in root:
-        raise CraftError(
-            "CORRUPT_FILE",
-            f"{_INDEX}: expected a diffusers model's index, found none",
-            f"give the folder that {_INDEX} lies in, or a checkpoint: one .safetensors file",
-        )
     kind, parts = configs.check_index(root[_INDEX])
     if _OVERRIDES in root:
         configs.check(root[_OVERRIDES])
@@ -54,6 +49,16 @@ def _check_folder(path: Path) -> None:
     for part in parts:
         if part not in unused:
             _check_part(part, tree.part(part), path)
+
+
+def _require_index(path: Path) -> None:
+    """Before anything else in it is looked at: a folder that is no model is told as one, whatever it holds."""
+    if not {_INDEX, MODULAR_INDEX, *_OF_COMPONENTS} & {entry.name for entry in path.iterdir()}:
+        raise CraftError(
+            "CORRUPT_FILE",
+            f"{_INDEX}: expected a diffusers model's index, found none",
+            f"give the folder that {_INDEX} lies in, or a checkpoint: one .safetensors file",
+        )
 
 
 def _check_part(part: str, files: list[File] | None, path: Path) -> None:
