@@ -27,10 +27,17 @@ FORMULAS: dict[str, Callable[[float], float]] = {
 
 def _rates(pipe: Any, folder: Path, **how: Any) -> list[list[float]]:
     """Those of the optimizer's groups, at each step."""
-    found: list[list[float]] = []
+    return [[group["lr"] for group in groups] for groups in _groups(pipe, folder, **how)]
+
+
+def _groups(pipe: Any, folder: Path, **how: Any) -> list[list[dict[str, Any]]]:
+    """The optimizer's groups without their parameters, at each step."""
+    found: list[list[dict[str, Any]]] = []
 
     def note(optimizer: Any, *_: Any) -> None:
-        found.append([group["lr"] for group in optimizer.param_groups])
+        found.append(
+            [{name: value for name, value in one.items() if name != "params"} for one in optimizer.param_groups]
+        )
 
     handle = register_optimizer_step_pre_hook(note)
     try:
@@ -62,3 +69,25 @@ def test_the_text_encoder_learns_at_its_own_rate(pipelines: Callable[[str], Any]
 def test_what_needs_a_gpu_is_refused_elsewhere(pipelines: Callable[[str], Any], tmp_path: Path) -> None:
     error = refusal(Desk(tmp_path, tmp_path), ask(tmp_path, optimizer="adamw8bit"), pipelines("sd"))
     assert (error.reason, error.field) == ("INVALID_FIELD", "optimizer") and "CUDA" in error.message
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "given", "meant"),
+    [
+        (
+            "adamw",
+            ("betas=0.8,0.9", "weight_decay=0.3", "eps=1e-6"),
+            {"betas": (0.8, 0.9), "weight_decay": 0.3, "eps": 1e-6},
+        ),
+        ("prodigy", ("d_coef=2", "use_bias_correction=true"), {"d_coef": 2.0, "use_bias_correction": True}),
+        ("lion", ("betas=0.8,0.9",), {"betas": (0.8, 0.9)}),
+        ("came", ("betas=0.8,0.9,0.95",), {"betas": (0.8, 0.9, 0.95)}),
+        ("adafactor", ("clip_threshold=0.5",), {"clip_threshold": 0.5}),
+        ("schedule-free", ("r=1",), {"r": 1.0}),
+    ],
+)
+def test_what_is_given_reaches_the_librarys_optimizer(
+    pipelines: Callable[[str], Any], tmp_path: Path, optimizer: str, given: tuple[str, ...], meant: dict[str, Any]
+) -> None:
+    groups = _groups(pipelines("sd"), tmp_path, optimizer=optimizer, optimizer_args=given)
+    assert len(groups) == STEPS and all(meant.items() <= one.items() for one in groups[0])
