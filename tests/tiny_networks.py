@@ -71,10 +71,10 @@ def text_encoder_with_projection(features: int = FEATURES) -> Any:
     return CLIPTextModelWithProjection(clip_config(projection_dim=features, hidden_size=features)).eval()
 
 
-def t5_encoder(features: int) -> Any:
+def t5_encoder(features: int, vocab_size: int = 300) -> Any:
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(vocab_size=300, d_model=features, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    config = T5Config(vocab_size=vocab_size, d_model=features, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
     return T5EncoderModel(config).eval()
 
 

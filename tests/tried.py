@@ -512,6 +512,58 @@ def _hidream() -> Any:
     return made
 
 
+def _glm_image() -> Any:
+    """Whose language model writes what each square of 32 pixels shows, with torch's global random numbers."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, GlmImagePipeline, GlmImageTransformer2DModel
+    from transformers import ByT5Tokenizer, GlmImageConfig, GlmImageForConditionalGeneration, GlmImageProcessor
+    from transformers.models.glm_image.image_processing_pil_glm_image import GlmImageImageProcessorPil
+
+    transformer = GlmImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        text_embed_dim=FEATURES,
+        time_embed_dim=16,
+        condition_dim=8,
+        prior_vq_quantizer_codebook_size=66,
+    )
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
+    text = {key: value for key, value in tiny_flows.TEXT.items() if key != "head_dim"}
+    text |= {"num_hidden_layers": 2, "vision_vocab_size": 66, "rope_parameters": rope}
+    text |= {"eos_token_id": 299, "pad_token_id": 0}  # an end that it cannot write: what it writes has a length
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "image_size": 64}
+    config = GlmImageConfig(
+        text_config=text,
+        vision_config=vision,
+        vq_config={"embed_dim": 8, "num_embeddings": 64, "latent_channels": 16},
+        image_token_id=290,
+        image_start_token_id=64,
+        image_end_token_id=65,
+    )
+    words = tiny_flows.tokenizer()
+    marks = {"image_token": "<|image|>", "grid_bos_token": "<sop>", "grid_eos_token": "<eop>"}
+    words.add_special_tokens({"bos_token": "<|begin_of_image|>", "extra_special_tokens": list(marks.values())})
+    for name, mark in marks.items():
+        setattr(words, name, mark)
+    words.init_kwargs |= marks
+    made = GlmImagePipeline(
+        tokenizer=ByT5Tokenizer(),
+        processor=GlmImageProcessor(GlmImageImageProcessorPil(), words, chat_template=words.chat_template),
+        text_encoder=tiny_networks.t5_encoder(FEATURES, vocab_size=400),
+        vision_language_encoder=GlmImageForConditionalGeneration(config).eval(),
+        vae=_vae(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 1.2, 0.9, 1.1]),
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"
+        ),
+    )
+    for name in ("processor", "vision_language_encoder"):  # as the published index has them
+        made.register_to_config(**{name: ("transformers", made.config[name][1])})
+    return made
+
+
 def _hunyuan() -> Any:
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
     from transformers import BertConfig, BertModel
@@ -602,6 +654,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "qwen-image-2.1": _qwen_image_21,
     "sana-sprint": _sana_sprint,
     "hidream": _hidream,
+    "glm-image": _glm_image,
     "deepfloyd-if": _deepfloyd,
     "sd-pag": _sd_pag,
 }

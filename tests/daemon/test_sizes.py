@@ -80,6 +80,8 @@ def test_what_the_parts_tell() -> None:
     assert sizes({"vae": {"block_out_channels": blocks}, "transformer": sd3}).largest_side == 192 * 16
     aura = {"_class_name": "AuraFlowTransformer2DModel", "patch_size": 2, "pos_embed_max_size": 9216}
     assert sizes({"vae": {"block_out_channels": blocks}, "transformer": aura}).largest_side == 96 * 16
+    glm = {"_class_name": "GlmImageTransformer2DModel", "patch_size": 2}  # told what each square of 32 pixels shows
+    assert sizes({"vae": {"block_out_channels": blocks}, "transformer": glm}) == Sizes(32)
     hidream = {"_class_name": "HiDreamImageTransformer2DModel", "patch_size": 2, "max_resolution": [128, 128]}
     assert sizes({"vae": {"block_out_channels": blocks}, "transformer": hidream}) == Sizes(16, most_pixels=1024 * 1024)
 

@@ -104,8 +104,8 @@ def _runner(pipe: Any) -> PipelineRunner:
     return PipelineRunner(pipe, adapters, precision="fp32", resident_bytes=1, device=torch.device("cpu"))
 
 
-def _run(pipe: Any) -> PipelineRun:
-    return _runner(pipe).begin(draw(steps=3), seed=1, networks={})
+def _run(pipe: Any, seed: int = 1) -> PipelineRun:
+    return _runner(pipe).begin(draw(steps=3), seed=seed, networks={})
 
 
 def test_one_without_a_callback_says_that_it_cannot_be_interrupted() -> None:
@@ -123,6 +123,32 @@ def test_the_legacy_callback_passes_the_baton_too() -> None:
         run.advance()
         steps.append((run.step, run.is_done))
     assert steps == [(1, False), (2, False), (3, False), (3, True)]
+
+
+class Careless(Plain):
+    """One that draws with torch's global random numbers, at each step."""
+
+    def __call__(self, prompt: str, num_inference_steps: int = 3, callback: Any = None) -> Any:
+        drawn = torch.zeros(4, 4, 3)
+        for i in range(num_inference_steps):
+            drawn += torch.rand(4, 4, 3) / num_inference_steps
+            callback(i, 0, None)
+        return SimpleNamespace(images=[drawn.numpy()])
+
+
+def test_global_random_numbers_are_a_picture_s_own_and_nobody_else_s() -> None:
+    def drawn(*runs: PipelineRun) -> list[np.ndarray]:
+        while not all(run.is_done for run in runs):
+            for run in runs:
+                run.advance()
+        return [run.result for run in runs if run.result is not None]
+
+    before = torch.get_rng_state()
+    alone = [drawn(_run(Careless(), seed))[0] for seed in (1, 2)]
+    together = drawn(_run(Careless(), 1), _run(Careless(), 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert not np.array_equal(*alone)
 
 
 class Levelled(Plain):

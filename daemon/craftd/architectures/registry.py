@@ -28,6 +28,7 @@ from craftd.architectures.rows.folders import (
     AURAFLOW,
     COGVIEW4,
     ERNIE_IMAGE,
+    GLM_IMAGE,
     HIDREAM,
     HUNYUAN_DIT,
     IDEOGRAM4,
@@ -92,6 +93,7 @@ ROWS = (
         LONGCAT_IMAGE,
         QWEN_IMAGE_21,
         HIDREAM,
+        GLM_IMAGE,
     ),
 )
 

@@ -18,6 +18,7 @@ _USUAL_FACTOR = 8
 _UNLIMITED = 1 << 16
 _LEAST_OF_ONE_LATENT = 32
 _OF_ONE_LATENT = ("Sana",)  # transformers whose tokens are single latents; others with `patch_size` 1 pack two by two
+_BY_WORDS = ("GlmImage",)  # transformers told by a language model what a square of two by two of their tokens shows
 _INEXACT_UPSAMPLING = ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D")  # give twice what they get, never one less
 
 
@@ -108,13 +109,13 @@ def _told(vae: Mapping[str, Any]) -> int:
 
 
 def _token_side(transformer: Mapping[str, Any]) -> int:
-    """Latents along the side of one of the transformer's tokens."""
+    """Latents along the side of one of the transformer's tokens, or of what its tokens are drawn by."""
     kind = str(transformer.get("_class_name", ""))
     if kind.startswith("UVit"):
         return 2 if transformer.get("downsample") is True else 1
     side = transformer.get("patch_size")
     if _is_whole(side, 16) and (side > 1 or _is_of_one_latent(transformer)):
-        return int(side)
+        return int(side) * (2 if kind.startswith(_BY_WORDS) else 1)
     return 2
 
 

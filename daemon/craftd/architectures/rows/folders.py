@@ -162,3 +162,13 @@ HIDREAM = Architecture(
     steps=50,
     guidance_scale=5.0,
 )
+
+GLM_IMAGE = Architecture(
+    id="glm-image",
+    name="GLM-Image",
+    pipelines=("GlmImagePipeline",),
+    network="GlmImageTransformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=1.5,
+)

@@ -27,6 +27,7 @@ from craftd.prompting import editing
 from craftd.worker.engine.row import Drawing
 from craftd.worker.engine.stages import Before
 from craftd.worker.families import prompts, samplers
+from craftd.worker.families.randomness import Randomness
 from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
 from craftd.worker.models.offload import Offloading
 from craftd.worker.output.picture import Pixels
@@ -53,9 +54,10 @@ class PipelineRun:
         *,
         adapters: AdapterManager,
         applied: Applied,
+        randomness: Randomness,
     ) -> None:
         self.of = steps
-        self._adapters, self._applied = adapters, applied
+        self._adapters, self._applied, self._randomness = adapters, applied, randomness
         self.step = 0
         self.cost = cost
         self.scheduler_name = scheduler_name
@@ -114,7 +116,7 @@ class PipelineRun:
             raise Stopped
 
     def _hand_over(self) -> None:
-        with self._adapters.running(self._applied):
+        with self._adapters.running(self._applied), self._randomness.in_place():
             self._go.release()
             self._back.acquire()
 
@@ -215,6 +217,7 @@ class PipelineRunner:
         arguments = self._arguments(job, seed)
         applied, cost = self._adapters.acquire(job), job.drawing.width * job.drawing.height * 2
         held: dict[str, Any] = {"adapters": self._adapters, "applied": applied}
+        held["randomness"] = Randomness(seed, self._device)
         run = PipelineRun(pipe.__call__, arguments, job.drawing.steps, cost, scheduler_name, **held)
         order = getattr(getattr(pipe, "scheduler", None), "order", 1)
         self._attach(arguments, run, order)

@@ -68,7 +68,8 @@ class Framed:
 
     @property
     def _special_tokens(self) -> dict[str, str]:
-        own = getattr(self._tokenizer, "special_tokens_map", {})
+        its = getattr(self._tokenizer, "tokenizer", self._tokenizer)  # a processor has one
+        own = getattr(its, "special_tokens_map", {})
         return {key: value for key, value in own.items() if isinstance(value, str)}
 
 
