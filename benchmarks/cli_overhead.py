@@ -21,7 +21,7 @@ from benchmarks import figures
 from benchmarks.daemon import environment
 
 RUNS = 15
-VERSION_LIMIT_S, JOB_LIMIT_S = 0.10, 0.20
+VERSION_LIMIT_S, JOB_LIMIT_S = 0.10, 0.17
 CRAFT = str(Path(sys.executable).with_name("craft"))
 
 

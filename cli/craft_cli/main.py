@@ -13,6 +13,10 @@ from craft_protos.version import __version__
 def main() -> None:
     """The console script. Ends without tearing down modules: grpc's take as long as a fifth of a short command."""
     gc.set_threshold(100_000, 50, 100)  # imports make many objects and no garbage
+    if sys.argv[1:] != ["--version"]:
+        from craft_cli import lean
+
+        lean.begin()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # help and tables, where it cannot encode them
     os._exit(run(sys.argv[1:]))

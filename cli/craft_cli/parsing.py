@@ -8,11 +8,11 @@ flags, so these classes convert them on their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, get_args, get_origin
 
 import typer
+from craft_protos.frozen import dataclass
 from typer.core import TyperCommand, TyperGroup
 
 

@@ -6,7 +6,8 @@ import hmac
 import re
 import secrets
 import zlib
-from dataclasses import dataclass
+
+from craft_protos.frozen import dataclass
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that looks like something else
 _ID, _SECRET, _CRC = 10, 52, 7  # characters, of five bits each

@@ -13,12 +13,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from craft_protos import texts
 from craft_protos.files import shown
+from craft_protos.frozen import dataclass
 from craft_protos.paths import Paths
 from craft_protos.reasons import CraftError
 from craft_protos.rules import Rule

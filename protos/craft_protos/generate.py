@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from typing import Any
 
+from craft_protos.frozen import dataclass
 from craft_protos.lora import MOST_LORAS, LoraRef
 from craft_protos.rules import Choice, Length, Range, ruled
 

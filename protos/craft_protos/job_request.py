@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from craft_protos.frozen import dataclass
 from craft_protos.generate import GenerateRequest
 from craft_protos.rules import Choice, ruled
 from craft_protos.train import TrainRequest

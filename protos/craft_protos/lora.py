@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from craft_protos.frozen import dataclass
 from craft_protos.reasons import invalid
 from craft_protos.rules import Range, ruled
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from craft_protos.codec import from_json, hints_of, to_json
+from craft_protos.frozen import dataclass
 from craft_protos.generate import CRAFT, FAIL, SKIP, GenerateRequest, GenerateSpec
 from craft_protos.lora import LoraRef
 

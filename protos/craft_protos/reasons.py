@@ -11,7 +11,7 @@ docs/reasons.md is generated from this table (`make docs`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from craft_protos.frozen import dataclass
 
 
 @dataclass(frozen=True)

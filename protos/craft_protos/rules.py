@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sized
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol, TypeVar
 
+from craft_protos.frozen import dataclass
 from craft_protos.reasons import CraftError
 
 T = TypeVar("T")

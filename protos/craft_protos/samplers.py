@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from functools import cache
 
+from craft_protos.frozen import dataclass
 from craft_protos.reasons import CraftError
 
 SAMPLERS: dict[str, tuple[str, ...]] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar, get_type_hints
 
 from craft_protos import rungs
+from craft_protos.frozen import dataclass
 from craft_protos.generate import SYNTAXES
 from craft_protos.rules import Address, Addresses, Choice, Form, Range, Rule, Sampler
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from craft_protos.frozen import dataclass
 from craft_protos.train_options import TrainOptions
 
 PEFT, KOHYA = "peft", "kohya"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
+from craft_protos.frozen import dataclass
 from craft_protos.reasons import invalid
 from craft_protos.rules import Choice, Length, Range, Rule
 

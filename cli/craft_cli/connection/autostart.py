@@ -18,9 +18,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from craft_protos.frozen import dataclass
 from craft_protos.paths import Paths
 from craft_protos.reasons import REASONS, CraftError
 

@@ -12,11 +12,7 @@ from typing import Any, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library's own log lines are not for users
 
-from craft_cli.connection import lean
-
-with lean.without("grpc", "aio"):  # a twentieth of what a short command does
-    import grpc
-
+import grpc
 from craft_protos import (
     channels,
     daemon_pb2,

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from craft_protos import config, files
+from craft_protos.frozen import dataclass
 from craft_protos.paths import Paths
 from craft_protos.settings import DaemonSettings
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from craft_protos import files
+from craft_protos.frozen import dataclass
 from craft_protos.generate import CONTROL_KINDS, LARGEST_CONTROL, MAP, Control
 from craft_protos.reasons import CraftError
 

@@ -8,11 +8,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import files
+from craft_protos.frozen import dataclass
 from craft_protos.generate import FITS, MOST_MASK_PIXELS, Control, GenerateRequest, Mask, Reference, Start
 from craft_protos.reasons import CraftError
 from craft_protos.rules import Choice, Range, ruled

@@ -9,12 +9,13 @@ import re
 import string
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from craft_protos import files, formats
 from craft_protos.formats import FORMATS
+from craft_protos.frozen import dataclass
 from craft_protos.generate import GenerateRequest
 from craft_protos.lora import without_tags
 from craft_protos.reasons import CraftError

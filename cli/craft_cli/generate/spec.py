@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import codec, formats, synonyms
+from craft_protos.frozen import dataclass
 from craft_protos.generate import FAIL, GenerateRequest
 from craft_protos.lora import has_tags
 from craft_protos.reasons import CraftError, invalid

@@ -6,10 +6,11 @@ Somebody agrees to it first: at a terminal by an answer, in a script by `--yes`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from craft_protos.frozen import dataclass
 from craft_protos.lora import LoraRef
 from craft_protos.reasons import CraftError
 

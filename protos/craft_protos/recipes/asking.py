@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from craft_protos import words
 from craft_protos.codec import rule_of
+from craft_protos.frozen import dataclass
 from craft_protos.generate import LANCZOS, GenerateRequest, Hires
 from craft_protos.recipes.recipe import Recipe
 from craft_protos.recipes.sampling import sampler_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from craft_protos.frozen import dataclass
 
 _MOST_NODES = 5000
 _MOST_ENDS = 20  # that are looked behind

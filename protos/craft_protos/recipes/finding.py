@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from craft_protos.frozen import dataclass
 from craft_protos.recipes.recipe import LoraUse, Named
 from craft_protos.recipes.told import named
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from craft_protos.frozen import dataclass
 from craft_protos.generate import Hires
 
 MOST_LORAS = 64  # that a recipe may name: more than a request may
