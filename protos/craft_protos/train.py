@@ -20,6 +20,14 @@ class Picture:
     width: int  # after EXIF orientation
     height: int
     caption: str = ""  # empty: none
+    repeats: int = 1  # how often it comes in an epoch
+    mask_sha256: str = ""  # white: counts in the loss; "": it has none
+    mask_bytes: int = 0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """By their sha256."""
+        return (self.sha256, self.mask_sha256) if self.mask_sha256 else (self.sha256,)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
 }
 _LONGEST_ARGUMENT = 100
 LOGIT_NORMAL, UNIFORM, MODE = "logit-normal", "uniform", "mode"
+CENTER, RANDOM = "center", "random"
 
 Value = bool | float | tuple[float, ...]
 
@@ -81,6 +82,17 @@ class TrainOptions:
     keep_tags: int = _option(0, Range(0, 255), "--keep-tags", "The first tags that are neither shuffled nor dropped.")
     tag_dropout: float = _option(0.0, Range(0, 1), "--tag-dropout", "Part of the tags that is left out each time.")
 
+    caption_wildcards: bool = _option(
+        False, None, "--caption-wildcards", "Of {a|b} in a caption one is taken, another each time; {{ is a brace."
+    )
+    crop: str = _option(CENTER, Choice((CENTER, RANDOM)), "--crop", "Where pictures are cut: center, random.")
+    color_jitter: float = _option(
+        0.0, Range(0, 0.5), "--color-jitter", "Brightness, contrast, saturation vary by up to so much: 0.1."
+    )
+    alpha_mask: bool = _option(
+        False, None, "--alpha-mask", "What is transparent in a picture counts nothing; others' masks are files."
+    )
+
     @property
     def arguments(self) -> dict[str, Value]:
         """The optimizer's, by name."""
@@ -88,7 +100,12 @@ class TrainOptions:
 
     @property
     def varies_captions(self) -> bool:
-        return self.shuffle_tags or self.tag_dropout > 0
+        return self.shuffle_tags or self.tag_dropout > 0 or self.caption_wildcards
+
+    @property
+    def varies_pictures(self) -> bool:
+        """Whether a picture is another each time, so that it is encoded at every step."""
+        return self.crop == RANDOM or self.color_jitter > 0
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -120,7 +137,7 @@ def _clashes(asked: TrainOptions) -> Iterator[tuple[str, str, str]]:
     """What was asked for and would do nothing."""
     if asked.timestep_sampling in (UNIFORM, MODE) and (asked.logit_mean, asked.logit_std) != (0.0, 1.0):
         yield "timestep_sampling", f"{asked.timestep_sampling} has no mean and no std", "take logit-normal"
-    if asked.keep_tags and not asked.varies_captions:
+    if asked.keep_tags and not (asked.shuffle_tags or asked.tag_dropout):
         yield "keep_tags", "is asked for, and no tag is shuffled or dropped", "give --shuffle-tags too"
     if asked.optimizer == PRODIGY and asked.text_encoder_rate:
         yield "text_encoder_rate", "does not go with prodigy, which finds one rate for all", "leave it out"

@@ -29,19 +29,23 @@ class UploadDatasetRequest(_message.Message):
 
         SKIP_BAD_FIELD_NUMBER: _builtins.int
         PICTURES_FIELD_NUMBER: _builtins.int
+        MASKS_FIELD_NUMBER: _builtins.int
         skip_bad: _builtins.bool
         """Leave out what cannot be trained on, instead of refusing the whole."""
         pictures: _builtins.int
         """how many will come"""
+        masks: _builtins.int
+        """how many of those will come besides"""
         def __init__(
             self,
             *,
             skip_bad: _builtins.bool = ...,
             pictures: _builtins.int = ...,
+            masks: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["pictures", b"pictures", "skip_bad", b"skip_bad"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["masks", b"masks", "pictures", b"pictures", "skip_bad", b"skip_bad"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -52,20 +56,30 @@ class UploadDatasetRequest(_message.Message):
         FILE_NAME_FIELD_NUMBER: _builtins.int
         SIZE_BYTES_FIELD_NUMBER: _builtins.int
         CAPTION_FIELD_NUMBER: _builtins.int
+        REPEATS_FIELD_NUMBER: _builtins.int
+        MASK_OF_FIELD_NUMBER: _builtins.int
         file_name: _builtins.str
         size_bytes: _builtins.int
         caption: _builtins.str
         """empty: none"""
+        repeats: _builtins.int
+        """how often it comes in an epoch; 0: once"""
+        mask_of: _builtins.str
+        """It is no picture to train on but the mask of the one of this name, which was named before: what is white counts
+        in the loss, what is black does not.
+        """
         def __init__(
             self,
             *,
             file_name: _builtins.str = ...,
             size_bytes: _builtins.int = ...,
             caption: _builtins.str = ...,
+            repeats: _builtins.int = ...,
+            mask_of: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file_name", b"file_name", "size_bytes", b"size_bytes"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file_name", b"file_name", "mask_of", b"mask_of", "repeats", b"repeats", "size_bytes", b"size_bytes"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,6 +199,9 @@ class DatasetPicture(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     CAPTION_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    MASK_SHA256_FIELD_NUMBER: _builtins.int
+    MASK_BYTES_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     sha256: _builtins.str
     size_bytes: _builtins.int
@@ -192,6 +209,11 @@ class DatasetPicture(_message.Message):
     """after EXIF orientation"""
     height: _builtins.int
     caption: _builtins.str
+    repeats: _builtins.int
+    """how often it comes in an epoch; 1 if not given"""
+    mask_sha256: _builtins.str
+    """empty: it has no mask"""
+    mask_bytes: _builtins.int
     def __init__(
         self,
         *,
@@ -201,12 +223,17 @@ class DatasetPicture(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         caption: _builtins.str = ...,
+        repeats: _builtins.int | None = ...,
+        mask_sha256: _builtins.str = ...,
+        mask_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_repeats", b"_repeats", "repeats", b"repeats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caption", b"caption", "file_name", b"file_name", "height", b"height", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_repeats", b"_repeats", "caption", b"caption", "file_name", b"file_name", "height", b"height", "mask_bytes", b"mask_bytes", "mask_sha256", b"mask_sha256", "repeats", b"repeats", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__repeats: _TypeAlias = _typing.Literal["repeats"]  # noqa: Y015
+    _WhichOneofArgType__repeats: _TypeAlias = _typing.Literal["_repeats", b"_repeats"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repeats) -> _WhichOneofReturnType__repeats | None: ...
 
 Global___DatasetPicture: _TypeAlias = DatasetPicture  # noqa: Y015
 
@@ -306,6 +333,10 @@ class TrainSpec(_message.Message):
     SHUFFLE_TAGS_FIELD_NUMBER: _builtins.int
     KEEP_TAGS_FIELD_NUMBER: _builtins.int
     TAG_DROPOUT_FIELD_NUMBER: _builtins.int
+    CAPTION_WILDCARDS_FIELD_NUMBER: _builtins.int
+    CROP_FIELD_NUMBER: _builtins.int
+    COLOR_JITTER_FIELD_NUMBER: _builtins.int
+    ALPHA_MASK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """the LoRA's"""
     model: _builtins.str
@@ -376,6 +407,14 @@ class TrainSpec(_message.Message):
     keep_tags: _builtins.int
     """the first ones, neither shuffled nor dropped"""
     tag_dropout: _builtins.float
+    caption_wildcards: _builtins.bool
+    """{a|b} of captions: one of them, another each time"""
+    crop: _builtins.str
+    """center (default) or random: where pictures are cut that are not of their size's form"""
+    color_jitter: _builtins.float
+    """0: none"""
+    alpha_mask: _builtins.bool
+    """pictures' own transparency is their mask, where none was sent"""
     @_builtins.property
     def sample_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -432,10 +471,14 @@ class TrainSpec(_message.Message):
         shuffle_tags: _builtins.bool = ...,
         keep_tags: _builtins.int = ...,
         tag_dropout: _builtins.float = ...,
+        caption_wildcards: _builtins.bool = ...,
+        crop: _builtins.str | None = ...,
+        color_jitter: _builtins.float = ...,
+        alpha_mask: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "multires_discount", b"multires_discount", "optimizer", b"optimizer", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "crop", b"crop", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "multires_discount", b"multires_discount", "optimizer", b"optimizer", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "alpha_mask", b"alpha_mask", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "caption_wildcards", b"caption_wildcards", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "color_jitter", b"color_jitter", "crop", b"crop", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -443,6 +486,8 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__caption_dropout: _TypeAlias = _typing.Literal["caption_dropout"]  # noqa: Y015
     _WhichOneofArgType__caption_dropout: _TypeAlias = _typing.Literal["_caption_dropout", b"_caption_dropout"]  # noqa: Y015
+    _WhichOneofReturnType__crop: _TypeAlias = _typing.Literal["crop"]  # noqa: Y015
+    _WhichOneofArgType__crop: _TypeAlias = _typing.Literal["_crop", b"_crop"]  # noqa: Y015
     _WhichOneofReturnType__ema_decay: _TypeAlias = _typing.Literal["ema_decay"]  # noqa: Y015
     _WhichOneofArgType__ema_decay: _TypeAlias = _typing.Literal["_ema_decay", b"_ema_decay"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
@@ -483,6 +528,8 @@ class TrainSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__caption_dropout) -> _WhichOneofReturnType__caption_dropout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crop) -> _WhichOneofReturnType__crop | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ema_decay) -> _WhichOneofReturnType__ema_decay | None: ...
     @_typing.overload

@@ -8,11 +8,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
-from craft_cli.training import pictures, plotting
+from craft_cli.training import folders, pictures, plotting
 from craft_protos.reasons import CraftError
 from PIL import Image
 
@@ -44,6 +45,45 @@ def test_captions_beside_the_pictures_and_in_metadata(tmp_path: Path) -> None:
         ("p2.png", "a boat"),
         ("p3.png", ""),
     ]
+
+
+def test_folders_of_kohyas_others_and_masks(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    rex = folder(root / "3_rex dog", 2, p0="rex, asleep")
+    (rex / "p1-masklabel.png").write_bytes(picture(40))
+    folder(root / "0_none", 1)
+    folder(root / "others", 1)
+    more = folder(tmp_path / "more", 2)
+    masks = folder(tmp_path / "masks", 3)
+    parts = [replace(folders.asked(text), masks=masks) for text in (str(root), f"2:{more}")]
+    read = folders.read(parts, skip_bad=False)
+    assert [(one.name, one.caption, one.repeats) for one in read.pictures] == [
+        ("3_rex dog: p0.png", "rex, asleep", 3),
+        ("3_rex dog: p1.png", "rex dog", 3),
+        ("more: p0.png", "", 2),
+        ("more: p1.png", "", 2),
+    ]
+    assert [one.mask.parent.name for one in read.pictures if one.mask] == ["masks", "3_rex dog", "masks", "masks"]
+    assert read.notes == (
+        "3_rex dog/: each picture 3 times an epoch, 'rex dog' where there is no caption",
+        "0_none/: is not read, for it is not called as 10_0_none is",
+        "others/: is not read, for it is not called as 10_others is",
+        "masks/p2.png: is a mask without its picture",
+    )
+    headers = [one for one in pictures.parts(read, skip_bad=False) if not one.chunk]
+    assert (headers[0].header.pictures, headers[0].header.masks) == (4, 4)
+    assert headers[2].picture.mask_of == "3_rex dog: p0.png"
+    put_gif(rex)
+    put_empty(more)
+    with pytest.raises(CraftError, match=r"3_rex dog: it.gif is no JPEG.*more: empty.jpg is empty"):
+        folders.read(parts, skip_bad=False)
+    assert len(folders.read(parts, skip_bad=True).pictures) == 4
+
+
+@pytest.mark.parametrize("asked", ["2000:more", "0:more"])
+def test_repeats_have_a_limit(asked: str) -> None:
+    with pytest.raises(CraftError, match="repeats"):
+        folders.asked(asked)
 
 
 def put_caption(at: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -124,6 +125,30 @@ async def test_pictures_with_sixteen_bits_are_as_different_as_they_are(daemon: D
     assert not made.left_out
 
 
+async def test_pictures_have_repeats_and_masks(daemon: Daemon) -> None:
+    """A picture whose mask is of another form, or none, is bad as a whole; masks are kept as long as their pictures."""
+    good, skewed = picture(50), picture(51, height=64)
+    parts = [_first(pictures=5, masks=3, skip_bad=True)]
+    for name, data, more in (
+        *((f"{number}.png", picture(number), {"repeats": number}) for number in range(5)),
+        ("good", good, {"mask_of": "1.png"}),
+        ("skewed", skewed, {"mask_of": "3.png"}),
+        ("broken", good[:100], {"mask_of": "4.png"}),
+    ):
+        parts += [Kinds(picture=_header(name, len(data), **more)), Kinds(chunk=data)]
+    made = await trains.send(daemon, parts)
+    assert [(one.file_name, one.repeats) for one in made.pictures] == [("0.png", 1), ("1.png", 1), ("2.png", 2)]
+    assert [bool(one.mask_sha256) for one in made.pictures] == [False, True, False]
+    why = {one.file_name: one.why for one in made.left_out}
+    assert "96x96, and its mask, skewed, 96x64" in why["3.png"] and "has a mask, broken, that" in why["4.png"]
+    assert await daemon.training.GetDataset(training_pb2.GetDatasetRequest(id=made.id)) == made
+    assert (daemon.home.paths.datasets_dir / made.pictures[1].mask_sha256).read_bytes() == good
+    plan = await daemon.jobs.PlanJob(trains.request(made.id, epochs=1, batch_size=1, steps=None))
+    assert plan.train.steps == 4 and any("1 pictures have masks" in note for note in plan.notes)
+    done = await daemon.finish((await daemon.jobs.CreateJob(trains.request(made.id))).id)
+    assert done.lora, done.error
+
+
 async def test_too_few(daemon: Daemon) -> None:
     for more, said in (
         ({}, "2 pictures are too few"),
@@ -162,6 +187,10 @@ def _named(name: str, size: int = 10) -> training_pb2.UploadDatasetRequest:
     return Kinds(picture=Kinds.PictureHeader(file_name=name, size_bytes=size))
 
 
+def _header(name: str, size: int = 10, **more: Any) -> training_pb2.UploadDatasetRequest.PictureHeader:
+    return Kinds.PictureHeader(file_name=name, size_bytes=size, **more)
+
+
 TEN = Kinds(chunk=bytes(10))
 
 
@@ -177,6 +206,9 @@ SENDERS: list[tuple[list[training_pb2.UploadDatasetRequest], str]] = [
     ([_first(pictures=3), _named("../a.png")], "INVALID_FIELD"),
     ([_first(pictures=3), _named("a\nb.png")], "INVALID_FIELD"),
     ([_first(pictures=3), _named("a.png"), TEN, _named("a.png")], "INVALID_FIELD"),
+    ([_first(pictures=3, masks=4)], "INVALID_FIELD"),
+    ([_first(pictures=3, masks=1), Kinds(picture=_header("m", mask_of="a"))], "INVALID_FIELD"),
+    ([_first(pictures=3), Kinds(picture=_header("a", repeats=1001))], "BAD_DATASET"),
     ([_first(pictures=3), *[one for name in "abcd" for one in (_named(name), TEN)]], "BAD_DATASET"),
 ]
 

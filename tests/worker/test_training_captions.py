@@ -39,3 +39,12 @@ def test_tags_are_dropped_as_often_as_was_asked() -> None:
     assert counted["rex"] == 200
     assert all(120 <= counted[tag] <= 180 for tag in TAGS[1:])
     assert _many(tag_dropout=1.0, keep_tags=1) == [["rex"]] * 200
+
+
+def test_one_of_several_words_is_taken_each_time() -> None:
+    generator = torch.Generator().manual_seed(3)
+    recipe = replace(PLAIN, caption_wildcards=True)
+    found = Counter(varied("a {red|blue} dog, {{x}} {one}", recipe, generator) for _ in range(200))
+    assert found.keys() == {"a red dog, {x} one", "a blue dog, {x} one"}
+    assert all(60 <= count <= 140 for count in found.values())
+    assert varied("{" * 100_000, recipe, generator) == "{" * 50_000

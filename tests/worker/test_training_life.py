@@ -69,6 +69,8 @@ HOWS = {
     "schedule-free, sampling": SHORT
     | {"optimizer": "schedule-free", "sample_prompts": ("a cat",), "sample_every": 1}
     | CAPTIONS,
+    "pictures that vary": SHORT
+    | {"crop": "random", "color_jitter": 0.2, "flip": True, "sizes": ((64, 64), (100, 60)) * 2},
     **{name: SHORT | {"optimizer": name} for name in ("prodigy", "adafactor", "lion", "came")},
 }
 

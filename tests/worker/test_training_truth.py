@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers.optimization import Adafactor
 
 from tests.matrix import covers
-from tests.worker.trained import Desk, ask
+from tests.worker.trained import Desk, ask, with_masks
 
 pytestmark = pytest.mark.usefixtures("quick_samples")
 
@@ -205,9 +205,23 @@ def _clean(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
 def _latents(pipe: Any, files: Path, train: Dispatch) -> list[torch.Tensor]:
     found = []
     for one in train.pictures:
-        pixels = np.asarray(Image.open(files / one.sha256), np.float32) / 127.5 - 1
+        seen = Image.open(files / one.sha256).convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+        pixels = np.asarray(upright, np.float32) / 127.5 - 1
         with torch.no_grad():
             found.append(_clean(pipe, torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+    return found
+
+
+def _masks(files: Path, train: Dispatch, size: torch.Size) -> list[torch.Tensor]:
+    """kohya's: a file's first channel, or the picture's own alpha, else ones; made as large as latents by area."""
+    found = []
+    for one in train.pictures:
+        mask = Image.open(files / (one.mask_sha256 or one.sha256))
+        band = mask.getchannel("R") if one.mask_sha256 else mask.convert("RGBA").getchannel("A")
+        weights = torch.from_numpy(np.asarray(band, np.float32) / 255)[None, None]
+        is_masked = one.mask_sha256 or train.training.alpha_mask
+        found.append(functional.interpolate(weights if is_masked else torch.ones_like(weights), size, mode="area"))
     return found
 
 
@@ -231,20 +245,22 @@ def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor
     optimizer = OPTIMIZERS[recipe.optimizer](learned, recipe.learning_rate)
     generator = torch.Generator().manual_seed(recipe.seed)
     latents = _latents(pipe, files, train)
+    masks = _masks(files, train, latents[0].shape[-2:])
+    places = [i for i, one in enumerate(train.pictures) for _ in range(one.repeats)]
     batches: list[list[int]] = []
     losses = []
     if recipe.optimizer == "schedule-free":
         optimizer.train()
     for _ in range(STEPS):
         if not batches:
-            order = torch.randperm(len(latents), generator=generator).tolist()
+            order = [places[i] for i in torch.randperm(len(places), generator=generator).tolist()]
             cut = [order[start : start + recipe.batch_size] for start in range(0, len(order), recipe.batch_size)]
             batches = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
         batch = batches.pop(0)
         clean = torch.cat([latents[i] for i in batch])
         captions = [train.pictures[i].caption or recipe.trigger for i in batch]
         asked = functools.partial(predict, network, captions=captions)
-        loss = _loss(pipe.scheduler, clean, asked, generator, recipe)
+        loss = _loss(pipe.scheduler, clean, asked, generator, recipe, mask=torch.cat([masks[i] for i in batch]))
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], 1.0)
         optimizer.step()
@@ -280,7 +296,9 @@ def _densities(count: int, generator: torch.Generator, recipe: TrainSpec) -> tor
     return torch.sigmoid(torch.normal(mean=recipe.logit_mean, std=recipe.logit_std, size=(count,), generator=generator))
 
 
-def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generator, recipe: TrainSpec) -> torch.Tensor:
+def _loss(
+    own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generator, recipe: TrainSpec, *, mask: torch.Tensor
+) -> torch.Tensor:
     gamma, noise = recipe.min_snr_gamma, _noise(clean, generator, recipe)
     if "FlowMatch" in type(own).__name__:
         shift = {"shift": recipe.timestep_shift, "use_dynamic_shifting": False} if recipe.timestep_shift else {}
@@ -289,7 +307,7 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         places = (u * 1000).long()
         sigma = scheduler.sigmas[places].view(-1, 1, 1, 1)
         output = predict((1 - sigma) * clean + sigma * noise, scheduler.timesteps[places])
-        return ((output - (noise - clean)) ** 2).mean()
+        return ((output - (noise - clean)) ** 2 * mask).mean()
     scheduler = DDPMScheduler.from_config(own.config)
     timesteps = torch.randint(0, 1000, (len(clean),), generator=generator)
     output = predict(scheduler.add_noise(clean, noise, timesteps), timesteps)
@@ -300,11 +318,11 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         weights = (alphas / (1 - alphas)).clamp(max=1000) ** -0.5
         return (functional.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3)) * weights).mean()
     if not gamma:
-        return functional.mse_loss(output, target)
+        return (functional.mse_loss(output, target, reduction="none") * mask).mean()
     alphas = scheduler.alphas_cumprod[timesteps]
     snr = alphas / (1 - alphas)
     weights = torch.stack([snr, gamma * torch.ones_like(snr)]).min(dim=0)[0] / (snr + 1 if is_velocity else snr)
-    errors = functional.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3))
+    errors = (functional.mse_loss(output, target, reduction="none") * mask).mean(dim=(1, 2, 3))
     return (errors * weights).mean()
 
 
@@ -327,6 +345,9 @@ def _loss(own: Any, clean: torch.Tensor, predict: Any, generator: torch.Generato
         ("krea2", (KREA2, _krea2), {}),
         ("sd", (UNET, _sd), {"gradient_checkpointing": True}),
         ("sd", (UNET, _sd), {"noise_offset": 0.1, "multires_noise": 4, "multires_discount": 0.5, "debiased": True}),
+        ("sd", (UNET, _sd), {"masked": True, "min_snr_gamma": 5.0}),
+        ("flux2", (FLUX2, _flux2), {"masked": True}),
+        ("sd", (UNET, _sd), {"alpha_mask": True}),
         ("sd3", (SD3, _sd3), {"timestep_sampling": "uniform", "timestep_shift": 3.0}),
         ("sd3", (SD3, _sd3), {"timestep_sampling": "mode"}),
         ("sd3", (SD3, _sd3), {"logit_mean": 0.5, "logit_std": 0.7, "noise_offset": 0.1}),
@@ -345,7 +366,10 @@ def test_ten_steps_are_those_of_a_plain_loop(
     how: dict[str, Any],
 ) -> None:
     pipe = pipelines(kind)
-    train = ask(tmp_path, kind, **({"steps": STEPS} | how))
+    wanted = {"steps": STEPS} | {name: value for name, value in how.items() if name != "masked"}
+    train = ask(tmp_path, kind, **wanted)
+    if "masked" in how or "alpha_mask" in how:
+        train = with_masks(tmp_path, train, are_files="masked" in how)
     with gradients() as expected:
         losses = _loop(pipe, tmp_path, train, *scripts)
     desk = Desk(tmp_path, tmp_path)

@@ -72,6 +72,20 @@ def ask(
     return Dispatch("job", 1, replace(PLAIN, **changes), model, pictures=tuple(pictures))
 
 
+def with_masks(files: Path, train: Dispatch, *, are_files: bool) -> Dispatch:
+    """The first picture comes twice an epoch and has a mask, the last has none."""
+    mask = photo(90).getchannel("G")
+    first, *rest = train.pictures
+    if are_files:
+        stored = put(files, Image.merge("RGB", (mask, mask, mask)))
+        first = replace(first, mask_sha256=stored.sha256, mask_bytes=stored.size_bytes)
+    else:
+        shown = photo(0)
+        shown.putalpha(mask)
+        first = put(files, shown, first.caption)
+    return replace(train, pictures=(replace(first, repeats=2), *rest))
+
+
 class Desk:
     """What a training run works with, and the frames that it sends."""
 

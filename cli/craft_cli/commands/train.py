@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,9 +20,12 @@ from craft_cli.training import options
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2
 
+    from craft_cli.training.folders import Part
+
 EXAMPLES = (
     'craft lora train rex ./rex --trigger "rex dog" -m pocket',
     'craft lora train rex ./rex --trigger "rex dog" --sample "rex dog in snow" --sample-every 100',
+    'craft lora train rex ./rex --folder 3:./rex-again --trigger "rex dog" --masks ./masks',
     'craft lora train rex ./rex --trigger "rex dog" --plan',
     'craft lora train rex --images 3f9a4c0e,7c2b91d4,b80e63fa --trigger "rex dog"',
     "craft lora train rex --resume",
@@ -33,6 +37,12 @@ _IMAGES = typer.Option(
     metavar="ID[,ID...]",
     help="Pictures that craft has made, captioned by their prompts; may be repeated.",
     autocompletion=completing.images,
+)
+_FOLDERS = typer.Option(
+    [],
+    "--folder",
+    metavar="[REPEATS:]FOLDER",
+    help="Another one; 3:it takes its pictures three times an epoch; may be repeated.",
 )
 _SAMPLES = typer.Option([], "--sample", metavar="PROMPT", help="Draw this meanwhile; may be repeated.")
 
@@ -49,6 +59,10 @@ def train(
     ),
     *,
     images: list[str] = _IMAGES,
+    folders: list[str] = _FOLDERS,
+    masks: str = typer.Option(
+        "", "--masks", metavar="FOLDER", help="Masks called as their pictures: what is black does not count."
+    ),
     model: str = typer.Option("", "-m", "--model", help="Model to train it for.", autocompletion=completing.models),
     trigger: str = typer.Option("", "--trigger", help="Words that call it up; the caption of pictures without one."),
     rank: int = typer.Option(None, "--rank", help="How much it can hold: 1 to 256."),
@@ -141,11 +155,12 @@ def train(
     )
     session, manner = Session(), Manner(as_json=as_json, quiet=quiet)
     if resume:
-        asked = _resumed(asked, folder, images)
+        asked = _resumed(asked, bool(folder or folders or masks or images))
     else:
         asked = replace(asked, model=model or config.load(session.paths.config_file).generate.model)
-        _require_pictures(folder, images, name)
-        dataset = training.send(session, asked, folder or None, images, skip_bad=skip_bad, manner=manner)
+        parts = _parts(folder, folders, masks)
+        _require_pictures(folder, images, bool(parts), name)
+        dataset = training.send(session, asked, parts, images, skip_bad=skip_bad, manner=manner)
         asked = replace(asked, dataset=dataset)
     request = training.request(asked)
     if plan:
@@ -157,9 +172,19 @@ def train(
         training.attend(session, request, manner)
 
 
-def _resumed(asked: TrainRequest, folder: str | None, images: list[str]) -> TrainRequest:
+def _parts(folder: str | None, more: list[str], masks: str) -> list[Part]:
+    """The folders to be read. Raises USAGE."""
+    from craft_cli.training import folders
+
+    found = [folders.asked(text) for text in [*([folder] if folder else []), *more]]
+    if masks and not found:
+        raise CraftError("USAGE", "--masks: of which pictures?", "give their folder")
+    return [replace(one, masks=Path(masks) if masks else None) for one in found]
+
+
+def _resumed(asked: TrainRequest, has_pictures: bool) -> TrainRequest:
     hint = f"craft lora train {asked.name} --resume"
-    if folder is not None or images:
+    if has_pictures:
         raise CraftError("USAGE", "--resume takes the pictures that it had", hint)
     told = {field for field, value in vars(asked).items() if value != getattr(TrainRequest, field)}
     if given := [flag for field, flag in flags.TRAIN.items() if field in told - {"name", "when_idle"}]:
@@ -167,11 +192,11 @@ def _resumed(asked: TrainRequest, folder: str | None, images: list[str]) -> Trai
     return TrainRequest(resume=asked.name, when_idle=asked.when_idle)
 
 
-def _require_pictures(folder: str | None, images: list[str], name: str) -> None:
+def _require_pictures(folder: str | None, images: list[str], has_folders: bool, name: str) -> None:
     if folder and images and not files.is_folder(folder):
         hint = f"several ids have commas between: --images {','.join([*images, folder])}"
         raise CraftError("NO_INPUT", f"{folder} is no folder", hint)
-    if not folder and not images:
+    if not has_folders and not images:
         hint = f"craft lora train {name} FOLDER --trigger 'a few words', or --images ID for craft's own"
         raise CraftError("USAGE", "which pictures?", hint)
 

@@ -18,7 +18,8 @@ from craft_cli import errors, interrupts
 from craft_cli.generate import delivery, drawing, output, writing
 from craft_cli.generate.delivery import Manner
 from craft_cli.render import shapes
-from craft_cli.training import captions, own, pictures
+from craft_cli.training import captions, folders, own, pictures
+from craft_cli.training.folders import Part
 
 if TYPE_CHECKING:
     from craft_protos import jobs_pb2, training_pb2
@@ -28,13 +29,19 @@ if TYPE_CHECKING:
 
 
 def send(
-    session: Session, asked: TrainRequest, folder: str | None, images: Sequence[str], *, skip_bad: bool, manner: Manner
+    session: Session,
+    asked: TrainRequest,
+    parts: Sequence[Part],
+    images: Sequence[str],
+    *,
+    skip_bad: bool,
+    manner: Manner,
 ) -> str:
-    """The dataset's id: of a folder, of craft's own images, or of both.
+    """The dataset's id: of folders, of craft's own images, or of both.
 
     What can be refused without the pictures is, before they are sent.
     """
-    read = pictures.Folder((), ()) if folder is None else pictures.read(Path(folder), skip_bad=skip_bad)
+    read = folders.read(parts, skip_bad=skip_bad) if parts else pictures.Folder((), ())
     found = own.find(session, images)
     _require_captions((*read.pictures, *own.captioned(found)), asked.trigger)
     _try_without_pictures(session, asked)

@@ -11,6 +11,8 @@ from craft_protos.train import Picture
 FEWEST = 3  # pictures; fewer teach one picture, not a thing or a style
 SMALLEST_SIDE = 64  # pixels
 MOST_SLENDER = 8  # times as long as wide
+MOST_REPEATS = 1000  # of a picture
+MOST_SHOWN = 100_000  # pictures in an epoch
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Incoming:
     file_name: str
     size_bytes: int
     caption: str
+    repeats: int = 1
+    mask_of: str = ""  # it is the mask of the picture of that name
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Upload:
     skip_bad: bool
     count: int
     parts: AsyncIterator[Incoming | bytes]
+    masks: int = 0
+
+    @property
+    def files(self) -> int:
+        return self.count + self.masks
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,18 @@ class Progress:
 
 def in_order(pictures: Iterable[Picture]) -> list[Picture]:
     """As they are trained on: equal contents in one order, however they were sent."""
-    return sorted(pictures, key=lambda one: (one.sha256, one.caption))
+    return sorted(pictures, key=lambda one: (one.sha256, one.caption, one.repeats, one.mask_sha256))
 
 
 def id_of(pictures: Iterable[Picture]) -> str:
     """Of the contents alone: equal pictures with equal captions are the same dataset."""
     digest = hashlib.sha256()
-    for line in sorted(f"{one.sha256} {hashlib.sha256(one.caption.encode()).hexdigest()}\n" for one in pictures):
+    for line in sorted(map(_line, pictures)):
         digest.update(line.encode())
     return digest.hexdigest()
+
+
+def _line(one: Picture) -> str:
+    """As long as there are neither repeats nor masks it is what it was before there were any."""
+    more = f" {one.repeats} {one.mask_sha256}" if one.repeats != 1 or one.mask_sha256 else ""
+    return f"{one.sha256} {hashlib.sha256(one.caption.encode()).hexdigest()}{more}\n"

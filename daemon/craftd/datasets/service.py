@@ -12,13 +12,12 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError, invalid
 from craft_protos.settings import LimitSettings
-from craft_protos.train import Picture
 
-from craftd.datasets import table
+from craftd.datasets import sorting, table
 from craftd.datasets.dataset import (
     FEWEST,
-    MOST_SLENDER,
-    SMALLEST_SIDE,
+    MOST_REPEATS,
+    MOST_SHOWN,
     BadPicture,
     Dataset,
     Incoming,
@@ -61,13 +60,15 @@ class DatasetService:
         """
         return await self._database.run(lambda connection: table.find(connection, dataset_id, scope, owner))
 
-    def path(self, picture: Picture) -> Path:
-        return self._files.path(picture.sha256)
+    def path(self, sha256: str) -> Path:
+        return self._files.path(sha256)
 
     async def receive(self, upload: Upload) -> AsyncGenerator[Progress | Dataset, None]:
         """How far it is, then the dataset, durable. Raises BAD_DATASET, INVALID_FIELD, DISK_FULL, STORAGE_FAILED."""
         if not FEWEST <= upload.count <= self._limits.max_pictures:
             raise _few_or_many(upload.count, self._limits.max_pictures)
+        if upload.masks > upload.count:
+            raise invalid("masks", f"are {upload.masks} for {upload.count} pictures", "send one for each at most")
         async with self._uploads.room(upload.owner):
             tray = self._files.tray()
             try:
@@ -75,7 +76,7 @@ class DatasetService:
                 checked: list[tuple[Incoming, Received, PictureFindings]] = []
                 async for found in self._inspect([received.path for _, received in pictures]):
                     checked.append((*pictures[len(checked)], found))
-                    yield Progress(len(checked), upload.count)
+                    yield Progress(len(checked), upload.files)
                 yield await self._keep(upload, checked)
             except OSError as exc:
                 raise self._files.unwritable(exc) from exc
@@ -123,8 +124,8 @@ class DatasetService:
                 taken.append((incoming[-1], await asyncio.to_thread(tray.end)))
         if left:
             raise _cut_short(incoming[-1])
-        if len(taken) != upload.count:
-            raise _bad(f"{len(taken)} pictures came where {upload.count} were announced", "send them again")
+        if len(taken) != upload.files:
+            raise _bad(f"{len(taken)} pictures came where {upload.files} were announced", "send them again")
         return taken
 
     def _check(self, part: Incoming, before: list[Incoming], upload: Upload) -> None:
@@ -134,8 +135,10 @@ class DatasetService:
             raise invalid("picture.file_name", f"{name[:100]!r} is no file's name", "name it like it.png")
         if name in {one.file_name for one in before}:
             raise invalid("picture.file_name", f"{name!r} comes twice", "give each picture a name of its own")
-        if len(before) == upload.count:
-            raise _bad(f"more pictures came than the {upload.count} that were announced", "send them again")
+        if len(before) == upload.files:
+            raise _bad(f"more pictures came than the {upload.files} that were announced", "send them again")
+        _check_repeats(part, before)
+        _check_mask(part, before)
         if not 0 < part.size_bytes <= most:
             raise _bad(f"{name}: has {part.size_bytes} bytes; a picture may have from 1 to {most}", "leave it out")
         if len(part.caption) > self._limits.max_prompt_chars:
@@ -145,31 +148,14 @@ class DatasetService:
 
     async def _keep(self, upload: Upload, checked: list[tuple[Incoming, Received, PictureFindings]]) -> Dataset:
         """The good ones; all of them where none may be left out."""
-        good: dict[str, tuple[Picture, Received]] = {}
-        bad: list[BadPicture] = []
-        twins: list[BadPicture] = []
-        for incoming, received, found in checked:
-            if why := found.why or _unfit(found):
-                bad.append(BadPicture(incoming.file_name, why))
-                continue
-            picture = Picture(
-                incoming.file_name,
-                received.sha256,
-                received.size_bytes,
-                found.width,
-                found.height,
-                incoming.caption.strip(),
-            )
-            twin = good.setdefault(f"{found.pixels} {picture.caption}", (picture, received))[0]
-            if twin is not picture:
-                twins.append(BadPicture(incoming.file_name, f"is the same picture as {twin.file_name}"))
+        good, left_out, bad = sorting.sort(checked)
         if bad and not upload.skip_bad:
             raise _all_bad(bad)
         if len(good) < FEWEST:
-            raise _too_few(len(good), bad + twins)
-        pictures = tuple(picture for picture, _ in good.values())
-        dataset = Dataset(id_of(pictures), upload.owner, pictures, tuple(bad + twins), time.time())
-        await self._store(dataset, [received for _, received in good.values()])
+            raise _too_few(len(good), left_out)
+        pictures = tuple(one.picture for one in good)
+        dataset = Dataset(id_of(pictures), upload.owner, pictures, tuple(left_out), time.time())
+        await self._store(dataset, [file for one in good for file in one.files])
         return dataset
 
     async def _store(self, dataset: Dataset, received: list[Received]) -> None:
@@ -190,13 +176,21 @@ class DatasetService:
         await self._database.run(lambda connection: table.put(connection, dataset))
 
 
-def _unfit(found: PictureFindings) -> str:
-    shorter, longer = sorted((found.width, found.height))
-    if shorter < SMALLEST_SIDE:
-        return f"is tiny: {found.width}x{found.height}; each side needs {SMALLEST_SIDE} pixels"
-    if longer > MOST_SLENDER * shorter:
-        return f"is too slender: {found.width}x{found.height}"
-    return ""
+def _check_repeats(part: Incoming, before: list[Incoming]) -> None:
+    shown = sum(one.repeats for one in [*before, part] if not one.mask_of)
+    if not 1 <= part.repeats <= MOST_REPEATS:
+        raise _bad(f"{part.file_name}: comes {part.repeats} times an epoch; the limit is {MOST_REPEATS}", "take fewer")
+    if shown > MOST_SHOWN:
+        raise _bad(f"they come {shown} times in an epoch; the limit is {MOST_SHOWN}", "take fewer repeats")
+
+
+def _check_mask(part: Incoming, before: list[Incoming]) -> None:
+    if not part.mask_of:
+        return
+    if part.mask_of not in {one.file_name for one in before if not one.mask_of}:
+        raise invalid("picture.mask_of", f"{part.mask_of[:100]!r} is no picture", "send the picture before its mask")
+    if part.mask_of in {one.mask_of for one in before}:
+        raise invalid("picture.mask_of", f"{part.mask_of[:100]!r} has two masks", "send one")
 
 
 def _few_or_many(count: int, most: int) -> CraftError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection
 from typing import Any
@@ -12,7 +13,11 @@ from craft_protos.train import Picture
 
 from craftd.datasets.dataset import BadPicture, Dataset
 
-_PICTURE = "file_name, sha256, size_bytes, width, height, caption"
+_PICTURE = "file_name, sha256, size_bytes, width, height, caption, repeats, mask_sha256, mask_bytes"
+_FILES = (  # of all datasets: pictures and masks
+    "(SELECT dataset, sha256, size_bytes FROM dataset_pictures UNION ALL"
+    " SELECT dataset, mask_sha256, mask_bytes FROM dataset_pictures WHERE mask_sha256 <> '')"
+)
 
 
 def put(connection: apsw.Connection, dataset: Dataset) -> None:
@@ -24,11 +29,8 @@ def put(connection: apsw.Connection, dataset: Dataset) -> None:
     )
     seq = connection.last_insert_rowid()
     connection.executemany(
-        f"INSERT INTO dataset_pictures (dataset, place, {_PICTURE}) VALUES (?,?,?,?,?,?,?,?)",
-        [
-            (seq, place, one.file_name, one.sha256, one.size_bytes, one.width, one.height, one.caption)
-            for place, one in enumerate(dataset.pictures)
-        ],
+        f"INSERT INTO dataset_pictures (dataset, place, {_PICTURE}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+        [(seq, place, *dataclasses.astuple(one)) for place, one in enumerate(dataset.pictures)],
     )
 
 
@@ -55,7 +57,7 @@ def stored_bytes(connection: apsw.Connection, owner: str) -> int:
     """Of all the pictures of an owner, each once."""
     return int(
         connection.execute(
-            "SELECT ifnull(sum(size_bytes), 0) FROM (SELECT DISTINCT sha256, size_bytes FROM dataset_pictures"
+            f"SELECT ifnull(sum(size_bytes), 0) FROM (SELECT DISTINCT sha256, size_bytes FROM {_FILES}"
             " JOIN datasets ON dataset = seq WHERE owner = ?)",
             (owner,),
         ).get
@@ -63,14 +65,14 @@ def stored_bytes(connection: apsw.Connection, owner: str) -> int:
 
 
 def hashes(connection: apsw.Connection) -> set[str]:
-    """Of every picture that a dataset has."""
-    return {row[0] for row in connection.execute("SELECT DISTINCT sha256 FROM dataset_pictures")}
+    """Of every picture and mask that a dataset has."""
+    return {row[0] for row in connection.execute(f"SELECT DISTINCT sha256 FROM {_FILES}")}
 
 
 def forgettable(connection: apsw.Connection, before: float, needed: Collection[str]) -> tuple[int, int]:
     """(pictures, bytes) that `forget` would leave without a dataset."""
     row: Any = connection.execute(
-        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM (SELECT sha256, size_bytes FROM dataset_pictures"
+        f"SELECT count(*), coalesce(sum(size_bytes), 0) FROM (SELECT sha256, size_bytes FROM {_FILES}"
         " JOIN datasets ON dataset = seq GROUP BY sha256"
         " HAVING max(create_time >= ?1 OR id IN (SELECT value FROM json_each(?2))) = 0)",
         (before, json.dumps(sorted(needed))),

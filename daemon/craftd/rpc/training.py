@@ -31,7 +31,7 @@ class Training:
         self, requests: AsyncIterator[pb.UploadDatasetRequest], caller: Caller
     ) -> AsyncIterator[pb.UploadDatasetEvent]:
         header = await _header(requests)
-        upload = Upload(caller.owner, header.skip_bad, header.pictures, _parts(requests))
+        upload = Upload(caller.owner, header.skip_bad, header.pictures, _parts(requests), header.masks)
         async with aclosing(self._datasets.receive(upload)) as events:
             async for event in events:
                 if isinstance(event, Dataset):
@@ -82,7 +82,8 @@ async def _parts(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncItera
     async for request in requests:
         match request.WhichOneof("part"):
             case "picture":
-                yield Incoming(request.picture.file_name, request.picture.size_bytes, request.picture.caption)
+                told = request.picture
+                yield Incoming(told.file_name, told.size_bytes, told.caption, told.repeats or 1, told.mask_of)
             case "chunk":
                 yield request.chunk
             case _:

@@ -133,7 +133,7 @@ class TrainingLifecycle:
         await database.run(lambda connection: store.forget_samples(connection, gone))
 
     def _assignment(self, active: ActiveJob, checkpoint: Checkpoint, dataset: Dataset) -> Assignment:
-        files = {picture.sha256: self._datasets.path(picture) for picture in dataset.pictures}
+        files = {sha256: self._datasets.path(sha256) for one in dataset.pictures for sha256 in one.files}
         if checkpoint.step:
             files[checkpoint.sha256] = self._files.path(checkpoint.sha256)
 

@@ -157,7 +157,7 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
     sizes = _sizes(dataset.pictures, spec.resolution, model.sizes.granularity)
     shapes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in sizes.most_common())
     said = [
-        f"{len(dataset.pictures)} pictures, trained at: {shapes}",
+        f"{len(dataset.pictures)} pictures{_repeated(dataset)}, trained at: {shapes}",
         _seen(spec, epoch_steps(dataset.pictures, spec.resolution, model.sizes.granularity, spec.batch_size, 1)),
         _checkpoints(spec),
     ]
@@ -167,10 +167,19 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
         said.append(f"{len(small)} pictures are smaller than that and will be enlarged: {', '.join(small[:3])}{more}")
     if dataset.uncaptioned:
         said.append(f"{dataset.uncaptioned} pictures have no caption: theirs is the trigger")
+    if masked := sum(bool(one.mask_sha256) for one in dataset.pictures):
+        said.append(f"{masked} pictures have masks: what is black in them does not count")
+    if spec.varies_pictures:
+        said.append("each picture is cut or coloured anew each time, and so encoded at every step: slower")
     if spec.class_pictures:
         said.append(f"{spec.class_pictures} pictures of {spec.class_prompt!r} are drawn first")
     said += [f"left out: {one.file_name} {one.why}" for one in dataset.left_out]
     return tuple(said)
+
+
+def _repeated(dataset: Dataset) -> str:
+    shown = sum(one.repeats for one in dataset.pictures)
+    return f" ({shown} with repeats)" if shown != len(dataset.pictures) else ""
 
 
 def _checkpoints(spec: TrainSpec) -> str:
@@ -195,7 +204,10 @@ def epoch_steps(pictures: Iterable[Picture], resolution: int, unit: int, batch_s
 
 
 def _sizes(pictures: Iterable[Picture], resolution: int, unit: int) -> Counter[tuple[int, int]]:
-    return Counter(buckets.bucket(one.width, one.height, resolution, unit) for one in pictures)
+    counted = Counter[tuple[int, int]]()
+    for one in pictures:
+        counted[buckets.bucket(one.width, one.height, resolution, unit)] += one.repeats
+    return counted
 
 
 def _schedule(asked: TrainRequest, usual: Training) -> str:

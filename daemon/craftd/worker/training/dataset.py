@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
+from craft_protos.train import TrainSpec
 
-from craftd.worker.training.encoded import Encoded
+from craftd.worker.training import pictures
+from craftd.worker.training.encoded import Encoded, Tensors
+from craftd.worker.training.pictures import Look
 from craftd.worker.training.trainable import Text
 
 
@@ -19,6 +22,13 @@ class Item:
     key: Hashable
     size: tuple[int, int]  # width, height
     caption: str
+    repeats: int = 1  # in an epoch
+
+    @property
+    def place(self) -> int:
+        """Of a picture that was sent, among those."""
+        assert isinstance(self.key, int)
+        return self.key
 
     def latents_key(self, *, is_flipped: bool = False) -> Hashable:
         return ("latents", self.key, is_flipped)
@@ -30,6 +40,18 @@ class Batch:
 
     latents: torch.Tensor
     captions: Sequence[str]
+    mask: torch.Tensor | None = None  # rows, 1, height, width: how much each latent counts
+
+
+@dataclass(frozen=True)
+class Varying:
+    """Pictures that are another each time: encoded when their turn comes."""
+
+    recipe: TrainSpec
+    encode: Callable[[Item, bool, Look], Tensors]
+
+    def shown(self, item: Item, is_flipped: bool, generator: torch.Generator) -> Tensors:
+        return self.encode(item, is_flipped, pictures.drawn(self.recipe, generator))
 
 
 def text_key(caption: str) -> Hashable:
@@ -37,28 +59,45 @@ def text_key(caption: str) -> Hashable:
 
 
 class Dataset:
-    """Makes batches of the latents and captions that `encoded` holds."""
+    """Makes batches of the latents and captions that `encoded` holds, or of pictures that vary."""
 
-    def __init__(self, items: Sequence[Item], encoded: Encoded, device: torch.device) -> None:
+    def __init__(
+        self, items: Sequence[Item], encoded: Encoded, device: torch.device, varying: Varying | None = None
+    ) -> None:
         self._items = items
         self._encoded = encoded
         self._device = device
+        self._varying = varying
 
     @property
     def groups(self) -> list[list[int]]:
-        """Places of the items of each size, in the order in which sizes come up."""
+        """Places of the items of each size, as often as they come, in the order in which sizes come up."""
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, item in enumerate(self._items):
-            by_size[item.size].append(place)
+            by_size[item.size] += [place] * item.repeats
         return list(by_size.values())
 
-    def batch(self, places: Sequence[int], *, flip: bool) -> Batch:
+    def batch(self, places: Sequence[int], *, flip: bool, generator: torch.Generator) -> Batch:
         items = [self._items[place] for place in places]
-        latents = [self._encoded.get(item.latents_key(is_flipped=flip))["latents"] for item in items]
-        return Batch(torch.cat(latents).to(self._device), [item.caption for item in items])
+        shown = [self._shown(item, flip, generator) for item in items]
+        latents = torch.cat([one["latents"] for one in shown]).to(self._device)
+        return Batch(latents, [item.caption for item in items], _masks(shown, latents))
+
+    def _shown(self, item: Item, is_flipped: bool, generator: torch.Generator) -> Tensors:
+        if self._varying is not None:
+            return self._varying.shown(item, is_flipped, generator)
+        return self._encoded.get(item.latents_key(is_flipped=is_flipped))
 
     def text(self, captions: Sequence[str]) -> Text:
         return Text.joined([self._encoded.get(text_key(caption)) for caption in captions]).to(self._device)
+
+
+def _masks(shown: Sequence[Tensors], latents: torch.Tensor) -> torch.Tensor | None:
+    """A picture without one counts everywhere."""
+    if not any("mask" in one for one in shown):
+        return None
+    whole = torch.ones(1, 1, *latents.shape[-2:])
+    return torch.cat([one.get("mask", whole) for one in shown]).to(latents.device)
 
 
 class Order:

@@ -31,6 +31,8 @@ _KOHYA = {
     "shuffle_tags": "shuffle_caption",
     "keep_tags": "keep_tokens",
     "tag_dropout": "caption_tag_dropout_rate",
+    "caption_wildcards": "enable_wildcard",
+    "alpha_mask": "alpha_mask",
 }
 _PREDICTS = {"epsilon": "epsilon", "v_prediction": "v"}
 
@@ -70,7 +72,7 @@ def metadata(subject: Subject, tensors: Mapping[str, torch.Tensor]) -> dict[str,
 
 
 def _training(subject: Subject) -> dict[str, str]:
-    recipe = subject.recipe
+    recipe, shown = subject.recipe, sum(one.repeats for one in subject.pictures)
     per_step = recipe.batch_size * recipe.gradient_accumulation
     told = {
         "output_name": recipe.name,
@@ -87,9 +89,9 @@ def _training(subject: Subject) -> dict[str, str]:
         "optimizer": optimizers.class_name(recipe.optimizer) + _arguments(recipe),
         "steps": subject.steps,
         "max_train_steps": recipe.steps,
-        "num_train_images": len(subject.pictures),
+        "num_train_images": shown,
         "num_reg_images": recipe.class_pictures if recipe.has_prior else 0,
-        "num_epochs": max(1, round(subject.steps * per_step / len(subject.pictures))),
+        "num_epochs": max(1, round(subject.steps * per_step / shown)),
         "batch_size_per_device": recipe.batch_size,
         "total_batch_size": per_step,
         "gradient_accumulation_steps": recipe.gradient_accumulation,

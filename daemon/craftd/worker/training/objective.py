@@ -37,8 +37,10 @@ class Task:
     targets: torch.Tensor
     weights: torch.Tensor | None = None  # rows
 
-    def loss(self, output: torch.Tensor) -> torch.Tensor:
+    def loss(self, output: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`mask`: how much each place of the latents counts: the mean is that of all places, as in kohya's scripts."""
         errors = functional.mse_loss(output.float(), self.targets.float(), reduction="none")
+        errors = errors if mask is None else errors * mask
         if self.weights is None:
             return errors.mean()
         return (errors.flatten(1).mean(dim=1) * self.weights).mean()

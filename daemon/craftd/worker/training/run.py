@@ -21,7 +21,7 @@ import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
-from craft_protos.train import KOHYA
+from craft_protos.train import KOHYA, Picture
 from PIL import Image
 
 from craftd.architectures import buckets
@@ -37,10 +37,12 @@ from craftd.worker.output import picture
 from craftd.worker.output.picture import Pixels
 from craftd.worker.process.device import Device
 from craftd.worker.process.reporter import Progress, Reporter
-from craftd.worker.training import lora_file, objective, pictures, state, stored, trainable
-from craftd.worker.training.dataset import Dataset, Item, text_key
-from craftd.worker.training.encoded import Encoded
+from craftd.worker.training import lora_file, objective, state, stored, trainable
+from craftd.worker.training.dataset import Dataset, Item, Varying, text_key
+from craftd.worker.training.encoded import Encoded, Tensors
+from craftd.worker.training.encoding import PictureEncoder
 from craftd.worker.training.metadata import Subject, metadata
+from craftd.worker.training.pictures import Look
 from craftd.worker.training.state import State
 from craftd.worker.training.trainable import Trainable
 from craftd.worker.training.trainer import StepDone, Trainer
@@ -159,9 +161,13 @@ class TrainingRun:
         """Encodes captions and pictures once: no step changes what comes of them."""
         if not self._recipe.train_text_encoder and not self._recipe.varies_captions:
             yield from self._encode_captions(pipe)
-        items = list(self._items(pipe))
-        yield from self._encode_pictures(pipe, items)
-        own = Dataset(items, self._encoded, self._place)
+        items, precision = list(self._items(pipe)), self._context.device.precision
+        encoder = PictureEncoder(trainable.family_of(pipe, self._place), self._recipe, precision, self._file)
+        if self._recipe.varies_pictures:
+            own = Dataset(items, self._encoded, self._place, Varying(self._recipe, partial(self._encode_now, encoder)))
+        else:
+            yield from self._encode_pictures(encoder, items)
+            own = Dataset(items, self._encoded, self._place)
         if not self._recipe.has_prior:
             return own, None
         imagined = list(self._class_items(pipe))
@@ -186,22 +192,21 @@ class TrainingRun:
         unit = sizes_of(pipe).granularity
         for i, one in enumerate(self.train.pictures):
             size = buckets.bucket(max(one.width, 1), max(one.height, 1), self._recipe.resolution, unit)
-            yield Item(i, size, self._recipe.caption(one))
+            yield Item(i, size, self._recipe.caption(one), one.repeats)
 
-    def _encode_pictures(self, pipe: Any, items: list[Item]) -> Pieces:
+    def _encode_pictures(self, encoder: PictureEncoder, items: list[Item]) -> Pieces:
         ways = (False, True) if self._recipe.flip else (False,)
-        family = trainable.family_of(pipe, self._place)
         for i, (item, one) in enumerate(zip(items, self.train.pictures, strict=True)):
             for is_flipped in ways:
                 key = item.latents_key(is_flipped=is_flipped)
                 if key not in self._encoded:
-                    pixels = pictures.load(self._file(one.sha256), one.file_name, item.size, is_flipped=is_flipped)
-                    with torch.no_grad():
-                        latents = family.encode_image(pixels)
-                    _check_finite(latents, one.file_name, self._context.device.precision)
-                    self._encoded.put(key, {"latents": latents})
+                    self._encoded.put(key, encoder.encode(one, item.size, is_flipped=is_flipped))
                     self._tell("pictures", i + 1, len(items))
                     yield
+
+    def _encode_now(self, encoder: PictureEncoder, item: Item, is_flipped: bool, look: Look) -> Tensors:
+        """One that is another each time."""
+        return encoder.encode(self.train.pictures[item.place], item.size, is_flipped=is_flipped, look=look)
 
     def _class_items(self, pipe: Any) -> Iterator[Item]:
         side = self._side(pipe)
@@ -358,17 +363,12 @@ def _fingerprint(train: Dispatch) -> str:
     plain = replace(spec, name="", sample_prompts=(), sample_every=0, format="", when_idle=False, checkpoint_every=0)
     told = ", ".join(f"{name}={getattr(plain, name)!r}" for name in _FINGERPRINTED)
     told += "".join(f", {name}={value!r}" for name, value in spec.chosen.items())
-    shown = [(one.sha256, spec.caption(one)) for one in train.pictures]
+    shown = [(one.sha256, spec.caption(one), *_chosen(one)) for one in train.pictures]
     return hashlib.sha256(f"(Recipe({told}), {train.model.sha256!r}, {shown!r})".encode()).hexdigest()
 
 
-def _check_finite(latents: torch.Tensor, name: str, precision: str) -> None:
-    if not torch.isfinite(latents).all():
-        raise CraftError(
-            "BAD_DATASET",
-            f"picture {name}: the autoencoder gives numbers that are not finite",
-            f"it was computed in {precision}; leave the picture out, or set worker.precision to fp32",
-        )
+def _chosen(one: Picture) -> tuple[object, ...]:
+    return (one.repeats, one.mask_sha256) if one.repeats != 1 or one.mask_sha256 else ()
 
 
 def _png(pixels: Pixels) -> bytes:

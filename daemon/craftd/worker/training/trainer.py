@@ -1,9 +1,9 @@
 """The optimizer's steps, one micro-batch after another.
 
 Everything random comes from one generator on the CPU, in this order: the epochs' orders, and for each micro-batch
-noise, timesteps, how captions vary, and which are dropped. Its state, the adapter and the optimizer's own state are
-all that a step follows from, so a training that goes on from a saved state gives the same weights as one that never
-stopped.
+how pictures vary, noise, timesteps, how captions vary, and which are dropped. Its state, the adapter and the
+optimizer's own state are all that a step follows from, so a training that goes on from a saved state gives the same
+weights as one that never stopped.
 """
 
 from __future__ import annotations
@@ -127,12 +127,12 @@ class Trainer:
                 yield Work(prior, self._orders[1], share * self._recipe.prior_weight)
 
     def _learn(self, work: Work) -> float:
-        batch = work.dataset.batch(work.order.next(), flip=self._flips())
+        batch = work.dataset.batch(work.order.next(), flip=self._flips(), generator=self._generator)
         task = self._objective.task(batch.latents, self._generator)
         captions = self._dropped([captions_of.varied(one, self._recipe, self._generator) for one in batch.captions])
         with self._model.computing():
             text = self._text(work, captions)
-            loss = task.loss(self._model.predict(task.samples, task.timesteps, text))
+            loss = task.loss(self._model.predict(task.samples, task.timesteps, text), batch.mask)
         torch.autograd.backward(loss * work.share)
         value = float(loss.detach())
         if not math.isfinite(value):
