@@ -31,6 +31,7 @@ from craftd.http.routers import (
     lora_api,
     metrics,
     openai_images,
+    queue,
     recipes,
     visioncraft,
 )
@@ -51,6 +52,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     images.make_router,
     gallery.make_router,
     jobs.make_router,
+    queue.make_router,
     inputs.make_router,
     recipes.make_router,
     choices.make_router,

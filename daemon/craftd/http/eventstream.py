@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager, suppress
 from dataclasses import asdict
 
 from craft_protos.reasons import CraftError
@@ -49,10 +49,17 @@ class EventStreams:
 
     def of(self, caller: Caller, job_id: str, preview_every: int) -> EventStream:
         """Raises RATE_LIMITED."""
+        return self._stream(caller, _blocks(self._services, caller, job_id, preview_every))
+
+    def of_several(self, caller: Caller, job_ids: Sequence[str], preview_every: int) -> EventStream:
+        """One stream of them all: each event says in `job` whose it is. Raises RATE_LIMITED."""
+        streams = [_blocks(self._services, caller, one, preview_every, is_named=True) for one in dict.fromkeys(job_ids)]
+        return self._stream(caller, _merged(streams))
+
+    def _stream(self, caller: Caller, blocks: AsyncGenerator[bytes, None]) -> EventStream:
         if self._open[caller.owner] >= _MOST_OPEN:
             message = f"this key has {_MOST_OPEN} event streams open, which is the most"
             raise CraftError("RATE_LIMITED", message, "close one of them", retry_after_s=_QUIET_S)
-        blocks = _blocks(self._services, caller, job_id, preview_every)
         return EventStream(_with_comments(blocks), self._counted(caller.owner))
 
     @contextmanager
@@ -82,46 +89,65 @@ class EventStream(StreamingResponse):
 
 
 async def _blocks(
-    services: HttpServices, caller: Caller, job_id: str, preview_every: int
+    services: HttpServices, caller: Caller, job_id: str, preview_every: int, *, is_named: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """A key that is suspended meanwhile sees no more of it."""
+    """A key that is suspended meanwhile sees no more of it. `is_named`: each says which job it is of."""
+    name = {"job": job_id} if is_named else {}
     try:
         async with aclosing(services.jobs.watch(caller, job_id, preview_every)) as events:
             async for event in events:
                 services.keys.check(caller)
-                if block := _block(event):
-                    yield block
+                if (told := _told(event)) is not None:
+                    yield sse.event(told[0], {**told[1], **name})
     except CraftError as exc:
-        yield sse.event("problem", ErrorView.of(exc).model_dump())
+        yield sse.event("problem", {**ErrorView.of(exc).model_dump(), **name})
 
 
-def _block(event: Event) -> bytes:  # noqa: PLR0911 - one for each kind
+def _told(event: Event) -> tuple[str, Mapping[str, object]] | None:  # noqa: PLR0911 - one for each kind
+    """(the event's name, what it says); None where an event stream says nothing."""
     match event:
         case Snapshot(view):
-            return sse.event("snapshot", _job(view))
+            return "snapshot", _job(view)
         case Queued(position, why):
-            return sse.event("queued", {"position": position, "why": why})
+            return "queued", {"position": position, "why": why}
         case Loading(model, done, total):
-            return sse.event("loading", {"model": model, "bytes_done": done, "bytes_total": total})
+            return "loading", {"model": model, "bytes_done": done, "bytes_total": total}
         case Started(attempt, device, notice):
-            return sse.event("started", {"attempt": attempt, "device": device, "notice": notice})
+            return "started", {"attempt": attempt, "device": device, "notice": notice}
         case Step(index, step, of, preview):
             small = base64.b64encode(preview).decode("ascii") or None
-            return sse.event("step", {"index": index, "step": step, "of": of, "preview": small})
+            return "step", {"index": index, "step": step, "of": of, "preview": small}
         case Preparing(what, done, of):
-            return sse.event("preparing", {"what": what, "done": done, "of": of})
+            return "preparing", {"what": what, "done": done, "of": of}
         case Trained(trained):
-            return sse.event("training", asdict(trained))
+            return "training", asdict(trained)
         case ImageMade(image):
-            return sse.event("image", ImageView.of(image).model_dump(mode="json"))
+            return "image", ImageView.of(image).model_dump(mode="json")
         case Finished(view):
-            return sse.event("finished", _job(view))
+            return "finished", _job(view)
         case SampleMade():
-            return b""  # GetTrainingLog has it
+            return None  # GetTrainingLog has it
 
 
 def _job(view: JobView) -> Mapping[str, object]:
     return JobOut.of(view).model_dump(mode="json")
+
+
+async def _merged(streams: Sequence[AsyncGenerator[bytes, None]]) -> AsyncGenerator[bytes, None]:
+    """The blocks of all, as they come, until the last has ended."""
+    coming = {asyncio.create_task(_next(one), name="await an event"): one for one in streams}
+    try:
+        while coming:
+            done, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                stream = coming.pop(task)
+                if (block := task.result()) is not None:
+                    coming[asyncio.create_task(_next(stream), name="await an event")] = stream
+                    yield block
+    finally:
+        await _end(coming)
+        for stream in streams:
+            await stream.aclose()
 
 
 async def _with_comments(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -141,8 +167,16 @@ async def _with_comments(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[
                 yield block
         finally:
             if coming is not None:
-                coming.cancel()
-                await asyncio.wait({coming})
+                await _end([coming])
+
+
+async def _end(tasks: Collection[asyncio.Task[bytes | None]]) -> None:
+    """Cancel them and wait, however often the waiting is cancelled: a generator cannot be closed while it runs."""
+    for task in tasks:
+        task.cancel()
+    while pending := [task for task in tasks if not task.done()]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(pending)
 
 
 async def _next(blocks: AsyncGenerator[bytes, None]) -> bytes | None:

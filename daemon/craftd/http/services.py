@@ -19,6 +19,7 @@ from craftd.models.service import ModelService
 from craftd.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
+    from craftd.http.eventstream import EventStreams
     from craftd.http.lag import LoopLag
 
 
@@ -38,6 +39,13 @@ class HttpServices:
     def drawing(self) -> Drawing:
         """One for all routers: it knows who waits."""
         return Drawing(self.jobs)
+
+    @cached_property
+    def streams(self) -> EventStreams:
+        """One for all routers: it counts what is open."""
+        from craftd.http.eventstream import EventStreams
+
+        return EventStreams(self)
 
     @cached_property
     def lag(self) -> LoopLag:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 from craft_protos.codec import from_json
@@ -41,10 +42,19 @@ class _Took:
 
 def expected(connection: apsw.Connection, spec: Spec) -> Pace | None:
     """The pace of a job, if jobs of its kind and model were done here lately."""
-    if not _work(spec):
-        return None
-    took = [one for one in _last(connection, spec) if _work(one.spec) and one.draw_s]
-    if not took:
+    return expected_of(connection, [spec])[0]
+
+
+def expected_of(connection: apsw.Connection, specs: Sequence[Spec]) -> list[Pace | None]:
+    """The same of several, by one look at what was done."""
+    kinds = {type(spec) for spec in specs}
+    rows = {kind: connection.execute(_OF_KIND[kind], (_LOOKED_AT,)).fetchall() for kind in kinds}
+    took = {(kind, model): list(_took(kind, model, rows[kind])) for kind, model in {(type(s), s.model) for s in specs}}
+    return [_pace(spec, took[type(spec), spec.model]) for spec in specs]
+
+
+def _pace(spec: Spec, took: Sequence[_Took]) -> Pace | None:
+    if not _work(spec) or not took:
         return None
     nearest = sorted(took, key=lambda one: abs(_pixels(one.spec) - _pixels(spec)))[:_ENOUGH]
     rate = statistics.median(one.draw_s / _work(one.spec) for one in nearest)
@@ -52,14 +62,14 @@ def expected(connection: apsw.Connection, spec: Spec) -> Pace | None:
     return Pace(rate * _work(spec), statistics.median(loads) if loads else 0.0, len(nearest))
 
 
-def _last(connection: apsw.Connection, spec: Spec) -> Iterable[_Took]:
-    """Of trainings those that went from their beginning to their end."""
-    for text, load_s, draw_s in connection.execute(_OF_KIND[type(spec)], (_LOOKED_AT,)):
+def _took(kind: type[Spec], model: str, rows: Iterable[Any]) -> Iterable[_Took]:
+    """What jobs of the model took; of trainings those that went from their beginning to their end."""
+    for text, load_s, draw_s in rows:
         told = json.loads(text)
-        if told.get("model") == spec.model and not told.get("resume"):
-            is_training = isinstance(spec, TrainSpec)
-            done: Spec = from_json(TrainSpec, told) if is_training else from_json(GenerateSpec, told)
-            yield _Took(done, load_s, draw_s)
+        if told.get("model") == model and not told.get("resume") and draw_s:
+            done: Spec = from_json(TrainSpec, told) if kind is TrainSpec else from_json(GenerateSpec, told)
+            if _work(done):
+                yield _Took(done, load_s, draw_s)
 
 
 def _work(spec: Spec) -> float:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 from craft_protos.generate import GenerateRequest, GenerateSpec
 from craft_protos.job_request import JobRequest
@@ -24,6 +25,7 @@ from craftd.jobs.generate_defaults import GenerateDefaults
 from craftd.jobs.holdings import Forgotten, Holdings, Usage
 from craftd.jobs.job import Job, JobView, Kind, Plan, Priority, State, body_sha256
 from craftd.jobs.lora_resolution import Chosen, choose, obstacles, with_embeddings
+from craftd.jobs.outlook import MOST, Outlook, prospects
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
@@ -191,6 +193,21 @@ class JobService:
         most, load = self._settings.tier(caller.tier).images_in_flight, self._active.load_of(caller.owner)
         drawn = await self._database.run(lambda connection: holdings.count_images(connection, caller.owner))
         return Usage(load.images, most, *drawn)
+
+    async def outlook(self, caller: Caller, *, everyone: bool = False) -> Outlook:
+        """What waits and runs: the caller's own, or with an admin's key everybody's."""
+        views = [self._active.current(active.view) for active in islice(self._active, MOST)]
+        specs = [view.job.spec for view in views]
+        paces = await self._database.look(lambda connection: pace.expected_of(connection, specs))
+        found = prospects(views, paces, max(1, len(self._pool.workers)))
+        scope = caller.scope if everyone else caller.owner
+        return Outlook(
+            self._active.queued,
+            self._active.running,
+            self._active.load_of(caller.owner).queued,
+            self._quota.share_of(caller),
+            tuple(one for one in found if scope in ("", one.view.job.owner)),
+        )
 
     async def forget(self, owner: str) -> Forgotten:
         """Delete all jobs of an owner who can make no more, with pictures and datasets. Made again, it goes on.

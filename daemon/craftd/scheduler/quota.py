@@ -49,7 +49,7 @@ class Quota:
         if self.queue.queued + self._jobs.total() >= limit:
             raise _full(f"the queue is full ({limit} jobs)")
         if caller.key_id:
-            self._check_share(caller, images, limit)
+            self._check_share(caller, images)
 
     def reserve(self, owner: str, images: int) -> None:
         """A place in the queue, from `check` until the job is stored and the queue has it."""
@@ -62,12 +62,17 @@ class Quota:
         if not self._jobs[owner]:
             del self._jobs[owner], self._images[owner]
 
-    def _check_share(self, caller: Caller, images: int, limit: int) -> None:
+    def share_of(self, caller: Caller) -> int:
+        """How many jobs of the caller's may wait."""
+        limit = self.settings.daemon.queue_limit
+        return max(1, int(limit * self.settings.tier(caller.tier).queue_share)) if caller.key_id else limit
+
+    def _check_share(self, caller: Caller, images: int) -> None:
         tier, load = self.settings.tier(caller.tier), self.queue.load_of(caller.owner)
         if images > tier.images_in_flight:
             message = f"{images} images are more than this key may have at once: {tier.images_in_flight}"
             raise invalid("count", message, "ask for fewer at a time")
-        share = max(1, int(limit * tier.queue_share))
+        share = self.share_of(caller)
         if load.queued + self._jobs[caller.owner] >= share:
             raise _full(f"this key's share of the queue is full ({share} jobs)")
         if load.images + self._images[caller.owner] + images > tier.images_in_flight:

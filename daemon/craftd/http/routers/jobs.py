@@ -27,7 +27,7 @@ from craftd.http import fields, paging
 from craftd.http.callers import Who
 from craftd.http.drawing import OF_THE_HEADER, said_as, wish_of
 from craftd.http.errors import responses
-from craftd.http.eventstream import EVENT_STREAM, EventStream, EventStreams
+from craftd.http.eventstream import EVENT_STREAM, EventStream
 from craftd.http.fields import Body
 from craftd.http.paging import PageSize, PageToken
 from craftd.http.services import HttpServices
@@ -119,7 +119,7 @@ class Jobs(BaseModel):
 
 def make_router(services: HttpServices) -> APIRouter:
     router = APIRouter(tags=["Jobs"])
-    jobs, streams = services.jobs, EventStreams(services)
+    jobs, streams = services.jobs, services.streams
 
     @router.post("/jobs", status_code=201, responses=responses(*_CREATING))
     async def create_job(

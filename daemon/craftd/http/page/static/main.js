@@ -1,5 +1,5 @@
-// The page: a key, a form, a stage, a gallery. A job outlives the page: its id is kept, and its events
-// are watched again after a reload.
+// The page: a key, a form, a strip of jobs, a stage for one of them, a gallery. A job outlives the page: after a
+// reload, what is unfinished is found again.
 
 import { call, get, newRequestId, Problem, sendPicture } from "./api.js";
 import { $, make, show, tellProblem } from "./dom.js";
@@ -8,16 +8,17 @@ import { Gallery } from "./gallery.js";
 import { forget, keep, recall } from "./memory.js";
 import { releaseAll } from "./pictures.js";
 import { Stage } from "./stage.js";
-import { watch } from "./stream.js";
+import { Strip } from "./strip.js";
 
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
 const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), onEnlarge: (image) => enlarge(image), begin: form.begin, references: form.references, control: form.control });
 const gallery = new Gallery((image) => present(image));
-let watching = new AbortController();
-let followed = ""; // the job on show: another tab may have another
-let isBrowsing = false; // a picture of the past is on the stage, while a job runs
+const strip = new Strip({ onEvent: (event) => on(event), onShow: (id) => look(id), onProblem: (error) => onProblem(error, (problem) => stage.fail(problem)) });
+let followed = ""; // the job that the stage belongs to
+let isBrowsing = false; // a picture of the past is on the stage, while that job runs
+let isChosen = false; // what is on the stage was chosen to be looked at: what is drawn next does not take its place
 
 // The key
 
@@ -30,13 +31,13 @@ async function enter(key) {
   $("owner").textContent = choices.owner;
   form.fill(choices);
   $("prompt").focus({ preventScroll: true });
-  const job = recall("job");
-  if (job) follow(job);
+  strip.load().then(() => lookAgain(recall("job"))).catch((error) => onProblem(error, (problem) => stage.fail(problem)));
   gallery.load().catch((error) => onProblem(error, (problem) => stage.fail(problem)));
 }
 
 function leave(problem) {
-  watching.abort();
+  [followed, isBrowsing, isChosen] = ["", false, false];
+  strip.clear();
   forget("key", "job");
   if (!problem) forget("form");
   form.begin.clear();
@@ -105,12 +106,15 @@ async function generate() {
   }
 }
 
-/** Have a picture made, and show how far it is. */
+/** Have a picture made. It comes to the stage, unless another is being drawn there: then it waits in the strip. */
 async function order(wish) {
   const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
-  keep("job", job.id);
-  if ($("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
-  follow(job.id);
+  form.isBusy = false;
+  const isTaken = strip.isUnfinished(followed);
+  if (!isTaken) prepare(job);
+  strip.add(job);
+  $("said").textContent = isTaken ? "It waits in the queue." : "";
+  if (!isTaken && $("stage").getBoundingClientRect().top > innerHeight / 2) reveal($("stage"));
 }
 
 /** A picture that was made, larger: nothing is drawn. */
@@ -126,36 +130,57 @@ async function enlarge(image) {
   }
 }
 
-/** Show the job until its end, through reloads and broken connections. */
-async function follow(jobId) {
-  watching.abort();
-  watching = new AbortController();
-  const { signal } = watching;
-  isBrowsing = false;
-  followed = jobId;
-  form.isBusy = true;
+/** The stage belongs to this job from now on. */
+function prepare(job) {
+  keep("job", job.id);
+  [followed, isBrowsing, isChosen] = [job.id, false, false];
+  stage.begin(job);
+}
+
+/** A job of the strip, as far as it is. */
+function look(id) {
+  const { job, index, step, of, preview, isOver, images } = strip.find(id);
+  prepare(job);
+  isChosen = isOver;
+  if (isOver) return stage.finish(job);
+  for (const image of images.values()) stage.image(image);
+  if (of) stage.step(index, step, of, preview?.split(",")[1]);
+}
+
+/** The job that was on the stage when the page was left. */
+async function lookAgain(id) {
+  if (!id) return;
+  if (strip.find(id)) return look(id);
   try {
-    for await (const event of watch(jobId, signal)) if (!signal.aborted) on(event);
+    const job = await get(`jobs/${id}`);
+    if (followed) return; // something was asked for meanwhile
+    prepare(job);
+    stage.finish(job);
   } catch (error) {
-    if (error.code === "UNKNOWN_JOB") forget("job");
-    onProblem(error, (problem) => (problem.code === "UNKNOWN_JOB" ? stage.clear() : stage.fail(problem)));
+    if (error.code !== "UNKNOWN_JOB") throw error;
+    forget("job");
   }
-  if (!signal.aborted) form.isBusy = false;
 }
 
 function on({ name, data }) {
+  if (name === "lost") return stage.say("The connection was lost; trying again…");
+  if (name === "image") gallery.add(data);
+  for (const image of data.images ?? []) gallery.add(image);
+  const isNext = followed && ["started", "step", "image"].includes(name) && !isChosen && !strip.isUnfinished(followed);
+  if (data.job !== followed && isNext) look(data.job);
+  if (data.job === followed) tell(name, data);
+}
+
+/** What is told of the job that the stage belongs to. */
+function tell(name, data) {
   switch (name) {
-    case "snapshot":
-      for (const image of data.images) gallery.add(image);
-      return isBrowsing || stage.begin(data);
+    case "snapshot": return isBrowsing || stage.begin(data);
     case "queued": return stage.queued(data.position, data.why);
     case "loading": return stage.loading(data.model, data.bytes_done, data.bytes_total);
     case "started": return stage.say(data.notice || "Drawing…");
+    case "outlook": return stage.left(data.left);
     case "step": return stage.step(data.index, data.step, data.of, isBrowsing ? null : data.preview);
-    case "lost": return stage.say("The connection was lost; trying again…");
-    case "image":
-      gallery.add(data);
-      return isBrowsing ? stage.made(data.index) : stage.image(data);
+    case "image": return isBrowsing ? stage.made(data.index) : stage.image(data);
     case "finished":
       if (isBrowsing) stage.begin(data);
       isBrowsing = false;
@@ -164,19 +189,16 @@ function on({ name, data }) {
   }
 }
 
-async function cancel() {
+function cancel() {
   stage.say("Cancelling…");
-  try {
-    await call(`jobs/${followed}`, { method: "DELETE" });
-  } catch (error) {
-    if (error.code !== "JOB_FINISHED") onProblem(error, (problem) => stage.fail(problem));
-  }
+  strip.cancel(followed);
 }
 
 // A picture of the past
 
 function present(image) {
-  isBrowsing = form.isBusy;
+  isBrowsing = strip.isUnfinished(followed);
+  isChosen = !isBrowsing;
   if (!isBrowsing) forget("job");
   stage.present(image.generate, image, isBrowsing);
   if ($("stage").getBoundingClientRect().top < 0) reveal($("stage"));

@@ -61,6 +61,11 @@ export class Stage {
     this.#meter(null);
   }
 
+  /** How long it will take, about. */
+  left(text) {
+    $("left").textContent = text;
+  }
+
   loading(model, done, total) {
     const share = total ? ` ${Math.floor((100 * done) / total)} %` : "";
     this.say(`Loading ${model}${share}`, `Loading ${model}`);
@@ -157,6 +162,7 @@ export class Stage {
   }
 
   #endProgress() {
+    this.left("");
     show($("progress"), false);
     document.title = TITLE;
   }

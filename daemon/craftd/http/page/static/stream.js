@@ -5,22 +5,26 @@ import { call, Problem } from "./api.js";
 
 const LONGEST_PAUSE_MS = 4_000;
 
-/** The events of a job as {name, data} until "finished"; {name: "lost"} says that the connection broke. */
-export async function* watch(jobId, signal) {
+/** The events of jobs as {name, data}, each until its "finished", data.job saying whose; {name: "lost"}: the connection broke. */
+export async function* watch(jobIds, signal) {
+  const left = new Set(jobIds);
   let pause = 500;
-  while (true) {
+  while (left.size) {
     try {
-      const response = await call(`jobs/${jobId}/events?preview_every=1`, { signal });
+      const response = await call(`events?preview_every=1&${[...left].map((id) => `job=${id}`).join("&")}`, { signal });
       for await (const event of parse(response.body)) {
-        if (event.name === "problem") break;
+        const isGone = event.data.reason === "UNKNOWN_JOB";
+        if (event.name === "problem" && !isGone) break;
         pause = 500;
         yield event;
-        if (event.name === "finished") return;
+        if (event.name === "finished" || isGone) left.delete(event.data.job);
+        if (!left.size) return;
       }
     } catch (error) {
       if (error.name === "AbortError") return;
       if (error instanceof Problem && !error.isPassing) throw error;
     }
+    if (signal.aborted) return;
     yield { name: "lost", data: {} };
     await sleep(pause, signal);
     if (signal.aborted) return;
