@@ -26,6 +26,7 @@ EXAMPLES = (
     'craft lora train rex ./rex --trigger "rex dog" -m pocket',
     'craft lora train rex ./rex --trigger "rex dog" --sample "rex dog in snow" --sample-every 100',
     'craft lora train rex ./rex --folder 3:./rex-again --trigger "rex dog" --masks ./masks',
+    "craft lora train rex --config rex.toml",
     'craft lora train rex ./rex --trigger "rex dog" --plan',
     'craft lora train rex --images 3f9a4c0e,7c2b91d4,b80e63fa --trigger "rex dog"',
     "craft lora train rex --resume",
@@ -49,6 +50,11 @@ _SAMPLES = typer.Option([], "--sample", metavar="PROMPT", help="Draw this meanwh
 
 class Command(SpokenCommand):
     flags = flags.TRAIN
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from craft_cli.training import configuring
+
+        return super().parse_args(ctx, configuring.expanded(self, ctx, args))
 
 
 @options.offered
@@ -98,6 +104,12 @@ def train(
         0, "--checkpoint-every", metavar="STEPS", show_default=False, help="How much a crash may cost."
     ),
     file_format: str = typer.Option("", "--format", metavar="peft|kohya", help="The file's layout: peft."),
+    config_file: str = typer.Option(
+        "",
+        "--config",
+        metavar="FILE",
+        help="Options from a TOML file: craft's own names, or kohya's; those beside it win.",
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on with the last training of that name, or with that job."),
     when_idle: bool = typer.Option(False, "--when-idle", help="Only while nothing is drawn."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out what cannot be trained on."),
