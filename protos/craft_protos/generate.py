@@ -294,5 +294,7 @@ for _whatever_draws in ("upscale", "hires"):
 def public_json(spec: GenerateSpec) -> dict[str, Any]:
     """As `craft --json` and the HTTP API tell of it."""
     told = {name: value for name, value in asdict(spec).items() if name != "indices"}
-    told["loras"] = [{"id": o.lora, "name": o.name, "sha256": o.sha256, "weight": o.weight} for o in spec.loras]
+    told["loras"] = [
+        {"id": o.lora, "name": o.name, "sha256": o.sha256, "weight": o.weight, **o.details} for o in spec.loras
+    ]
     return told

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from craft_protos import lora_strength
+
 _HEAD_BYTES = 8  # of a UserComment: the name of its encoding
 _UNICODE = b"UNICODE"
 _PAIR = re.compile(r'(\w[\w \-/]{0,100}): *("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')  # bounded, for texts are anybody's
@@ -47,7 +49,7 @@ def before_numbers(infotext: str) -> str:
 def written(record: Mapping[str, Any]) -> str:
     """A picture's provenance as an infotext. Raises KeyError, TypeError and the like where it is none of craft's."""
     loras = record.get("loras") or []
-    tags = "".join(f" <lora:{_plain(one['name'])}:{one['weight']:g}>" for one in loras)
+    tags = "".join(f" <lora:{_plain(one['name'])}:{lora_strength.written(one)}>" for one in loras)
     negative = [f"Negative prompt: {record['negative_prompt']}"] if record.get("negative_prompt") else []
     numbers = ", ".join(f"{name}: {value}" for name, value in _told(record, loras).items())
     return "\n".join([f"{record['prompt']}{tags}", *negative, numbers])

@@ -675,6 +675,10 @@ class LoraUse(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    TEXT_WEIGHT_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     lora: _builtins.str
     """Id, name, the beginning of a sha256 or a file name; in a Job, the id."""
     weight: _builtins.float
@@ -683,6 +687,19 @@ class LoraUse(_message.Message):
     """in a Job"""
     sha256: _builtins.str
     """in a Job"""
+    text_weight: _builtins.float
+    """In the text encoders; unset: as the weight is."""
+    start: _builtins.float
+    """Shares of the steps between which it counts in what is called at each step; above 1, the number of the step that
+    it begins with, and of the first one without it.
+    """
+    end: _builtins.float
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each block, times the weight: 12, 17, 20 or 26 numbers of Stable Diffusion 1, 2 and XL, 61 of FLUX.1, in the
+        order of the extension LoRA Block Weight. A block that a shorter list does not name is 0. INVALID_FIELD for others.
+        """
+
     def __init__(
         self,
         *,
@@ -690,13 +707,30 @@ class LoraUse(_message.Message):
         weight: _builtins.float | None = ...,
         name: _builtins.str = ...,
         sha256: _builtins.str = ...,
+        text_weight: _builtins.float | None = ...,
+        blocks: _abc.Iterable[_builtins.float] | None = ...,
+        start: _builtins.float | None = ...,
+        end: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "_text_weight", b"_text_weight", "_weight", b"_weight", "end", b"end", "start", b"start", "text_weight", b"text_weight", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "lora", b"lora", "name", b"name", "sha256", b"sha256", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "_text_weight", b"_text_weight", "_weight", b"_weight", "blocks", b"blocks", "end", b"end", "lora", b"lora", "name", b"name", "sha256", b"sha256", "start", b"start", "text_weight", b"text_weight", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    _WhichOneofReturnType__text_weight: _TypeAlias = _typing.Literal["text_weight"]  # noqa: Y015
+    _WhichOneofArgType__text_weight: _TypeAlias = _typing.Literal["_text_weight", b"_text_weight"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_weight) -> _WhichOneofReturnType__text_weight | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___LoraUse: _TypeAlias = LoraUse  # noqa: Y015

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from craft_protos import lora_strength
 from craft_protos.frozen import dataclass
+from craft_protos.lora_strength import LATEST_STEP, Strength, all_blocks
 from craft_protos.reasons import invalid
-from craft_protos.rules import Range, ruled
+from craft_protos.rules import Length, Range, ruled
 
 MOST_LORAS = 16  # of one picture
-_TAG = re.compile(r"\s*<(?:lora|lyco):([^<>:]+)(?::([^<>:]*))?>\s*", re.IGNORECASE)
+_TAG = re.compile(r"\s*<(?:lora|lyco):([^<>:]+)((?::[^<>:]*)*)>\s*", re.IGNORECASE)
 _LIKE_A_TAG = re.compile(r"<\s*(?:lora|lyco)\b[^>]{0,80}>?", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
-_HOW = "write it as <lora:name:0.8>"
+_HOW = "write it as <lora:name:0.8>, or with more as docs/loras.md has it"
+
+
+DETAILS = ("text_weight", "blocks", "start", "end")  # fields that most LoRAs leave alone
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,21 @@ class LoraRef:
     weight: float | None = ruled(None, Range(-10, 10))  # None: the LoRA's own; in a job never
     name: str = ""  # in a job
     sha256: str = ""  # in a job
+    text_weight: float | None = ruled(None, Range(-10, 10))  # of the text encoders; None: as the weight is
+    blocks: tuple[float, ...] = ruled((), Length(lora_strength.FLUX_BLOCKS))  # each times the weight; none: 1
+    start: float | None = ruled(None, Range(0, LATEST_STEP))  # shares of the steps; above 1: a step
+    end: float | None = ruled(None, Range(0, LATEST_STEP))
+
+    @property
+    def strength(self) -> Strength:
+        """Of a job's LoRA."""
+        return Strength(self.scale, self.text_weight, all_blocks(self.blocks), self.start, self.end)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What is said of its strength beside the weight."""
+        told = {name: getattr(self, name) for name in DETAILS}
+        return {name: value for name, value in told.items() if value not in (None, ())}
 
     @property
     def scale(self) -> float:
@@ -65,7 +85,10 @@ def without_tags(prompt: str) -> str:
 
 
 def _ref(found: re.Match[str]) -> LoraRef:
-    name, weight = found[1].strip(), found[2]
-    if not name or (weight is not None and not _NUMBER.fullmatch(weight.strip())):
-        raise invalid("prompt", f"{found[0].strip()[:100]!r} is no LoRA with one weight", _HOW)
-    return LoraRef(name, None if weight is None else float(weight))
+    name = found[1].strip()
+    try:
+        if not name:
+            raise ValueError("names none")
+        return LoraRef(name, **lora_strength.read(found[2].split(":")[1:]))
+    except ValueError as error:
+        raise invalid("prompt", f"{found[0].strip()[:100]!r}: {error}", _HOW) from error

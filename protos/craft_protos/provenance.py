@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from craft_protos.codec import from_json, hints_of, to_json
 from craft_protos.frozen import dataclass
 from craft_protos.generate import CRAFT, FAIL, SKIP, GenerateRequest, GenerateSpec
-from craft_protos.lora import LoraRef
+from craft_protos.lora import DETAILS, LoraRef
 
 if TYPE_CHECKING:
     from craft_protos.dispatch import Dispatch
@@ -30,6 +30,20 @@ class AppliedLora:
     weight: float
     matched: int = 0
     total: int = 0
+    text_weight: float | None = None  # these four as a LoraRef has them
+    blocks: tuple[float, ...] = ()
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def ref(self) -> LoraRef:
+        """What asks for it again."""
+        return LoraRef(self.sha256, self.weight, **{name: getattr(self, name) for name in DETAILS})
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As JSON has it: without what was not said of it."""
+        return {name: value for name, value in to_json(self).items() if name not in DETAILS or value not in (None, ())}
 
     @property
     def is_whole(self) -> bool:
@@ -62,7 +76,7 @@ def record(job: Dispatch, index: int, loras: Sequence[AppliedLora], circumstance
         **told,
         **({"upscalers": upscalers} if upscalers else {}),
         "model": {"name": job.model.name, "sha256": job.model.sha256},
-        "loras": [to_json(lora) for lora in loras],
+        "loras": [lora.told for lora in loras],
         "seed": job.drawing.seed + index,
         "index": index,
         **circumstances,
@@ -91,6 +105,6 @@ def request(record: Mapping[str, Any], loras: Sequence[AppliedLora]) -> Generate
         }
     return replace(
         from_json(GenerateRequest, {"format": "png", **fields, "model": record["model"]["name"]}),
-        loras=tuple(LoraRef(lora.sha256, lora.weight) for lora in loras),
+        loras=tuple(lora.ref for lora in loras),
         lora_missing=FAIL if all(lora.is_whole for lora in loras) else SKIP,
     )

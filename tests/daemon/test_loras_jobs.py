@@ -64,7 +64,12 @@ async def test_an_unknown_lora_gets_the_closest_names(daemon: Daemon, file: Path
 
 BAD_USES: list[tuple[str, dict[str, object], str]] = [
     ("a <lora:it:much> b", {}, "prompt"),
-    ("a <lora:it:0.5:0.7> b", {}, "prompt"),
+    ("a <lora:it:0.5:lbw=1,0> b", {}, "prompt"),
+    ("a <lora:it:0.5:lbw=FLUXALL> b", {}, "loras"),
+    ("a <lora:it:0.5:start=0.7:stop=0.7> b", {}, "loras"),
+    ("a <lora:it:0.5:start=900> b", {}, "loras"),
+    ("a", {"loras": [jobs_pb2.LoraUse(lora="it", start=1.5)]}, "loras"),
+    ("a", {"loras": [jobs_pb2.LoraUse(lora="it", text_weight=11)]}, "loras"),
     ("a <lora:> b", {}, "prompt"),
     ("a <lora:it:0.5 b", {}, "prompt"),
     ("<lora:it:0.5>", {}, "prompt"),

@@ -78,8 +78,8 @@ def test_tags(prompt: str, text: str, refs: list[LoraRef]) -> None:
     "prompt",
     [
         "<lora:it:>",
-        "<lora:it:1:2>",
-        "<lora:it:te=1>",
+        "<lora:it:1:2:3>",
+        "<lora:it:dyn=1>",
         "<lora:it:1e9999>",
         "<lora:>",
         "<lora>",

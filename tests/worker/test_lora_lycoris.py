@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from craft_protos.lora_strength import Strength
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.lora import lycoris, match, merge, reading
 from craftd.worker.lora.adapter import Adapter
@@ -103,7 +104,7 @@ def test_a_merged_weight(pipelines: Callable[[str], Any], tmp_path: Path, name: 
     assert adapter.facts.matched == adapter.facts.total and adapter.facts.bucket is None
     assert change.abs().max() > 0.05
     for strength in (0.0, 0.5, 1.0, -0.7):
-        merged = merge.merge([(adapter, strength)], merge.own_weights(targets)).weights["unet"]
+        merged = merge.merge([(adapter, Strength(strength))], merge.own_weights(targets)).weights["unet"]
         assert torch.allclose(merged[layer], weight + strength * change, atol=2e-5), strength
 
 
@@ -152,7 +153,7 @@ def test_dora_of_a_product(pipelines: Callable[[str], Any], tmp_path: Path, name
     assert adapter.facts.matched == adapter.facts.total and adapter.facts.bucket is None
     factor = magnitude / torch.linalg.vector_norm(weight + change, dim=others, keepdim=True)
     for strength in (0.5, 1.0, -0.7):
-        merged = merge.merge([(adapter, strength)], merge.own_weights(targets)).weights["unet"]
+        merged = merge.merge([(adapter, Strength(strength))], merge.own_weights(targets)).weights["unet"]
         assert torch.allclose(merged[layer], (weight + change) * (strength * (factor - 1) + 1), atol=2e-5), strength
 
 
@@ -166,7 +167,7 @@ def test_several_layers_that_are_one_in_the_file(pipelines: Callable[[str], Any]
     tensors, change = FORMS[form][1](torch.cat(weights))
     adapter, targets = read(pipe, named("double_blocks.0.img_attn.qkv", tensors), tmp_path)
     assert adapter.facts.matched == adapter.facts.total, adapter.facts.unmatched
-    merged = merge.merge([(adapter, 0.5)], merge.own_weights(targets)).weights["transformer"]
+    merged = merge.merge([(adapter, Strength(0.5))], merge.own_weights(targets)).weights["transformer"]
     for layer, weight, part in zip(layers, weights, change.split([len(weight) for weight in weights]), strict=True):
         dtype = merged[layer].dtype
         assert torch.allclose(merged[layer], (weight + 0.5 * part).to(dtype), atol=2e-5 if dtype.itemsize > 2 else 0.02)

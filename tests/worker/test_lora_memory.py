@@ -12,6 +12,7 @@ import pytest
 import torch
 from craft_protos.codec import from_message
 from craft_protos.dispatch import Dispatch
+from craft_protos.lora_strength import Strength
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.engine.denoiser import Denoiser
@@ -49,7 +50,7 @@ def _placed(slots: Slots, name: str, *, rank: int = RANK) -> Use:
     sides = {"wide": INPUTS, "narrow": NARROW}
     deltas = {path: Delta(torch.ones(4, side), torch.ones(OUTPUTS, 4), 1.0) for path, side in sides.items()}
     assert slots.place(Adapter(Facts(name, name, 4, 4, {}, rank, False), {"unet": deltas}), kept=set())
-    return slots.pin(name, 1.0)
+    return slots.pin(name, Strength(1.0))
 
 
 def test_rows_of_their_own_loras_are_counted_by_rank_layers_rows_and_dtype() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from craft_protos.lora_strength import Strength
 from craft_protos.reasons import CraftError
 from craftd.worker.lora import match, merge
 from craftd.worker.lora.targets import Targets
@@ -43,7 +44,7 @@ def merged(tmp_path: Path, pipelines: Callable[[str], Any]) -> Merge:
         targets = Targets(pipelines(kind))
         adapter = match.read(file, targets, name="it", sha256="0" * 64, size_bytes=0)
         assert adapter.facts.matched == adapter.facts.total, adapter.facts.unmatched
-        return dict(merge.merge([(adapter, strength)], merge.own_weights(targets)).weights.get(component, {}))
+        return dict(merge.merge([(adapter, Strength(strength))], merge.own_weights(targets)).weights.get(component, {}))
 
     return from_tensors
 
@@ -170,7 +171,7 @@ def test_a_dora_beside_another_counts_from_the_models_own_weights(
     targets, adapters = Targets(pipe), []
     for name, dora in (("dora", True), ("plain", False)):
         file = tiny_loras.save(tiny_loras.peft(tiny_loras.random(pipe, seed=5, dora=dora)), tmp_path / name)
-        adapters.append((match.read(file, targets, name=name, sha256="0" * 64, size_bytes=0), 0.7))
+        adapters.append((match.read(file, targets, name=name, sha256="0" * 64, size_bytes=0), Strength(0.7)))
     own = merge.own_weights(targets)
     alone = [merge.merge([adapter], own).weights["unet"][TO_Q] for adapter in adapters]
     both = merge.merge(adapters[::order], own).weights["unet"][TO_Q]

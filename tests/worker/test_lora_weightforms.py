@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from craft_protos.lora_strength import Strength
 from craft_protos.reasons import CraftError
-from craftd.worker.lora import match, merge, reading
+from craftd.worker.lora import match, merge
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.targets import Targets
 
@@ -61,6 +62,32 @@ def oft(weight: torch.Tensor, *, alpha: float = 0.0, rescaled: bool = False) -> 
     return tensors, make
 
 
+def boft(weight: torch.Tensor, rescaled: bool = False, alpha: float = 0.0) -> Made:
+    """Liu et al. 2024: a product of factors, each of turns of outputs that a permutation brings together."""
+    outputs, side = len(weight), 4
+    count = 3
+    blocks = 0.2 * torch.randn(count, outputs // side, side, side)
+    rescale = 1 + 0.1 * torch.randn(outputs, *[1] * (weight.ndim - 1))
+    tensors = {"oft_blocks": blocks, "alpha": torch.tensor(alpha), **({"rescale": rescale} if rescaled else {})}
+
+    def make(own: torch.Tensor, strength: float) -> torch.Tensor:
+        skew = blocks - blocks.mT
+        if alpha and skew.norm() > alpha * outputs:
+            skew *= alpha * outputs / skew.norm()
+        one = torch.eye(side)
+        whole = torch.eye(outputs)
+        for place in range(count):
+            turns = strength * ((one + skew[place]) @ torch.linalg.inv(one - skew[place])) + (1 - strength) * one
+            apart = 2**place * side // 2
+            order = torch.arange(outputs).view(-1, 2, apart).transpose(1, 2).flatten()  # those that stand together
+            brought = torch.eye(outputs)[order]
+            whole = brought.T @ torch.block_diag(*turns) @ brought @ whole
+        turned = (whole @ own.flatten(1)).view_as(own) * (rescale if rescaled else 1)
+        return turned if strength else own
+
+    return tensors, make
+
+
 def glora(weight: torch.Tensor) -> Made:
     outputs, inputs, *kernel = weight.shape
     ones = [1] * len(kernel)
@@ -85,6 +112,9 @@ FORMS: dict[str, tuple[str, Callable[[torch.Tensor], Made]]] = {
     "OFT": (TO_Q, oft),
     "OFT of a convolution, rescaled": (CONV, lambda weight: oft(weight, rescaled=True)),
     "OFT, constrained": (TO_Q, lambda weight: oft(weight, alpha=0.01)),
+    "BOFT": (TO_Q, boft),
+    "BOFT of a convolution, rescaled": (CONV, lambda weight: boft(weight, rescaled=True)),
+    "BOFT, constrained": (TO_Q, lambda weight: boft(weight, alpha=0.01)),
     "GLoRA": (TO_Q, glora),
     "GLoRA of a convolution": (CONV, glora),
 }
@@ -111,7 +141,7 @@ def test_a_merged_weight(pipelines: Callable[[str], Any], tmp_path: Path, name: 
     assert adapter.facts.matched == adapter.facts.total == len(tensors) and adapter.facts.bucket is None
     assert (make(weight, 1.0) - weight).abs().max() > 0.01
     for strength in (0.0, 0.5, 1.0, -0.7):
-        merged = merge.merge([(adapter, strength)], merge.own_weights(targets)).weights["unet"]
+        merged = merge.merge([(adapter, Strength(strength))], merge.own_weights(targets)).weights["unet"]
         assert torch.allclose(merged[layer], make(weight, strength), atol=2e-5), strength
 
 
@@ -128,7 +158,7 @@ def test_a_bias_is_changed_while_it_is_applied(pipelines: Callable[[str], Any], 
         tensors |= {"lora_down.weight": numbers(2, weight.shape[1]), "lora_up.weight": numbers(len(own), 2)}
     adapter, targets = read(pipe, named(TO_OUT, tensors), tmp_path)
     assert adapter.facts.matched == adapter.facts.total and adapter.facts.bucket is None
-    merged = merge.merge([(adapter, 0.5)], merge.own_weights(targets))
+    merged = merge.merge([(adapter, Strength(0.5))], merge.own_weights(targets))
     with merge.applied(merged, targets, ["unet"]):
         assert torch.allclose(layer.bias, own + 0.5 * tensors["diff_b"], atol=1e-6)
         assert torch.allclose(layer.weight, weight, atol=1e-6) == (beside == "nothing")
@@ -153,12 +183,12 @@ def test_several_layers_that_are_one_in_the_file(
     tensors, make = form(weights)
     adapter, targets = read(pipe, named("double_blocks.0.img_attn.qkv", tensors), tmp_path)
     assert not adapter.facts.unmatched
-    merged = merge.merge([(adapter, 0.5)], merge.own_weights(targets)).weights["transformer"]
+    merged = merge.merge([(adapter, Strength(0.5))], merge.own_weights(targets)).weights["transformer"]
     for layer, expected in zip(layers, make(weights, 0.5).chunk(3), strict=True):
         assert (merged[layer].float() - expected).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("name", ["difference", "IA3", "OFT", "GLoRA"])
+@pytest.mark.parametrize("name", ["difference", "IA3", "OFT", "BOFT", "GLoRA"])
 @pytest.mark.parametrize("wrong", ["a part is larger", "there is another change beside it"])
 def test_what_does_not_fit_is_counted(pipelines: Callable[[str], Any], tmp_path: Path, name: str, wrong: str) -> None:
     layer, form = FORMS[name]
@@ -171,8 +201,3 @@ def test_what_does_not_fit_is_counted(pipelines: Callable[[str], Any], tmp_path:
         tensors |= {"lora_down.weight": numbers(2, 8), "lora_up.weight": numbers(8, 2)}
     adapter, _targets = read(pipe, named(layer, tensors), tmp_path)
     assert adapter.facts.matched == 0 and len(adapter.facts.unmatched) == len(tensors)
-
-
-def test_boft_is_refused_by_its_shape() -> None:
-    with pytest.raises(CraftError, match="BOFT"):
-        reading.read("it", {"lora_unet_x.oft_blocks": (2, 4, 8, 8)}, {})

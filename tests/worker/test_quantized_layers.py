@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from craft_protos.dispatch import ModelFile, ModelManifest
+from craft_protos.lora_strength import Strength
 from craftd.worker.lora import match, merge
 from craftd.worker.lora.adapter import Adapter
 from craftd.worker.lora.layer import held_bytes
@@ -76,12 +77,12 @@ def _rounded(own: nn.Linear) -> nn.Linear:
 def _in_slots(targets: Targets, adapter: Adapter) -> AbstractContextManager[None]:
     slots = Slots(targets, CPU.place, Limits())
     assert slots.place(adapter, set())
-    use = slots.pin(adapter.facts.sha256, 0.8)
+    use = slots.pin(adapter.facts.sha256, Strength(0.8))
     return slots.applied("unet", [[use]])
 
 
 def _merged(targets: Targets, adapter: Adapter) -> AbstractContextManager[None]:
-    merged = merge.merge([(adapter, 0.8)], merge.own_weights(targets))
+    merged = merge.merge([(adapter, Strength(0.8))], merge.own_weights(targets))
     return merge.applied(merged, targets, ["unet"])
 
 

@@ -38,7 +38,7 @@ _LORAS = typer.Option(
     "-l",
     "--lora",
     metavar="LORA[:WEIGHT]",
-    help="A LoRA to apply, or its file or link, and how much; may be repeated.",
+    help="A LoRA to apply, or its file or link, and how much (also te=, lbw=, start=, stop=: docs/loras.md).",
     autocompletion=completing.loras,
 )
 _REFS = typer.Option(

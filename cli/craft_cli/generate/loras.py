@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from craft_protos import files
-from craft_protos.lora import LoraRef
+from craft_protos import files, lora_strength
+from craft_protos.codec import field_of_json
+from craft_protos.lora import DETAILS, LoraRef
 from craft_protos.reasons import CraftError, invalid
 
+_DETAIL = re.compile(r":(te|unet|lbw|start|stop|end|step)=")
+_FIELDS = ("lora", "weight", *DETAILS)
 _FILE = ".safetensors"  # what follows it and a colon is a weight
 
 
 def parse(text: str) -> LoraRef:
     """`it`, `it:0.8`, or where one lies: `./it.safetensors:0.8`, `ORG/NAME:FILE`, `civitai:ID@VERSION:0.8`.
 
-    Raises USAGE.
+    Behind it may stand what a prompt's tag takes: `it:0.8:te=0.5:lbw=OUTALL:stop=0.7`. Raises USAGE.
     """
+    first = _DETAIL.search(text)
+    if first is None:
+        return _weighted(text)
+    named = _weighted(text[: first.start()])
+    try:
+        details = lora_strength.read(text[first.start() + 1 :].split(":"))
+    except ValueError as error:
+        raise CraftError("USAGE", f"-l {text}: {error}", "write it like -l it:0.8:stop=0.7") from error
+    return replace(named, **details)
+
+
+def _weighted(text: str) -> LoraRef:
     from craft_cli.registering import civitai
 
     if civitai.is_air(text):
@@ -44,8 +61,8 @@ def from_json(value: Any) -> tuple[LoraRef, ...]:
 
 
 def shown(uses: Iterable[dict[str, Any]]) -> str:
-    """it:0.8, other:0.3"""
-    return ", ".join(f"{use['name']}:{use['weight']:g}" for use in uses)
+    """it:0.8, other:0.3:stop=0.5"""
+    return ", ".join(f"{use['name']}:{lora_strength.written(use)}" for use in uses)
 
 
 def fitness(fit: dict[str, Any]) -> str:
@@ -73,12 +90,14 @@ def _ref(value: Any) -> LoraRef:
             return parse(value)
         except CraftError as error:
             raise invalid("loras", error.message, error.hint) from error
-    if not isinstance(value, dict) or not isinstance(value.get("lora"), str) or set(value) - {"lora", "weight"}:
-        raise invalid("loras", "must be objects with lora and weight", '[{"lora": "it", "weight": 0.8}]')
+    if not isinstance(value, dict) or not isinstance(value.get("lora"), str) or set(value) - set(_FIELDS):
+        what = f"must be objects with lora and weight ({', '.join(DETAILS)} if wanted)"
+        raise invalid("loras", what, '[{"lora": "it", "weight": 0.8}]')
     weight = value.get("weight")
     if isinstance(weight, bool) or not isinstance(weight, int | float | None):
         raise invalid("loras", f"{weight!r} is no weight", '[{"lora": "it", "weight": 0.8}]')
     try:
-        return LoraRef(value["lora"], None if weight is None else float(weight))
+        details = {name: field_of_json(LoraRef, name, one) for name in DETAILS if (one := value.get(name)) is not None}
+        return LoraRef(value["lora"], None if weight is None else float(weight), **details)
     except OverflowError as error:
         raise invalid("loras", f"a weight of {str(weight)[:20]}... is out of range") from error

@@ -151,7 +151,11 @@ def event(one: jobs_pb2.JobEvent) -> dict[str, Any]:
 
 def lora_use(use: jobs_pb2.LoraUse) -> dict[str, Any]:
     """A LoRA of a job."""
-    return {"id": use.lora, "name": use.name, "sha256": use.sha256, "weight": use.weight}
+    from craft_protos.codec import from_message
+    from craft_protos.lora import LoraRef
+
+    details = from_message(LoraRef, use).details
+    return {"id": use.lora, "name": use.name, "sha256": use.sha256, "weight": use.weight, **details}
 
 
 def applied_lora(one: images_pb2.AppliedLora) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Optional
 
 from craft_protos.codec import hints_of, rule_of
 from craft_protos.generate import SEED_LIMIT
-from craft_protos.lora import LoraRef
+from craft_protos.lora import DETAILS, LoraRef
+from craft_protos.lora_strength import FLUX_BLOCKS, LATEST_STEP
 from craft_protos.rules import Choice, Length, Range
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -69,6 +70,7 @@ Guidance = Annotated[Real, Field(ge=0, le=1000)]
 Side = Annotated[Whole, Field(ge=1, le=65_536)]
 Seed = Annotated[Whole, Field(ge=0, lt=SEED_LIMIT)]
 Weight = Annotated[Real, Field(ge=-10, le=10)]
+Time = Annotated[Real, Field(ge=0, le=LATEST_STEP)]
 Token = Annotated[Text | None, Field(description="The key, where no header carries it.")]
 
 
@@ -77,10 +79,17 @@ class LoraIn(Body):
 
     lora: Name = Field(description="Id, name or the beginning of a hash.")
     weight: Weight | None = None
+    text_weight: Weight | None = Field(None, description="In the text encoders; as the weight, where it is none.")
+    blocks: Annotated[tuple[Weight, ...], Field(max_length=FLUX_BLOCKS)] = Field(
+        (), description="Of each block, times the weight: 12, 17, 20 or 26 numbers of a UNet, 61 of FLUX.1."
+    )
+    start: Time | None = Field(None, description="The share of the steps from which it counts; above 1: a step.")
+    end: Time | None = Field(None, description="The share of the steps up to which it counts; above 1: a step.")
 
     @property
     def ref(self) -> LoraRef:
-        return LoraRef(self.lora, self.weight)
+        told = {name: getattr(self, name) for name in DETAILS}
+        return LoraRef(self.lora, self.weight, **told)
 
 
 _TYPES: dict[Any, Any] = {str: Text, int: Whole, float: Real}

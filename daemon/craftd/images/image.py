@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from craft_protos.formats import FORMATS
+from craft_protos.lora import DETAILS
 from craft_protos.provenance import AppliedLora
 
 EXTENSIONS = {one.media_type: one.extension for one in FORMATS.values()}
@@ -43,6 +44,7 @@ class Image:
                 weight=float(one.get("weight", 1.0)),
                 matched=int(one.get("matched", 0)),
                 total=int(one.get("total", 0)),
+                **{name: value for name in DETAILS if (value := one.get(name)) is not None},
             )
             for one in told
         )

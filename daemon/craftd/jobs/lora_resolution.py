@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from craft_protos.generate import SKIP, GenerateRequest, GenerateSpec
 from craft_protos.lora import MOST_LORAS, LoraRef
+from craft_protos.lora_strength import COUNTS, FLUX_BLOCKS, share
 from craft_protos.reasons import CraftError, invalid
 
+from craftd.architectures.architecture import GENERIC
 from craftd.jobs.fits.service import LoraFit
 from craftd.keys.caller import Caller
 from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
 from craftd.models.model import Model
 
+_BLOCKS = {  # family -> how long its lists of block weights are
+    **dict.fromkeys(("sd", "sdxl", "sdxl-refiner"), COUNTS[:-1]),
+    **dict.fromkeys(("flux", "flux-fill", "flux-kontext"), (FLUX_BLOCKS,)),
+}
 _NAMED = re.compile(r"(?<!\w)embedding:([\w.-]*\w)")
 
 
@@ -118,4 +124,29 @@ def _with_triggers(prompt: str, loras: list[Lora]) -> str:
 
 
 def _resolved(ref: LoraRef, lora: Lora) -> LoraRef:
-    return LoraRef(lora.id, lora.weight if ref.weight is None else ref.weight, lora.name, lora.sha256)
+    if lora.is_embedding and (unread := ", ".join(ref.details)):
+        raise invalid("loras", f"{lora.name} is an embedding, which has no {unread}", "leave that out")
+    own = lora.weight if ref.weight is None else ref.weight
+    return replace(ref, lora=lora.id, weight=own, name=lora.name, sha256=lora.sha256)
+
+
+def check_strengths(spec: GenerateSpec, model: Model) -> None:
+    """Raises INVALID_FIELD for blocks that the model does not have, and for steps that leave a LoRA none."""
+    for ref in spec.loras:
+        if ref.blocks:
+            _check_blocks(ref, model)
+        first, last = (share(told, spec.steps, usual) for told, usual in ((ref.start, 0.0), (ref.end, 1.0)))
+        if first >= min(last, 1.0):
+            why = f"of {ref.name} begin where they end, or behind the last of {spec.steps} steps"
+            raise invalid("loras", f"start and end {why}", "let it count for some of them, or leave it out")
+        if model.architecture.family == GENERIC and (ref.start is not None or ref.end is not None):
+            why = f"of {ref.name} mean nothing to the model {model.name}, whose pipeline makes all steps at once"
+            raise invalid("loras", f"start and end {why}", "leave them out")
+
+
+def _check_blocks(ref: LoraRef, model: Model) -> None:
+    known = _BLOCKS.get(model.architecture.family, ())
+    if len(ref.blocks) not in known:
+        has = f"takes {' or '.join(map(str, known))} of them" if known else "has no blocks with known numbers"
+        why = f"of {ref.name} are {len(ref.blocks)}, and the model {model.name} {has}"
+        raise invalid("loras", f"blocks {why}", "see docs/loras.md, or leave them out")

@@ -9,18 +9,18 @@ import secrets
 import unicodedata
 from dataclasses import replace
 
-from craft_protos import codec, samplers
+from craft_protos import codec, lora_strength, samplers
 from craft_protos.formats import FORMATS
 from craft_protos.generate import A1111, FAIL, OPTIONAL, SEED_LIMIT, SKIP, GenerateRequest, GenerateSpec
 from craft_protos.job_request import JobRequest
-from craft_protos.lora import MOST_LORAS, parse_tags, refuse_tags
+from craft_protos.lora import MOST_LORAS, LoraRef, parse_tags, refuse_tags
 from craft_protos.reasons import invalid
 from craft_protos.settings import GenerateSettings, LimitSettings
 
 from craftd.architectures import registry
 from craftd.architectures.sizes import Sizes
 from craftd.jobs import enlarging, pictures, refining
-from craftd.jobs.lora_resolution import Chosen
+from craftd.jobs.lora_resolution import Chosen, check_strengths
 from craftd.loras.order import check_weight
 from craftd.models.model import Model
 from craftd.prompting import attention, editing
@@ -91,6 +91,7 @@ def resolve(
         check_size(spec.width, spec.height, model, limits)
     if not wanted.wildcards:
         check_prompts(spec, limits)
+    check_strengths(spec, model)
     return spec
 
 
@@ -199,10 +200,17 @@ def _with_tags(wanted: GenerateRequest) -> GenerateRequest:
     for ref in loras:
         if not 0 < len(ref.lora) <= _LONGEST_LORA or not ref.lora.isprintable():
             raise invalid("loras", f"{ref.lora[:100]!r} is no LoRA's name", "see `craft lora list`")
-        check_weight("loras", ref.weight)
+        _check_strength(ref)
     if wanted.lora_missing not in (FAIL, SKIP):
         raise invalid("lora_missing", f"must be {FAIL} or {SKIP}, not {wanted.lora_missing[:32]!r}")
     return replace(wanted, prompt=text, loras=loras)
+
+
+def _check_strength(ref: LoraRef) -> None:
+    for weight in (ref.weight, ref.text_weight, *ref.blocks):
+        check_weight("loras", weight)
+    if said := lora_strength.complaint(ref.details):
+        raise invalid("loras", f"of {ref.lora}, {said}", "see docs/loras.md")
 
 
 def _check_indices(wanted: GenerateRequest) -> None:

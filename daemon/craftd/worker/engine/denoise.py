@@ -57,7 +57,19 @@ class Denoising:
     @property
     def group(self) -> Hashable:
         shown = tuple(tuple(one.shape) for one in self.references)
-        return (tuple(self.latents.shape), shown, self.joined.first.group, self.applied.group)
+        return (tuple(self.latents.shape), shown, self.joined.first.group, self.present.group)
+
+    @property
+    def present(self) -> Applied:
+        """The LoRAs of the next model call."""
+        return self.applied.at(*self._counted) if self.applied.times else self.applied
+
+    @property
+    def _counted(self) -> tuple[int, int]:
+        """The number of the next model call, of so many: of a sampler that finds out how many it makes, of steps."""
+        if samplers.is_adaptive(self.scheduler):
+            return self.step, self.of
+        return self.calls, len(self.scheduler.timesteps) - self.first
 
     @property
     def joined(self) -> Joined:
@@ -101,15 +113,12 @@ class Denoising:
     def model_rows(self) -> list[ModelRow]:
         """What the next model call is given: a row, or one for each of several prompts."""
         sample = samplers.scaled(self.scheduler, self.latents, self.timestep)
-        calls = self.calls, len(self.scheduler.timesteps) - self.first
-        if samplers.is_adaptive(self.scheduler):
-            calls = self.step, self.of
-        controls = [one for one in self.controls if one.counts_at(*calls)]
+        controls = [one for one in self.controls if one.counts_at(*self._counted)]
         shown: dict[str, Any] = {"references": self.references, "controls": controls, "beside": self.beside}
         if samplers.wants_unguided(self.scheduler):
             shown["unguided"] = []
         timestep = uploaded(self.timestep, self.latents.device)
-        return self.joined.rows(ModelRow(sample, timestep, self.joined.first, self.applied, **shown))
+        return self.joined.rows(ModelRow(sample, timestep, self.joined.first, self.present, **shown))
 
     def take(self, output: torch.Tensor, unguided: Sequence[torch.Tensor] | None = None) -> None:
         """Step the scheduler with the model's output, and with what it is without the prompt where that is wanted."""

@@ -161,7 +161,7 @@ class Denoiser:
         return None if job.drawing.start is None else self._canvases.get(job)
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:
-        return self._adapters.that_fit([(row.applied, row.joined.model_rows) for row in _ours(drawings)])
+        return self._adapters.that_fit([(row.present, row.joined.model_rows) for row in _ours(drawings)])
 
     def advance(self, drawings: Sequence[Drawing], *, with_preview: Sequence[bool]) -> list[Exception | None]:
         self._pace()

@@ -32,6 +32,7 @@ class Delta:
     is_swapped: bool = False  # of a LoKr: the halves of its outputs are the other way round
     of_weight: OfWeight | None = None  # a change of another kind, instead of the product, which has rank 0 then
     bias: torch.Tensor | None = None  # what is added to the layer's bias
+    block: int | None = None  # of the model's, as block weights count them; None: it is in none of them
 
     @property
     def is_low_rank(self) -> bool:

@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from craft_protos.dispatch import Dispatch, File
 from craft_protos.generate import SKIP
 from craft_protos.lora import LoraRef
+from craft_protos.lora_strength import Strength
 from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError, invalid
 
@@ -39,7 +40,7 @@ _MERGED_SETS = 2  # kept, besides what rows use
 K = TypeVar("K")
 T = TypeVar("T")
 
-SetKey = tuple[tuple[str, float], ...]  # sha256 and weight of each
+SetKey = tuple[tuple[str, Strength], ...]  # sha256 and strength of each, whenever it counts
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,23 @@ class Applied:
     text_key: SetKey = ()  # of those that change what a prompt becomes
     report: tuple[AppliedLora, ...] = ()
     words: tuple[Word, ...] = ()  # embeddings
+    times: tuple[
+        Strength, ...
+    ] = ()  # where any does not count at all steps: when each of those that change layers does
 
     @property
     def group(self) -> Hashable:
         """Rows of different merged weights cannot share a call."""
         return self.key if self.merged is not None else None
+
+    def at(self, call: int, calls: int) -> Applied:
+        """What of it counts at the model call of that number of so many."""
+        counts = [one.counts_at(call, calls) for one in self.times]
+        if all(counts):
+            return self
+        if self.merged is not None:
+            return replace(self, merged=None)
+        return replace(self, uses=tuple(use for use, counted in zip(self.uses, counts, strict=True) if counted))
 
 
 NONE = Applied()
@@ -137,15 +150,18 @@ class AdapterManager:
             merged = self._merged[key] = self._merged.pop(key)
             self._pins[key] += 1
         else:
-            uses = tuple(self._slots.pin(ref.sha256, ref.scale) for ref in self._changing(job))
+            uses = tuple(self._slots.pin(ref.sha256, ref.strength) for ref in self._changing(job))
         facts = [self._facts[ref.sha256] for ref in job.drawing.loras]
         return Applied(
             key=key,
             uses=uses,
             merged=merged,
-            text_key=tuple(pair for pair, known in zip(key, facts, strict=True) if known.adapts_text),
+            text_key=tuple(
+                (sha, one.of_texts) for (sha, one), known in zip(key, facts, strict=True) if known.adapts_text
+            ),
+            times=self._times(job),
             report=tuple(
-                AppliedLora(ref.lora, ref.name, ref.sha256, ref.scale, known.matched, known.total)
+                AppliedLora(ref.lora, ref.name, ref.sha256, ref.scale, known.matched, known.total, **ref.details)
                 for ref, known in zip(job.drawing.loras, facts, strict=True)
             ),
             words=tuple(
@@ -260,11 +276,11 @@ class AdapterManager:
 
     def _start_merge(self, key: SetKey, job: Dispatch) -> None:
         reader, targets = self._reader, self._targets
-        weighted = [(file, ref.scale) for file, ref in zip(job.files, job.drawing.loras, strict=True)]
+        weighted = [(file, ref.strength.lasting) for file, ref in zip(job.files, job.drawing.loras, strict=True)]
         own = merge.own_weights(targets)
 
         def work() -> Merged:
-            return merge.merge([(reader.read(file, targets), weight) for file, weight in weighted], own)
+            return merge.merge([(reader.read(file, targets), strength) for file, strength in weighted], own)
 
         self._merging[key] = reader.start(f"LoRA {job.files[0].name}", work)
 
@@ -293,6 +309,15 @@ class AdapterManager:
             if not facts.matched or (facts.unmatched and not skips_missing):
                 raise mismatch(ref.name, job.model.name, facts.matched, facts.total, facts.unmatched)
 
+        if len(set(self._times(job))) > 1 and self._must_merge(job):
+            why = "differ, and these LoRAs are merged with each other into the weights"
+            raise invalid("loras", f"start and end {why}", "give all the same, or none")
+
+    def _times(self, job: Dispatch) -> tuple[Strength, ...]:
+        """When each counts that changes layers; none where all do at all steps."""
+        found = tuple(Strength(1.0, start=ref.start, end=ref.end) for ref in self._changing(job))
+        return found if any(one != one.lasting for one in found) else ()
+
     def _must_merge(self, job: Dispatch) -> bool:
         changing = self._changing(job)
         is_large = any(self._facts[ref.sha256].bucket is None for ref in changing)
@@ -315,7 +340,7 @@ class AdapterManager:
 
 
 def _key(job: Dispatch) -> SetKey:
-    return tuple((ref.sha256, ref.scale) for ref in job.drawing.loras)
+    return tuple((ref.sha256, ref.strength.lasting) for ref in job.drawing.loras)
 
 
 def _forget(futures: dict[K, Future[T]], wanted: Set[Hashable]) -> None:

@@ -8,8 +8,8 @@ Rows that all have the same LoRAs, as those of one job, take them from the stack
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,21 @@ class Column:
 
     bucket: int
     slots: torch.Tensor  # rows, K
-    weights: torch.Tensor  # rows, K
+    weights: torch.Tensor  # blocks (one, where they all have the same), rows, K
+    places: Mapping[int | None, int] = field(default_factory=dict)  # of a layer's block among them, if not the first
+
+    def weights_in(self, block: int | None) -> torch.Tensor:
+        """rows, K: in the layers of that block."""
+        return self.weights[self.places.get(block, 0)]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A LoRA that all rows of a batch have."""
+
+    bucket: int
+    slot: int
+    weight_in: Callable[[int | None], float]  # of a layer's block
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Selection:
 
     key: Hashable
     columns: Sequence[Column]
-    shared: Sequence[tuple[int, int, float]]  # bucket, slot and weight of each, where all rows have the same
+    shared: Sequence[Shared]  # where all rows have the same
     is_kept: bool  # gathered tensors stay for the next step
 
 
@@ -88,8 +102,9 @@ class Gathered:
 class AdaptedLayer:
     """A layer and its stacks. `attach` takes the place of its forward until `detach`."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, block: int | None = None) -> None:
         self._layer = layer
+        self.block = block  # of the model's
         self.stacks: dict[int, Stack] = {}
         self._selection: Selection | None = None
         self._kept: tuple[Hashable, Gathered] | None = None
@@ -147,7 +162,11 @@ class AdaptedLayer:
         return torch.baddbmm(y.flatten(2), ups, inner, alpha=taken.strength).view_as(y)
 
     def _shared(self, selection: Selection) -> Gathered:
-        uses = [(self.stacks[bucket], slot, w) for bucket, slot, w in selection.shared if bucket in self.stacks]
+        uses = [
+            (self.stacks[one.bucket], one.slot, one.weight_in(self.block))
+            for one in selection.shared
+            if one.bucket in self.stacks
+        ]
         if len(uses) == 1:
             stack, slot, strength = uses[0]
             return Gathered(stack.downs[slot], stack.ups[slot], strength, is_shared=True, is_view=True)
@@ -158,7 +177,7 @@ class AdaptedLayer:
     def _of_rows(self, selection: Selection) -> Gathered:
         columns = [column for column in selection.columns if column.bucket in self.stacks]
         downs = [self.stacks[column.bucket].downs[column.slots].flatten(1, 2) for column in columns]
-        ups = [_weighted_ups(self.stacks[column.bucket].ups, column) for column in columns]
+        ups = [_weighted_ups(self.stacks[column.bucket].ups, column, self.block) for column in columns]
         if len(columns) == 1:
             return Gathered(downs[0], ups[0])
         return Gathered(torch.cat(downs, dim=1), torch.cat(ups, dim=2))
@@ -176,9 +195,9 @@ def _convolved(x: torch.Tensor, taken: Gathered, layer: nn.Conv2d) -> torch.Tens
     return functional.conv2d(side_by_side, taken.downs.flatten(0, 1), groups=rows, **how).view(rows, ranks, -1)
 
 
-def _weighted_ups(ups: torch.Tensor, column: Column) -> torch.Tensor:
+def _weighted_ups(ups: torch.Tensor, column: Column, block: int | None) -> torch.Tensor:
     """rows, outputs, K * rank"""
-    gathered = ups[column.slots] * column.weights[:, :, None, None].to(ups.dtype)
+    gathered = ups[column.slots] * column.weights_in(block)[:, :, None, None].to(ups.dtype)
     return gathered.transpose(1, 2).flatten(2)
 
 

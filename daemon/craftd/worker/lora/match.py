@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from craft_protos.reasons import CraftError
 
-from craftd.worker.lora import convert, file, lycoris, weightforms
+from craftd.worker.lora import blocks, convert, file, lycoris, weightforms
 from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts, part_of
 from craftd.worker.lora.file import LoraFile
 from craftd.worker.lora.fit import Change, Fit, fit, is_by_input, may_be_converted
@@ -83,7 +83,11 @@ class _Filling:
                 self._fill_product(change, deltas)
             if "diff_b" in change.parts:
                 self._fill_bias(change, deltas)
-        return deltas
+        components = self._targets.spellings.layout.components
+        return {
+            name: {path: replace(delta, block=blocks.of(name, components[name], path)) for path, delta in some.items()}
+            for name, some in deltas.items()
+        }
 
     def _fill_product(self, change: Change, deltas: Deltas) -> None:
         down, up = self._product(change)

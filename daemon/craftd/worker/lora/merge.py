@@ -6,12 +6,15 @@ same tensors back.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from craft_protos.lora_strength import Strength
 
+from craftd.worker.lora import blocks
 from craftd.worker.lora.adapter import Adapter, Delta
 from craftd.worker.lora.layer import Weight
 from craftd.worker.lora.targets import Targets
@@ -41,17 +44,13 @@ def own_weights(targets: Targets) -> Weights:
     }
 
 
-def merge(adapters: Sequence[tuple[Adapter, float]], own: Weights) -> Merged:
+def merge(adapters: Sequence[tuple[Adapter, Strength]], own: Weights) -> Merged:
     """The set's weights, one LoRA after another; computed in fp32 and rounded once."""
     merged: dict[str, dict[str, torch.Tensor]] = {}
     with torch.no_grad():
         for component, weights in own.items():
-            changes = [(adapter.deltas.get(component, {}), strength) for adapter, strength in adapters]
-            paths = {path for deltas, _ in changes for path in deltas}
-            merged[component] = {
-                path: _merged(weights[path](), [(deltas[path], w) for deltas, w in changes if path in deltas])
-                for path in paths
-            }
+            changes = _by_layer(component, adapters)
+            merged[component] = {path: _merged(weights[path](), some) for path, some in changes.items()}
         biases = {component: _biases(component, adapters) for component in own}
     return Merged(_held(merged), _held(biases))
 
@@ -72,12 +71,21 @@ def applied(merged: Merged, targets: Targets, components: Iterable[str]) -> Iter
             put_back()
 
 
-def _biases(component: str, adapters: Sequence[tuple[Adapter, float]]) -> dict[str, torch.Tensor]:
-    added: dict[str, torch.Tensor] = {}
+def _by_layer(component: str, adapters: Sequence[tuple[Adapter, Strength]]) -> dict[str, list[tuple[Delta, float]]]:
+    """What changes each layer of a component, and how strongly."""
+    found = defaultdict[str, list[tuple[Delta, float]]](list)
     for adapter, strength in adapters:
         for path, delta in adapter.deltas.get(component, {}).items():
+            found[path].append((delta, strength.at(delta.block, is_text=blocks.is_text(component))))
+    return found
+
+
+def _biases(component: str, adapters: Sequence[tuple[Adapter, Strength]]) -> dict[str, torch.Tensor]:
+    added: dict[str, torch.Tensor] = {}
+    for path, changes in _by_layer(component, adapters).items():
+        for delta, weight in changes:
             if delta.bias is not None:
-                more = strength * delta.bias.float()
+                more = weight * delta.bias.float()
                 added[path] = added[path] + more if path in added else more
     return added
 

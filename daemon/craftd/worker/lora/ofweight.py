@@ -10,6 +10,7 @@ import torch
 from craftd.worker.lora import weightforms
 
 _LEAST_NORM = 1e-8
+_BLOCKS = 3  # dimensions of diag-OFT's blocks; BOFT's have the factors before them
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,30 @@ class OfWeight:
         norm = torch.linalg.vector_norm(skew) + _LEAST_NORM
         if self.constraint and norm > self.constraint:
             skew = skew * (self.constraint / norm)
-        count, side, _side = skew.shape
-        one = torch.eye(side, device=weight.device)
+        one = torch.eye(skew.shape[-1], device=weight.device)
         turn = torch.linalg.solve(one - skew, one + skew)  # the two commute
         by_degrees = one + strength * (turn - one)
-        turned = torch.bmm(by_degrees.mT, weight.reshape(count, side, -1)).view_as(weight)
+        turned = _in_blocks(by_degrees.mT, weight) if skew.ndim == _BLOCKS else _butterfly(by_degrees, weight)
         if "rescale" not in parts:
             return turned
         return turned * parts["rescale"].view(-1, *[1] * (weight.ndim - 1))
+
+
+def _in_blocks(turns: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    count, side, _side = turns.shape
+    return torch.bmm(turns, weight.reshape(count, side, -1)).view_as(weight)
+
+
+def _butterfly(factors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """One factor after another, each of outputs that lie twice as far apart (Liu et al. 2024)."""
+    side = factors.shape[-1]
+    found = weight.flatten(1)
+    for place, turns in enumerate(factors):
+        apart = 2**place * (side // 2)
+        paired = found.view(-1, 2, apart, found.shape[1]).transpose(1, 2).reshape(found.shape)
+        turned = _in_blocks(turns, paired)
+        found = turned.view(-1, apart, 2, found.shape[1]).transpose(1, 2).reshape(found.shape)
+    return found.view_as(weight)
 
 
 def _general(weight: torch.Tensor, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -35,7 +35,7 @@ _PARTS = {
 }
 
 _REFUSED = (
-    ("BOFT", re.compile(r"\.boft_\w+")),
+    ("peft BOFT", re.compile(r"\.boft_\w+")),
     ("peft OFT", re.compile(r"\.oft_(?!blocks$)|(^|[._])oft_diag\b")),
     ("peft IA3", re.compile(r"\.ia3_\w+$")),
     ("GLoRA in Tucker form", re.compile(r"\.bm\.weight$")),
@@ -45,7 +45,6 @@ _REFUSED = (
     ("file of norms' full differences", re.compile(r"\.[wb]_norm$")),
 )
 
-_BOFT_DIMENSIONS = 4  # factors, blocks, and a block's sides
 _EMBEDDING = re.compile(r"^bundle_emb\.(?P<name>[^.]+)\.")
 _BIAS = re.compile(r"\.lora_B(\.[^.]+)?\.bias$")
 _EMBEDDED = re.compile(r"\.lora_embedding_[AB](\.[^.]+)?$")
@@ -79,10 +78,9 @@ def scaled_by(key: str) -> tuple[str, Role] | None:
 
 def refuse_others(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises UNSUPPORTED_LORA for a kind of adapter that craft does not apply."""
-    for key, shape in shapes.items():
-        is_boft = key.endswith(".oft_blocks") and len(shape) == _BOFT_DIMENSIONS
+    for key in shapes:
         for kind, pattern in _REFUSED:
-            if pattern.search(key) or (kind == "BOFT" and is_boft):
+            if pattern.search(key):
                 raise CraftError(
                     "UNSUPPORTED_LORA",
                     f"LoRA {name} is a {kind}, by its tensor {shown(key)}; craft does not apply those",

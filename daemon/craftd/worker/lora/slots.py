@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
+from craft_protos.lora_strength import Strength
 
+from craftd.worker.lora import blocks
 from craftd.worker.lora.adapter import Adapter
-from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Stack
+from craftd.worker.lora.layers import AdaptedLayer, Column, Selection, Shared, Stack
 from craftd.worker.lora.targets import Targets
 from craftd.worker.models import memory
 from craftd.worker.process.device import uploaded
@@ -26,7 +29,7 @@ class Use:
 
     bucket: int
     slot: int
-    weight: float
+    strength: Strength
     filling: int  # tells what the slot holds from what it held before
 
 
@@ -117,14 +120,14 @@ class Slots:
         self._where[facts.sha256] = facts.bucket
         return True
 
-    def pin(self, sha256: str, weight: float) -> Use:
+    def pin(self, sha256: str, strength: Strength) -> Use:
         """Keep a LoRA in its slot for a row, until `unpin`."""
         bucket = self._where[sha256]
         held = self._buckets[bucket].held
         held[sha256] = held.pop(sha256)
         self._pins[sha256] += 1
         slot = held[sha256]
-        return Use(bucket, slot, weight, self._fillings[bucket, slot])
+        return Use(bucket, slot, strength.lasting, self._fillings[bucket, slot])
 
     def unpin(self, sha256: str) -> None:
         self._pins[sha256] -= 1
@@ -204,18 +207,25 @@ class Slots:
             return last
         for layer in self._layers[component].values():
             layer.forget()
-        selection = self._selection(key, rows, [self._layers[component][path] for path in touched])
+        layers = [self._layers[component][path] for path in touched]
+        selection = self._selection(key, rows, layers, is_text=blocks.is_text(component))
         self._selections[component] = selection
         return selection
 
-    def _selection(self, key: Hashable, rows: Sequence[Sequence[Use]], layers: Sequence[AdaptedLayer]) -> Selection:
+    def _selection(
+        self, key: Hashable, rows: Sequence[Sequence[Use]], layers: Sequence[AdaptedLayer], *, is_text: bool
+    ) -> Selection:
         if _are_same(rows):
-            shared = [(use.bucket, use.slot, use.weight) for use in rows[0]]
+            shared = [Shared(use.bucket, use.slot, partial(use.strength.at, is_text=is_text)) for use in rows[0]]
             joined = sum(
-                layer.stacks[bucket].slot_bytes for layer in layers for bucket, *_ in shared if bucket in layer.stacks
+                layer.stacks[one.bucket].slot_bytes for layer in layers for one in shared if one.bucket in layer.stacks
             )
             return Selection(key, [], shared, is_kept=len(shared) <= 1 or joined <= self._limits.kept_bytes)
-        columns = [_column(bucket, rows, self._device) for bucket in sorted(self._buckets)]
+        by_block = any(use.strength.blocks for row in rows for use in row)
+        found = dict.fromkeys([None, *(layer.block for layer in layers)] if by_block else [None])
+        columns = [
+            _column(bucket, rows, self._device, list(found), is_text=is_text) for bucket in sorted(self._buckets)
+        ]
         used = [column for column in columns if column is not None]
         gathered = [_gathered_bytes(layer, used) for layer in layers]
         return Selection(key, used, [], is_kept=sum(gathered) + max(gathered) <= self._limits.kept_bytes)
@@ -251,8 +261,8 @@ class Slots:
     def _fill(self, rank: int, slot: int, adapter: Adapter) -> None:
         self._fillings[rank, slot] = next(self._numbers)
         for component, deltas in adapter.deltas.items():
-            for path in deltas:
-                self._have_stack(component, path, rank)
+            for path, delta in deltas.items():
+                self._have_stack(component, path, rank, delta.block)
         touched = {component: frozenset(deltas) for component, deltas in adapter.deltas.items()}
         for component, paths in self._touched.get((rank, slot), {}).items():
             for path in paths - touched.get(component, frozenset()):
@@ -262,23 +272,29 @@ class Slots:
             for path, delta in deltas.items():
                 self._layers[component][path].stacks[rank].put(slot, delta)
 
-    def _have_stack(self, component: str, path: str, rank: int) -> None:
+    def _have_stack(self, component: str, path: str, rank: int, block: int | None) -> None:
         own = self._targets.layers[component][path]
-        layer = self._layers[component].setdefault(path, AdaptedLayer(own))
+        layer = self._layers[component].setdefault(path, AdaptedLayer(own, block))
         if rank not in layer.stacks:
             layer.stacks[rank] = Stack(own, rank, self._buckets[rank].slots, self._device)
             self._slot_bytes.pop((component, rank), None)
 
 
-def _column(bucket: int, rows: Sequence[Sequence[Use]], device: torch.device) -> Column | None:
-    """K is what the row with the most needs, rounded up; None where no row uses the bucket."""
+def _column(
+    bucket: int, rows: Sequence[Sequence[Use]], device: torch.device, found: Sequence[int | None], *, is_text: bool
+) -> Column | None:
+    """K is what the row with the most needs, rounded up; None where no row uses the bucket. `found`: the blocks."""
     uses = [[use for use in row if use.bucket == bucket] for row in rows]
     width = _width(bucket, rows)
     if not width:
         return None
     slots = [[use.slot for use in row] + [0] * (width - len(row)) for row in uses]
-    weights = [[use.weight for use in row] + [0.0] * (width - len(row)) for row in uses]
-    return Column(bucket, uploaded(torch.tensor(slots), device), uploaded(torch.tensor(weights), device))
+    weights = [
+        [[use.strength.at(block, is_text=is_text) for use in row] + [0.0] * (width - len(row)) for row in uses]
+        for block in found
+    ]
+    places = {block: place for place, block in enumerate(found)}
+    return Column(bucket, uploaded(torch.tensor(slots), device), uploaded(torch.tensor(weights), device), places)
 
 
 def _width(bucket: int, rows: Sequence[Sequence[Use]]) -> int:

@@ -1,7 +1,7 @@
 """Changes that are of a layer's own weight, or a whole difference of it, by their shapes, without torch.
 
-Full differences ("diff", and "diff_b" of the bias), (IA)3 ("ia3", "on_input"), diag-OFT ("oft_blocks", "rescale") and
-GLoRA ("a1", "a2", "b1", "b2"), as LyCORIS and kohya's scripts save them.
+Full differences ("diff", and "diff_b" of the bias), (IA)3 ("ia3", "on_input"), diag-OFT and BOFT ("oft_blocks",
+"rescale") and GLoRA ("a1", "a2", "b1", "b2"), as LyCORIS and kohya's scripts save them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ DIFF, IA3, OFT, GLORA, BIAS = "diff", "ia3", "oft", "glora", "bias"
 _WANTED = {DIFF: {"diff"}, IA3: {"ia3", "on_input"}, OFT: {"oft_blocks"}, GLORA: {"a1", "a2", "b1", "b2"}, BIAS: set()}
 _BESIDE = {"alpha", "diff_b"}  # what any of them may have, and OFT its rescale
 _MOST_RANK = 4096
+_MOST_FACTORS = 20  # of BOFT
 _MOST_BLOCK = 4096  # outputs of OFT's blocks, each of which is inverted
 
 
@@ -54,11 +55,18 @@ def makes(form: str, shapes: Shapes, layer: Shape, *, is_one_layer: bool) -> boo
 
 
 def _turns(shapes: Shapes, outputs: int) -> bool:
-    blocks = shapes["oft_blocks"]
+    """Blocks by their sides; before these BOFT's factors, whose outputs lie so far apart at last."""
+    *factors, count, side, other = shapes["oft_blocks"] if len(shapes["oft_blocks"]) > 2 else (0, 0, 0)
+    is_butterfly = not factors or (
+        len(factors) == 1
+        and side % 2 == 0
+        and 0 < factors[0] <= _MOST_FACTORS
+        and outputs % (2 ** (factors[0] - 1) * side) == 0
+    )
     return (
-        len(blocks) == 3
-        and blocks[1] == blocks[2] <= _MOST_BLOCK
-        and blocks[0] * blocks[1] == outputs
+        0 < side == other <= _MOST_BLOCK
+        and is_butterfly
+        and count * side == outputs
         and ("rescale" not in shapes or math.prod(shapes["rescale"]) == outputs)
     )
 
