@@ -19,6 +19,7 @@ VARIABLES = {
     "CRAFT_API_KEY_FILE": "A file that holds it.",
     "CRAFT_CA": "A PEM file with the authority that has signed the certificate of a daemon elsewhere.",
     "CRAFT_AUTOSTART": "0: start no daemon.",
+    "CRAFT_JOIN_TOKEN": "The token that `craft worker join` spends.",
     "CRAFT_CONFIG": "The configuration file.",
     "CRAFT_DATA_DIR": "Where pictures, models and the database lie.",
     "CRAFT_STATE_DIR": "Where logs lie.",

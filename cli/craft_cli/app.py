@@ -35,6 +35,7 @@ _GROUPS = {
     "presets": Member("presets", is_group=True),
     "keys": Member("keys", is_group=True),
     "fleet": Member("fleet", is_group=True),
+    "worker": Member("worker", is_group=True),
     "bot": Member("bot", is_group=True),
     "daemon": Member("daemon", is_group=True),
     "config": Member("config", is_group=True),

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from craft_protos.version import __version__
 
@@ -16,6 +17,10 @@ from craftd.bot_process import BotProcess, BotStatus
 from craftd.scheduler.scheduler import Scheduler
 from craftd.workers.handle import Vitals, WorkerHandle
 from craftd.workers.pool import WorkerPool
+from craftd.workers.remote.fleet import Fleet
+
+if TYPE_CHECKING:
+    from craftd.workers.remote.port import JoinLine
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class WorkerStatus:
     rows: int = 0  # images that it still has to draw
     capacity_rows: int = 0  # that it draws at once
     is_drained: bool = False
+    is_remote: bool = False  # on another machine
+    elsewhere: str = ""  # where that is connected from
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Control:
         scheduler: Scheduler,
         stop: Stop,
         *,
+        fleet: Fleet,
         bot: BotProcess | None = None,
     ) -> None:
         self._address = address
@@ -96,6 +104,7 @@ class Control:
         self._scheduler = scheduler
         self._stop = stop
         self._bot = bot
+        self._fleet = fleet
         self._start_time = time.time()
         self._warnings: list[str] = []
         self._listen = ""
@@ -143,6 +152,14 @@ class Control:
         """Give a worker nothing more, or again. Raises UNKNOWN_WORKER."""
         return _status(self._pool.resume(name) if resume else self._pool.drain(name))
 
+    async def invite_worker(self, name: str) -> JoinLine:
+        """Let one on another machine join. Raises CONFIG_INVALID, INVALID_FIELD, NAME_TAKEN, RATE_LIMITED."""
+        return await self._fleet.invite(name)
+
+    async def remove_worker(self, name: str) -> None:
+        """One on another machine, at once. Raises CONFIG_INVALID, UNKNOWN_WORKER."""
+        await self._fleet.remove(name)
+
     def shutdown(self, *, now: bool, grace_s: float) -> None:
         """Begin to stop. `grace_s` 0: as configured."""
         if now:
@@ -166,6 +183,8 @@ def _status(worker: WorkerHandle) -> WorkerStatus:
         rows=worker.dispatches.rows,
         capacity_rows=vitals.hello.capacity_rows,
         is_drained=worker.is_drained,
+        is_remote=worker.elsewhere is not None,
+        elsewhere=worker.elsewhere.address if worker.elsewhere is not None else "",
     )
 
 

@@ -72,6 +72,7 @@ from craftd.workers.inspector import identify, identify_all, inspect, inspect_lo
 from craftd.workers.local import LocalConnection
 from craftd.workers.pictures import compare_pictures, inspect_pictures
 from craftd.workers.pool import WorkerPool
+from craftd.workers.remote.fleet import Fleet
 
 _log = logging.getLogger("craft.daemon")
 _BACKUP_EVERY_S = 24 * 3600.0
@@ -143,7 +144,8 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     )
     await _resume(database, scheduler.jobs)
     stop, bot = _obeying(Stop(settings.daemon.grace_s)), _bot(setting, keys)
-    control = Control(endpoint.address, pool, scheduler, stop, bot=bot)
+    fleet = await Fleet.open(settings, paths.fleet_dir, database, pool)
+    control = Control(endpoint.address, pool, scheduler, stop, bot=bot, fleet=fleet)
     upkeep = Upkeep(
         database=database,
         retention=retention,
@@ -174,7 +176,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     if tcp is not None:
         control.note_listening(server.listen(tcp))
     http = HttpServices(jobs, images, models, loras, keys, control, pool, settings, inputs)
-    faces: list[Face] = [server, *_http_face(http)]
+    faces: list[Face] = [server, fleet, *_http_face(http)]
     if tcp is not None or settings.http.enabled:
         keys.expect_callers()
     endpoint.publish(server.bind)
@@ -189,6 +191,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
                 "scheduler": scheduler.run,
                 "sweep": lambda: _sweep(images, control),
                 "workers": pool.run,
+                "fleet": fleet.run,
                 "backup": lambda: _back_up(database),
                 "keys": keys.run,
                 "retention": retention.run,

@@ -91,6 +91,7 @@ def _api_key(env: Mapping[str, str]) -> str:
 _OWN_VARIABLES = (
     *("CRAFT_CONFIG", "CRAFT_DATA_DIR", "CRAFT_STATE_DIR", "CRAFT_RUNTIME_DIR"),
     *("CRAFT_HOST", "CRAFT_API_KEY", "CRAFT_API_KEY_FILE", "CRAFT_CA", "CRAFT_AUTOSTART"),
+    "CRAFT_JOIN_TOKEN",
 )
 
 
@@ -113,6 +114,11 @@ def user_config_home(env: Mapping[str, str] | None = None) -> Path:
     env = os.environ if env is None else env
     given = Path(env.get("XDG_CONFIG_HOME", ""))
     return given if given.is_absolute() else Path.home() / ".config"
+
+
+def take_join_token() -> str:
+    """What lets this machine join another's daemon; "" where the environment has none. No child process gets it."""
+    return os.environ.pop("CRAFT_JOIN_TOKEN", "")
 
 
 def editor(env: Mapping[str, str] | None = None) -> str:

@@ -34,6 +34,8 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     WORKER_STATE_IDLE: _WorkerState.ValueType  # 4
     WORKER_STATE_OFF: _WorkerState.ValueType  # 5
     """no process: it is started when it is needed"""
+    WORKER_STATE_AWAY: _WorkerState.ValueType  # 6
+    """on another machine, which is not connected"""
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
     """The only worker is not listed while it has no process; `restarts` counts the ends that were not meant."""
@@ -46,6 +48,8 @@ WORKER_STATE_BUSY: WorkerState.ValueType  # 3
 WORKER_STATE_IDLE: WorkerState.ValueType  # 4
 WORKER_STATE_OFF: WorkerState.ValueType  # 5
 """no process: it is started when it is needed"""
+WORKER_STATE_AWAY: WorkerState.ValueType  # 6
+"""on another machine, which is not connected"""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 class _BotState:
@@ -107,6 +111,8 @@ class WorkerStatus(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     CAPACITY_ROWS_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REMOTE_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     device: _builtins.str
     state: Global___WorkerState.ValueType
@@ -123,6 +129,10 @@ class WorkerStatus(_message.Message):
     """that it draws at once; 0 while it has not said"""
     drained: _builtins.bool
     """nothing more is given to it"""
+    address: _builtins.str
+    """of the other machine that it is on, while that is connected"""
+    remote: _builtins.bool
+    """it is on another machine"""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -140,10 +150,12 @@ class WorkerStatus(_message.Message):
         rows: _builtins.int = ...,
         capacity_rows: _builtins.int = ...,
         drained: _builtins.bool = ...,
+        address: _builtins.str = ...,
+        remote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_rows", b"capacity_rows", "device", b"device", "device_bytes", b"device_bytes", "drained", b"drained", "models", b"models", "name", b"name", "pid", b"pid", "predict_calls", b"predict_calls", "restarts", b"restarts", "rows", b"rows", "rss_bytes", b"rss_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_rows", b"capacity_rows", "device", b"device", "device_bytes", b"device_bytes", "drained", b"drained", "models", b"models", "name", b"name", "pid", b"pid", "predict_calls", b"predict_calls", "remote", b"remote", "restarts", b"restarts", "rows", b"rows", "rss_bytes", b"rss_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,6 +183,96 @@ class DrainWorkerRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainWorkerRequest: _TypeAlias = DrainWorkerRequest  # noqa: Y015
+
+@_typing.final
+class InviteWorkerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """that the worker will have"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InviteWorkerRequest: _TypeAlias = InviteWorkerRequest  # noqa: Y015
+
+@_typing.final
+class Invitation(_message.Message):
+    """Lets one worker on another machine join, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    VALID_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    address: _builtins.str
+    """HOST:PORT"""
+    fingerprint: _builtins.str
+    """of the certificate that the front is known by: sha256:HEX"""
+    token: _builtins.str
+    """a secret"""
+    valid_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        token: _builtins.str = ...,
+        valid_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fingerprint", b"fingerprint", "name", b"name", "token", b"token", "valid_s", b"valid_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Invitation: _TypeAlias = Invitation  # noqa: Y015
+
+@_typing.final
+class RemoveWorkerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveWorkerRequest: _TypeAlias = RemoveWorkerRequest  # noqa: Y015
+
+@_typing.final
+class RemoveWorkerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveWorkerResponse: _TypeAlias = RemoveWorkerResponse  # noqa: Y015
 
 @_typing.final
 class BotStatus(_message.Message):

@@ -64,6 +64,16 @@ class DaemonStub:
                 request_serializer=craft__protos_dot_daemon__pb2.DrainWorkerRequest.SerializeToString,
                 response_deserializer=craft__protos_dot_daemon__pb2.WorkerStatus.FromString,
                 _registered_method=True)
+        self.InviteWorker = channel.unary_unary(
+                '/craft.v1.Daemon/InviteWorker',
+                request_serializer=craft__protos_dot_daemon__pb2.InviteWorkerRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_daemon__pb2.Invitation.FromString,
+                _registered_method=True)
+        self.RemoveWorker = channel.unary_unary(
+                '/craft.v1.Daemon/RemoveWorker',
+                request_serializer=craft__protos_dot_daemon__pb2.RemoveWorkerRequest.SerializeToString,
+                response_deserializer=craft__protos_dot_daemon__pb2.RemoveWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class DaemonServicer:
@@ -110,6 +120,18 @@ class DaemonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InviteWorker(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveWorker(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DaemonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +164,16 @@ def add_DaemonServicer_to_server(servicer, server):
                     servicer.DrainWorker,
                     request_deserializer=craft__protos_dot_daemon__pb2.DrainWorkerRequest.FromString,
                     response_serializer=craft__protos_dot_daemon__pb2.WorkerStatus.SerializeToString,
+            ),
+            'InviteWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.InviteWorker,
+                    request_deserializer=craft__protos_dot_daemon__pb2.InviteWorkerRequest.FromString,
+                    response_serializer=craft__protos_dot_daemon__pb2.Invitation.SerializeToString,
+            ),
+            'RemoveWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveWorker,
+                    request_deserializer=craft__protos_dot_daemon__pb2.RemoveWorkerRequest.FromString,
+                    response_serializer=craft__protos_dot_daemon__pb2.RemoveWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -306,6 +338,60 @@ class Daemon:
             '/craft.v1.Daemon/DrainWorker',
             craft__protos_dot_daemon__pb2.DrainWorkerRequest.SerializeToString,
             craft__protos_dot_daemon__pb2.WorkerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InviteWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Daemon/InviteWorker',
+            craft__protos_dot_daemon__pb2.InviteWorkerRequest.SerializeToString,
+            craft__protos_dot_daemon__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/craft.v1.Daemon/RemoveWorker',
+            craft__protos_dot_daemon__pb2.RemoveWorkerRequest.SerializeToString,
+            craft__protos_dot_daemon__pb2.RemoveWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

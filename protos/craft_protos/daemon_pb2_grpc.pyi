@@ -43,6 +43,8 @@ class DaemonStub:
     """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
     starts again. NOT_FOUND, reason UNKNOWN_WORKER.
     """
+    InviteWorker: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.InviteWorkerRequest, _daemon_pb2.Invitation]
+    RemoveWorker: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.RemoveWorkerRequest, _daemon_pb2.RemoveWorkerResponse]
 
 @_typing.type_check_only
 class DaemonAsyncStub(DaemonStub):
@@ -59,6 +61,8 @@ class DaemonAsyncStub(DaemonStub):
     """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
     starts again. NOT_FOUND, reason UNKNOWN_WORKER.
     """
+    InviteWorker: _aio.UnaryUnaryMultiCallable[_daemon_pb2.InviteWorkerRequest, _daemon_pb2.Invitation]  # type: ignore[assignment]
+    RemoveWorker: _aio.UnaryUnaryMultiCallable[_daemon_pb2.RemoveWorkerRequest, _daemon_pb2.RemoveWorkerResponse]  # type: ignore[assignment]
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -108,5 +112,19 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         """Gives a worker nothing more: what it does is finished, then its process ends, until it is resumed or the daemon
         starts again. NOT_FOUND, reason UNKNOWN_WORKER.
         """
+
+    @_abc_1.abstractmethod
+    def InviteWorker(
+        self,
+        request: _daemon_pb2.InviteWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_daemon_pb2.Invitation, _abc.Awaitable[_daemon_pb2.Invitation]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveWorker(
+        self,
+        request: _daemon_pb2.RemoveWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_daemon_pb2.RemoveWorkerResponse, _abc.Awaitable[_daemon_pb2.RemoveWorkerResponse]]: ...
 
 def add_DaemonServicer_to_server(servicer: DaemonServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

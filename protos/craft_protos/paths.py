@@ -67,6 +67,16 @@ class Paths:
         return self.data_dir / "files"
 
     @property
+    def fleet_dir(self) -> Path:
+        """The certificates of the worker port."""
+        return self.state_dir / "fleet"
+
+    @property
+    def joined_dir(self) -> Path:
+        """A folder for each daemon whose worker this machine is: its certificate, and that daemon's files."""
+        return self.data_dir / "joined"
+
+    @property
     def lock_file(self) -> Path:
         """Held with flock by the one daemon; its text is JSON: pid, address, version."""
         return self.data_dir / "craftd.lock"
@@ -116,7 +126,8 @@ class Paths:
         return (
             *(file for one in databases for file in sorted(one.parent.glob(f"{one.name}*"))),
             *(self.images_dir, self.models_dir, self.loras_dir, self.datasets_dir, self.inputs_dir),
-            *(self.training_dir, self.room_file, self.schedulers_dir, self.files_dir, self.lock_file),
+            *(self.training_dir, self.room_file, self.schedulers_dir, self.files_dir, self.fleet_dir),
+            *(self.joined_dir, self.lock_file),
             *(self.start_lock_file, self.renewals_file, self.bot_lock_file, self.socket, self.start_log_file),
             *sorted(self.state_dir.glob(f"{self.log_file.name}*")),
             *(self.config_file, self.config_file.parent / "presets"),

@@ -50,6 +50,7 @@ REASONS: dict[str, Reason] = {
     "CANCELLED": Reason("CANCELLED", 499, 1, "the job was cancelled"),
     "EXPIRED": Reason("DEADLINE_EXCEEDED", 504, 1, "the job's turn came after its expire_time"),
     "QUEUE_FULL": Reason("RESOURCE_EXHAUSTED", 429, 75, "the queue is full; try later"),
+    "WORKER_REFUSED": Reason("PERMISSION_DENIED", 403, 77, "the daemon does not let this worker in"),
     "WORKER_DIED": Reason("INTERNAL", 500, 1, "the job killed its worker three times"),
     "OUT_OF_MEMORY": Reason("RESOURCE_EXHAUSTED", 507, 1, "the device's memory does not suffice"),
     "DISK_FULL": Reason("RESOURCE_EXHAUSTED", 507, 74, "the daemon's disk has no room"),

@@ -81,6 +81,15 @@ class WorkerSettings:
         120.0, "A worker without progress so long while drawing is replaced", Range(0.1, _A_DAY_S), unit="s"
     )
     load_timeout_s: float = setting(900.0, "The same while a model loads", Range(1, _A_DAY_S), unit="s")
+    listen: str = setting(
+        "", "Address, HOST:PORT, that workers on other machines connect to; empty: none do", Address(may_be_empty=True)
+    )
+    line_timeout_s: float = setting(
+        30.0, "A worker on another machine that is silent so long is taken to be gone", Range(1, 3600), unit="s"
+    )
+    files_gib: float = setting(
+        100.0, "A worker on another machine keeps so many of the daemon's files there", Range(0.001, 1e6), unit="GiB"
+    )
 
 
 @dataclass(frozen=True)

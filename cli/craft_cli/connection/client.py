@@ -249,6 +249,12 @@ class Client:
     def drain_worker(self, name: str, *, resume: bool) -> daemon_pb2.WorkerStatus:
         return self._call(self._daemon.DrainWorker, daemon_pb2.DrainWorkerRequest(name=name, resume=resume))
 
+    def invite_worker(self, name: str) -> daemon_pb2.Invitation:
+        return self._call(self._daemon.InviteWorker, daemon_pb2.InviteWorkerRequest(name=name))
+
+    def remove_worker(self, name: str) -> None:
+        self._call(self._daemon.RemoveWorker, daemon_pb2.RemoveWorkerRequest(name=name))
+
     def disk_usage(self) -> daemon_pb2.DiskUsage:
         return self._call(self._daemon.GetDiskUsage, daemon_pb2.GetDiskUsageRequest())
 

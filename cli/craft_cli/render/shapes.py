@@ -380,6 +380,8 @@ def worker(message: daemon_pb2.WorkerStatus) -> dict[str, Any]:
         "rows": message.rows,
         "capacity_rows": message.capacity_rows,
         "drained": message.drained,
+        "remote": message.remote,
+        "address": message.address,
     }
 
 

@@ -80,6 +80,8 @@ POLICY: dict[str, Access] = {
     "craft.v1.Daemon/Prune": Access.ADMIN,
     "craft.v1.Daemon/WatchLogs": Access.ADMIN,
     "craft.v1.Daemon/DrainWorker": Access.ADMIN,
+    "craft.v1.Daemon/InviteWorker": Access.ADMIN,
+    "craft.v1.Daemon/RemoveWorker": Access.ADMIN,
 }
 ACTS_FOR = "craft-owner"  # metadata: the owner for whom an admin calls
 MOST_STREAMS = 128  # that a key may have open: each costs memory for as long as it lasts

@@ -39,6 +39,20 @@ class Daemon:
     async def DrainWorker(self, request: pb.DrainWorkerRequest, _: Caller) -> pb.WorkerStatus:
         return mapping.worker_status(self._control.drain_worker(request.name, resume=request.resume))
 
+    async def InviteWorker(self, request: pb.InviteWorkerRequest, _: Caller) -> pb.Invitation:
+        told = await self._control.invite_worker(request.name)
+        return pb.Invitation(
+            name=told.invitation.name,
+            address=told.address,
+            fingerprint=told.fingerprint,
+            token=told.invitation.token,
+            valid_s=told.invitation.valid_s,
+        )
+
+    async def RemoveWorker(self, request: pb.RemoveWorkerRequest, _: Caller) -> pb.RemoveWorkerResponse:
+        await self._control.remove_worker(request.name)
+        return pb.RemoveWorkerResponse()
+
     async def GetDiskUsage(self, _request: pb.GetDiskUsageRequest, _: Caller) -> pb.DiskUsage:
         usage = await self._upkeep.usage()
         held = [

@@ -45,6 +45,7 @@ _WORKER_STATES = {
     "BUSY": daemon_pb2.WORKER_STATE_BUSY,
     "IDLE": daemon_pb2.WORKER_STATE_IDLE,
     "OFF": daemon_pb2.WORKER_STATE_OFF,
+    "AWAY": daemon_pb2.WORKER_STATE_AWAY,
 }
 
 _BOT_STATES = {
@@ -393,4 +394,6 @@ def worker_status(one: WorkerStatus) -> daemon_pb2.WorkerStatus:
         rows=one.rows,
         capacity_rows=one.capacity_rows,
         drained=one.is_drained,
+        address=one.elsewhere,
+        remote=one.is_remote,
     )

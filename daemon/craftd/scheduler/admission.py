@@ -106,7 +106,8 @@ class Admission:
         """What a training waits for besides those ahead; "" for others."""
         if not active.job.is_training:
             return ""
-        if all(worker.dispatches.are_training for worker in self.pool.workers):
+        given = [worker for worker in self.pool.workers if worker.may_be_given]
+        if given and all(worker.dispatches.are_training for worker in given):
             return "another training runs"
         return "waiting until nothing is drawn" if self._is_patient(active) else ""
 

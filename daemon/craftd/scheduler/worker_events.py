@@ -54,7 +54,9 @@ class WorkerEvents:
         for dispatch in death.lost:
             if (active := self._jobs.find(dispatch)) is not None:
                 is_cause = self._is_cause(active, death)
-                self._jobs.give_back(active, is_suspect=not death.is_planned, is_cause=is_cause, why=death.why)
+                self._jobs.give_back(
+                    active, is_suspect=not (death.is_planned or death.is_cut_off), is_cause=is_cause, why=death.why
+                )
         self._changed.set()
 
     def on_start_failed(self, worker: WorkerHandle, why: str) -> None:

@@ -21,6 +21,7 @@ class Ending:
 
     how: str  # in words
     is_own_doing: bool  # what it ran ended it, and nobody from outside
+    is_cut_off: bool = False  # the line to its machine broke: the process may well live
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Death:
     is_planned: bool  # the daemon ended it, and meant to
     is_own_doing: bool = False  # evidence against what it ran: a crash, a bad frame, a stall, the kernel's OOM killer
     lost: tuple[ActiveDispatch, ...] = ()  # what it had been given and did not give back
+    is_cut_off: bool = False  # the line to its machine broke, which says nothing of its jobs
 
 
 class Connection(Protocol):
@@ -69,6 +71,15 @@ class Connection(Protocol):
 
 
 Connect = Callable[[], Awaitable[Connection]]
+
+
+class Elsewhere(Protocol):
+    """The other machine that a worker is on."""
+
+    @property
+    def address(self) -> str:
+        """Where it is connected from; "" while it is not."""
+        ...
 
 
 class Listener(Protocol):

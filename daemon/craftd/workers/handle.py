@@ -23,7 +23,7 @@ from craft_protos.worker_pb2 import FromWorker
 
 from craftd.models.model import Manifest
 from craftd.store.disk import unwritable
-from craftd.workers.connection import Connect, Connection, Death, Ending, Listener
+from craftd.workers.connection import Connect, Connection, Death, Elsewhere, Ending, Listener
 from craftd.workers.dispatches import ActiveDispatch, Dispatches, WarmLoras
 from craftd.workers.progress import Progress
 from craftd.workers.residency import Residency
@@ -56,9 +56,11 @@ class WorkerHandle:
         backoff_s: float = _BACKOFF_S,
         *,
         name: str = "",
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        """`name`: what it is called among several."""
+        """`name`: what it is called among several. `elsewhere`: the machine that it is on; None: this one."""
         self._name = name
+        self.elsewhere = elsewhere
         self._connect = connect
         self._settings = settings
         self._backoff_s = backoff_s
@@ -118,7 +120,9 @@ class WorkerHandle:
 
     @property
     def state(self) -> str:
-        """STARTING, LOADING, BUSY, IDLE, or OFF without a process."""
+        """STARTING, LOADING, BUSY, IDLE, or OFF without a process, AWAY where its machine is not connected."""
+        if not self.is_reachable:
+            return "AWAY"
         if not self._is_ready:
             return "OFF" if self.vitals is None else "STARTING"
         if self._progress.is_loading:
@@ -135,8 +139,17 @@ class WorkerHandle:
 
     @property
     def may_be_given(self) -> bool:
-        """Work at all: nobody drains it."""
-        return not self.is_drained
+        """Work at all: nobody drains it, and its machine is connected."""
+        return not self.is_drained and self.is_reachable
+
+    @property
+    def is_reachable(self) -> bool:
+        """It is on this machine, or on one that is connected."""
+        return self.elsewhere is None or bool(self.elsewhere.address)
+
+    def note_reachable(self) -> None:
+        """Its machine is connected again: what failed before says nothing of now."""
+        self.failures, self.trouble = 0, ""
 
     def want(self) -> None:
         """Have its process started, if there is none; listeners hear of it."""
@@ -264,11 +277,12 @@ class WorkerHandle:
     def _bury(self, ending: Ending) -> tuple[bool, Death]:
         was_ready, is_ours = self._is_ready, bool(self._why)
         is_own_doing = self._is_own_doing if is_ours else ending.is_own_doing
-        death = Death(self._why or ending.how, self._is_planned, is_own_doing, self.dispatches.remove_all())
+        lost, is_cut_off = self.dispatches.remove_all(), ending.is_cut_off and not is_ours
+        death = Death(self._why or ending.how, self._is_planned, is_own_doing, lost, is_cut_off)
         self._connection, self._is_ready, self.vitals = None, False, None
         self.loras.forget()
         self._idle.set()
-        if was_ready and not death.is_planned:
+        if was_ready and not (death.is_planned or death.is_cut_off):
             self.restarts += 1
             self.failures += 1
         _log.info("worker ended", extra={"why": death.why, "planned": death.is_planned})
@@ -311,6 +325,7 @@ class WorkerHandle:
             theirs = hello.version or "another version"
             raise BadFrame(f"the hello of craft {theirs}, and this daemon is {__version__}: `craft daemon restart`")
         self.vitals.hello.CopyFrom(hello)
+        self.vitals.pid = self.vitals.pid or hello.pid
         self._is_ready, self.trouble = True, ""
         _log.info("worker ready", extra={"pid": self.vitals.pid, "device": hello.device, "rows": hello.capacity_rows})
         self._tell(lambda listener: listener.on_ready(self, hello))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,18 +26,54 @@ class WorkerPool:
         self.speeds = speeds or Speeds()
         self.changed: Callable[[], None] = lambda: None
         self._awaited: Counter[str] = Counter()
+        self._listeners: list[Listener] = []
+        self._serving: dict[WorkerHandle, asyncio.Task[None]] | None = None  # while `run` does
         for worker in self.workers:
             worker.residency.awaited = self._awaited
         self.listen(self.speeds)
 
     def listen(self, listener: Listener) -> None:
-        """To what every worker says."""
+        """To what every worker says, those that come later too."""
+        self._listeners.append(listener)
         for worker in self.workers:
             worker.listen(listener)
 
+    def add(self, worker: WorkerHandle) -> None:
+        """One more, after those that there are."""
+        worker.residency.awaited = self._awaited
+        for listener in self._listeners:
+            worker.listen(listener)
+        self.workers = (*self.workers, worker)
+        self._serve(worker)
+        self.changed()
+
+    async def remove(self, worker: WorkerHandle, why: str) -> None:
+        """Never given anything again; its jobs wait again."""
+        self.workers = tuple(one for one in self.workers if one is not worker)
+        await worker.end(why)
+        if self._serving is not None and (task := self._serving.pop(worker, None)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        worker.residency.on_start_failed(worker, why)
+        self.changed()
+
     async def run(self) -> None:
         """Serve for ever; cancelling it kills the workers."""
-        await asyncio.gather(*(serve_for_ever("worker", worker.run) for worker in self.workers))
+        self._serving = {}
+        try:
+            for worker in self.workers:
+                self._serve(worker)
+            await asyncio.Event().wait()
+        finally:
+            tasks, self._serving = list(self._serving.values()), None
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _serve(self, worker: WorkerHandle) -> None:
+        if self._serving is not None:
+            self._serving[worker] = asyncio.create_task(serve_for_ever("worker", worker.run), name="worker")
 
     async def end(self, why: str) -> None:
         """End all processes, and wait until their memory is back."""
@@ -60,8 +97,8 @@ class WorkerPool:
     @property
     def trouble(self) -> str:
         """Why none can be started, while none can."""
-        troubles = [worker.trouble for worker in self.workers]
-        return troubles[0] if all(troubles) else ""
+        troubles = [worker.trouble for worker in self.workers if worker.is_reachable]
+        return troubles[0] if troubles and all(troubles) else ""
 
     @property
     def start_s(self) -> float:
