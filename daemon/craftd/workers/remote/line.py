@@ -113,7 +113,7 @@ class Line(Generic[In]):
     def close(self, why: str) -> None:
         """At once; what was not sent is lost."""
         self.closed = self.closed or why
-        self._writer.transport.abort()
+        _abort(self._writer)
 
     async def close_in_turn(self, why: str) -> None:
         """After what was sent."""
@@ -123,7 +123,7 @@ class Line(Generic[In]):
             self._writer.close()
             await self._writer.wait_closed()
         except OSError:
-            self._writer.transport.abort()
+            _abort(self._writer)
 
     async def _exactly(self, count: int) -> bytearray | None:
         parts = bytearray()
@@ -139,6 +139,10 @@ class Line(Generic[In]):
             self._heard_at = time.monotonic()
             parts += part
         return parts
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
 
 
 def required_sha256(text: str) -> str:

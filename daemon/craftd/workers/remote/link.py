@@ -63,7 +63,7 @@ class Link:
     def begin(self) -> RemoteConnection:
         """A process's next life, which the other end begins. The one before it has ended."""
         self._lives += 1
-        self._current = RemoteConnection(self, self._lives)
+        self._current = RemoteConnection(self.line, self.pulls, self._lives)
         self.line.send(ToRemote(start=Start(), life=self._lives))
         return self._current
 
@@ -122,7 +122,7 @@ class Link:
         """Those that the worker was promised, and no others."""
         while True:
             want = await self._wants.get()
-            path = None if self._current is None else self._current.files.get(want.sha256)
+            path = None if self._current is None else self._current.path_of(want.sha256)
             if path is None:
                 self._strange.note()
             await self.line.send_in_turn(ToRemote(piece=await read_piece(want.sha256, path, want.offset)))
@@ -137,10 +137,11 @@ class Link:
 class RemoteConnection:
     """One life of the process on the other machine."""
 
-    def __init__(self, link: Link, life: int) -> None:
+    def __init__(self, line: Line[FromRemote], pulls: Pulls, life: int) -> None:
         self.life = life
-        self.files: dict[str, Path] = {}
-        self._link = link
+        self._files: dict[str, Path] = {}
+        self._line = line
+        self._pulls = pulls
         self._given = Given()
         self._frames: asyncio.Queue[FromWorker | None] = asyncio.Queue()
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -153,7 +154,7 @@ class RemoteConnection:
 
     def send(self, frame: ToWorker) -> None:
         self._given.note(frame)
-        self._link.line.send(ToRemote(worker=frame, life=self.life))
+        self._line.send(ToRemote(worker=frame, life=self.life))
 
     async def receive(self) -> FromWorker | None:
         return await self._frames.get()
@@ -167,26 +168,30 @@ class RemoteConnection:
 
     async def stage(self, files: Mapping[str, Path]) -> None:
         """The other end asks for what it lacks."""
-        self.files.update(files)
+        self._files.update(files)
+
+    def path_of(self, sha256: str) -> Path | None:
+        """Of a file that it may have."""
+        return self._files.get(sha256)
 
     async def collect(self, sha256: str, destination: Path) -> None:
         half = destination.with_name(f".{destination.name}.half")
         try:
-            await self._link.pulls.pull(sha256, half, _MOST_MADE_BYTES)
+            await self._pulls.pull(sha256, half, _MOST_MADE_BYTES)
             half.replace(destination)
         finally:
             half.unlink(missing_ok=True)
         await self.discard(sha256)
 
     async def discard(self, sha256: str) -> None:
-        self._link.line.send(ToRemote(discard=Discard(sha256=sha256)))
+        self._line.send(ToRemote(discard=Discard(sha256=sha256)))
 
     def kill(self) -> None:
         """A machine that does not end it in time is cut off."""
         if not (self._is_killed or self._ending.done()):
             self._is_killed = True
-            self._link.line.send(ToRemote(kill=Kill(), life=self.life))
-            late = asyncio.get_running_loop().call_later(_END_S, self._link.line.close, "it did not end its process")
+            self._line.send(ToRemote(kill=Kill(), life=self.life))
+            late = asyncio.get_running_loop().call_later(_END_S, self._line.close, "it did not end its process")
             self._ending.add_done_callback(lambda _: late.cancel())
 
     async def wait(self) -> Ending:
