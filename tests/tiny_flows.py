@@ -120,7 +120,7 @@ def qwen_image() -> Any:
     )
     return QwenImagePipeline(
         scheduler=scheduler,
-        vae=_autoencoder_of_videos(),
+        vae=autoencoder_of_videos(),
         text_encoder=qwen25_vl(),
         tokenizer=tokenizer(),
         transformer=_lively(transformer, gain=4),
@@ -162,7 +162,7 @@ def krea2(*, is_distilled: bool = False) -> Any:
     )
     return Krea2Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_image_seq_len=6400),
-        vae=_autoencoder_of_videos(),
+        vae=autoencoder_of_videos(),
         text_encoder=qwen3_vl(),
         tokenizer=tokenizer(),
         transformer=_lively(transformer, gain=6),
@@ -235,7 +235,7 @@ def autoencoder_in_patches(latents: int = 4) -> Any:
     return vae.eval()
 
 
-def _autoencoder_of_videos() -> Any:
+def autoencoder_of_videos() -> Any:
     from diffusers import AutoencoderKLQwenImage
 
     return AutoencoderKLQwenImage(

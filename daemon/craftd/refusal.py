@@ -17,8 +17,6 @@ from craft_protos.reasons import CraftError
 _LONGEST_NAME = 120
 _AGAIN = "download it again"
 
-MODULAR_INDEX = "modular_model_index.json"
-
 
 def shown(text: str) -> str:
     """A stranger's text, fit for a terminal: quoted, without control characters, short."""
@@ -46,9 +44,3 @@ def unsupported(name: str, why: str) -> CraftError:
     return CraftError(
         "UNSUPPORTED_MODEL", f"{shown(name)}: {why}", "`craft models list` shows which models can be used"
     )
-
-
-def modular(place: str) -> CraftError:
-    """What is said of a folder that only diffusers' modular pipelines draw with, such as Anima's and FLUX.3's."""
-    why = f"{place} has {MODULAR_INDEX} alone: it is for a modular pipeline, which craft does not draw with"
-    return CraftError("UNSUPPORTED_MODEL", why, "take another model, or the same as a folder with model_index.json")

@@ -82,6 +82,8 @@ def test_what_the_parts_tell() -> None:
     assert sizes({"vae": {"block_out_channels": blocks}, "transformer": aura}).largest_side == 96 * 16
     glm = {"_class_name": "GlmImageTransformer2DModel", "patch_size": 2}  # told what each square of 32 pixels shows
     assert sizes({"vae": {"block_out_channels": blocks}, "transformer": glm}) == Sizes(32)
+    cosmos = {"patch_size": [1, 2, 2], "max_size": [128, 240, 240]}
+    assert sizes({"vae": {"temperal_downsample": [True] * 3}, "transformer": cosmos}) == Sizes(16, 1920)
     hidream = {"_class_name": "HiDreamImageTransformer2DModel", "patch_size": 2, "max_resolution": [128, 128]}
     assert sizes({"vae": {"block_out_channels": blocks}, "transformer": hidream}) == Sizes(16, most_pixels=1024 * 1024)
 

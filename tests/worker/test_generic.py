@@ -14,11 +14,12 @@ from craft_protos.generate import Start
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import Cancel, ModelManifest, ToWorker
 from craftd.worker.families import samplers
-from craftd.worker.families.generic import PipelineRun, PipelineRunner
+from craftd.worker.families.generic import PipelineRunner
+from craftd.worker.families.pipeline_run import PipelineRun
 from craftd.worker.lora.adapter_manager import AdapterManager
 from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.targets import Targets
-from diffusers import SCMScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, SCMScheduler
 
 from tests import tiny_models
 from tests.worker.client import WorkerProcess, pixels, put_model, submit
@@ -116,9 +117,24 @@ def test_one_without_a_callback_says_that_it_cannot_be_interrupted() -> None:
     assert (run.step, run.of) == (3, 3)
 
 
-def test_the_legacy_callback_passes_the_baton_too() -> None:
-    assert _runner(Legacy()).notice == ""
-    run, steps = _run(Legacy()), []
+class Scheduled(Plain):
+    """One without a callback, that has a scheduler."""
+
+    def __init__(self) -> None:
+        self.scheduler = FlowMatchEulerDiscreteScheduler()
+
+    def __call__(self, prompt: str, num_inference_steps: int = 3) -> Any:
+        self.scheduler.set_timesteps(num_inference_steps)
+        latents = torch.zeros(1, 4, 4, 4)
+        for timestep in self.scheduler.timesteps:
+            latents = self.scheduler.step(latents, timestep, latents).prev_sample
+        return SimpleNamespace(images=[np.zeros((4, 4, 3))])
+
+
+@pytest.mark.parametrize("pipe", [Legacy(), Scheduled()], ids=["callback", "scheduler"])
+def test_the_baton_is_passed_at_each_step(pipe: Any) -> None:
+    assert _runner(pipe).notice == ""
+    run, steps = _run(pipe), []
     while not run.is_done:
         run.advance()
         steps.append((run.step, run.is_done))

@@ -99,7 +99,7 @@ def test_the_generic_family_draws_what_its_pipeline_draws(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipe = tried.MAKERS[row.id]()
-        pipe.save_pretrained(tmp_path / row.id, safe_serialization=True)
+        tried.save(pipe, tmp_path / row.id)
         expected = tried.truth(pipe)
     model = folder.read(tmp_path / row.id, name=row.id)
     assert (model.architecture, model.refused) == (row, "")

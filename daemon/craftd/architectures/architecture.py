@@ -102,7 +102,7 @@ class Distilled:
 
     part: str
     key: str
-    value: bool | float
+    value: bool | float | str
     steps: int
     guidance_scale: float = 0.0
 

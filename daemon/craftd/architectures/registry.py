@@ -25,9 +25,11 @@ from craftd.architectures.rows.flows import (
     ZIMAGE,
 )
 from craftd.architectures.rows.folders import (
+    ANIMA,
     AURAFLOW,
     COGVIEW4,
     ERNIE_IMAGE,
+    FLUX3,
     GLM_IMAGE,
     HIDREAM,
     HUNYUAN_DIT,
@@ -94,6 +96,8 @@ ROWS = (
         QWEN_IMAGE_21,
         HIDREAM,
         GLM_IMAGE,
+        ANIMA,
+        FLUX3,
     ),
 )
 

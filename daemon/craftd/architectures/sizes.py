@@ -136,6 +136,9 @@ def _most_tokens(transformer: Mapping[str, Any]) -> int:
     if _is_whole(most, _UNLIMITED):
         is_area = str(transformer.get("_class_name", "")).startswith("AuraFlow")
         return math.isqrt(most) if is_area else int(most)
+    match transformer.get("max_size"), transformer.get("patch_size"):
+        case [[_, *ends], [_, *patch]] if all(_is_whole(one, _UNLIMITED) for one in (*ends, *patch)) and ends:
+            return max(1, min(int(end) // int(side) for end, side in zip(ends, patch, strict=False)))
     if isinstance(places, list | tuple) and places and _is_whole(places[-1], _UNLIMITED):
         return int(places[-1])
     return _UNLIMITED

@@ -8,6 +8,7 @@ from typing import Any
 
 from craft_protos.reasons import CraftError
 
+from craftd import modular
 from craftd.architectures.architecture import Architecture
 
 INDEX = "model_index.json"
@@ -38,11 +39,18 @@ def parts(index: dict[str, Any], architecture: Architecture) -> list[str]:
 def of_repository(
     names: Iterable[str], index: dict[str, Any], architecture: Architecture, *, prefers_half: bool
 ) -> list[str]:
-    """Those of a repository's files that are to be fetched. Raises UNSAFE_FORMAT, UNSAFE_PATH, CORRUPT_FILE."""
-    known, chosen = list(names), [INDEX]
-    for part in parts(index, architecture):
+    """Those of a repository's files that are to be fetched, beside its index.
+
+    Raises UNSAFE_FORMAT, UNSAFE_PATH, CORRUPT_FILE, and UNSUPPORTED_MODEL for a modular one whose parts lie elsewhere.
+    """
+    known: list[str] = list(names)
+    chosen: list[str] = []
+    is_modular = INDEX not in known
+    for part in parts(modular.plain(index) if is_modular else index, architecture):
         inside = [name.removeprefix(f"{part}/") for name in known if name.startswith(f"{part}/")]
         direct = sorted(name for name in inside if "/" not in name)
+        if not direct and is_modular:
+            raise modular.absent(part, index)
         if not direct:
             raise CraftError("CORRUPT_FILE", f"{INDEX}: names the part {part}, of which the repository has no files")
         chosen += [f"{part}/{name}" for name in of_part(direct, part, prefers_half=prefers_half)]

@@ -15,7 +15,7 @@ from typing import Any
 from craft_protos import samplers
 from craft_protos.reasons import CraftError
 
-from craftd import gguf, safetensors, weights
+from craftd import gguf, modular, safetensors, weights
 from craftd.architectures import detect
 from craftd.architectures.architecture import Architecture
 from craftd.architectures.registry import UNKNOWN
@@ -52,7 +52,19 @@ _OVERRIDES: dict[str, type] = {"width": int, "height": int, "steps": int, "guida
 
 
 def is_model(folder: Path) -> bool:
-    return (folder / INDEX).is_file()
+    return (folder / index_name(folder)).is_file()
+
+
+def index_name(folder: Path) -> str:
+    """Of the file that says what is in it."""
+    is_modular = not (folder / INDEX).is_file() and (folder / modular.INDEX).is_file()
+    return modular.INDEX if is_modular else INDEX
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """Raises CORRUPT_FILE, UNSUPPORTED_MODEL."""
+    name = index_name(folder)
+    return modular.plain(_json(folder / name)) if name == modular.INDEX else _json(folder / name)
 
 
 def read(
@@ -101,7 +113,7 @@ def _with_parts(model: Model, given: Sequence[Given]) -> Model:
 
 
 def _read(folder: Path, name: str, built_in: bool, only: Sequence[str] | None) -> Model:
-    index = _json(folder / INDEX)
+    index = index_of(folder)
     architecture = architecture_of(folder, index)
     files = _files(folder, index, architecture) if only is None else _listed(folder, only)
     return Model(
@@ -190,7 +202,9 @@ def _sample_size(folder: Path) -> int:
 
 def _configuration(folder: Path, part: str) -> dict[str, Any]:
     """Of a part; "" is the pipeline itself."""
-    name = {"": INDEX, "scheduler": "scheduler/scheduler_config.json"}.get(part, f"{part}/config.json")
+    if not part:
+        return index_of(folder) if is_model(folder) else {}
+    name = {"scheduler": "scheduler/scheduler_config.json"}.get(part, f"{part}/config.json")
     return _optional_json(folder / name)
 
 
@@ -199,8 +213,11 @@ def _configurations(folder: Path) -> Configurations:
 
 
 def _files(folder: Path, index: dict[str, Any], architecture: Architecture) -> tuple[ModelFile, ...]:
-    found = [_file(folder / INDEX, INDEX)]
+    name = index_name(folder)
+    found = [_file(folder / name, name)]
     for part in choosing.parts(index, architecture):
+        if name == modular.INDEX and not (folder / part).is_dir():
+            raise modular.absent(part, _json(folder / name))
         found += _part_files(folder / part, part)
     return tuple(found)
 

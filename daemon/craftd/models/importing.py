@@ -316,19 +316,19 @@ class Importer:
         return next((one for one in places if one.source == source and name in ("", one.name)), None)
 
     async def _choose(self, hub: HubProcess, listing: Listing, wish: Wish) -> list[str]:
-        file = listing.file(choosing.INDEX) or remotes.configuration_of(listing)
+        file = remotes.index_in(listing) or remotes.configuration_of(listing)
         if file.size_bytes > _LONGEST_INDEX_BYTES:
             raise CraftError("CORRUPT_FILE", f"{listing.source}: {file.path} is too long to be one")
         await self._note(await hub.missing(listing, [file.path]))
         fetched = await hub.fetch(listing, [file.path], lambda *_: None)
         index = await asyncio.to_thread(remotes.index_of, fetched.paths[file.path])
-        if file.path != choosing.INDEX:
+        if remotes.index_in(listing) is None:
             return remotes.of_control(listing, index)
         known = [one.path for one in listing.files]
         architecture = detect.of_pipeline(folder.pipeline_of(index), None)  # its other files are not here yet
         suffices = precision.suffices_half(precision.check(wish.precision))
         half = self._prefers_half() if suffices is None else suffices
-        return choosing.of_repository(known, index, architecture, prefers_half=half)
+        return [file.path, *choosing.of_repository(known, index, architecture, prefers_half=half)]
 
 
 def _read_as_said(place: ModelSource, given: Sequence[Given], schedulers_dir: Path) -> Model:

@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from craft_protos.reasons import CraftError
 
+from craftd import modular
 from craftd.architectures import controls
 from craftd.hub.client import HubProcess
 from craftd.hub.repository import Address, Fetched, Listing, RemoteFile
 from craftd.models import cache_pruning, catalogue, choosing
 from craftd.models.catalogue import Entry
 from craftd.models.model import ModelSource
-from craftd.refusal import MODULAR_INDEX, modular
 
 _CONFIGURATION = "config.json"
 _OF_CONTROLS = (_CONFIGURATION, ".safetensors", ".safetensors.index.json")
@@ -94,6 +94,11 @@ def check_chosen(chosen: list[str], listing: Listing) -> None:
             )
 
 
+def index_in(listing: Listing) -> RemoteFile | None:
+    """What says which parts a repository's model has."""
+    return listing.file(choosing.INDEX) or listing.file(modular.INDEX)
+
+
 def configuration_of(listing: Listing) -> RemoteFile:
     """Of a repository that holds one component alone. Raises UNSUPPORTED_MODEL where it holds none."""
     file = listing.file(_CONFIGURATION)
@@ -115,8 +120,6 @@ def of_control(listing: Listing, configuration: Mapping[str, object]) -> list[st
 
 
 def no_folder(listing: Listing) -> CraftError:
-    if listing.file(MODULAR_INDEX) is not None:
-        return modular(str(listing.source))
     names_here = [file.path for file in listing.files if "/" not in file.path]
     single = [name for name in names_here if name.endswith(".safetensors")]
     repository = listing.address.repository

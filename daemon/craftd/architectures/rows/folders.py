@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from craftd.architectures.architecture import FLOW, VELOCITY, Architecture
+from craftd.architectures.architecture import FLOW, VELOCITY, Architecture, Distilled
 from craftd.architectures.rows.flows import FLUX
 from craftd.architectures.rows.shared import UNUSED_PARTS, marks
 
@@ -171,4 +171,26 @@ GLM_IMAGE = Architecture(
     predicts=FLOW,
     steps=50,
     guidance_scale=1.5,
+)
+
+ANIMA = Architecture(
+    id="anima",
+    name="Anima",
+    pipelines=("AnimaModularPipeline",),
+    network="CosmosTransformer3DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=4.0,
+)
+
+FLUX3 = Architecture(
+    id="flux3",
+    name="FLUX.3",
+    pipelines=("Flux3ModularPipeline", "Flux3DistilledModularPipeline"),
+    network="Flux3Transformer2DModel",
+    predicts=FLOW,
+    steps=50,
+    guidance_scale=3.5,
+    distilled=Distilled("", "_class_name", "Flux3DistilledModularPipeline", steps=16, guidance_scale=1.0),
+    unused_parts=frozenset({"prompt_upsampler", "prompt_upsampler_processor"}),  # which would write another prompt
 )

@@ -1,139 +1,34 @@
-"""Any other diffusers text-to-image pipeline: its own `__call__`, in a thread that takes turns with the engine.
-
-The thread runs only while it holds the baton: from `advance` to its next step callback. A pipeline
-without a callback runs from its first `advance` to its end.
-"""
+"""Any other diffusers text-to-image pipeline: its own loop, in a thread that takes turns with the engine."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import math
-import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.generate import A1111, PLAIN
-from craft_protos.provenance import AppliedLora
 from craft_protos.reasons import CraftError, invalid
 from diffusers.pipelines.hidream_image.pipeline_hidream_image import HiDreamImagePipeline
-from PIL import Image
 
 from craftd.architectures import detect
 from craftd.prompting import editing
 from craftd.worker.engine.row import Drawing
 from craftd.worker.engine.stages import Before
 from craftd.worker.families import prompts, samplers
+from craftd.worker.families.pipeline_run import PipelineRun, told_of
 from craftd.worker.families.randomness import Randomness
-from craftd.worker.lora.adapter_manager import NONE, AdapterManager, Applied
+from craftd.worker.lora.adapter_manager import AdapterManager
 from craftd.worker.models.offload import Offloading
 from craftd.worker.output.picture import Pixels
 
 _STEPS_WITH_A_MIDDLE = 2  # of Sana Sprint, whose timestep between them is no even one
 _ROUNDED = 1 + 1e-9  # so that a side is not cut off below what it was asked to be
 _UNLIMITED_TOKENS = 100_000  # where a tokenizer has no limit, it says a number beyond this
-
-
-class Stopped(BaseException):
-    """Raised inside a pipeline whose image nobody wants any more; passes its `except Exception`."""
-
-
-class PipelineRun:
-    """One image: a call of the pipeline, and the baton."""
-
-    def __init__(
-        self,
-        call: Any,
-        arguments: dict[str, Any],
-        steps: int,
-        cost: int,
-        scheduler_name: str,
-        *,
-        adapters: AdapterManager,
-        applied: Applied,
-        randomness: Randomness,
-    ) -> None:
-        self.of = steps
-        self._adapters, self._applied, self._randomness = adapters, applied, randomness
-        self.step = 0
-        self.cost = cost
-        self.scheduler_name = scheduler_name
-        self.result: Pixels | None = None
-        self._error: BaseException | None = None
-        self._is_stopped = False
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, args=(call, arguments), name="pipeline", daemon=True)
-
-    @property
-    def group(self) -> Hashable:
-        return self
-
-    @property
-    def is_done(self) -> bool:
-        return self.result is not None
-
-    @property
-    def loras(self) -> Sequence[AppliedLora]:
-        return self._applied.report
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def preview(self) -> bytes:
-        return b""
-
-    def advance(self) -> None:
-        """Let the pipeline run to its next callback, or to its end. Raises what it raised."""
-        if not self._thread.is_alive():
-            self._thread.start()
-        self._hand_over()
-        if self._error is not None or self.is_done:
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def finished(self, pixels: Pixels) -> Pixels:
-        return pixels
-
-    def close(self) -> None:
-        if self._thread.is_alive() and not self.is_done:
-            self._is_stopped = True
-            self._hand_over()
-            self._thread.join()
-        applied, self._applied = self._applied, NONE
-        self._adapters.release(applied)
-
-    def at_step(self, step: int) -> None:
-        """In the pipeline's thread: a step is done, wait for the next turn."""
-        self.step = min(step, self.of)
-        self._back.release()
-        self._go.acquire()
-        if self._is_stopped:
-            raise Stopped
-
-    def _hand_over(self) -> None:
-        with self._adapters.running(self._applied), self._randomness.in_place():
-            self._go.release()
-            self._back.acquire()
-
-    def _run(self, call: Any, arguments: dict[str, Any]) -> None:
-        self._go.acquire()
-        try:
-            made = call(**arguments)
-            pixels = _pixels((made.image if hasattr(made, "image") else made.images)[0])
-            _check_size(pixels, arguments)
-            self.step = self.of
-            self.result = pixels
-        except Stopped:
-            pass
-        except BaseException as exc:  # crosses to the engine's thread, which raises it again
-            self._error = exc
-        finally:
-            self._back.release()
 
 
 class PipelineRunner:
@@ -156,7 +51,7 @@ class PipelineRunner:
         self.pipe: Any = None  # its weights are not shared
         self._pipe = pipe
         self._adapters = adapters
-        self._accepts = inspect.signature(pipe.__call__).parameters
+        self._accepts = self.parameters(pipe)
         self._device = device
         self._check()
         self.precision, self.weights, self._told = precision, weights, notice
@@ -169,7 +64,7 @@ class PipelineRunner:
 
     @property
     def notice(self) -> str:
-        if self._has("callback_on_step_end") or self._has("callback"):
+        if self._has("callback_on_step_end") or self._has("callback") or hasattr(self._scheduler, "step"):
             return self._told
         silent = f"{type(self._pipe).__name__} cannot be interrupted between its steps: no progress, and cancel waits"
         return "; ".join(filter(None, (self._told, silent)))
@@ -218,9 +113,8 @@ class PipelineRunner:
         applied, cost = self._adapters.acquire(job), job.drawing.width * job.drawing.height * 2
         held: dict[str, Any] = {"adapters": self._adapters, "applied": applied}
         held["randomness"] = Randomness(seed, self._device)
-        run = PipelineRun(pipe.__call__, arguments, job.drawing.steps, cost, scheduler_name, **held)
-        order = getattr(getattr(pipe, "scheduler", None), "order", 1)
-        self._attach(arguments, run, order)
+        run = PipelineRun(self.callable(pipe), arguments, job.drawing.steps, cost, scheduler_name, **held)
+        self._attach(arguments, run, getattr(pipe, "scheduler", None))
         return run
 
     def that_fit(self, drawings: Sequence[Drawing]) -> int:
@@ -247,6 +141,21 @@ class PipelineRunner:
 
     def close(self) -> None:
         self._adapters.close()
+
+    @staticmethod
+    def parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+        """What its call takes, by name."""
+        return inspect.signature(pipe.__call__).parameters
+
+    @staticmethod
+    def callable(pipe: Any) -> Callable[..., Any]:
+        """What is called with those, and gives the picture in a list, `images`."""
+        call: Callable[..., Any] = pipe.__call__
+        return call
+
+    @property
+    def _scheduler(self) -> Any:
+        return getattr(self._pipe, "scheduler", None)
 
     @property
     def _takes_loras(self) -> bool:
@@ -319,7 +228,10 @@ class PipelineRunner:
         sigmas = getattr(self._pipe, "config", {}).get("sample_sigmas")
         return {"sigmas": np.linspace(1.0, 1 / steps, steps)} if sigmas and len(sigmas) != steps else {}
 
-    def _attach(self, arguments: dict[str, Any], run: PipelineRun, order: int) -> None:
+    def _attach(self, arguments: dict[str, Any], run: PipelineRun, scheduler: Any) -> None:
+        """Have the run told of each step: by the pipeline, or by its scheduler, which is the picture's own."""
+        order = getattr(scheduler, "order", 1)
+
         def at_step_end(_pipe: Any, i: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             run.at_step(-(-(i + 1) // order))
             return kwargs
@@ -333,6 +245,8 @@ class PipelineRunner:
             arguments |= (
                 {"callback": legacy, "callback_steps": 1} if self._has("callback_steps") else {"callback": legacy}
             )
+        elif hasattr(scheduler, "step"):
+            scheduler.step = told_of(scheduler.step, run, order)
 
 
 def _draw_as_asked(pipe: Any, width: int, height: int) -> None:
@@ -344,25 +258,7 @@ def _draw_as_asked(pipe: Any, width: int, height: int) -> None:
         pipe.__dict__["default_sample_size"] = side
 
 
-def _check_size(pixels: Pixels, arguments: dict[str, Any]) -> None:
-    """Raises JOB_FAILED: some pipelines take what they are asked for as a hint."""
-    height, width = pixels.shape[:2]
-    wanted = arguments.get("width", width), arguments.get("height", height)
-    if (width, height) != wanted:
-        asked = "x".join(map(str, wanted))
-        raise CraftError(
-            "JOB_FAILED", f"the model's pipeline drew {width}x{height} where {asked} was asked for", "ask for that size"
-        )
-
-
 def _ours(drawings: Sequence[Drawing]) -> list[PipelineRun]:
     runs = [drawing for drawing in drawings if isinstance(drawing, PipelineRun)]
     assert len(runs) == len(drawings)
     return runs
-
-
-def _pixels(image: Any) -> Pixels:
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    array = np.asarray(image)
-    return array if array.dtype == np.uint8 else (array * 255).round().astype(np.uint8)

@@ -8,7 +8,7 @@ from typing import Any
 
 from craft_protos.reasons import CraftError
 
-from craftd import documents
+from craftd import documents, modular
 from craftd.documents import File
 from craftd.refusal import shown, unsafe_config, unsafe_path, unsupported
 
@@ -54,8 +54,9 @@ def check(file: File) -> None:
 
 
 def check_index(file: File) -> tuple[str, list[str]]:
-    """model_index.json: the pipeline's class, and the components that it has. Raises as `check`."""
+    """model_index.json, or a modular pipeline's: its class, and the components that it has. Raises as `check`."""
     index = documents.read(file)
+    index = modular.plain(index) if file.base == modular.INDEX else index
     _check_keys(file.name, index)
     kind = index.get("_class_name")
     if not isinstance(kind, str) or not kind.endswith("Pipeline"):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from craft_protos.reasons import CraftError
 
-from craftd import gguf, safetensors
+from craftd import documents, gguf, modular, safetensors
 from craftd.architectures import detect
 from craftd.documents import File
-from craftd.refusal import MODULAR_INDEX, corrupt, modular, shown
+from craftd.refusal import corrupt, shown
 from craftd.worker.inspection import chat, configs, scaled, shards
 from craftd.worker.inspection.tree import Tree, single
 
@@ -37,12 +37,13 @@ def _check_folder(path: Path) -> None:
     _require_index(path)
     tree = Tree(path)
     root = {file.name: file for file in tree.part("") or []}
-    if _INDEX not in root and MODULAR_INDEX in root:
-        raise modular("the folder")
-    if _INDEX not in root and _OF_COMPONENTS & set(root):
+    is_modular = _INDEX not in root and modular.INDEX in root
+    if _INDEX not in root and not is_modular and _OF_COMPONENTS & set(root):
         _check_files(tree.part("") or [], path)
         return
-    kind, parts = configs.check_index(root[_INDEX])
+    kind, parts = configs.check_index(root[modular.INDEX if is_modular else _INDEX])
+    if is_modular:
+        _check_modular(root, tree, [part for part in parts if part not in detect.of_pipeline(kind, None).unused_parts])
     if _OVERRIDES in root:
         configs.check(root[_OVERRIDES])
     unused = detect.of_pipeline(kind, None).unused_parts
@@ -51,9 +52,19 @@ def _check_folder(path: Path) -> None:
             _check_part(part, tree.part(part), path)
 
 
+def _check_modular(root: dict[str, File], tree: Tree, parts: list[str]) -> None:
+    """That it is drawn without code of its own, and has what its index names."""
+    for name in modular.CONFIGURATIONS:
+        if name in root:
+            configs.check(root[name])
+    absent = next((part for part in parts if tree.part(part) is None), None)
+    if absent is not None:
+        raise modular.absent(absent, documents.read(root[modular.INDEX]))
+
+
 def _require_index(path: Path) -> None:
     """Before anything else in it is looked at: a folder that is no model is told as one, whatever it holds."""
-    if not {_INDEX, MODULAR_INDEX, *_OF_COMPONENTS} & {entry.name for entry in path.iterdir()}:
+    if not {_INDEX, modular.INDEX, *_OF_COMPONENTS} & {entry.name for entry in path.iterdir()}:
         raise CraftError(
             "CORRUPT_FILE",
             f"{_INDEX}: expected a diffusers model's index, found none",

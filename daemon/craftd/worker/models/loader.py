@@ -17,7 +17,7 @@ from craft_protos.dispatch import CONTROLNET, ModelManifest
 from craft_protos.reasons import CraftError
 from safetensors import SafetensorError
 
-from craftd import eviction, offload
+from craftd import eviction, modular, offload
 from craftd.architectures import detect
 from craftd.architectures.architecture import GENERIC, Architecture
 from craftd.architectures.registry import UPSCALER
@@ -27,6 +27,7 @@ from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Runner
 from craftd.worker.families.generic import PipelineRunner
+from craftd.worker.families.modular import ModularRunner
 from craftd.worker.inputs.canvases import Canvases
 from craftd.worker.inputs.controls import ControlsAhead
 from craftd.worker.inputs.references import References
@@ -36,6 +37,7 @@ from craftd.worker.lora.reader import Reader
 from craftd.worker.lora.slots import Limits
 from craftd.worker.lora.targets import Targets
 from craftd.worker.models import chat_templates, control, memory, processors, sharing
+from craftd.worker.models import modular as modular_pipelines
 from craftd.worker.models import offload as models_offload
 from craftd.worker.models.component_file import load_component
 from craftd.worker.models.folder import materialised, read_json
@@ -88,6 +90,11 @@ class Loader:
         left_out = dict.fromkeys(_left_out(architecture, components))
         own = processors.made_by_craft({name: one for name, one in components.items() if name not in left_out})
         left_out |= dict.fromkeys(own)
+        assembled = None
+        if modular_pipelines.is_one(folder):
+            assembled = modular_pipelines.begin(folder, kind, architecture.unused_parts, manifest.name)
+            components = {name: one for name, one in components.items() if name in assembled.component_names}
+            modular_pipelines.check_complete(assembled, components, manifest.name)
         if is_single_file(folder):
             left_out |= dict.fromkeys(absent(folder, components))
             given = dict(self._weighty_parts(folder, components, device.dtype, manifest, bytes_done))
@@ -96,11 +103,16 @@ class Loader:
         else:
             parts = dict(self._weighty_parts(folder, components, device.dtype, manifest, bytes_done))
         parts |= processors.of_texts(folder, components, manifest.name)
-        kinds: Any = diffusers
-        pipe = kinds.DiffusionPipeline.from_pretrained(
-            folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
-        )
-        pipe.set_progress_bar_config(disable=True)
+        if assembled is None:
+            kinds: Any = diffusers
+            pipe = kinds.DiffusionPipeline.from_pretrained(
+                folder, dtype=device.dtype, use_safetensors=True, local_files_only=True, **parts, **left_out
+            )
+            pipe.set_progress_bar_config(disable=True)
+        else:
+            pipe = assembled
+            light = {name: one for name, one in components.items() if name not in left_out}
+            modular_pipelines.finish(pipe, folder, light, parts)
         processors.attach(pipe, folder, own)
         chat_templates.guard(pipe, manifest.name)
         offloading = self._place(pipe, device)
@@ -169,7 +181,8 @@ class Loader:
         resident = _resident_bytes(pipe) if offloading is None else offloading.peak_bytes
         how |= {"resident_bytes": resident, "device": device.place, "offloading": offloading}
         if family not in FAMILIES:
-            return PipelineRunner(pipe, self._adapters(pipe, merges_only=True), **how)
+            kind = ModularRunner if isinstance(pipe, diffusers.ModularPipeline) else PipelineRunner
+            return kind(pipe, self._adapters(pipe, merges_only=True), **how)
         drawing = FAMILIES[family](pipe, device.place)
         canvases, references = Canvases(self.reader, drawing.granularity), References(self.reader, drawing.lay)
         controls = ControlsAhead(self.reader, drawing.granularity)
@@ -199,10 +212,11 @@ def _left_out(architecture: Architecture, components: dict[str, tuple[str, str]]
 
 def _read_index(folder: Path, manifest: ModelManifest) -> tuple[str, dict[str, tuple[str, str]]]:
     """The pipeline's class and its components as (library, class). Nothing but diffusers' own may be named."""
-    index = folder / "model_index.json"
+    is_modular = modular_pipelines.is_one(folder)
+    index = folder / (modular.INDEX if is_modular else "model_index.json")
     if not index.is_file():
         raise _unsupported(manifest, "has no model_index.json, so it is no diffusers folder")
-    read = read_json(index, manifest.name)
+    read = modular.plain(read_json(index, manifest.name)) if is_modular else read_json(index, manifest.name)
     kind = read.get("_class_name")
     if not isinstance(kind, str) or not kind.endswith("Pipeline") or not hasattr(diffusers, kind):
         raise _unsupported(manifest, f"is a {kind}, which diffusers {diffusers.__version__} does not have")

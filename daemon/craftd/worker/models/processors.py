@@ -47,9 +47,10 @@ def attach(pipe: Any, folder: Path, names: Iterable[str]) -> None:
 
     Where a processor stands for a tokenizer, no picture is shown to it: then its tokenizer does the same.
     """
+    give = getattr(pipe, "update_components", None) or pipe.register_modules
     for name in names:
         if name in _TOKENIZERS:
-            pipe.register_modules(**{name: _tokenizer(folder / name)})
+            give(**{name: _its_own(_tokenizer(folder / name))})
         else:
             pipe.__dict__[name] = seeing.Processor.of(folder / name, pipe.tokenizer)
 
@@ -62,6 +63,12 @@ def _texts(folder: Path, model: str) -> Texts:
     made = _tokenizer(folder)
     made.apply_chat_template = Framed(made, model)
     return Texts(made)
+
+
+def _its_own(tokenizer: Any) -> Any:
+    """As processors have one, for pipelines that ask them for it."""
+    tokenizer.tokenizer = tokenizer
+    return tokenizer
 
 
 def _tokenizer(folder: Path) -> Any:
