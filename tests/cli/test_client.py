@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import socket
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,15 +184,3 @@ def test_paths_are_printed_in_order_whichever_picture_is_done_first(
     asked, target = jobs_pb2.GenerateSpec(count=3), Target(f"{tmp_path}/{{index}}.png")
     delivery._deliver(Session(), "j", asked, target, delivery.Manner())
     assert capsys.readouterr().out.split() == [f"{tmp_path}/{index}.png" for index in range(3)]
-
-
-def test_what_the_command_leaves_out_is_there_for_whoever_imports_it() -> None:
-    """The command's own import of grpc leaves grpc.aio out, which a daemon in the same process would need."""
-    code = (
-        "import sys, craft_cli.connection.client, grpc\n"
-        "print('grpc.aio' in sys.modules, hasattr(grpc, 'aio'))\n"
-        "from grpc import aio\n"
-        "print(aio is grpc.aio, aio.server.__module__)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["False False", "True grpc.aio._server"]

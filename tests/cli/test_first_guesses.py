@@ -106,6 +106,7 @@ TABLE = {  # what is typed: what it must say; nothing where it works
     _DRAWS + "--low-ram": "craft config set worker.offload blocks",
     _DRAWS + "--medvram": "craft config set worker.offload blocks",
     _DRAWS + "--vae-tiling": "craft config set worker.offload blocks",
+    _DRAWS + "-s 123456": "a seed is --seed N",
     _DRAWS + "--metadata": "craft images show FILE",
     _DRAWS + "--auto-seeds 3": "-n 3",
     _DRAWS + "--stepwise-image-output-dir d": "--preview",

@@ -30,7 +30,7 @@ from craftd.http.forms.automatic1111 import Txt2ImgRequest, generate_request, na
 from craftd.http.guards import Crowd, host_name, names_of
 from craftd.http.shape import Shape, check_shape
 from craftd.http.sizes import side_lengths
-from craftd.http.wording import in_fields
+from craftd.http.wording import AUTOMATIC1111, OPENAI, OWN, Wording, spoken
 from craftd.models.model import Defaults, Model
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,19 +200,31 @@ def test_infotexts() -> None:
         ("use --format png or webp", "use output_format png or webp"),
         ("use a LoRA for it, or --lora-missing=skip to apply", "use a LoRA for it, or lora_missing=skip to apply"),
         (
-            "`craft lora list --model m -m x`; -m chooses another",
-            "`craft lora list --model m -m x`; model chooses another",
+            "`craft models show m -m x`; -m chooses another",
+            "`craft models show m -m x`; model chooses another (on the server)",
         ),
         (
-            "craft keys create --owner NAME, or leave --mask out; craft lora list -m x",
-            "craft keys create --owner NAME, or leave mask out; craft lora list -m x",
+            "craft keys create --owner NAME, or leave --mask out; craft lora rm -m x",
+            "craft keys create --owner NAME, or leave mask out; craft lora rm -m x (on the server)",
         ),
         ("try --precision fp32", "try the configuration's worker.precision fp32"),
         ("a - b, x--y, A-m, well-known", "a - b, x--y, A-m, well-known"),
     ],
 )
 def test_hints_in_a_requests_words(hint: str, own: str) -> None:
-    assert in_fields(hint, {"format": "output_format"}) == own
+    assert spoken(hint, Wording({"format": "output_format"})) == own
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (OWN, "see GET /choices, or GET /choices"),
+        (OPENAI, "see GET /v1/models, or GET /choices"),
+        (AUTOMATIC1111, "see GET /sdapi/v1/sd-models, or GET /sdapi/v1/loras"),
+    ],
+)
+def test_what_the_command_lists_is_a_route(words: Wording, told: str) -> None:
+    assert spoken("see `craft models list`, or craft lora list --model m", words) == told
 
 
 def test_values_in_quotes() -> None:

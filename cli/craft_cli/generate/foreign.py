@@ -39,6 +39,8 @@ _PROMPT = ("-p", "--prompt")
 _VERBOSE = ("-v", "--verbose")
 _QUANTIZED = "to keep weights in 8 bits: craft models edit NAME --precision int8"
 _RANDOM_SEED = "-1"
+_SEED = "a seed is --seed N"
+_MOST_STEPS = 1000
 
 
 def translated(args: Sequence[str]) -> list[str]:
@@ -78,6 +80,8 @@ class _Translation:
         elif word in _VERBOSE:
             errors.say(f"craft: {word} does nothing here: progress is shown anyway, and the rest is in `craft logs`")
         else:
+            if word == "-s" and self._words and _is_seed(self._words[0]):
+                raise CraftError("USAGE", f"-s is --steps, and {self._words[0][:20]} is no number of steps", _SEED)
             if word == "-q" and self._words and self._words[0].isdigit():
                 errors.say(f"craft: -q is --quiet, so {self._words[0][:20]} is a word of the prompt; {_QUANTIZED}")
             self._own.append(word)
@@ -93,6 +97,11 @@ class _Translation:
         while self._words and not self._words[0].startswith("-"):
             files.append(self._words.pop(0))
         return [word for file in files for word in ("--lora", file)]
+
+
+def _is_seed(text: str) -> bool:
+    """As stable-diffusion.cpp's -s takes it: no such number of steps is meant."""
+    return text == _RANDOM_SEED or (text.isdecimal() and (len(text) > len(str(_MOST_STEPS)) or int(text) > _MOST_STEPS))
 
 
 def _sides(text: str) -> list[str]:

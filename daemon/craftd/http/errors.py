@@ -25,9 +25,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from craftd.http import wording
 from craftd.http.guards import request_id_of
 from craftd.http.targets import meant
-from craftd.http.wording import in_fields
+from craftd.http.wording import Wording, spoken
 
 _log = logging.getLogger("craft.http")
 PROBLEM = "application/problem+json"
@@ -41,7 +42,6 @@ _VISIONCRAFTS = {
     *("/generate", "/generate-xl", "/image/generate", "/models", "/models-xl", "/samplers", "/samplers-xl"),
     *("/loras", "/loras-xl", "/image/models", "/image/samplers"),
 }
-_OPENAIS = {"format": "output_format", "steps": "num_inference_steps", "count": "n"}  # names of fields in hints
 _LONGEST = 1000  # characters of a message
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # A path of two parts or more, so that "and/or" stays, down to its last part; our own routes are no secret.
@@ -67,7 +67,7 @@ def response_of(error: CraftError, scope: Scope) -> Response:
     if _is_openais(path):
         return _json({"error": openai_form(error)}, status, "application/json", headers)
     if _is_visioncrafts(path):
-        both = {**_problem(error, scope, path), "error": openai_form(error)}
+        both = {**_problem(error, scope, path), "error": openai_form(error, wording.VISIONCRAFT)}
         return _json(both, status, "application/json", headers)
     return _json(_problem(error, scope, path), status, PROBLEM, headers)
 
@@ -78,6 +78,12 @@ def _is_openais(path: str) -> bool:
 
 def _is_visioncrafts(path: str) -> bool:
     return path in _VISIONCRAFTS or path.startswith("/image/loras/")
+
+
+def _wording(path: str) -> Wording:
+    if _is_visioncrafts(path):
+        return wording.VISIONCRAFT
+    return wording.AUTOMATIC1111 if path.startswith("/sdapi/") else wording.OWN
 
 
 def _with_carrier(error: CraftError, path: str) -> CraftError:
@@ -100,10 +106,10 @@ def unexpected() -> CraftError:
     return CraftError("INTERNAL", "a bug in craft: the request failed unexpectedly", "see `craft daemon logs`")
 
 
-def openai_form(error: CraftError) -> dict[str, object]:
+def openai_form(error: CraftError, words: Wording = wording.OPENAI) -> dict[str, object]:
     """The object below "error"."""
     status = error.entry.http
-    hint = in_fields(error.hint, _OPENAIS)
+    hint = spoken(error.hint, words)
     text = public(f"{error.message} ({hint})" if hint else error.message)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"message": text, "type": kind, "param": public(error.field) or None, "code": error.reason}
@@ -178,7 +184,7 @@ def _problem(error: CraftError, scope: Scope, path: str) -> dict[str, object]:
         "code": error.reason,
         "request_id": request_id_of(scope),
     }
-    problem |= {"hint": public(in_fields(error.hint, {}))} if error.hint else {}
+    problem |= {"hint": public(spoken(error.hint, _wording(path)))} if error.hint else {}
     problem |= {"field": public(error.field)} if error.field else {}
     if path == LORA_API:  # its callers look at `status`
         problem |= {"status": "error", "message": problem["detail"]}

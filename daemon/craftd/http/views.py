@@ -13,7 +13,7 @@ from craft_protos.reasons import CraftError
 from pydantic import BaseModel, create_model
 
 from craftd.http.errors import public
-from craftd.http.wording import in_fields
+from craftd.http.wording import spoken
 from craftd.images.image import Image
 from craftd.jobs.job import JobView, State
 
@@ -86,7 +86,7 @@ class ErrorView(BaseModel):
 
     @classmethod
     def of(cls, error: CraftError) -> ErrorView:
-        return cls(reason=error.reason, message=public(error.message), hint=public(in_fields(error.hint, {})))
+        return cls(reason=error.reason, message=public(error.message), hint=public(spoken(error.hint)))
 
 
 class TimingsView(BaseModel):
