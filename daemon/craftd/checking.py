@@ -7,6 +7,8 @@ from pathlib import Path
 from craft_protos.paths import Paths
 from craft_protos.settings import Settings
 
+from craftd.certificates import Certificate
+
 
 def check(paths: Paths, settings: Settings) -> None:
     """Opens nothing and writes nothing. Raises what would end a new daemon: CONFIG_INVALID, STORE_NEWER, ..."""
@@ -15,6 +17,8 @@ def check(paths: Paths, settings: Settings) -> None:
     from craftd.store import schema
 
     tcp.configured(settings.daemon)
+    if settings.http.enabled and (settings.http.tls_cert or settings.http.tls_key):
+        Certificate("http", settings.http.tls_cert, settings.http.tls_key).load()
     if settings.keys.admin_key_file and Path(settings.keys.admin_key_file).exists():
         adminfile.load(Path(settings.keys.admin_key_file))
     schema.check(paths.database)

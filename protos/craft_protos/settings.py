@@ -191,6 +191,8 @@ class HttpSettings:
 
     enabled: bool = setting(False, "Serve HTTP")
     listen: str = setting("127.0.0.1:7811", "Address, HOST:PORT, to serve HTTP at", Address())
+    tls_cert: str = setting("", "PEM file; with it HTTP is served over TLS alone", _A_PATH)
+    tls_key: str = setting("", "PEM file of its key", _A_PATH)
     public_url: str = setting("", "URL that callers see it as", Form(r"|https?://[^\s/?#]+(/[^\s?#]*)?", "a URL"))
     public_metadata: str = setting(
         "", "Owners whose public pictures tell everybody what they were made from, comma between; *: all"

@@ -105,8 +105,8 @@ class Connection(H11Protocol):
         Whoever has gone answers the next byte with a reset, so an interim response asks (RFC 9110, 15.2: a client
         that has no use for it passes over it).
         """
-        if not self._is_answering or self.cycle.more_body:
-            return False
+        if self.transport.get_extra_info("sslcontext") or not self._is_answering or self.cycle.more_body:
+            return False  # TLS knows no caller who only listens
         self._half_closed_at = self.loop.time()
         if not self.cycle.response_started and self.conn.their_http_version == b"1.1":
             self._was_asked = True
