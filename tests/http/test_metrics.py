@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from pathlib import Path
 
 import pytest
 from craft_protos.settings import WorkerSettings
@@ -16,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.http.again import free_port, kill, running_again
 from tests.http.shim import Keys, Shim, serving
 
+_NAME = r"\b(?:craft|process)_\w+"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -147,3 +151,30 @@ def test_times_between_steps_of_the_same_image_and_nothing_kept_of_ended_jobs(ki
     times.on_death(WORKER, Death("killed", is_planned=False))
     step("b", 0, 2, 20.0)
     assert seen == []
+
+
+def test_the_dashboard_shows_what_there_is(shim: Shim, keys: Keys) -> None:
+    """Each name in docs/grafana.json is a metric's, and no metric of craft's own is left out."""
+    dashboard = (Path(__file__).parents[2] / "docs/grafana.json").read_text()
+    panels = json.loads(dashboard)["panels"]
+    asked = {name for panel in panels for one in panel["targets"] for name in re.findall(_NAME, one["expr"])}
+    families = list(text_string_to_metric_families(shim.call("GET", "/metrics", keys.admin).text))
+    told = {sample.name for family in families for sample in family.samples}
+    unlisted = {"craft_bot_waiting", "craft_bot_api_errors_total", "craft_bot_restarts_total"}  # where there is a bot
+    assert asked <= told | unlisted
+    own = {
+        family.name for family in families if family.name.startswith("craft_") and not family.name.endswith("_created")
+    }
+    unshown = {name for name in own if not any(one.startswith(name) for one in asked)}
+    assert unshown == {"craft_build_info"}  # it says which daemons there are
+
+
+def test_the_dashboards_places_do_not_overlap() -> None:
+    dashboard = json.loads((Path(__file__).parents[2] / "docs/grafana.json").read_text())
+    taken = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(taken) == len(set(taken)) and max(x for x, _ in taken) < 24
