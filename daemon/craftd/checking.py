@@ -8,6 +8,8 @@ from craft_protos.paths import Paths
 from craft_protos.settings import Settings
 
 from craftd.certificates import Certificate
+from craftd.webhooks import signing
+from craftd.webhooks.targets import Targets
 
 
 def check(paths: Paths, settings: Settings) -> None:
@@ -21,4 +23,6 @@ def check(paths: Paths, settings: Settings) -> None:
         Certificate("http", settings.http.tls_cert, settings.http.tls_key).load()
     if settings.keys.admin_key_file and Path(settings.keys.admin_key_file).exists():
         adminfile.load(Path(settings.keys.admin_key_file))
+    if Targets(settings.webhooks.hosts).is_on and signing.file_of(settings.webhooks, paths).exists():
+        signing.load(signing.file_of(settings.webhooks, paths))
     schema.check(paths.database)

@@ -51,6 +51,7 @@ from craftd.models.importing import Importer
 from craftd.models.inspection_cache import InspectionCache
 from craftd.models.registry import BUILT_IN, Registry
 from craftd.models.service import ModelService
+from craftd.rpc.mapping import as_json
 from craftd.rpc.server import RpcServer, Services
 from craftd.rpc.tcp import configured
 from craftd.scheduler.active_jobs import ActiveJobs
@@ -65,6 +66,9 @@ from craftd.training.files import TrainingFiles
 from craftd.training.lifecycle import TrainingLifecycle
 from craftd.training.service import TrainingService
 from craftd.upkeep.service import Upkeep
+from craftd.webhooks import signing
+from craftd.webhooks.sender import Webhooks
+from craftd.webhooks.targets import Targets
 from craftd.workers.devices import seats
 from craftd.workers.fitting import ask_fits, ask_layouts
 from craftd.workers.handle import WorkerHandle
@@ -156,6 +160,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         paths=paths,
         settings=settings,
     )
+    webhooks = _webhooks(setting, database)
     jobs = JobService(
         database=database,
         models=models,
@@ -169,6 +174,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
         settings=settings,
         generating=generating,
         fits=await _fits(settings.worker, database),
+        webhooks=webhooks,
     )
     server = RpcServer(
         Services(jobs, images, models, loras, trainings.datasets, trainings, keys, control, log, upkeep, inputs)
@@ -199,6 +205,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
                 "trainings": trainings.run,
                 "bot": bot.run,
                 "fits": jobs.fits.run,
+                "webhooks": webhooks.run,
                 "memory": lambda: give_growth_back(own_rss_bytes),
             }
             running = [tasks.create_task(serve_for_ever(name, run), name=name) for name, run in parts_running.items()]
@@ -275,6 +282,13 @@ def _http_face(services: HttpServices) -> list[Face]:
     server = HttpServer(services)
     services.control.note_http(server.bind())
     return [server]
+
+
+def _webhooks(setting: Setting, database: Database) -> Webhooks:
+    """Raises CONFIG_INVALID."""
+    targets = Targets(setting.settings.webhooks.hosts)
+    secret = signing.load(signing.file_of(setting.settings.webhooks, setting.paths)) if targets.is_on else b""
+    return Webhooks(database, targets, secret, as_json, setting.settings.webhooks.retry_s)
 
 
 def _bot(setting: Setting, keys: KeyService) -> BotProcess:

@@ -18,3 +18,4 @@ class JobRequest:
     priority: str = ruled("interactive", Choice(("interactive", "batch")))
     lease: bool = False  # cancelled when nobody has watched it for a while
     public: bool = False  # whoever has an image's id may see it
+    webhook: str = ""  # a URL that hears of the job's end

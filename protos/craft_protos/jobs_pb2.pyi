@@ -746,6 +746,7 @@ class CreateJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     PUBLIC_FIELD_NUMBER: _builtins.int
+    WEBHOOK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Made by the client, 1 to 64 of [A-Za-z0-9_-]; creation is idempotent by it."""
     priority: Global___Priority.ValueType
@@ -753,6 +754,8 @@ class CreateJobRequest(_message.Message):
     """Cancel the job when nobody has watched it for 30 s."""
     public: _builtins.bool
     """Its images may be fetched over HTTP without a key, by whoever has their id."""
+    webhook: _builtins.str
+    """Told of the job's end, signed; the daemon's configuration names the hosts that may be."""
     @_builtins.property
     def generate(self) -> Global___GenerateSpec: ...
     @_builtins.property
@@ -771,10 +774,11 @@ class CreateJobRequest(_message.Message):
         priority: Global___Priority.ValueType = ...,
         lease: _builtins.bool = ...,
         public: _builtins.bool = ...,
+        webhook: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "spec", b"spec", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "lease", b"lease", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "generate", b"generate", "lease", b"lease", "priority", b"priority", "public", b"public", "request_id", b"request_id", "spec", b"spec", "train", b"train", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["generate", "train"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015

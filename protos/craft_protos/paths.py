@@ -57,6 +57,11 @@ class Paths:
         return self.data_dir / "room"
 
     @property
+    def webhook_secret(self) -> Path:
+        """What webhooks are signed with, where webhooks.secret_file names no other."""
+        return self.data_dir / "webhook.secret"
+
+    @property
     def schedulers_dir(self) -> Path:
         """Configurations made for models whose own says another prediction than all the evidence."""
         return self.data_dir / "schedulers"
@@ -127,7 +132,7 @@ class Paths:
             *(file for one in databases for file in sorted(one.parent.glob(f"{one.name}*"))),
             *(self.images_dir, self.models_dir, self.loras_dir, self.datasets_dir, self.inputs_dir),
             *(self.training_dir, self.room_file, self.schedulers_dir, self.files_dir, self.fleet_dir),
-            *(self.joined_dir, self.lock_file),
+            *(self.joined_dir, self.lock_file, self.webhook_secret),
             *(self.start_lock_file, self.renewals_file, self.bot_lock_file, self.socket, self.start_log_file),
             *sorted(self.state_dir.glob(f"{self.log_file.name}*")),
             *(self.config_file, self.config_file.parent / "presets"),

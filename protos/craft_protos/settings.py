@@ -218,6 +218,15 @@ class HttpSettings:
         return int(self.listen.rpartition(":")[2])
 
 
+@dataclass(frozen=True)
+class WebhookSettings:
+    """[webhooks]: URLs of callers that hear of their jobs' ends."""
+
+    hosts: str = setting("", "Who may be told of jobs' ends: HOST, HOST:PORT, http://HOST:PORT, comma between")
+    secret_file: str = setting("", "File with the secret that signs them; made where it is not there", _A_PATH)
+    retry_s: float = setting(5.0, "Wait after a first try in vain; later ones wait longer", Range(0.01, 60))
+
+
 _LOOPBACK = r"(localhost|127(\.\d{1,3}){3}|\[::1\])"
 
 
@@ -271,6 +280,7 @@ class Settings:
     keys: KeySettings = field(default_factory=KeySettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     telegram: TelegramSettings = field(default_factory=TelegramSettings)
+    webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     tiers: Mapping[str, TierSettings] = field(default_factory=dict)
 
     def tier(self, name: str) -> TierSettings:

@@ -118,7 +118,8 @@ class Daemon:
 
 def request(prompt: str = "a red apple", **fields: object) -> jobs_pb2.CreateJobRequest:
     """Fields of the request by name; all others are the GenerateSpec's."""
-    outer = {name: fields.pop(name) for name in ("request_id", "lease", "priority", "expire_time") if name in fields}
+    of_job = ("request_id", "lease", "priority", "expire_time", "webhook")
+    outer = {name: fields.pop(name) for name in of_job if name in fields}
     outer.setdefault("request_id", f"test-{os.getpid()}-{next(_numbers)}")
     spec = jobs_pb2.GenerateSpec(prompt=prompt, **({"steps": 3} | fields))  # type: ignore[arg-type]
     return jobs_pb2.CreateJobRequest(generate=spec, **outer)  # type: ignore[arg-type]

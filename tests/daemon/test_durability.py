@@ -33,11 +33,14 @@ from craftd.jobs.job import Kind, State
 from craftd.jobs.service import JobService
 from craftd.keys.caller import LOCAL
 from craftd.models.model import Defaults, Manifest, Model
+from craftd.rpc.mapping import as_json
 from craftd.scheduler.active_job import Work
 from craftd.scheduler.job_writer import JobWriter
 from craftd.scheduler.pauses import Pauses
 from craftd.scheduler.scheduler import Scheduler
 from craftd.store.database import Database
+from craftd.webhooks.sender import Webhooks
+from craftd.webhooks.targets import Targets
 from craftd.workers.connection import Connection
 from craftd.workers.handle import WorkerHandle
 from craftd.workers.pool import WorkerPool
@@ -240,6 +243,7 @@ def _jobs(database: Database, images: ImageService) -> JobService:
         settings=Settings(),
         generating=GenerateDefaults(Path(), GenerateSettings()),
         fits=Fits(database, nothing, nothing),
+        webhooks=Webhooks(database, Targets(""), b"", as_json),
     )
 
 

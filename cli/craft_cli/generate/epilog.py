@@ -51,7 +51,8 @@ Batch: a line is a prompt, or a JSON object; what it leaves out, the options say
   request_id (the same one: the same job), expire_time (not drawn
   if its turn comes after it: "2030-01-31T18:00:00Z"), priority ("interactive"
   or "batch"), lease (false: drawn even where this command vanishes),
-  public (true: over HTTP its pictures need no key).
+  public (true: over HTTP its pictures need no key), webhook (a URL that is told
+  of the job's end).
 
 \b
 Exit codes: 0 done, 1 the job failed, 2 usage, 65 bad data, 66 no such model or LoRA,

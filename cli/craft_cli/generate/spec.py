@@ -73,6 +73,7 @@ class Terms:
     priority: str = ruled("", Choice(("interactive", "batch")))
     lease: bool | None = None
     public: bool = False
+    webhook: str = ""
 
 
 def request(

@@ -59,6 +59,7 @@ def body_sha256(request: JobRequest) -> str:
         said |= {"loras": [{"lora": one.lora, "weight": one.weight} for one in spec.loras]} if spec.loras else {}
         body["generate"] = {name: getattr(spec, name) for name in _ALWAYS} | said
         body |= {"public": True} if request.public else {}
+    body |= {"webhook": request.webhook} if request.webhook else {}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

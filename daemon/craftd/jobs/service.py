@@ -36,6 +36,7 @@ from craftd.scheduler.quota import Quota, draining
 from craftd.store import ids
 from craftd.store.database import Database
 from craftd.training.service import Resolved, TrainingService
+from craftd.webhooks.sender import Webhooks
 from craftd.workers.pool import WorkerPool
 
 
@@ -65,6 +66,7 @@ class JobService:
         settings: Settings,
         generating: GenerateDefaults,
         fits: Fits,
+        webhooks: Webhooks,
     ) -> None:
         self._database = database
         self._models = models
@@ -78,6 +80,7 @@ class JobService:
         self._holdings = holdings
         self.generating = generating
         self.fits = fits
+        self._webhooks = webhooks
         self._quota = Quota(active, settings)
 
     def check_room(self, caller: Caller) -> None:
@@ -87,6 +90,7 @@ class JobService:
     async def create(self, caller: Caller, request: JobRequest) -> JobView:
         """Durable on return. Raises INVALID_FIELD, UNKNOWN_MODEL, UNKNOWN_LORA, LORA_MISMATCH, QUEUE_FULL, ..."""
         validate.check(request, self._settings.limits)
+        self._webhooks.check(request.webhook)
         try:
             self._quota.check(caller)  # a full queue refuses at once
             return await self._store(caller, _job(caller.owner, request, await self._spec(caller, request)), request)
@@ -100,6 +104,7 @@ class JobService:
     async def plan(self, caller: Caller, request: JobRequest, *, learns: bool = False) -> Plan:
         """What `create` would do. `learns`: how the LoRAs fit is found out first, where that is not known yet."""
         validate.check(request, self._settings.limits)
+        self._webhooks.check(request.webhook)
         if isinstance(request.spec, TrainRequest):
             return await self._plan_of_training(await self._resolve_training(caller, request.spec))
         found = await self._resolve(caller, request.spec)
@@ -288,6 +293,8 @@ class JobService:
         self._quota.reserve(job.owner, len(job.spec.wanted))
         stored = self._database.submit(lambda connection: store.insert_once(connection, job, request))
         stored.add_done_callback(lambda future: self._on_stored(job, future))
+        if request.webhook:
+            stored.add_done_callback(lambda _: self._webhooks.note())
         return self._active.current(await asyncio.shield(stored))
 
     def _on_stored(self, job: Job, future: asyncio.Future[JobView]) -> None:

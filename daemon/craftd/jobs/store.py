@@ -19,6 +19,7 @@ from craftd.images.image import Image
 from craftd.jobs.job import Error, Job, JobView, Priority, State, body_sha256
 from craftd.store import ids
 from craftd.training import store as trainings
+from craftd.webhooks import store as webhooks
 
 _SPECS: dict[str, Callable[..., GenerateSpec | TrainSpec]] = {"generate": GenerateSpec, "train": TrainSpec}
 _LAST = 2**63 - 1  # beyond every seq
@@ -68,6 +69,8 @@ def insert_once(connection: apsw.Connection, job: Job, request: JobRequest) -> J
     insert(connection, job)
     if isinstance(job.spec, TrainSpec):
         trainings.begin(connection, job.id, job.spec.resume)
+    if request.webhook:
+        webhooks.add(connection, job.id, request.webhook)
     return JobView(job)
 
 

@@ -56,6 +56,7 @@ class _JobTerms(Body):
     priority: Literal["interactive", "batch"] = "interactive"
     lease: bool = False
     public: bool = False
+    webhook: str = ""
     token: fields.Token = None
 
     @property
@@ -188,6 +189,7 @@ def _request(body: JobIn, idempotency_key: str | None) -> JobRequest:
         priority=body.priority,
         lease=body.lease,
         public=body.public,
+        webhook=body.webhook,
     )
 
 
