@@ -126,8 +126,48 @@ async def serve(setting: Setting) -> None:
         close_log(log)
 
 
+@dataclass(frozen=True)
+class _Assembled:
+    """What the daemon is made of, as far as its life is concerned: `running` are tasks until its end."""
+
+    server: RpcServer
+    faces: list[Face]
+    scheduler: Scheduler
+    stop: Stop
+    hub: Hub
+    keys: KeyService
+    running: dict[str, Run]
+
+
 async def _serve(setting: Setting, log: Log, database: Database) -> None:
-    paths, settings, endpoint = setting.paths, setting.settings, setting.endpoint
+    made = await _assembled(setting, log, database)
+    setting.endpoint.publish(made.server.bind)
+    try:
+        for face in made.faces:
+            await face.start()
+        gc.freeze()  # what was loaded stays: looking through it again held the loop for 0.15 s at times
+        setting.announce("ready")
+        _log.info("ready", extra={"address": setting.endpoint.address, "queued": made.scheduler.jobs.queued})
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(serve_for_ever(name, run), name=name) for name, run in made.running.items()]
+            await made.stop.wanted.wait()
+            setting.announce("stopping")
+            await made.server.say_not_serving()
+            await _drain(made.scheduler, made.stop)
+            for task in running:
+                task.cancel()
+    finally:
+        made.hub.close()
+        log.end_watches()
+        setting.endpoint.withdraw()
+        await asyncio.gather(*(face.stop(_LAST_WORDS_S) for face in made.faces))
+        await made.keys.flush()
+        _log.info("stopped")
+
+
+async def _assembled(setting: Setting, log: Log, database: Database) -> _Assembled:
+    """Everything put together and read from the store; nothing runs or listens yet, but for what is bound."""
+    paths, settings = setting.paths, setting.settings
     pool = _pool(settings, paths.files_dir)
     models = await _models(setting, database, pool)
     image_files = ImageFiles(paths.images_dir)
@@ -149,7 +189,7 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     await _resume(database, scheduler.jobs)
     stop, bot = _obeying(Stop(settings.daemon.grace_s)), _bot(setting, keys)
     fleet = await Fleet.open(settings, paths.fleet_dir, database, pool)
-    control = Control(endpoint.address, pool, scheduler, stop, bot=bot, fleet=fleet)
+    control = Control(setting.endpoint.address, pool, scheduler, stop, bot=bot, fleet=fleet)
     upkeep = Upkeep(
         database=database,
         retention=retention,
@@ -185,43 +225,22 @@ async def _serve(setting: Setting, log: Log, database: Database) -> None:
     faces: list[Face] = [server, fleet, *_http_face(http)]
     if tcp is not None or settings.http.enabled:
         keys.expect_callers()
-    endpoint.publish(server.bind)
-    try:
-        for face in faces:
-            await face.start()
-        gc.freeze()  # what was loaded stays: looking through it again held the loop for 0.15 s at times
-        setting.announce("ready")
-        _log.info("ready", extra={"address": endpoint.address, "queued": scheduler.jobs.queued})
-        async with asyncio.TaskGroup() as tasks:
-            parts_running: dict[str, Run] = {
-                "scheduler": scheduler.run,
-                "sweep": lambda: _sweep(images, control),
-                "workers": pool.run,
-                "fleet": fleet.run,
-                "backup": lambda: _back_up(database),
-                "keys": keys.run,
-                "retention": retention.run,
-                "upkeep": upkeep.run,
-                "trainings": trainings.run,
-                "bot": bot.run,
-                "fits": jobs.fits.run,
-                "webhooks": webhooks.run,
-                "memory": lambda: give_growth_back(own_rss_bytes),
-            }
-            running = [tasks.create_task(serve_for_ever(name, run), name=name) for name, run in parts_running.items()]
-            await stop.wanted.wait()
-            setting.announce("stopping")
-            await server.say_not_serving()
-            await _drain(scheduler, stop)
-            for task in running:
-                task.cancel()
-    finally:
-        hub.close()
-        log.end_watches()
-        endpoint.withdraw()
-        await asyncio.gather(*(face.stop(_LAST_WORDS_S) for face in faces))
-        await keys.flush()
-        _log.info("stopped")
+    running: dict[str, Run] = {
+        "scheduler": scheduler.run,
+        "sweep": lambda: _sweep(images, control),
+        "workers": pool.run,
+        "fleet": fleet.run,
+        "backup": lambda: _back_up(database),
+        "keys": keys.run,
+        "retention": retention.run,
+        "upkeep": upkeep.run,
+        "trainings": trainings.run,
+        "bot": bot.run,
+        "fits": jobs.fits.run,
+        "webhooks": webhooks.run,
+        "memory": lambda: give_growth_back(own_rss_bytes),
+    }
+    return _Assembled(server, faces, scheduler, stop, hub, keys, running)
 
 
 def _pool(settings: Settings, files_dir: Path) -> WorkerPool:
