@@ -64,11 +64,7 @@ def _place(url: str) -> _Place:
 
 def _of(parts: SplitResult) -> _Place:
     """Raises ValueError for what cannot be sent to, or says who asks."""
-    if (
-        parts.scheme not in _DEFAULT_PORTS
-        or not _HOST.fullmatch(parts.hostname or "")
-        or "@" in parts.netloc
-        or parts.fragment
-    ):
+    host = (parts.hostname or "").lower().rstrip(".")
+    if parts.scheme not in _DEFAULT_PORTS or "@" in parts.netloc or parts.fragment or not _HOST.fullmatch(host):
         raise ValueError
-    return parts.scheme, parts.hostname.lower().rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme]
+    return parts.scheme, host, parts.port or _DEFAULT_PORTS[parts.scheme]
