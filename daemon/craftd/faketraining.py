@@ -93,8 +93,13 @@ class FakeTraining:
             path = self._files / picture.sha256
             if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != picture.sha256:
                 return f"picture {picture.file_name} is missing"
+        base = self._spec.base_lora_sha256
+        if base and not (self._files / base).exists():
+            return "the LoRA that it begins with is missing"
         self._state = hashlib.sha256(str(self._spec.seed).encode()).digest()
         for checkpoint in self.asked.files:
+            if checkpoint.sha256 == self._spec.base_lora_sha256:
+                continue
             kept = json.loads((self._files / checkpoint.sha256).read_bytes())
             self._step, self._state = kept["step"], bytes.fromhex(kept["state"])
         return ""

@@ -65,6 +65,7 @@ class TrainRequest(TrainOptions):
     warmup_steps: int | None = None
     caption_dropout: float | None = None
     resume: str = ""  # go on with this job, or the last training of this name
+    base_lora: str = ""  # begin with this one
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class TrainSpec(TrainOptions):
     warmup_steps: int = 0
     caption_dropout: float = 0.0
     resume: str = ""  # the job whose checkpoint it begins with
+    base_lora: str = ""  # the id of the LoRA that it begins with
+    base_lora_sha256: str = ""
 
     @property
     def models(self) -> tuple[str, ...]:

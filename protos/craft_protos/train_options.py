@@ -33,12 +33,15 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
 _LONGEST_ARGUMENT = 100
 LOGIT_NORMAL, UNIFORM, MODE = "logit-normal", "uniform", "mode"
 CENTER, RANDOM = "center", "random"
+LORA, LOHA, LOKR = "lora", "loha", "lokr"
+LARGEST_RANK = 256
+_BLOCK_RANK = re.compile(r"([A-Za-z0-9_.]{1,200})=(\d{1,3})")
 
 Value = bool | float | tuple[float, ...]
 
 
-def _option(default: T, rule: Rule | None, flag: str, told: str) -> T:
-    made: T = field(default=default, metadata={"rule": rule, "flag": flag, "help": told})
+def _option(default: T, rule: Rule | None, flag: str, told: str, metavar: str = "") -> T:
+    made: T = field(default=default, metadata={"rule": rule, "flag": flag, "help": told, "metavar": metavar})
     return made
 
 
@@ -48,7 +51,7 @@ class TrainOptions:
 
     optimizer: str = _option(ADAMW, Choice(tuple(OPTIMIZERS)), "--optimizer", f"{', '.join(OPTIMIZERS)}.")
     optimizer_args: tuple[str, ...] = _option(
-        (), Length(16), "--optimizer-arg", "Such as weight_decay=0.1 or betas=0.9,0.99; may be repeated."
+        (), Length(16), "--optimizer-arg", "Such as weight_decay=0.1 or betas=0.9,0.99; may be repeated.", "NAME=VALUE"
     )
     schedule_restarts: int = _option(
         1, Range(1, 1000), "--restarts", "How often --schedule cosine_with_restarts begins anew."
@@ -93,6 +96,24 @@ class TrainOptions:
         False, None, "--alpha-mask", "What is transparent in a picture counts nothing; others' masks are files."
     )
 
+    network: str = _option(LORA, Choice((LORA, LOHA, LOKR)), "--network", "What is learned: lora, loha, lokr.")
+    lokr_factor: int = _option(
+        0, Range(0, 1024), "--lokr-factor", "Of lokr: how large its first factor is; 0: near to square."
+    )
+    conv_rank: int = _option(0, Range(0, LARGEST_RANK), "--conv-rank", "Train a UNet's convolutions too, at this rank.")
+    block_ranks: tuple[str, ...] = _option(
+        (),
+        Length(200),
+        "--block-rank",
+        "Another rank for layers of that beginning, such as down_blocks.0=4; 0: none.",
+        "BLOCK=RANK",
+    )
+
+    @property
+    def ranks_of_blocks(self) -> dict[str, int]:
+        """The beginnings of layers' names -> their rank."""
+        return dict(map(_block_rank, self.block_ranks))
+
     @property
     def arguments(self) -> dict[str, Value]:
         """The optimizer's, by name."""
@@ -130,7 +151,7 @@ def check(asked: TrainOptions) -> None:
             raise invalid(one.name, complaint)
     for name, why, hint in _clashes(asked):
         raise invalid(name, why, hint)
-    _ = asked.arguments
+    _ = asked.arguments, asked.ranks_of_blocks
 
 
 def _clashes(asked: TrainOptions) -> Iterator[tuple[str, str, str]]:
@@ -139,8 +160,18 @@ def _clashes(asked: TrainOptions) -> Iterator[tuple[str, str, str]]:
         yield "timestep_sampling", f"{asked.timestep_sampling} has no mean and no std", "take logit-normal"
     if asked.keep_tags and not (asked.shuffle_tags or asked.tag_dropout):
         yield "keep_tags", "is asked for, and no tag is shuffled or dropped", "give --shuffle-tags too"
+    if asked.lokr_factor and asked.network != LOKR:
+        yield "lokr_factor", f"means nothing to {asked.network}", "give --network lokr"
     if asked.optimizer == PRODIGY and asked.text_encoder_rate:
         yield "text_encoder_rate", "does not go with prodigy, which finds one rate for all", "leave it out"
+
+
+def _block_rank(told: str) -> tuple[str, int]:
+    found = _BLOCK_RANK.fullmatch(told)
+    if found is None or int(found[2]) > LARGEST_RANK:
+        hint = f"such as down_blocks.0=4; ranks go from 0 to {LARGEST_RANK}"
+        raise invalid("block_ranks", f"{told[:60]!r} is no block and its rank", hint)
+    return found[1].rstrip("."), int(found[2])
 
 
 def _argument(told: str, optimizer: str) -> tuple[str, Value]:

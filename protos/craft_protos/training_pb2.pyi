@@ -337,6 +337,12 @@ class TrainSpec(_message.Message):
     CROP_FIELD_NUMBER: _builtins.int
     COLOR_JITTER_FIELD_NUMBER: _builtins.int
     ALPHA_MASK_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    LOKR_FACTOR_FIELD_NUMBER: _builtins.int
+    CONV_RANK_FIELD_NUMBER: _builtins.int
+    BLOCK_RANKS_FIELD_NUMBER: _builtins.int
+    BASE_LORA_FIELD_NUMBER: _builtins.int
+    BASE_LORA_SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """the LoRA's"""
     model: _builtins.str
@@ -415,11 +421,25 @@ class TrainSpec(_message.Message):
     """0: none"""
     alpha_mask: _builtins.bool
     """pictures' own transparency is their mask, where none was sent"""
+    network: _builtins.str
+    """lora (default), loha, lokr"""
+    lokr_factor: _builtins.int
+    """how large a LoKr's first factor is; 0: as near to square as can be"""
+    conv_rank: _builtins.int
+    """of a UNet's convolutions; 0: they are not trained unless the model always has them"""
+    base_lora: _builtins.str
+    """id, name or hash of the LoRA that it begins with; in a Job its id"""
+    base_lora_sha256: _builtins.str
+    """in a Job"""
     @_builtins.property
     def sample_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def optimizer_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """NAME=VALUE, as its library calls them"""
+
+    @_builtins.property
+    def block_ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """BLOCK=RANK, by the beginning of layers' names; rank 0: not trained"""
 
     def __init__(
         self,
@@ -475,10 +495,16 @@ class TrainSpec(_message.Message):
         crop: _builtins.str | None = ...,
         color_jitter: _builtins.float = ...,
         alpha_mask: _builtins.bool = ...,
+        network: _builtins.str | None = ...,
+        lokr_factor: _builtins.int = ...,
+        conv_rank: _builtins.int = ...,
+        block_ranks: _abc.Iterable[_builtins.str] | None = ...,
+        base_lora: _builtins.str = ...,
+        base_lora_sha256: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "crop", b"crop", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "multires_discount", b"multires_discount", "optimizer", b"optimizer", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_network", b"_network", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "crop", b"crop", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "multires_discount", b"multires_discount", "network", b"network", "optimizer", b"optimizer", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "alpha_mask", b"alpha_mask", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "caption_wildcards", b"caption_wildcards", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "color_jitter", b"color_jitter", "crop", b"crop", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_network", b"_network", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "alpha_mask", b"alpha_mask", "base_lora", b"base_lora", "base_lora_sha256", b"base_lora_sha256", "batch_size", b"batch_size", "block_ranks", b"block_ranks", "caption_dropout", b"caption_dropout", "caption_wildcards", b"caption_wildcards", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "color_jitter", b"color_jitter", "conv_rank", b"conv_rank", "crop", b"crop", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "lokr_factor", b"lokr_factor", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "network", b"network", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -504,6 +530,8 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__min_snr_gamma: _TypeAlias = _typing.Literal["_min_snr_gamma", b"_min_snr_gamma"]  # noqa: Y015
     _WhichOneofReturnType__multires_discount: _TypeAlias = _typing.Literal["multires_discount"]  # noqa: Y015
     _WhichOneofArgType__multires_discount: _TypeAlias = _typing.Literal["_multires_discount", b"_multires_discount"]  # noqa: Y015
+    _WhichOneofReturnType__network: _TypeAlias = _typing.Literal["network"]  # noqa: Y015
+    _WhichOneofArgType__network: _TypeAlias = _typing.Literal["_network", b"_network"]  # noqa: Y015
     _WhichOneofReturnType__optimizer: _TypeAlias = _typing.Literal["optimizer"]  # noqa: Y015
     _WhichOneofArgType__optimizer: _TypeAlias = _typing.Literal["_optimizer", b"_optimizer"]  # noqa: Y015
     _WhichOneofReturnType__prior_weight: _TypeAlias = _typing.Literal["prior_weight"]  # noqa: Y015
@@ -546,6 +574,8 @@ class TrainSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_snr_gamma) -> _WhichOneofReturnType__min_snr_gamma | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__multires_discount) -> _WhichOneofReturnType__multires_discount | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network) -> _WhichOneofReturnType__network | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__optimizer) -> _WhichOneofReturnType__optimizer | None: ...
     @_typing.overload

@@ -1,4 +1,4 @@
-"""`craft lora train --config`: craft's own names and kohya's; what does not count is named, what cannot be refused."""
+"""`craft lora train --config`: craft's own names and kohya's. What means nothing is named; what cannot be, refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ KOHYAS = """
 pretrained_model_name_or_path = "pocket"
 network_module = "networks.lora"
 network_dim = 8
-network_args = ["dora_wd=True"]
+network_alpha = 4
+network_args = ["algo=locon", "conv_dim=4", "conv_alpha=2", "dora_wd=True"]
 learning_rate = 1e-3
 unet_lr = 1e-4
 text_encoder_lr = [5e-5, 5e-5]
@@ -62,7 +63,8 @@ image_dir = "c"
 def test_kohyas_file_becomes_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = _expanded(tmp_path / "it.toml", KOHYAS, "--batch", "7")
     assert found == [
-        *("--model=pocket", "--rank=8", "--dora", "--lr=0.0001", "--te-lr=5e-05", "--te", "--optimizer=schedule-free"),
+        *("--model=pocket", "--rank=8", "--alpha=4", "--network=lora", "--conv-rank=4", "--dora"),
+        *("--lr=0.0001", "--te-lr=5e-05", "--te", "--optimizer=schedule-free"),
         *("--optimizer-arg=weight_decay=0.1", "--optimizer-arg=betas=0.9,0.99", "--schedule=constant", "--warmup=100"),
         *("--steps=1000", "--timestep-sampling=logit-normal", "--timestep-shift=3.1", "--shuffle-tags"),
         *("--resolution=512", "--folder=10:a b", "--folder=1:c"),
@@ -96,6 +98,7 @@ def test_own_names_and_a_data_sets_own_file(tmp_path: Path) -> None:
         ("flip = 1", "true or false"),
         ("resume = true", "cannot stand in a file"),
         ('network_args = ["algo=boft"]', "algo=boft is not here"),
+        ('network_dim = 4\nnetwork_args = ["conv_dim=4", "conv_alpha=4"]', "conv_alpha / conv_dim must be"),
         ("network_dropout = 0.1", "drops nothing"),
         ("a = " + "[" * 5000, "not valid TOML"),
         ("datasets = 3", "a list of tables"),

@@ -239,6 +239,12 @@ async def test_what_stands_in_the_way_is_named(daemon: Daemon) -> None:
         ({"debiased": True, "min_snr_gamma": 5.0}, "debiased"),
         ({"keep_tags": 1}, "keep_tags"),
         ({"noise_offset": float("nan")}, "noise_offset"),
+        ({"network": "boft"}, "network"),
+        ({"network": "loha", "dora": True}, "dora"),
+        ({"network": "lokr", "format": "peft"}, "format"),
+        ({"lokr_factor": 4}, "lokr_factor"),
+        ({"block_ranks": ["(a+)+$=4"]}, "block_ranks"),
+        ({"block_ranks": ["mid_block=257"]}, "block_ranks"),
         ({"dataset": "0" * 64}, "dataset"),
     ):
         given = {name: value for name, value in {"dataset": dataset, **fields}.items() if value is not None}
@@ -249,6 +255,23 @@ async def test_what_stands_in_the_way_is_named(daemon: Daemon) -> None:
             await daemon.jobs.CreateJob(asked)
         assert field(error.value) == at, (fields, error.value.details())
     assert not (await daemon.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs
+
+
+async def test_a_training_begins_with_a_lora(daemon: Daemon) -> None:
+    """Its rank is that LoRA's; what would change its layers is refused."""
+    dataset = (await trains.upload(daemon)).id
+    first = await daemon.finish((await daemon.jobs.CreateJob(trains.request(dataset, name="first", rank=8))).id)
+    job = await daemon.jobs.CreateJob(trains.request(dataset, name="second", base_lora="first"))
+    assert (job.train.rank, job.train.base_lora) == (8, first.lora)
+    assert len(job.train.base_lora_sha256) == 64
+    ended = await daemon.finish(job.id)
+    assert ended.state == SUCCEEDED, ended.error
+    for fields, at in (({"rank": 4}, "rank"), ({"network": "loha"}, "network"), ({"conv_rank": 2}, "conv_rank")):
+        asked = trains.request(dataset, base_lora="first", **fields)  # type: ignore[arg-type]
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await daemon.jobs.CreateJob(asked)
+        assert field(error.value) == at
+    assert await _refused(daemon, trains.request(dataset, base_lora="nobodys")) == "UNKNOWN_LORA"
 
 
 async def test_a_name_belongs_to_one_lora(daemon: Daemon) -> None:

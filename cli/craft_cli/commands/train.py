@@ -84,6 +84,9 @@ def train(
     accumulate: int = typer.Option(None, "--accumulate", help="Batches a step: as a larger --batch, in less memory."),
     resolution: int = typer.Option(None, "--resolution", help="Pixels: the side of the square that pictures fill."),
     te: bool = typer.Option(False, "--te", help="Train the text encoder too."),
+    base: str = typer.Option(
+        "", "--from", metavar="LORA", help="Begin with this LoRA.", autocompletion=completing.loras
+    ),
     dora: bool = typer.Option(False, "--dora", help="Train a DoRA: direction and magnitude apart."),
     sample: list[str] = _SAMPLES,
     sample_every: int = typer.Option(0, "--sample-every", metavar="STEPS", help="0: only at the end."),
@@ -149,6 +152,7 @@ def train(
         resolution=_count(resolution, "--resolution"),
         train_text_encoder=te,
         dora=dora,
+        base_lora=base,
         sample_prompts=tuple(sample),
         sample_every=_count(sample_every, "--sample-every") or 0,
         class_prompt=class_prompt,

@@ -52,6 +52,7 @@ TRAIN = {
     "resolution": "--resolution",
     "train_text_encoder": "--te",
     "dora": "--dora",
+    "base_lora": "--from",
     "sample_prompts": "--sample",
     "sample_every": "--sample-every",
     "class_prompt": "--class-prompt",

@@ -9,7 +9,7 @@ Table = Mapping[str, Any]
 Words = tuple[str, ...]  # the values of an option, or none: a flag
 Options = Iterator[tuple[str, Words]]
 
-ADDED = ("--folder", "--optimizer-arg")  # may be given several times
+ADDED = ("--folder", "--optimizer-arg", "--block-rank")  # may be given several times
 
 
 class Nothing(Exception):
@@ -150,9 +150,10 @@ def _dora(value: Any, beside: Table) -> Options:
 
 
 def _algorithm(value: Any, beside: Table) -> Options:
-    if value.lower() not in ("lora", "locon"):
-        raise ValueError(f"algo={value[:30]} is not here; there is lora")
-    yield from ()
+    known = {"lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr"}
+    if value.lower() not in known:
+        raise ValueError(f"algo={value[:30]} is not here; there are {', '.join(known)}")
+    yield "--network", (known[value.lower()],)
 
 
 def _colours(value: Any, beside: Table) -> Options:
@@ -195,7 +196,34 @@ _OPTIMIZERS = {
 _SCHEDULES = {name: name for name in ("constant", "cosine", "linear", "cosine_with_restarts", "polynomial")}
 _SCHEDULES |= {"constant_with_warmup": "constant"}
 
-NETWORK: dict[str, Callable[[Any, Table], Options]] = {"dora_wd": _dora, "algo": _algorithm}
+
+def _number(option: str) -> Callable[[Any, Table], Options]:
+    def take(value: Any, beside: Table) -> Options:
+        yield option, (value,)
+
+    return take
+
+
+def _conv_alpha(value: Any, beside: Table) -> Options:
+    """A layer's alpha / rank is the same for all of craft's."""
+    told = dict(one.partition("=")[::2] for one in words(beside.get("network_args", [])))
+    rank, alpha = str(beside.get("network_dim")), str(beside.get("network_alpha", 1))
+    try:
+        is_same = abs(float(value) / float(told["conv_dim"]) - float(alpha) / float(rank)) < 1e-6
+    except (KeyError, ValueError, ZeroDivisionError):
+        is_same = False
+    if not is_same:
+        raise ValueError("conv_alpha / conv_dim must be network_alpha / network_dim here")
+    yield from ()
+
+
+NETWORK: dict[str, Callable[[Any, Table], Options]] = {
+    "dora_wd": _dora,
+    "algo": _algorithm,
+    "factor": _number("--lokr-factor"),
+    "conv_dim": _number("--conv-rank"),
+    "conv_alpha": _conv_alpha,
+}
 
 _WORKER = "the worker decides how it computes and what it keeps"
 _MODEL = "the model itself says so"
@@ -212,6 +240,7 @@ MEANT: dict[str, str | Callable[[Any, Table], Options]] = {
     "network_module": _network,
     "network_args": _network_args,
     "network_dropout": _never("craft drops nothing of a LoRA"),
+    "network_weights": "--from",
     "network_train_unet_only": _unet_only,
     "network_train_text_encoder_only": _never("craft trains no text encoder alone"),
     "scale_weight_norms": _never("craft does not scale a LoRA's norms"),

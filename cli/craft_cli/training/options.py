@@ -36,7 +36,7 @@ def _parameter(row: Field[Any]) -> inspect.Parameter:
     is_list = isinstance(row.default, tuple)
     flag, told = row.metadata["flag"], row.metadata["help"]
     option = typer.Option(
-        [] if is_list else row.default, flag, help=told, metavar="NAME=VALUE" if is_list else None, show_default=False
+        [] if is_list else row.default, flag, help=told, metavar=row.metadata["metavar"] or None, show_default=False
     )
     kind = list[str] if is_list else type(row.default)
     return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from craft_protos.dispatch import Dispatch, ModelManifest
+from craft_protos.dispatch import Dispatch, File, ModelManifest
 from craft_protos.formats import FORMATS
+from craft_protos.lora import LoraRef
 from craft_protos.training_pb2 import TrainingSample
 from craft_protos.worker_pb2 import FromWorker
 
@@ -74,7 +75,7 @@ class TrainingLifecycle:
         return partial(self._register, active, progress.made_sha256) if progress.made_sha256 else None
 
     async def prepare(self, active: ActiveJob) -> Assignment:
-        """From its checkpoint on: what is stored of after that is forgotten. Raises UNKNOWN_DATASET.
+        """From its checkpoint on: what is stored of after that is forgotten. Raises UNKNOWN_DATASET, UNKNOWN_LORA.
 
         Only while nothing of the job is being stored: it waits for no lock, as drawing waits for it.
         """
@@ -136,9 +137,15 @@ class TrainingLifecycle:
         files = {sha256: self._datasets.path(sha256) for one in dataset.pictures for sha256 in one.files}
         if checkpoint.step:
             files[checkpoint.sha256] = self._files.path(checkpoint.sha256)
+        spec, base = active.job.training, File("", "", 0)
+        if spec.base_lora:
+            lora = self._loras.of_job(LoraRef(spec.base_lora, sha256=spec.base_lora_sha256), active.job.owner)
+            files[lora.sha256] = lora.place.path
+            base = File(lora.name, lora.sha256, lora.size_bytes)
 
         def dispatch(to: ActiveDispatch, model: ModelManifest) -> Dispatch:
-            return wire.training(active.job, to.epoch, model, dataset.pictures, checkpoint)
+            made = wire.training(active.job, to.epoch, model, dataset.pictures, checkpoint)
+            return replace(made, files=(*made.files, base)) if base.name else made
 
         return Assignment(files, dispatch)
 

@@ -20,13 +20,14 @@ from craftd.architectures import buckets, registry
 from craftd.architectures.architecture import Training
 from craftd.datasets.dataset import Dataset
 from craftd.loras import names
+from craftd.loras.lora import Lora
 from craftd.models.model import Model
 from craftd.offload import Need
+from craftd.training import networks
 
 T = TypeVar("T")
 
 _MOST_STEPS = 1_000_000
-_LARGEST_RANK = 256
 _MOST_PROMPTS = 16
 _MOST_SAMPLES = 200
 _LONGEST_TRIGGER = 500  # as LoRAs' own
@@ -70,10 +71,13 @@ def defaults_for(model: Model) -> Training:
     return replace(usual, resolution=min(usual.resolution, model.defaults.width))
 
 
-def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSettings) -> TrainSpec:
-    """The spec of a checked request. Raises INVALID_FIELD, UNTRAINABLE_MODEL."""
+def resolve(
+    asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSettings, base: Lora | None = None
+) -> TrainSpec:
+    """The spec of a checked request; `base`: what it begins with. Raises INVALID_FIELD, UNTRAINABLE_MODEL."""
     usual = defaults_for(model)
     _check_words(asked, usual, model, dataset)
+    networks.check(asked, model, base)
     resolution = _or(asked.resolution, usual.resolution)
     _check_resolution(resolution, model, limits)
     batch, accumulation = (
@@ -82,7 +86,7 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
     )
     an_epoch = epoch_steps(dataset.pictures, resolution, model.sizes.granularity, batch, accumulation)
     steps = _steps(asked, usual, an_epoch)
-    rank = _or(asked.rank, usual.rank)
+    rank = _or(asked.rank, usual.rank) if base is None else base.findings.rank
     warmup = min(usual.warmup_steps, steps // 10) if asked.warmup_steps is None else asked.warmup_steps
     if warmup > steps:
         raise invalid("warmup_steps", f"must be at most the {steps} steps, not {warmup}")
@@ -113,7 +117,7 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         min_snr_gamma=_or(asked.min_snr_gamma, 0.0 if asked.debiased else usual.min_snr_gamma),
         ema_decay=_or(asked.ema_decay, usual.ema_decay),
         gradient_checkpointing=_or(asked.gradient_checkpointing, usual.gradient_checkpointing),
-        format=asked.format or PEFT,
+        format=asked.format or (PEFT if asked.network == train_options.LORA else KOHYA),
         when_idle=asked.when_idle,
         checkpoint_every=min(asked.checkpoint_every or min(usual.checkpoint_every, math.ceil(steps / 2)), steps),
         class_prompt=asked.class_prompt.strip(),
@@ -122,6 +126,8 @@ def resolve(asked: TrainRequest, model: Model, dataset: Dataset, limits: LimitSe
         learning_rate_schedule=schedule,
         warmup_steps=warmup,
         caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
+        base_lora="" if base is None else base.id,
+        base_lora_sha256="" if base is None else base.sha256,
         **train_options.shared(asked),
     )
 
@@ -171,6 +177,8 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
         said.append(f"{masked} pictures have masks: what is black in them does not count")
     if spec.varies_pictures:
         said.append("each picture is cut or coloured anew each time, and so encoded at every step: slower")
+    if spec.base_lora:
+        said.append(f"it begins with LoRA {spec.base_lora}, and has its layers and its rank")
     if spec.class_pictures:
         said.append(f"{spec.class_pictures} pictures of {spec.class_prompt!r} are drawn first")
     said += [f"left out: {one.file_name} {one.why}" for one in dataset.left_out]
@@ -247,7 +255,7 @@ def _steps(asked: TrainRequest, usual: Training, an_epoch: int) -> int:
 
 def _check_whole(asked: TrainRequest, limits: LimitSettings) -> None:
     for field, value, least, most in (
-        ("rank", asked.rank, 1, _LARGEST_RANK),
+        ("rank", asked.rank, 1, train_options.LARGEST_RANK),
         ("steps", asked.steps, 1, _MOST_STEPS),
         ("epochs", asked.epochs, 1, _MOST_STEPS),
         ("batch_size", asked.batch_size, 1, 256),

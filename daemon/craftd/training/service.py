@@ -64,7 +64,8 @@ class TrainingService:
         if not asked.dataset:
             raise invalid("dataset", "is missing", "send the pictures first: UploadDataset")
         dataset = await self.datasets.get(asked.dataset, caller.scope, caller.owner)
-        spec = resolve.resolve(asked, model, dataset, self.limits)
+        base = self.loras.find(asked.base_lora, caller) if asked.base_lora else None
+        spec = resolve.resolve(asked, model, dataset, self.limits, base)
         return await self._checked(Resolved(spec, model, resolve.notes(spec, model, dataset)), caller)
 
     async def check_room(self, model: Model, need_of: Callable[[Model], Need | None]) -> None:

@@ -42,8 +42,8 @@ class Change:
 Changes = Mapping[str, Mapping[str, Change]]  # component -> layer
 
 
-def changes(weights: Mapping[str, torch.Tensor], alpha: float) -> Changes:
-    """The adapter's parameters as they are now, sorted by component and layer."""
+def changes(weights: Mapping[str, torch.Tensor], ratio: float) -> Changes:
+    """The adapter's parameters as they are now, sorted by component and layer. `ratio`: alpha / rank."""
     parts: dict[tuple[str, str], Tensors] = defaultdict(dict)
     for name, tensor in weights.items():
         ending = next(ending for ending in _ROLES if name.endswith(f".{ending}"))
@@ -51,6 +51,7 @@ def changes(weights: Mapping[str, torch.Tensor], alpha: float) -> Changes:
         parts[component, layer][_ROLES[ending]] = tensor.detach().float().cpu().clone()
     found: dict[str, dict[str, Change]] = defaultdict(dict)
     for (component, layer), tensors in parts.items():
+        alpha = ratio * len(tensors["down"])
         found[component][layer] = Change(tensors["down"], tensors["up"], alpha, tensors.get("magnitude"))
     return found
 
@@ -79,6 +80,14 @@ def kohya(found: Changes, pipe: Any) -> Tensors:
             if change.magnitude is not None:
                 tensors[f"{path}.dora_scale"] = change.magnitude.reshape(-1, *[1] * (change.down.ndim - 1))
     return tensors
+
+
+def flat_name(component: str, layer: str, pipe: Any) -> str:
+    """A layer's in kohya's files, of those that are one there too; of transformers as LyCORIS has diffusers' names."""
+    if component == "transformer":
+        return f"lycoris_{layer.replace('.', '_')}"
+    name = _sdxl_names(pipe).get(layer, layer) if component == "unet" else _text_name(component, layer)
+    return f"{_prefix(component, pipe)}_{name.replace('.', '_')}"
 
 
 def _kohya_layers(component: str, layers: Mapping[str, Change], pipe: Any) -> Iterator[tuple[str, Change]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from craft_protos.dispatch import ModelManifest
 from craft_protos.train import Picture, TrainSpec
+from craft_protos.train_options import LORA
 from craft_protos.version import __version__
 
 from craftd import safetensors
@@ -78,7 +79,7 @@ def _training(subject: Subject) -> dict[str, str]:
         "output_name": recipe.name,
         "base_model_version": subject.architecture.kohya,
         "sd_model_name": subject.model.name,
-        "network_module": "networks.lora",
+        "network_module": "networks.lora" if recipe.network == LORA else "lycoris.kohya",
         "network_dim": recipe.rank,
         "network_alpha": float(recipe.alpha),
         "learning_rate": recipe.learning_rate,
@@ -102,6 +103,7 @@ def _training(subject: Subject) -> dict[str, str]:
         "min_snr_gamma": recipe.min_snr_gamma or None,
         "prior_loss_weight": recipe.prior_weight if recipe.has_prior else None,
         "caption_dropout_rate": recipe.caption_dropout,
+        **_network_arguments(recipe),
         **_chosen(recipe),
         "mixed_precision": "no" if subject.precision == "fp32" else "bf16",
         "v2": subject.architecture.id == SD2.id,
@@ -109,6 +111,18 @@ def _training(subject: Subject) -> dict[str, str]:
         "training_comment": f"trained with craft {__version__}",
     }
     return {f"ss_{name}": str(value) for name, value in told.items()}
+
+
+def _network_arguments(recipe: TrainSpec) -> dict[str, str]:
+    """As kohya's scripts write them down."""
+    told = {
+        "algo": recipe.network if recipe.network != LORA else "",
+        "factor": str(recipe.lokr_factor or ""),
+        "conv_dim": str(recipe.conv_rank or ""),
+        "conv_alpha": str(recipe.conv_rank * recipe.alpha / recipe.rank) if recipe.conv_rank else "",
+    }
+    given = {name: value for name, value in told.items() if value}
+    return {"network_args": json.dumps(given)} if given else {}
 
 
 def _arguments(recipe: TrainSpec) -> str:

@@ -21,7 +21,8 @@ import torch
 from craft_protos.dispatch import Dispatch
 from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
-from craft_protos.train import KOHYA, Picture
+from craft_protos.train import KOHYA, Picture, TrainSpec
+from craft_protos.train_options import LORA
 from PIL import Image
 
 from craftd.architectures import buckets
@@ -37,7 +38,8 @@ from craftd.worker.output import picture
 from craftd.worker.output.picture import Pixels
 from craftd.worker.process.device import Device
 from craftd.worker.process.reporter import Progress, Reporter
-from craftd.worker.training import lora_file, objective, state, stored, trainable
+from craftd.worker.training import beginning, lora_file, lycoris_file, objective, state, stored, trainable
+from craftd.worker.training.beginning import Beginning
 from craftd.worker.training.dataset import Dataset, Item, Varying, text_key
 from craftd.worker.training.encoded import Encoded, Tensors
 from craftd.worker.training.encoding import PictureEncoder
@@ -140,7 +142,8 @@ class TrainingRun:
         self._read_checkpoint()
         goal = objective.of(pipe.scheduler, self._recipe)
         datasets = yield from self._encode(pipe)
-        model = Trainable(pipe, training, self._recipe, self._place, self._context.hooks)
+        first = self._read_beginning(pipe)
+        model = Trainable(pipe, training, self._recipe, self._place, self._context.hooks, first)
         trainer = Trainer(model, goal, self._recipe, *datasets)
         if self._state is not None:
             trainer.load(self._state)
@@ -152,10 +155,19 @@ class TrainingRun:
     # Before
 
     def _read_checkpoint(self) -> None:
-        if self._state is not None or not self.train.files:
+        found = [one for one in self.train.files if one.sha256 != self._recipe.base_lora_sha256]
+        if self._state is not None or not found:
             return
-        self._state = state.read(self._file(self.train.files[0].sha256), _fingerprint(self.train))
+        self._state = state.read(self._file(found[0].sha256), _fingerprint(self.train))
         self._resumed_at = self._state.step
+
+    def _read_beginning(self, pipe: Any) -> Beginning | None:
+        """The LoRA that it begins with; what has been learned since lies in the checkpoint."""
+        sha256 = self._recipe.base_lora_sha256
+        if not sha256:
+            return None
+        (lora,) = (one for one in self.train.files if one.sha256 == sha256)
+        return beginning.read(self._file(sha256), lora, pipe, self._recipe, self.train.model.name)
 
     def _encode(self, pipe: Any) -> Generator[None, None, tuple[Dataset, Dataset | None]]:
         """Encodes captions and pictures once: no step changes what comes of them."""
@@ -321,8 +333,7 @@ class TrainingRun:
         yield from self._sample(trainer, model, self._recipe.sample_prompts or (self._shown,))
         self._writer.settle()
         with trainer.averaged():
-            found = lora_file.changes(model.parameters, self._recipe.alpha)
-        tensors = lora_file.kohya(found, pipe) if self._recipe.format == KOHYA else lora_file.peft(found)
+            tensors = _tensors(self._recipe, model, pipe)
         subject = Subject(
             architecture=trainable.architecture_of(pipe),
             predicts=_predicts(pipe),
@@ -353,6 +364,15 @@ class TrainingRun:
         self._context.reporter.preparing(self.train, what, done, of)
 
 
+def _tensors(recipe: TrainSpec, model: Trainable, pipe: Any) -> dict[str, torch.Tensor]:
+    """What has been learned, in the layout that was asked for."""
+    ratio = recipe.alpha / recipe.rank
+    if recipe.network != LORA:
+        return lycoris_file.tensors(model.parameters, ratio, pipe)
+    found = lora_file.changes(model.parameters, ratio)
+    return lora_file.kohya(found, pipe) if recipe.format == KOHYA else lora_file.peft(found)
+
+
 def _predicts(pipe: Any) -> str:
     return str(pipe.scheduler.config.get("prediction_type", "flow"))
 
@@ -363,6 +383,7 @@ def _fingerprint(train: Dispatch) -> str:
     plain = replace(spec, name="", sample_prompts=(), sample_every=0, format="", when_idle=False, checkpoint_every=0)
     told = ", ".join(f"{name}={getattr(plain, name)!r}" for name in _FINGERPRINTED)
     told += "".join(f", {name}={value!r}" for name, value in spec.chosen.items())
+    told += f", base={spec.base_lora_sha256!r}" if spec.base_lora_sha256 else ""
     shown = [(one.sha256, spec.caption(one), *_chosen(one)) for one in train.pictures]
     return hashlib.sha256(f"(Recipe({told}), {train.model.sha256!r}, {shown!r})".encode()).hexdigest()
 

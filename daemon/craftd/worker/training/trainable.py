@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 import torch
 from craft_protos.generate import TextSpec
-from craft_protos.reasons import CraftError, invalid
+from craft_protos.reasons import CraftError
 from craft_protos.train import TrainSpec
 from diffusers.training_utils import cast_training_params
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import layer as peft_layers
+from peft import inject_adapter_in_model
 from torch import nn
 
 from craftd.architectures import detect, registry
@@ -26,7 +25,9 @@ from craftd.architectures.rows import flows, unets
 from craftd.worker.engine.progress_hooks import ProgressHooks
 from craftd.worker.families import FAMILIES
 from craftd.worker.families.base import Conditioning, Family, ModelRow
-from craftd.worker.quantized.layers import PackedLinear, form_of
+from craftd.worker.quantized.layers import form_of
+from craftd.worker.training import network as networks
+from craftd.worker.training.beginning import Beginning
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -101,8 +102,14 @@ def check(pipe: Any, model: str) -> Training:
 class Trainable:
     """`parameters` are the adapter's, fp32, by component and layer."""
 
-    def __init__(
-        self, pipe: Any, training: Training, recipe: TrainSpec, device: torch.device, hooks: ProgressHooks
+    def __init__(  # noqa: PLR0917
+        self,
+        pipe: Any,
+        training: Training,
+        recipe: TrainSpec,
+        device: torch.device,
+        hooks: ProgressHooks,
+        beginning: Beginning | None = None,
     ) -> None:
         self.network = network = network_of(pipe)
         self._device = device
@@ -112,12 +119,16 @@ class Trainable:
         self.modules: dict[str, nn.Module] = {name: share_weights(getattr(pipe, name)) for name in trained}
         self.pipe = over(pipe, self.modules)
         self.family = family_of(self.pipe, device)
-        if recipe.dora and form_of(self.modules[network]):
-            raise invalid("dora", "needs the weights' own directions, and the model's are packed", "leave --dora out")
-        self._inject(recipe, targets)
+        networks.check(recipe, self.modules[network])
+        ranks = {network: networks.ranks_of(recipe, training.targets, self.modules[network])}
+        if beginning is not None:
+            ranks = {name: beginning.ranks(name) for name in trained}
+        self._inject(recipe, targets, ranks)
         for module in self.modules.values():
             hooks.watch_backward(module)
         self.parameters = dict(self._named())
+        if beginning is not None:
+            beginning.put(recipe, self.parameters)
 
     @property
     def text_is_trained(self) -> bool:
@@ -145,13 +156,18 @@ class Trainable:
         for features, whole in zip(given.features, pooled, strict=True):
             yield Conditioning(features, None, TextSpec("", guidance_scale=_FLUX_GUIDANCE), whole)
 
-    def _inject(self, recipe: TrainSpec, targets: Mapping[str, Sequence[str]]) -> None:
+    def _inject(
+        self, recipe: TrainSpec, targets: Mapping[str, Sequence[str]], ranks: Mapping[str, networks.Ranks | None]
+    ) -> None:
         """Peft draws the first weights from torch's own generator, so that is seeded, and put back."""
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(recipe.seed)
             for name, module in self.modules.items():
-                inject_adapter_in_model(_configuration(recipe, targets[name]), module, _ADAPTER)
+                own = ranks.get(name)
+                if own is None or own:
+                    made = networks.configuration(recipe, targets[name], own)
+                    inject_adapter_in_model(made, module, _ADAPTER)
                 cast_training_params(module, dtype=torch.float32)
                 module.train()
                 if recipe.gradient_checkpointing:
@@ -232,27 +248,6 @@ def _without_empty(texts: Sequence[str], text: Text, pipe: Any) -> Text:
     said = torch.tensor([float(bool(words)) for words in texts], device=text.pooled.device)
     features = [one * weight for one, weight in zip(text.features, said, strict=True)]
     return Text(features, text.pooled * said[:, None])
-
-
-class _OverPacked(peft_layers.Linear):
-    """peft's adapter beside a packed layer, whose sides peft takes from no class that it does not know."""
-
-    def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
-        assert isinstance(module, PackedLinear)
-        return module.in_features, module.out_features
-
-
-def _configuration(recipe: TrainSpec, targets: Sequence[str]) -> LoraConfig:
-    alpha: Any = recipe.alpha  # peft divides it, though it says int
-    made = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=alpha,
-        target_modules=list(targets),
-        init_lora_weights="gaussian",
-        use_dora=recipe.dora,
-    )
-    made._register_custom_module({PackedLinear: _OverPacked})
-    return made
 
 
 def _checkpoint_gradients(module: Any) -> None:
