@@ -6,6 +6,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
+# Before torch: pixels are compared in fp32, also where the processor would compute in bf16 by itself.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+
 import pytest
 from craftd import worker  # noqa: F401 - hides a torchvision that is not for this torch
 from hypothesis import HealthCheck, settings

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import craftd
 import numpy as np
 import pytest
 import torch
 from craft_protos.reasons import CraftError
 from craft_protos.worker_pb2 import ModelManifest
 from craftd.worker.families import FAMILIES
+from craftd.worker.process.device import choose
 from diffusers import StableDiffusionPipeline
 
 from tests import tiny_models
 from tests.worker import client
 from tests.worker.client import pixels, provenance, submit
 
-LEAST_PSNR = 25.0  # decibels, against fp32
+LEAST_PSNR = 25.0  # decibels, against fp32; of a model with random weights
+GOOD_PSNR = 35.0  # of a trained one
 
 
 def _psnr(drawn: np.ndarray, expected: np.ndarray) -> float:
@@ -30,6 +33,42 @@ def test_bf16_on_the_cpu(files: Path, sd: ModelManifest, truth: Callable[..., np
         (image,) = started.draw(submit(sd))
         assert provenance(image)["precision"] == "bf16"
         assert _psnr(pixels(image), truth()) > LEAST_PSNR
+
+
+@pytest.mark.parametrize(
+    ("has", "isa", "wanted"),
+    [
+        ({}, "", "fp32"),
+        ({"avx512_f": True}, "", "fp32"),
+        ({"avx512_bf16": True}, "", "bf16"),
+        ({"amx_bf16": True}, "DEFAULT", "bf16"),
+        ({"amx_bf16": True}, "avx512_core_amx", "bf16"),
+        ({"amx_bf16": True}, "avx512_core", "fp32"),
+    ],
+)
+def test_a_processor_with_bf16_units_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], isa: str, wanted: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert choose("cpu", "auto").precision == wanted
+    assert choose("cpu", "fp32").precision == "fp32"
+
+
+def test_bf16_of_the_built_in_model_is_the_same_picture(files: Path) -> None:
+    """A picture alone, and rows with other LoRAs beside it: what a processor with bf16 units draws by itself."""
+    pocket = client.put_model(Path(craftd.__file__).parent / "pocket", files, "pocket", family="sd")
+    drawn = {}
+    for precision in ("fp32", "bf16"):
+        with client.worker(files, "--precision", precision) as started:
+            images = started.draw(
+                *(
+                    submit(pocket, f"job{seed}", prompt="a red apple", seed=seed, width=256, height=256)
+                    for seed in (1, 2)
+                )
+            )
+            drawn[precision] = [pixels(image) for image in images]
+    assert all(_psnr(half, full) > GOOD_PSNR for half, full in zip(drawn["bf16"], drawn["fp32"], strict=True))
 
 
 @pytest.mark.cuda

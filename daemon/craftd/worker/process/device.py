@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -41,8 +43,23 @@ def choose(device: str, precision: str, sharing: int = 1) -> Device:
     found = torch.device(_best() if device == "auto" else device)
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda:0")
-    precision = ("fp32" if found.type == "cpu" else "fp16") if precision == "auto" else precision
+    precision = usual_precision(found) if precision == "auto" else precision
     return Device(found, _name(found), _total_bytes(found) // sharing, precision, tuple(_warnings(found)))
+
+
+def usual_precision(device: torch.device) -> str:
+    """What is computed in where nothing else is asked for: by what the device has, never by a stopwatch."""
+    if device.type != "cpu":
+        return "fp16"
+    return "bf16" if has_bf16_units() else "fp32"
+
+
+def has_bf16_units() -> bool:
+    """Whether the processor multiplies in bf16 by itself, and oneDNN may use that (its ONEDNN_MAX_CPU_ISA)."""
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
+        return False
+    known = torch.cpu.get_capabilities()
+    return any(known.get(unit) for unit in ("amx_bf16", "avx512_bf16"))
 
 
 def uploaded(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
