@@ -56,7 +56,7 @@ def test_a_processor_with_bf16_units_computes_in_it(
 
 
 def test_bf16_of_the_built_in_model_is_the_same_picture(files: Path) -> None:
-    """A picture alone, and rows with other LoRAs beside it: what a processor with bf16 units draws by itself."""
+    """What a processor with bf16 units draws by itself."""
     pocket = client.put_model(Path(craftd.__file__).parent / "pocket", files, "pocket", family="sd")
     drawn = {}
     for precision in ("fp32", "bf16"):
