@@ -75,7 +75,8 @@ class WholeImageView(ImageView):
 
     @classmethod
     def of_made(cls, one: Image, spec: GenerateSpec | None) -> WholeImageView:
-        generate = None if spec is None else SpecView.of(spec).model_copy(update={"seed": one.seed, "count": 1})
+        own = spec and spec.of_image(one.index)
+        generate = None if own is None else SpecView.of(own).model_copy(update={"seed": one.seed, "count": 1})
         return cls.model_validate({**_fields(one), "provenance": _parsed(one.provenance), "generate": generate})
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from craftd.architectures.architecture import FLOW
+from craftd.architectures.rows.unets import SDXL_REFINER
 from craftd.http.callers import Who
 from craftd.http.errors import responses
 from craftd.http.services import HttpServices
@@ -55,6 +56,7 @@ class ModelOut(BaseModel):
     begins_from_pictures: bool = Field(description="Whether a job of it may have a `start`.")
     takes_masks: bool = Field(description="Whether it may have a `mask`, too.")
     most_references: int = Field(description="How many `references` it may have.")
+    takes: list[str] = Field(description="Of a job's fields, those that this model understands and others do not.")
     controls: list[ControlOut] = Field(description="The control models that a job of it may have in its `controls`.")
     defaults: DefaultsOut
     samplers: list[str]
@@ -77,6 +79,7 @@ class Choices(BaseModel):
     default_model: str
     models: list[ModelOut]
     upscalers: list[str] = Field(description="What enlarges pictures; the first does where none is named.")
+    refiners: list[str] = Field(description="Models that may do the last steps of one that takes a `refiner`.")
     limits: Limits
 
 
@@ -94,6 +97,7 @@ def make_router(services: HttpServices) -> APIRouter:
             role=caller.role,
             default_model=services.jobs.generating.model,
             models=[_model(services, *one) for one in zip(views, fitting, strict=True)],
+            refiners=[view.model.name for view in views if view.model.architecture.id == SDXL_REFINER.id],
             upscalers=_upscalers(services),
             limits=limits,
         )
@@ -117,6 +121,7 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
         takes_masks="mask" in one.architecture.takes,
         most_references=one.architecture.most_references if "references" in one.architecture.takes else 0,
         sizes=[_size(shape, one, services) for shape in SHAPES],
+        takes=sorted(one.architecture.takes),
         controls=[
             ControlOut(name=part.name, reads=part.reads) for part in fitting_parts(one, services.models.controls)
         ],

@@ -21,6 +21,11 @@ export function commandOf(spec, picture = "", shown = [], control = "") {
   if (spec.upscale) words.push("--upscale", spec.upscale.scale);
   if (spec.upscale || spec.hires) words.push("--upscaler", quoted(spec.upscale?.model ?? spec.hires.upscaler));
   if (spec.negative_prompt) words.push(`--negative=${quoted(spec.negative_prompt)}`);
+  if (spec.clip_skip > 1) words.push("--clip-skip", spec.clip_skip);
+  if (spec.guidance_rescale) words.push("--guidance-rescale", spec.guidance_rescale);
+  if (spec.true_cfg_scale > 1) words.push("--true-cfg", spec.true_cfg_scale);
+  if (spec.refiner) words.push("--refiner", quoted(spec.refiner.model), "--refiner-switch", spec.refiner.switch);
+  if (spec.wildcards) words.push("--wildcards");
   if (spec.lora_missing === "skip") words.push("--lora-missing", "skip");
   if (spec.prompt === "-") return `printf %s - | craft generate ${words.join(" ")}`;
   if (spec.prompt.startsWith("-")) return `craft generate ${words.join(" ")} -- ${quoted(spec.prompt)}`;

@@ -1,12 +1,17 @@
 // What to draw: the form's fields, filled from what the chosen model can.
 
+import { Asking } from "./asking.js";
 import { Begin } from "./begin.js";
 import { Control } from "./control.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
 import { Enlarge } from "./enlarge.js";
 import { Like } from "./like.js";
+import { More } from "./more.js";
 import { References } from "./references.js";
+import { Resets } from "./resets.js";
+import { Shapes } from "./shapes.js";
+import { Shelf } from "./shelf.js";
 
 const SHAPES = {
   square_hd: "Square", square: "Small square",
@@ -26,7 +31,18 @@ export class Form {
 
   like = new Like();
 
+  asking = new Asking();
+
   #enlarge = new Enlarge();
+  #more = new More();
+  #resets = new Resets();
+  #shapes = new Shapes({ onChoose: (size) => this.#chooseSize(size), onSwap: () => this.#chooseSize(`${$("height").value}x${$("width").value}`) });
+  #shelf = new Shelf({
+    settings: () => this.#settings(),
+    onPrompt: (text) => this.showPrompt(text),
+    onPreset: (preset) => this.restore({ ...preset, prompt: $("prompt").value, seed: $("seed").value }),
+  });
+  onDropped = (file, accept) => accept?.(); // a picture came, and nobody said what for
 
   constructor(onSubmit) {
     $("wish").addEventListener("submit", (event) => {
@@ -52,6 +68,8 @@ export class Form {
     this.#choices = choices;
     $("model").replaceChildren(...choices.models.map((model) => new Option(model.name, model.name)));
     this.#enlarge.fill(choices.upscalers);
+    this.#more.fill(choices.refiners);
+    this.#shelf.show();
     $("count").max = choices.limits.max_count;
     $("steps").max = choices.limits.max_steps;
     $("prompt").maxLength = $("negative_prompt").maxLength = choices.limits.max_prompt_chars;
@@ -76,7 +94,12 @@ export class Form {
       else if (text.trim() || $(name).validity.badInput) wish[name] = number(name, text);
     }
     if (!wish.prompt.trim() && !this.begin.isThere) throw { message: "The prompt is empty.", hint: "Say what to draw.", field: "prompt" };
-    return Object.assign(wish, this.#enlarge.value());
+    return Object.assign(wish, this.#enlarge.value(), this.#more.value(), this.#shelf.styled(wish), { public: $("public").checked });
+  }
+
+  /** The wish is a job now. */
+  noteSent() {
+    this.#shelf.note($("prompt").value);
   }
 
   /** Fill in what a picture was made from: as value() gives it, or as a job's spec has it. */
@@ -88,6 +111,8 @@ export class Form {
     if (wish.sampler && ![...$("sampler").options].some((one) => one.value === wish.sampler)) $("sampler").append(new Option(wish.sampler, wish.sampler));
     for (const name of PLAIN) if (wish[name] !== undefined) $(name).value = wish[name];
     this.#enlarge.restore(wish);
+    this.#more.restore(wish);
+    this.#shelf.style = wish.style ?? "";
     if (!$("sampler").value) $("sampler").value = this.model?.defaults.sampler ?? "";
     this.#loras = [];
     for (const use of wish.loras ?? []) {
@@ -140,9 +165,14 @@ export class Form {
   }
 
   #keep() {
+    keep("form", { ...this.#settings(), prompt: $("prompt").value, seed: $("seed").value });
+    this.#resets.update();
+  }
+
+  #settings() {
     const kept = { model: $("model").value, loras: this.#loras.map(({ lora, weight }) => ({ id: lora.id, weight })) };
-    for (const name of PLAIN) kept[name] = $(name).value;
-    keep("form", Object.assign(kept, this.#enlarge.value()));
+    for (const name of PLAIN) if (!["prompt", "seed"].includes(name)) kept[name] = $(name).value;
+    return Object.assign(kept, this.#enlarge.value(), this.#more.value(), { style: this.#shelf.style });
   }
 
   #onModel() {
@@ -156,6 +186,9 @@ export class Form {
     $("width").max = $("height").max = model.largest_side;
     $("size").replaceChildren(...sizesOf(model).map(([name, w, h]) => new Option(`${name}, ${w} × ${h}`, `${w}x${h}`)));
     $("size").append(new Option("Another…", ""));
+    this.#shapes.fill(sizesOf(model));
+    this.#resets.fill(defaults);
+    this.#more.allow(model.takes);
     this.begin.allow(model.begins_from_pictures, model.takes_masks);
     this.references.allow(model.most_references);
     this.control.allow(model.controls);
@@ -170,12 +203,25 @@ export class Form {
   #showSize() {
     $("size").value = `${$("width").value}x${$("height").value}`;
     if ($("size").selectedIndex < 0) $("size").value = "";
-    for (const field of document.querySelectorAll(".custom")) show(field, !$("size").value);
+    this.#showCustom();
   }
 
   #onSize() {
     if ($("size").value && $("size").value !== AS_PICTURE) [$("width").value, $("height").value] = $("size").value.split("x");
+    this.#showCustom();
+  }
+
+  #showCustom() {
     for (const field of document.querySelectorAll(".custom")) show(field, !$("size").value);
+    this.#shapes.show($("size").value, $("size").value !== AS_PICTURE);
+    this.#resets.update();
+  }
+
+  /** One of the model's, or another. */
+  #chooseSize(size) {
+    [$("width").value, $("height").value] = size.split("x");
+    this.#showSize();
+    this.#keep();
   }
 
   /** The size follows the picture, for as long as there is one. */
@@ -202,11 +248,13 @@ export class Form {
       this.like.choose(files[0]);
       return;
     }
+    const isSaid = $("begin").contains(event.target) || $("showing").contains(event.target);
     const isToBegin = !this.references.isAllowed || $("begin").contains(event.target);
-    if (!files.length || $("studio").hidden || (isToBegin && $("begin").hidden)) return;
+    if (!files.length || $("studio").hidden) return;
     event.preventDefault();
-    if (isToBegin) this.begin.choose(files[0]);
-    else this.references.add(files);
+    const take = () => (isToBegin ? this.begin.choose(files[0]) : this.references.add(files));
+    if (isSaid || files.length > 1) take();
+    else this.onDropped(files[0], isToBegin && $("begin").hidden ? null : take);
   }
 
   #openCustomSize() {

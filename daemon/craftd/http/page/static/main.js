@@ -39,11 +39,12 @@ function leave(problem) {
   [followed, isBrowsing, isChosen] = ["", false, false];
   strip.clear();
   forget("key", "job");
-  if (!problem) forget("form");
+  if (!problem) forget("form", "history");
   form.begin.clear();
   form.references.clear();
   form.control.clear();
   form.like.clear();
+  form.asking.clear();
   stage.clear();
   gallery.clear();
   releaseAll();
@@ -110,6 +111,7 @@ async function generate() {
 async function order(wish) {
   const job = await (await call("jobs", { method: "POST", body: { ...wish, request_id: newRequestId() } })).json();
   form.isBusy = false;
+  if (wish.prompt) form.noteSent();
   const isTaken = strip.isUnfinished(followed);
   if (!isTaken) prepare(job);
   strip.add(job);
@@ -216,12 +218,33 @@ function useAgain(spec) {
 form.like.onFile = async (file) => {
   form.tell(null);
   try {
-    const found = await (await call("recipes", { method: "POST", blob: file })).json();
-    form.like.tell(file.name || "the picture", found, form.fillIn(found.wish));
+    fillIn(file, await recipeOf(file));
   } catch (error) {
     onProblem(error, (problem) => form.tell(problem));
   }
 };
+
+/** One that came from anywhere: where it says how it was made, what it is for is asked. `accept`: draw from it. */
+form.onDropped = async (file, accept) => {
+  let found = null;
+  try {
+    found = await recipeOf(file);
+  } catch (error) {
+    if (error instanceof Problem && error.isAboutKey) return leave(error);
+    if (!accept) form.tell(error);
+    return accept?.();
+  }
+  form.asking.ask(`${file.name || "The picture"} says how ${found.program} made it.`, () => fillIn(file, found), accept);
+};
+
+async function recipeOf(file) {
+  return (await call("recipes", { method: "POST", blob: file })).json();
+}
+
+function fillIn(file, found) {
+  form.like.tell(file.name || "the picture", found, form.fillIn(found.wish));
+  $("prompt").focus();
+}
 
 function reveal(element) {
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;

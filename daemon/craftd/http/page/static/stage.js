@@ -101,7 +101,8 @@ export class Stage {
     const tile = this.#tiles.get(image.index);
     if (!tile || tile.isDrawn) return;
     tile.isDrawn = true;
-    const spec = { ...this.#spec, seed: image.seed };
+    const own = this.#spec.expanded?.[image.index]; // of wildcards
+    const spec = { ...this.#spec, ...(own && { ...own, expanded: [], wildcards: false }), seed: image.seed };
     pictureUrl(image.id).then((url) => this.#hang(tile, url, spec, image), (problem) => this.fail(problem));
   }
 
@@ -220,6 +221,8 @@ export class Stage {
       Strength: isEnlargedOnly(spec) ? undefined : spec.start?.strength,
       Enlarged: spec.upscale && !isEnlargedOnly(spec) ? `${spec.upscale.scale} times, by ${spec.upscale.model}` : undefined,
       Shown: spec.references.length || undefined,
+      "True guidance": spec.true_cfg_scale > 1 ? spec.true_cfg_scale : undefined,
+      Refiner: spec.refiner ? `${spec.refiner.model}, after ${spec.refiner.switch}` : undefined,
       Control: spec.controls.map(({ kind, model, scale }) => `${kind} by ${model}, ${scale}`).join(", "),
       "Left out": spec.negative_prompt,
     };
