@@ -1,4 +1,4 @@
-"""Two loaded models with one text encoder: in memory once, and nothing of one's LoRAs is the other's."""
+"""Two loaded models with one text encoder or VAE: in memory once, and nothing of one's LoRAs is the other's."""
 
 from __future__ import annotations
 
@@ -90,6 +90,8 @@ def test_equal_files_are_shared_whatever_they_are_called() -> None:
     assert sharing.keys(asked, "bf16", {"text_encoder": "T5"}) != one
     assert sharing.keys(asked, "fp16", {"text_encoder": "T5Encoder"}) != one
     assert sharing.keys(_manifest(("unet/x.safetensors", A)), "fp16", {}) == {}
+    vae = _manifest(("vae/x.safetensors", A))
+    assert set(sharing.keys(vae, "torch.bfloat16", {})) == {"vae"} and sharing.keys(vae, "torch.float16", {}) == {}
     assert sharing.keys(_manifest(("text_encoder/config.json", A)), "fp16", {}) == {}
 
 
@@ -101,7 +103,13 @@ def test_what_they_share_counts_once() -> None:
     assert to_evict(idle, 100, 140) == idle  # one going gives 40 back; the other, what they shared
 
 
-def test_two_models_load_their_text_encoder_once(
+def _bytes(*modules: nn.Module) -> int:
+    """Of their tensors' memory, each counted once."""
+    storages = [tensor.untyped_storage() for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+
+
+def test_two_models_load_what_they_have_in_common_once(
     pair: dict[str, worker_pb2.ModelManifest], files: Path, tmp_path: Path
 ) -> None:
     device = Device(torch.device("cpu"), "one of a test", 1 << 40, "fp32")
@@ -110,6 +118,16 @@ def test_two_models_load_their_text_encoder_once(
     first, second = (runner.pipe.components for runner in runners)
     assert _addresses(first["text_encoder"]) == _addresses(second["text_encoder"])
     assert not _addresses(first["unet"]) & _addresses(second["unet"])
+    alone, latents = _bytes(first["vae"]), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    assert _bytes(first["vae"], second["vae"]) == alone
+    with torch.inference_mode():
+        drawn = [runner._family.decode(latents)[0].astype(int) for runner in runners]  # which lays weights out anew
+    kernel = second["vae"].decoder.conv_in.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+    third = loader.load(from_message(ModelManifest, pair["one"]), lambda _: None)
+    runners.append(third)
+    assert _bytes(*(runner.pipe.components["vae"] for runner in runners)) == alone
     for runner in runners:
         runner.close()
 

@@ -43,6 +43,7 @@ from craftd.worker.inputs.fitting import Size
 from craftd.worker.inputs.references import Layout, Shown
 from craftd.worker.lora import adapter_manager
 from craftd.worker.lora.adapter_manager import Applied
+from craftd.worker.models import sharing
 from craftd.worker.output.picture import Pixels
 from craftd.worker.process.device import uploaded
 
@@ -278,11 +279,15 @@ class Family(ABC):
 
     def decode(self, latents: torch.Tensor) -> list[Pixels]:
         if self._wants_channels_last:  # not before, so that the first step comes sooner
-            self._vae.decoder.to(memory_format=self._autoencoder.memory_format)
+            sharing.change(self._vae, self._laid_out)
             self._wants_channels_last = False
         portions = torch.split(latents, self._at_once or len(latents))
         with self._coding:
             return [pixels for portion in portions for pixels in self._decode(portion)]
+
+    def _laid_out(self, vae: torch.nn.Module) -> None:
+        decoder: Any = vae.decoder
+        decoder.to(memory_format=self._autoencoder.memory_format)
 
     def _decode(self, latents: torch.Tensor) -> list[Pixels]:
         image = self._autoencoder.decode(latents)

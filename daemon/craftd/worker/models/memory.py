@@ -20,7 +20,7 @@ import torch
 from craft_protos.dispatch import ModelManifest
 from craft_protos.reasons import CraftError
 
-from craftd import gguf, safetensors, weights
+from craftd import gguf, modular, safetensors, weights
 from craftd.architectures import detect
 from craftd.weights import Weights
 from craftd.worker.models import sharing
@@ -131,11 +131,11 @@ def _computing(manifest: ModelManifest, dtype: torch.dtype) -> str:
 
 def _classes(manifest: ModelManifest, files: Path) -> dict[str, str]:
     """Of its components, as its index says; {} where that cannot be read, which loading will say."""
-    index = next((file for file in manifest.files if file.path == "model_index.json"), None)
+    index = next((file for file in manifest.files if file.path in ("model_index.json", modular.INDEX)), None)
     try:
-        told = json.loads((files / index.sha256).read_bytes()) if index is not None else {}
+        told = modular.plain(json.loads((files / index.sha256).read_bytes())) if index is not None else {}
         return {name: str(where[1]) for name, where in told.items() if isinstance(where, list) and len(where) == 2}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, CraftError):
         return {}
 
 

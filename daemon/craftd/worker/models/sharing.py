@@ -1,15 +1,17 @@
-"""Text encoders that several loaded models have in common: their weights lie in memory once.
+"""Text encoders and autoencoders that several loaded models have in common: their weights lie in memory once.
 
 Each model has a module of its own over the same tensors, so that what one does to its module (LoRAs in slots, merged
 weights, hooks, a move to another device) is nothing that another sees. A tensor goes when the last of them has gone.
+What each of them would do alike (the layout of an autoencoder's weights) is done once, to what they share: `change`.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ class _Pattern:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.changing = threading.Lock()
 
 
 class SharedEncoders:
@@ -56,6 +59,22 @@ def release(pipe: Any) -> None:
             part.__dict__.pop(_KEPT, None)
 
 
+def change(module: nn.Module, how: Callable[[nn.Module], object]) -> None:
+    """Change a module's tensors, and those that models to come will share with it, so that they stay the same memory.
+
+    Done again, it must change nothing: every module that shares them asks for it.
+    """
+    pattern = module.__dict__.get(_KEPT)
+    if pattern is None:
+        how(module)
+        return
+    with pattern.changing:
+        how(pattern.module)
+        changed = pattern.module.state_dict()
+    for name, own in module.state_dict(keep_vars=True).items():
+        own.data = changed[name]
+
+
 def over_same_tensors(module: nn.Module) -> nn.Module:
     """Another module with parameters and buffers of its own, whose tensors are the same memory."""
     memo: dict[int, Any] = {}
@@ -78,12 +97,19 @@ def keys(manifest: ModelManifest, precision: str, classes: Mapping[str, str]) ->
 
     `classes`: of its components, which must be the same too.
     """
-    components = {file.path.partition("/")[0] for file in manifest.files if file.path.startswith("text_encoder")}
+    named = {file.path.partition("/")[0] for file in manifest.files}
+    components = {name for name in named if name.startswith("text_encoder")}
+    components |= named & ({"vae"} if not _is_fp16(precision) else set())
     found = {
         component: _key(files_of(manifest, component), f"{precision} {manifest.precision} {classes.get(component, '')}")
         for component in sorted(components)
     }
     return {component: key for component, key in found.items() if key}
+
+
+def _is_fp16(precision: str) -> bool:
+    """In which an autoencoder may overflow, so that a model's own is brought to fp32."""
+    return precision.startswith(str(torch.float16))
 
 
 def files_of(manifest: ModelManifest, component: str) -> tuple[ModelFile, ...]:
