@@ -18,10 +18,10 @@ from craftd.worker.models.component_file import load_component
 from craftd.worker.quantized.layers import form_of
 from torch import nn
 
-from tests import packed_files, tiny_models
+from tests import packed_files, tiny_flows, tiny_models
 from tests.packed_files import Tensors
 from tests.worker import original_layout
-from tests.worker.packed import packed_layers
+from tests.worker.packed import packed_layers, unpacked
 from tests.worker.test_single_file_flux import _narrow
 
 FP32 = torch.float32
@@ -211,6 +211,31 @@ def test_a_text_encoder_in_fp8(tmp_path: Path) -> None:
         assert torch.allclose(loaded(ids)[0], plain(ids)[0], atol=1e-5)
     assert form_of(loaded) == "fp8 e4m3"
     assert not [name for name in packed_layers(loaded) if name.endswith(".wo")]  # kept as transformers keeps it
+
+
+@pytest.mark.parametrize("form", ["cast", "scaled"])
+@pytest.mark.parametrize("kind", ["qwen25_vl", "qwen3_vl"])
+def test_a_language_model_that_sees_stays_fp8_by_the_published_names(tmp_path: Path, kind: str, form: str) -> None:
+    """Its words' layers behind `model.`, what sees behind `visual.`, as ComfyUI's files have them."""
+    torch.manual_seed(8)
+    network = getattr(tiny_flows, kind)()
+    network.config.save_pretrained(tmp_path / kind)
+    inner = network.model if hasattr(network, "model") else network
+    own = {f"model.{key}": one for key, one in inner.language_model.state_dict().items()}
+    own |= {f"visual.{key}": one for key, one in inner.visual.state_dict().items()}
+    own |= {"lm_head.weight": network.lm_head.weight} if hasattr(network, "lm_head") else {}
+    given = (packed_files.scaled if form == "scaled" else packed_files.cast)(own)
+    path = packed_files.save(given, tmp_path / f"{kind}.safetensors")
+    loaded = load_component(path, tmp_path / kind, ("transformers", type(network).__name__), FP32)
+    words = {name: one for name, one in packed_layers(loaded).items() if "language_model" in name}
+    assert len(words) == 2 * 7 and form_of(loaded) == "fp8 e4m3"  # of two blocks, attention and feed-forward
+    ids = torch.tensor([[3, 5, 7, 1]])
+    with torch.inference_mode():
+        drawn, meant = (one(ids, output_hidden_states=True).hidden_states for one in (loaded, unpacked(loaded)))
+        assert torch.allclose(drawn[-1], meant[-1], atol=1e-5)
+    dense = packed_files.dense(given)
+    held = next(one for name, one in words.items() if name.endswith("layers.1.mlp.up_proj"))
+    assert torch.allclose(held.dense_weight(), dense["model.layers.1.mlp.up_proj.weight"], atol=1e-6)
 
 
 def test_an_autoencoder_is_never_packed(tmp_path: Path) -> None:
