@@ -46,23 +46,9 @@ class Line(Generic[In]):
         self._most_bytes = most_bytes
         self._heard_at = self._sent_at = time.monotonic()
         self.closed = ""
-
-    @property
-    def peer(self) -> str:
-        """The other end's host."""
-        name = self._writer.get_extra_info("peername")
-        return str(name[0]) if name else "?"
-
-    @property
-    def peer_certificate(self) -> bytes | None:
-        """DER; None where it showed none."""
-        tls = self._writer.get_extra_info("ssl_object")
-        found: bytes | None = tls.getpeercert(binary_form=True)
-        return found
-
-    @property
-    def local_host(self) -> str:
-        return str(self._writer.get_extra_info("sockname")[0])
+        name, tls = (writer.get_extra_info(one) for one in ("peername", "ssl_object"))  # a closed one has lost both
+        self.peer = str(name[0]) if name else "?"  # the other end's host
+        self.peer_certificate: bytes | None = tls.getpeercert(binary_form=True)  # DER; None where it showed none
 
     def trust(self, most_bytes: int = frames.MAX_FRAME_BYTES) -> None:
         """Take frames of that size from now on."""

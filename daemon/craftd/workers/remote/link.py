@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from craft_protos.frames import BadFrame
+from craft_protos.reasons import CraftError
 from craft_protos.remote_pb2 import Certificate, Discard, Ended, FromRemote, Kill, Start, ToRemote, Want
 from craft_protos.worker_pb2 import FromWorker, ToWorker
 
@@ -123,15 +124,22 @@ class Link:
         while True:
             want = await self._wants.get()
             path = None if self._current is None else self._current.path_of(want.sha256)
-            if path is None:
-                self._strange.note()
+            try:
+                if path is None:
+                    self._strange.note()
+            except BadFrame as exc:
+                self.line.close(f"it sent {exc}")
+                return
             await self.line.send_in_turn(ToRemote(piece=await read_piece(want.sha256, path, want.offset)))
 
     async def _answer_renewal(self, request: bytes) -> None:
         if time.monotonic() - self._renewed_at < _RENEW_S:
             raise BadFrame("one request for a certificate after the other")
         self._renewed_at = time.monotonic()
-        self.line.send(ToRemote(certificate=await self._renew(request)))
+        try:
+            self.line.send(ToRemote(certificate=await self._renew(request)))
+        except CraftError as exc:
+            raise BadFrame(exc.message) from exc
 
 
 class RemoteConnection:
