@@ -74,6 +74,10 @@ def formats(incomplete: str) -> list[str]:
     return _beginning(FORMATS, incomplete)
 
 
+def lora_forms(incomplete: str) -> list[str]:
+    return _beginning(("peft", "kohya", "comfyui"), incomplete)
+
+
 def presets(incomplete: str) -> list[str]:
     from craft_cli.generate import presets
 

@@ -149,7 +149,6 @@ def test_a_nan_far_into_a_large_tensor_is_found(tmp_path: Path) -> None:
         ("oft_R.weight", "OFT"),
         ("ia3_l", "IA3"),
         ("bm.weight", "GLoRA"),
-        ("w_norm", "full differences"),
     ],
 )
 def test_other_kinds_are_refused_by_name(tmp_path: Path, suffix: str, kind: str) -> None:
@@ -175,7 +174,7 @@ def test_what_the_matcher_applies_is_not_refused(tmp_path: Path) -> None:
 def test_what_its_reader_should_know_is_noted(tmp_path: Path) -> None:
     bundled = {**layer(ATTENTION), "bundle_emb.sks.string_to_param.*": ("F32", (2,), numbers(2))}
     assert lora.check(write(tmp_path / "x.safetensors", bundled)).adapter.notes == [
-        "it also holds the bundled embedding 'sks', which craft does not apply"
+        "it also holds the embedding 'sks', which works where a prompt has that word"
     ]
     of_peft = write(tmp_path / "y.safetensors", _attn2(PEFT.replace("unet", "base_model.model"), 768))
     (note,) = lora.check(of_peft).adapter.notes
@@ -187,7 +186,7 @@ def test_what_its_reader_should_know_is_noted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("model.diffusion_model.out.weight", "whole model"), ("x.b_norm", "differences"), ("x.weight", "no LoRA layers")],
+    [("model.diffusion_model.out.weight", "whole model"), ("x.vera_lambda_b", "VeRA"), ("x.weight", "no LoRA layers")],
 )
 def test_what_is_no_lora_is_said(tmp_path: Path, name: str, says: str) -> None:
     error = refusal(write(tmp_path / "x.safetensors", {name: ("F32", (2, 2), numbers(4))}))

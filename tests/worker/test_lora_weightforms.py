@@ -201,3 +201,25 @@ def test_what_does_not_fit_is_counted(pipelines: Callable[[str], Any], tmp_path:
         tensors |= {"lora_down.weight": numbers(2, 8), "lora_up.weight": numbers(8, 2)}
     adapter, _targets = read(pipe, named(layer, tensors), tmp_path)
     assert adapter.facts.matched == 0 and len(adapter.facts.unmatched) == len(tensors)
+
+
+@pytest.mark.parametrize("spelling", ["up_blocks_1_resnets_0_norm1", "output_blocks_2_0_in_layers_0"])
+def test_norms_are_changed_by_what_is_added_to_them(
+    pipelines: Callable[[str], Any], tmp_path: Path, spelling: str
+) -> None:
+    """LyCORIS' w_norm and b_norm, by diffusers' and by the original's names; nothing else fits a norm."""
+    torch.manual_seed(9)
+    pipe = pipelines("sd")
+    norm = pipe.unet.get_submodule("up_blocks.1.resnets.0.norm1")
+    own = norm.weight.detach().clone(), norm.bias.detach().clone()
+    tensors = {f"lora_unet_{spelling}.{name}": numbers(len(own[0])) for name in ("w_norm", "b_norm")}
+    adapter, targets = read(pipe, tensors, tmp_path)
+    assert adapter.facts.matched == adapter.facts.total == 2
+    merged = merge.merge([(adapter, Strength(0.5))], merge.own_weights(targets))
+    with merge.applied(merged, targets, ["unet"]):
+        for now, before, added in zip((norm.weight, norm.bias), own, tensors.values(), strict=True):
+            assert torch.allclose(now, before + 0.5 * added, atol=1e-6)
+    assert torch.equal(norm.weight, own[0]) and torch.equal(norm.bias, own[1])
+    low_rank = {"lora_down.weight": numbers(2, 1), "lora_up.weight": numbers(len(own[0]), 2)}
+    adapter, _targets = read(pipe, {f"lora_unet_{spelling}.{name}": one for name, one in low_rank.items()}, tmp_path)
+    assert "is a norm" in next(iter(adapter.facts.unmatched.values()))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import typer
 from craft_protos import files
-from craft_protos.reasons import REASONS, CraftError
+from craft_protos.reasons import CraftError
 
 from craft_cli import errors
-from craft_cli.generate import output, writing
+from craft_cli.generate import output
 from craft_cli.parsing import CONTEXT, QuickCommand
+from craft_cli.registering import converting
 
 _EXAMPLES = """\b
 Examples:
@@ -25,7 +21,6 @@ Examples:
 
 The file is read by a process that may do nothing else: what asks for more than tensors is refused.
 """
-_CHUNK_BYTES = 1 << 20
 _PATHS = typer.Argument(..., metavar="PATH...", help="Pickled files: .pth, .pt, .ckpt, .bin.")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -73,18 +68,7 @@ def _convert(path: Path, target: Path, *, force: bool) -> Path:
         raise CraftError(missing.reason, missing.message, "give a pickled file")
     if _is_safetensors(path):
         raise CraftError("BAD_DATA", f"{path} is a safetensors file already", "use it as it is: craft models add")
-    writing.check(target)
-    if not force and writing.is_taken(target):
-        raise writing.exists(target)
-    command = [sys.executable, "-P", "-m", "craftd.worker", "--inspect", "--convert", str(path.absolute())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        try:
-            told = _verdict(path, process.stdout)
-            writing.write_all(target, _bytes(path, process.stdout, int(told["size_bytes"])), force=force)
-        finally:
-            process.kill()
-    return target
+    return converting.convert(path, target, "--convert", force=force)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -94,29 +78,3 @@ def _is_safetensors(path: Path) -> bool:
             return file.read(9)[5:] == b"\0\0\0{"
     except OSError:
         return False  # which the process that reads it tells
-
-
-def _verdict(path: Path, stream: IO[bytes]) -> dict[str, Any]:
-    """Raises what it says, and CORRUPT_FILE where it says nothing."""
-    try:
-        told: dict[str, Any] = json.loads(stream.readline())
-    except ValueError:
-        raise _ended(path) from None
-    if told["reason"]:
-        reason = told["reason"] if told["reason"] in REASONS else "CORRUPT_FILE"
-        raise CraftError(reason, str(told["message"]), str(told["hint"]))
-    return told
-
-
-def _bytes(path: Path, stream: IO[bytes], size: int) -> Iterator[bytes]:
-    left = size
-    while left:
-        part = stream.read(min(left, _CHUNK_BYTES))
-        if not part:
-            raise _ended(path)
-        left -= len(part)
-        yield part
-
-
-def _ended(path: Path) -> CraftError:
-    return CraftError("CORRUPT_FILE", f"{path}: reading it ended the process that did", "get a safetensors file")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from craft_protos import files
 from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
@@ -33,6 +35,7 @@ _LORA = typer.Argument(..., metavar="LORA", help="Id, name, sha256 or file name.
 _LORAS = typer.Argument(..., metavar="LORA...", help="Ids, names or hashes.", autocompletion=completing.loras)
 _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 _LONGEST_NOTE = 200
+_FORMS = ("peft", "kohya", "comfyui")
 
 
 @app.command(
@@ -128,6 +131,50 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
     rows += [["note", note] for note in notes]
     rows += [[f"in {fit['model']}", _in_model(fit)] for fit in fits]
     output.print_table(["LoRA", known["id"]], rows + [[key, _note(str(value))] for key, value in metadata.items()])
+
+
+@app.command(
+    "convert",
+    **leaf(
+        "craft lora convert watercolor --to peft -o watercolor-peft.safetensors",
+        "craft lora convert it.safetensors --to comfyui -o it-comfyui.safetensors",
+    ),
+)
+def convert(
+    lora: str = typer.Argument(
+        ..., metavar="LORA|FILE", help="A file, or a LoRA of this machine.", autocompletion=completing.loras
+    ),
+    *,
+    form: str = typer.Option(
+        ..., "--to", metavar="FORM", help="peft (diffusers), kohya or comfyui.", autocompletion=completing.lora_forms
+    ),
+    out: str = typer.Option(..., "-o", "--output", metavar="FILE", help="The new file."),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite what exists."),
+) -> None:
+    """Write a LoRA's file in the names that other programs read."""
+    from craft_cli.connection.autostart import require_daemon_package
+    from craft_cli.registering import converting
+
+    if form not in _FORMS:
+        raise CraftError("USAGE", f"--to {form} is no form", f"take {', '.join(_FORMS)}")
+    output.require_name(out, "-o")
+    if out == output.STDOUT:
+        raise CraftError("USAGE", "-o -: weights are written to a file", "name it")
+    require_daemon_package()
+    output.line(converting.convert(_file_of(lora), Path(out), "--convert", form, force=force))
+
+
+def _file_of(lora: str) -> Path:
+    """The file itself, or that of a registered LoRA where it lies on this machine."""
+    from craft_cli.generate import drawing
+
+    if files.is_there(lora) and not files.is_folder(lora):
+        return Path(lora)
+    found = drawing.insist(Session(), lambda client: client.get_lora(lora))
+    if not files.is_there(found.source):
+        hint = "give the file itself: craft lora convert FILE"
+        raise CraftError("NO_INPUT", f"the file of {found.name} is not on this machine, or is kept by the daemon", hint)
+    return Path(found.source)
 
 
 @app.command("edit", **leaf("craft lora edit watercolor --weight 0.6 --trigger 'wtrclr style'"))

@@ -17,7 +17,7 @@ from craftd.models.model import Model
 from craftd.store.database import Database
 from craftd.workers.fitting import AskLayouts, Parts
 
-_RULES = "1"  # raised with every change of craftd.worker.lora's reading, spellings or fit: what is kept counts no more
+_RULES = "2"  # raised with every change of craftd.worker.lora's reading, spellings or fit: what is kept counts no more
 _LIBRARIES = ("diffusers", "transformers")  # their releases rename layers
 _INDEX = "model_index.json"
 _NETWORKS = ("transformer", "unet", "text_encoder", "text_encoder_2", "text_encoder_3")

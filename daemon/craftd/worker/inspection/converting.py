@@ -67,9 +67,9 @@ def read(path: Path) -> Tensors:
     return tensors
 
 
-def header(tensors: Tensors) -> bytes:
+def header(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     """The beginning of the safetensors file."""
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.element_size()

@@ -7,6 +7,7 @@
 `--inspect --identify`: paths come on stdin; a line for each with what it is, as it is read.
 `--inspect --upscalers`: the same, of files that may be upscalers.
 `--inspect --convert PATH`: a pickled file's tensors as a safetensors file; its bytes follow the line.
+`--inspect --convert FORM PATH`: the same of a LoRA's tensors, in the names of another form.
 `--inspect --layouts`: of models whose configurations come on stdin, a line each with what LoRAs can change in it.
 `--inspect --chat`: a chat template and a conversation come on stdin; the line has the text that it makes.
 `--inspect --fits [--convert]`: LoRAs' paths and layouts come on stdin; a line for each LoRA with how it fits in each.
@@ -28,6 +29,8 @@ from craftd.worker.inspection import lora
 from craftd.worker.inspection.confine import CPU_S, confine
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from craftd.worker.lora.spellings import Spellings
 
 _LORA_CPU_S = 120  # every byte is read and hashed: some gigabytes at the most
@@ -55,6 +58,8 @@ def main(asked: Sequence[str]) -> None:
             _of_stdin()[option]()
         case ["--convert", path]:
             run_convert(Path(path))
+        case ["--convert", form, path]:
+            run_convert_lora(Path(path), form)
         case ["--fits", *options]:
             run_fits(with_converters="--convert" in options)
         case ["--lora", path]:
@@ -144,17 +149,38 @@ def run_convert(path: Path) -> None:
     from craftd.worker.inspection import converting  # and with it torch
 
     confine(_CONVERT_CPU_S, _BUILDING_BYTES + 3 * path.stat().st_size)
-    found: list[converting.Tensors] = []
+    _answer_with_file(lambda: (converting.read(path), {}))
+
+
+def run_convert_lora(path: Path, form: str) -> None:
+    """As `run_convert`."""
+    from craftd.worker.inspection import layouts, lora_converting
+
+    layouts.prepare()
+    confine(_CONVERT_CPU_S, _BUILDING_BYTES + 6 * path.stat().st_size)
+
+    def made() -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        found = lora_converting.converted(path, form)
+        return found.tensors, found.metadata
+
+    _answer_with_file(made)
+
+
+def _answer_with_file(make: Callable[[], tuple[Mapping[str, Tensor], Mapping[str, str]]]) -> None:
+    from craftd.worker.inspection import converting
+
+    found: list[tuple[bytes, Mapping[str, Tensor]]] = []
 
     def read() -> dict[str, object]:
-        found.append(converting.read(path))
-        size = len(converting.header(found[0])) + converting.size_bytes(found[0])
-        return {**_GOOD, "tensors": len(found[0]), "size_bytes": size}
+        tensors, metadata = make()
+        found.append((converting.header(tensors, metadata), tensors))
+        size = len(found[0][0]) + converting.size_bytes(tensors)
+        return {**_GOOD, "tensors": len(tensors), "size_bytes": size}
 
     out = sys.stdout.buffer
     out.write(json.dumps(_verdict(read)).encode() + b"\n")
-    for tensors in found:
-        out.write(converting.header(tensors))
+    for beginning, tensors in found:
+        out.write(beginning)
         out.writelines(converting.pieces(tensors))
     out.flush()
 

@@ -105,6 +105,7 @@ class Facts:
     bucket: int | None  # of its largest rank; None: only merging can apply it
     adapts_text: bool
     vectors: Mapping[str, torch.Tensor] = field(default_factory=dict)  # of an embedding: text encoder -> count, width
+    bundled: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)  # the same of words beside a LoRA
 
 
 @dataclass(frozen=True)

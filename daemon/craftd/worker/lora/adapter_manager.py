@@ -165,9 +165,7 @@ class AdapterManager:
                 for ref, known in zip(job.drawing.loras, facts, strict=True)
             ),
             words=tuple(
-                Word(ref.name, ref.scale, known.vectors)
-                for ref, known in zip(job.drawing.loras, facts, strict=True)
-                if known.vectors
+                word for ref, known in zip(job.drawing.loras, facts, strict=True) for word in _words(ref, known)
             ),
         )
 
@@ -337,6 +335,15 @@ class AdapterManager:
             if len(self._merged) <= limit:
                 return
             del self._merged[key]
+
+
+def _words(ref: LoraRef, known: Facts) -> Iterator[Word]:
+    """An embedding's, and those beside a LoRA that is not off."""
+    if known.vectors:
+        yield Word(ref.name, ref.scale, known.vectors)
+    if ref.scale:
+        for word, vectors in known.bundled.items():
+            yield Word(word, 1.0, vectors)
 
 
 def _key(job: Dispatch) -> SetKey:

@@ -20,6 +20,10 @@ _PLACEHOLDER = re.compile(r"<[^<>]{1,100}>")
 _BASES = {row.text_width: row.id for row in (SD1, SD2)}  # by the width of its vectors
 _WIDTH_LAYER = ".q_proj"  # a text encoder's, whose input is as wide as its words
 
+_BUNDLED = re.compile(r"^bundle_emb\.(?P<word>[^.]{1,100})\.(?P<which>.{1,50})$")
+_ENCODERS = {"string_to_param.*": _FIRST, "emb_params": _FIRST, "clip_l": _FIRST, "clip_g": _SECOND}
+_MOST_BUNDLED = 100
+
 Vectors = Mapping[str, str]  # text encoder -> the tensor's name
 
 
@@ -34,6 +38,17 @@ def of(shapes: Mapping[str, Shape]) -> Vectors:
     ((name, shape),) = shapes.items()
     is_one = name == "emb_params" or _PLACEHOLDER.fullmatch(name) or (shape[-1] in _BASES and "." not in name)
     return {_FIRST: name} if is_one else {}
+
+
+def bundled(shapes: Mapping[str, Shape]) -> dict[str, Vectors]:
+    """Those that a LoRA's file holds beside its layers, by their words, as OneTrainer and AUTOMATIC1111 name them."""
+    found: dict[str, dict[str, str]] = {}
+    for name, shape in shapes.items():
+        told = _BUNDLED.match(name)
+        component = _ENCODERS.get(told["which"]) if told else None
+        if told and component and _are_vectors(shape) and len(found) <= _MOST_BUNDLED:
+            found.setdefault(told["word"], {})[component] = name
+    return dict(found)
 
 
 def base_of(vectors: Vectors, shapes: Mapping[str, Shape]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from craft_protos.reasons import CraftError
 
 from craftd.worker.lora import embedding, lycoris, weightforms
+from craftd.worker.lora.embedding import Vectors
 from craftd.worker.lora.layout import Layout, Shape
 from craftd.worker.lora.reading import Reading
 from craftd.worker.lora.roles import shown
@@ -40,6 +41,7 @@ class Fit:
     total: int
     unmatched: Mapping[str, str]  # tensor -> why
     changes: tuple[Change, ...]
+    bundled: tuple[str, ...] = ()  # words of the embeddings beside them that the model can read
 
     @property
     def matched(self) -> int:
@@ -112,7 +114,13 @@ class _Fitting:
                 self._fit(path, parts)
             except _Misfit as why:
                 self._unmatched |= dict.fromkeys(parts.values(), str(why))
-        return Fit(len(self._shapes), dict(sorted(self._unmatched.items())), tuple(self._changes))
+        words = tuple(word for word, vectors in self._reading.bundled.items() if self._can_read(vectors))
+        return Fit(len(self._shapes), dict(sorted(self._unmatched.items())), tuple(self._changes), words)
+
+    def _can_read(self, vectors: Vectors) -> bool:
+        why = embedding.misfit(vectors, self._shapes, self._spellings.layout)
+        self._unmatched |= dict.fromkeys(vectors.values(), why) if why else {}
+        return not why
 
     def _fit(self, path: str, parts: Mapping[str, str]) -> None:
         candidates = self._spellings.find(path)
@@ -120,7 +128,12 @@ class _Fitting:
             raise _Misfit(_NO_LAYER)
         if "alpha" in parts and math.prod(self._shapes[parts["alpha"]]) != 1:
             raise _Misfit("it is no single number")
-        if form := weightforms.of(parts):
+        form = weightforms.of(parts)
+        if form not in (weightforms.DIFF, weightforms.BIAS):
+            candidates = [one for one in candidates if all(len(self._layer(place)) > 1 for place in one)]
+            if not candidates:
+                raise _Misfit("the model's layer is a norm, which nothing but a full difference changes")
+        if form:
             if why := weightforms.complaint(form, parts):
                 raise _Misfit(why)
             rank = weightforms.rank(form, {part: self._shapes[key] for part, key in parts.items()})

@@ -32,7 +32,7 @@ class Quantized(Protocol):
 
 
 class Layer:
-    """A linear layer or a convolution of a loaded network."""
+    """A linear layer, a convolution or a norm of a loaded network."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module: Any = module
@@ -41,7 +41,12 @@ class Layer:
     @classmethod
     def of(cls, module: nn.Module) -> Layer | None:
         """The layer of a module, or None where no LoRA can change that."""
-        return cls(module) if isinstance(module, nn.Linear | nn.Conv2d | Quantized) else None
+        return cls(module) if isinstance(module, nn.Linear | nn.Conv2d | Quantized) or _is_norm(module) else None
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether it scales its inputs, each by a number: nothing but a full difference changes that."""
+        return _is_norm(self.module)
 
     @property
     def is_convolution(self) -> bool:
@@ -49,6 +54,8 @@ class Layer:
 
     @property
     def outputs(self) -> int:
+        if self.is_norm:
+            return int(self.module.weight.shape[0])
         return int(self.module.out_channels if self.is_convolution else self.module.out_features)
 
     @property
@@ -56,6 +63,8 @@ class Layer:
         """The inputs of each output; for a convolution also its kernel's height and width."""
         if self.is_convolution:
             return (self.module.in_channels // self.module.groups, *self.module.kernel_size)
+        if self.is_norm:
+            return ()
         return (int(self.module.in_features),)
 
     @property
@@ -72,7 +81,9 @@ class Layer:
     @property
     def fits_slots(self) -> bool:
         """Whether a slot can hold its change."""
-        return not self.is_convolution or (self.module.groups == 1 and self.module.padding_mode == "zeros")
+        return not self.is_norm and (
+            not self.is_convolution or (self.module.groups == 1 and self.module.padding_mode == "zeros")
+        )
 
     def compute(self, x: torch.Tensor) -> torch.Tensor:
         """What the layer itself makes of `x`, also while its module's forward is replaced."""
@@ -109,6 +120,11 @@ class Layer:
         if not self.is_convolution:
             return functional.linear(x, weight, own.bias)
         return functional.conv2d(x, weight, own.bias, own.stride, own.padding, own.dilation, own.groups)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Those that LyCORIS trains, with a weight of their own."""
+    return isinstance(module, nn.LayerNorm | nn.GroupNorm) and getattr(module.weight, "ndim", 0) == 1
 
 
 def held_bytes(modules: Iterable[nn.Module]) -> int:

@@ -16,6 +16,7 @@ from craft_protos.reasons import CraftError
 
 from craftd.worker.lora import blocks, convert, file, lycoris, weightforms
 from craftd.worker.lora.adapter import RANK_BUCKETS, Adapter, Delta, Facts, part_of
+from craftd.worker.lora.embedding import Vectors
 from craftd.worker.lora.file import LoraFile
 from craftd.worker.lora.fit import Change, Fit, fit, is_by_input, may_be_converted
 from craftd.worker.lora.ofweight import OfWeight
@@ -30,7 +31,8 @@ def read(path: Path, targets: Targets, *, name: str, sha256: str, size_bytes: in
     with file.opened(path, name, size_bytes) as opened, torch.inference_mode():
         found, used = fitted(opened, targets.spellings, lambda: targets.pipeline)
         filling = _Filling(targets, used)
-        deltas, vectors = filling.fill(found), filling.vectors() if found.is_whole else {}
+        deltas, vectors = filling.fill(found), filling.vectors(used.reading.vectors) if found.is_whole else {}
+        bundled = {word: filling.vectors(used.reading.bundled[word]) for word in found.bundled}
         facts = Facts(
             name=name,
             sha256=sha256,
@@ -38,8 +40,9 @@ def read(path: Path, targets: Targets, *, name: str, sha256: str, size_bytes: in
             total=found.total,
             unmatched=found.unmatched,
             bucket=_bucket(deltas, targets),
-            adapts_text=bool(vectors) or any(component.startswith("text_encoder") for component in deltas),
+            adapts_text=bool(vectors or bundled) or any(component.startswith("text_encoder") for component in deltas),
             vectors=vectors,
+            bundled=bundled,
         )
         return Adapter(facts, deltas)
 
@@ -182,11 +185,11 @@ class _Filling:
             return self._tensor(parts["kron"])
         return self._tensor(parts["kron_a"]).float() @ self._tensor(parts["kron_b"]).float()
 
-    def vectors(self) -> dict[str, torch.Tensor]:
+    def vectors(self, named: Vectors) -> dict[str, torch.Tensor]:
         """Of an embedding, for each text encoder: count, width."""
         return {
             component: (tensor := self._tensor(name).float()).reshape(-1, tensor.shape[-1])
-            for component, name in self._file.reading.vectors.items()
+            for component, name in named.items()
         }
 
     def _product(self, change: Change) -> tuple[torch.Tensor, torch.Tensor]:

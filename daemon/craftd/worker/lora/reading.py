@@ -39,6 +39,7 @@ class Reading:
     forms: frozenset[str]
     base: str = ""  # the architecture that it was made for, where that can be told
     vectors: Vectors = field(default_factory=dict)  # of an embedding, which has no layers
+    bundled: Mapping[str, Vectors] = field(default_factory=dict)  # embeddings beside the layers, by their words
 
     @property
     def layers(self) -> dict[str, Shape]:
@@ -86,6 +87,8 @@ class Reading:
         if self.vectors:
             return ["it is an embedding: it works where a prompt or a negative prompt has its name"]
         found = sorted({f"it also holds {what}" for what in self.unknown.values() if what})
+        for word in self.bundled:
+            found.append(f"it also holds the embedding {roles.shown(word)}, which works where a prompt has that word")
         if self.strengths.complaint:
             found.append(f"{self.strengths.complaint}: its alpha is taken to be its rank")
         elif self._is_of_peft_alone and not self.strengths:
@@ -135,7 +138,11 @@ def sort(name: str, shapes: Mapping[str, Shape], strengths: Strengths) -> Readin
         else:
             paths[role.path][role.part] = key
     forms = frozenset(role.form for role in found.values() if role is not None and role.form)
-    return Reading(name, shapes, {path: parts for path, parts in paths.items() if parts}, unknown, strengths, forms)
+    bundled = embedding.bundled(shapes)
+    for key in (key for vectors in bundled.values() for key in vectors.values()):
+        del unknown[key]
+    told = {path: parts for path, parts in paths.items() if parts}
+    return Reading(name, shapes, told, unknown, strengths, forms, bundled=bundled)
 
 
 def _no_lora(name: str, shapes: Mapping[str, Shape]) -> CraftError:

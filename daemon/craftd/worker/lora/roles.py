@@ -19,7 +19,7 @@ _FORMS = (
     ("xlabs", re.compile(r"^(?P<path>.+_lora\d?)\.(?P<part>down|up)\.weight$")),
     ("loha", re.compile(r"^(?P<path>.+)\.(?P<part>hada_(?:w[12]_[ab]|t[12]))$")),
     ("lokr", re.compile(r"^(?P<path>.+)\.(?P<part>lokr_(?:w[12](?:_[ab])?|t2))$")),
-    ("full", re.compile(r"^(?P<path>.+)\.(?P<part>diff|diff_b)$")),
+    ("full", re.compile(r"^(?P<path>.+)\.(?P<part>diff|diff_b|w_norm|b_norm)$")),
     ("ia3", re.compile(r"^(?P<path>.+)\.(?P<part>on_input)$")),
     ("oft", re.compile(r"^(?P<path>.+)\.(?P<part>oft_blocks|rescale)$")),
     ("glora", re.compile(r"^(?P<path>.+)\.(?P<part>[ab][12])\.weight$")),
@@ -28,6 +28,8 @@ _FORMS = (
 _PARTS = {
     "A": "down",
     "B": "up",
+    "w_norm": "diff",
+    "b_norm": "diff_b",
     **{"hada_w1_a": "up", "hada_w1_b": "down", "hada_t1": "mid"},
     **{"hada_w2_a": "up_2", "hada_w2_b": "down_2", "hada_t2": "mid_2"},
     **{"lokr_w1": "kron", "lokr_w1_a": "kron_a", "lokr_w1_b": "kron_b"},
@@ -42,7 +44,6 @@ _REFUSED = (
     ("VeRA", re.compile(r"\.vera_lambda_[bd]\b")),
     ("AdaLoRA", re.compile(r"\.lora_E\b")),
     ("Control-LoRA", re.compile(r"^lora_controlnet$")),
-    ("file of norms' full differences", re.compile(r"\.[wb]_norm$")),
 )
 
 _EMBEDDING = re.compile(r"^bundle_emb\.(?P<name>[^.]+)\.")
