@@ -122,3 +122,17 @@ class TrainSpec(TrainOptions):
 
     def caption(self, picture: Picture) -> str:
         return picture.caption or self.trigger
+
+    def held_out(self, count: int) -> frozenset[int]:
+        """Which of so many pictures, in the order in which they are trained on, are kept for validation."""
+        return held_out(self.validation, self.seed, count)
+
+
+def held_out(validation: float, seed: int, count: int) -> frozenset[int]:
+    """The same for the same seed; of a part one at least."""
+    import random  # which most commands can do without
+
+    if not validation:
+        return frozenset()
+    kept = max(1, round(count * validation)) if validation < 1 else int(validation)
+    return frozenset(random.Random(seed).sample(range(count), min(kept, count)))

@@ -109,6 +109,20 @@ class TrainOptions:
         "BLOCK=RANK",
     )
 
+    validation: float = _option(
+        0.0,
+        Range(0, 1000),
+        "--validation",
+        "Pictures that are not learned from: 0.1 is a part of them, 4 their number.",
+    )
+    validate_every: int = _option(
+        0,
+        Range(0, 1_000_000),
+        "--validate-every",
+        "Steps until their loss is taken again; ten times if not given.",
+        "STEPS",
+    )
+
     @property
     def ranks_of_blocks(self) -> dict[str, int]:
         """The beginnings of layers' names -> their rank."""
@@ -160,6 +174,10 @@ def _clashes(asked: TrainOptions) -> Iterator[tuple[str, str, str]]:
         yield "timestep_sampling", f"{asked.timestep_sampling} has no mean and no std", "take logit-normal"
     if asked.keep_tags and not (asked.shuffle_tags or asked.tag_dropout):
         yield "keep_tags", "is asked for, and no tag is shuffled or dropped", "give --shuffle-tags too"
+    if asked.validate_every and not asked.validation:
+        yield "validate_every", "is asked for, and no picture is kept for it", "give --validation 0.1, say"
+    if asked.validation > 1 and not asked.validation.is_integer():
+        yield "validation", f"{asked.validation:g} is neither a part nor a number of pictures", "take 0.1 or 4, say"
     if asked.lokr_factor and asked.network != LOKR:
         yield "lokr_factor", f"means nothing to {asked.network}", "give --network lokr"
     if asked.optimizer == PRODIGY and asked.text_encoder_rate:

@@ -343,6 +343,8 @@ class TrainSpec(_message.Message):
     BLOCK_RANKS_FIELD_NUMBER: _builtins.int
     BASE_LORA_FIELD_NUMBER: _builtins.int
     BASE_LORA_SHA256_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    VALIDATE_EVERY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """the LoRA's"""
     model: _builtins.str
@@ -431,6 +433,10 @@ class TrainSpec(_message.Message):
     """id, name or hash of the LoRA that it begins with; in a Job its id"""
     base_lora_sha256: _builtins.str
     """in a Job"""
+    validation: _builtins.float
+    """pictures that are not learned from: below 1 a part of them, else their number; 0: none"""
+    validate_every: _builtins.int
+    """steps; 0: ten times"""
     @_builtins.property
     def sample_prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -501,10 +507,12 @@ class TrainSpec(_message.Message):
         block_ranks: _abc.Iterable[_builtins.str] | None = ...,
         base_lora: _builtins.str = ...,
         base_lora_sha256: _builtins.str = ...,
+        validation: _builtins.float = ...,
+        validate_every: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_network", b"_network", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "batch_size", b"batch_size", "caption_dropout", b"caption_dropout", "crop", b"crop", "ema_decay", b"ema_decay", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "logit_std", b"logit_std", "min_snr_gamma", b"min_snr_gamma", "multires_discount", b"multires_discount", "network", b"network", "optimizer", b"optimizer", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "steps", b"steps", "warmup_steps", b"warmup_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_network", b"_network", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "alpha_mask", b"alpha_mask", "base_lora", b"base_lora", "base_lora_sha256", b"base_lora_sha256", "batch_size", b"batch_size", "block_ranks", b"block_ranks", "caption_dropout", b"caption_dropout", "caption_wildcards", b"caption_wildcards", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "color_jitter", b"color_jitter", "conv_rank", b"conv_rank", "crop", b"crop", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "lokr_factor", b"lokr_factor", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "network", b"network", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_batch_size", b"_batch_size", "_caption_dropout", b"_caption_dropout", "_crop", b"_crop", "_ema_decay", b"_ema_decay", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_gradient_checkpointing", b"_gradient_checkpointing", "_learning_rate", b"_learning_rate", "_logit_std", b"_logit_std", "_min_snr_gamma", b"_min_snr_gamma", "_multires_discount", b"_multires_discount", "_network", b"_network", "_optimizer", b"_optimizer", "_prior_weight", b"_prior_weight", "_rank", b"_rank", "_resolution", b"_resolution", "_schedule_power", b"_schedule_power", "_schedule_restarts", b"_schedule_restarts", "_seed", b"_seed", "_steps", b"_steps", "_warmup_steps", b"_warmup_steps", "alpha", b"alpha", "alpha_mask", b"alpha_mask", "base_lora", b"base_lora", "base_lora_sha256", b"base_lora_sha256", "batch_size", b"batch_size", "block_ranks", b"block_ranks", "caption_dropout", b"caption_dropout", "caption_wildcards", b"caption_wildcards", "checkpoint_every", b"checkpoint_every", "class_pictures", b"class_pictures", "class_prompt", b"class_prompt", "color_jitter", b"color_jitter", "conv_rank", b"conv_rank", "crop", b"crop", "dataset", b"dataset", "debiased", b"debiased", "dora", b"dora", "ema_decay", b"ema_decay", "epochs", b"epochs", "flip", b"flip", "format", b"format", "gradient_accumulation", b"gradient_accumulation", "gradient_checkpointing", b"gradient_checkpointing", "keep_tags", b"keep_tags", "learning_rate", b"learning_rate", "learning_rate_schedule", b"learning_rate_schedule", "logit_mean", b"logit_mean", "logit_std", b"logit_std", "lokr_factor", b"lokr_factor", "min_snr_gamma", b"min_snr_gamma", "model", b"model", "multires_discount", b"multires_discount", "multires_noise", b"multires_noise", "name", b"name", "network", b"network", "noise_offset", b"noise_offset", "optimizer", b"optimizer", "optimizer_args", b"optimizer_args", "prior_weight", b"prior_weight", "rank", b"rank", "resolution", b"resolution", "resume", b"resume", "sample_every", b"sample_every", "sample_prompts", b"sample_prompts", "schedule_power", b"schedule_power", "schedule_restarts", b"schedule_restarts", "seed", b"seed", "shuffle_tags", b"shuffle_tags", "steps", b"steps", "tag_dropout", b"tag_dropout", "text_encoder_rate", b"text_encoder_rate", "timestep_sampling", b"timestep_sampling", "timestep_shift", b"timestep_shift", "train_text_encoder", b"train_text_encoder", "trigger", b"trigger", "validate_every", b"validate_every", "validation", b"validation", "warmup_steps", b"warmup_steps", "when_idle", b"when_idle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -608,12 +616,15 @@ class TrainingStep(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """1-based"""
     of: _builtins.int
     loss: _builtins.float
     learning_rate: _builtins.float
     seconds_left: _builtins.float
+    validation_loss: _builtins.float
+    """Of the pictures that are not learned from, after this step; it comes in a message of its own, the step again."""
     def __init__(
         self,
         *,
@@ -622,12 +633,15 @@ class TrainingStep(_message.Message):
         loss: _builtins.float = ...,
         learning_rate: _builtins.float = ...,
         seconds_left: _builtins.float = ...,
+        validation_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["learning_rate", b"learning_rate", "loss", b"loss", "of", b"of", "seconds_left", b"seconds_left", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss", "learning_rate", b"learning_rate", "loss", b"loss", "of", b"of", "seconds_left", b"seconds_left", "step", b"step", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss) -> _WhichOneofReturnType__validation_loss | None: ...
 
 Global___TrainingStep: _TypeAlias = TrainingStep  # noqa: Y015
 

@@ -245,6 +245,10 @@ async def test_what_stands_in_the_way_is_named(daemon: Daemon) -> None:
         ({"lokr_factor": 4}, "lokr_factor"),
         ({"block_ranks": ["(a+)+$=4"]}, "block_ranks"),
         ({"block_ranks": ["mid_block=257"]}, "block_ranks"),
+        ({"validation": 2.0}, "validation"),
+        ({"validation": 1.5}, "validation"),
+        ({"validate_every": 2}, "validate_every"),
+        ({"sample_prompts": ["x --w 99999"]}, "sample_prompts"),
         ({"dataset": "0" * 64}, "dataset"),
     ):
         given = {name: value for name, value in {"dataset": dataset, **fields}.items() if value is not None}

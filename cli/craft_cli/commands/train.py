@@ -11,7 +11,7 @@ from craft_protos import config, files
 from craft_protos.reasons import CraftError
 from craft_protos.train import SCHEDULES, TrainRequest
 
-from craft_cli import completing
+from craft_cli import completing, errors
 from craft_cli.connection.session import Session
 from craft_cli.generate import combining, flags, output
 from craft_cli.parsing import SpokenCommand
@@ -89,6 +89,12 @@ def train(
     ),
     dora: bool = typer.Option(False, "--dora", help="Train a DoRA: direction and magnitude apart."),
     sample: list[str] = _SAMPLES,
+    sample_file: str = typer.Option(
+        "",
+        "--sample-prompts",
+        metavar="FILE",
+        help="A --sample a line; kohya's --w, --h, --d, --s, --l, --n behind it.",
+    ),
     sample_every: int = typer.Option(0, "--sample-every", metavar="STEPS", help="0: only at the end."),
     class_prompt: str = typer.Option(
         "", "--class-prompt", help="What the thing is, such as a dog: keeps the model from forgetting others."
@@ -134,6 +140,7 @@ def train(
         {"--resume": resume, "--skip-bad": skip_bad},
         ("--resume", "--skip-bad", "the pictures were sent when it began"),
     )
+    sample = [*sample, *(_prompts(sample_file) if sample_file else [])]
     if sample_every and not sample:
         raise CraftError("USAGE", "--sample-every: what shall be drawn?", "give --sample 'a prompt'")
     asked = TrainRequest(
@@ -186,6 +193,21 @@ def train(
         output.print_json({"job": job_id}) if as_json else output.line(job_id)
     else:
         training.attend(session, request, manner)
+
+
+def _prompts(path: str) -> list[str]:
+    """Of a file. What means nothing here is said."""
+    from craft_protos import train_samples
+
+    from craft_cli.training import captions
+
+    text = captions.text_of(Path(path), "--sample-prompts")
+    found = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not found:
+        raise CraftError("BAD_DATA", f"{path} holds no prompts", "write one a line")
+    for sentence in train_samples.ignored(found):
+        errors.say(errors.one_line(f"craft: {sentence}"))
+    return found
 
 
 def _parts(folder: str | None, more: list[str], masks: str) -> list[Part]:

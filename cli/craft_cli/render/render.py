@@ -92,6 +92,7 @@ class JobProgress(_Bar):
         self._drawn: set[int] = set()
         self._count = 1
         self._loss: float | None = None
+        self._validation = ""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         super().__exit__(kind, error, at)
@@ -151,10 +152,13 @@ class JobProgress(_Bar):
             self.aside(self._previews.draw)
 
     def _training(self, step: training_pb2.TrainingStep) -> None:
-        """Losses jump: a running mean tells more."""
+        """Losses jump: a running mean tells more. A loss of validation comes by itself, its step once more."""
+        if step.HasField("validation_loss"):
+            self._validation = f", validation {step.validation_loss:.4f}"
+            return
         self._loss = step.loss if self._loss is None else self._loss + _SMOOTHING * (step.loss - self._loss)
         left = f", {duration(step.seconds_left)} left" if step.seconds_left >= 1 else ""
-        amount = f"step {step.step} of {step.of}, loss {self._loss:.4f}{left}"
+        amount = f"step {step.step} of {step.of}, loss {self._loss:.4f}{self._validation}{left}"
         self._show("training", step.step, step.of, amount)
 
 

@@ -111,7 +111,8 @@ def train_plan(message: jobs_pb2.JobPlan) -> dict[str, Any]:
 
 
 def training_step(step: training_pb2.TrainingStep) -> dict[str, Any]:
-    return {"step": step.step, "of": step.of, "loss": step.loss, "learning_rate": step.learning_rate}
+    told: dict[str, Any] = {"step": step.step, "of": step.of, "loss": step.loss, "learning_rate": step.learning_rate}
+    return told | ({"validation_loss": step.validation_loss} if step.HasField("validation_loss") else {})
 
 
 def training_sample(sample: training_pb2.TrainingSample) -> dict[str, Any]:

@@ -137,6 +137,18 @@ def is_text(text: str) -> bool:
     return True
 
 
+def text_of(path: Path, option: str) -> str:
+    """A file that an option names. Raises NO_INPUT, FILE_FORBIDDEN, BAD_DATA."""
+    if missing := files.why_not(path):
+        raise CraftError(missing.reason, missing.message, f"{option} names a text file")
+    try:
+        return _text(path, _MOST_CAPTION_BYTES)
+    except CraftError as error:
+        if error.reason != "BAD_DATASET":
+            raise
+        raise CraftError("BAD_DATA", f"{files.shown(path)} {error.message}", f"{option} names a text file") from error
+
+
 def _text(path: Path, most_bytes: int) -> str:
     try:
         if not path.is_file():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from craft_protos.reasons import CraftError
+
+if TYPE_CHECKING:
+    from craft_protos import training_pb2
 
 Points = Sequence[tuple[int, float]]
 
@@ -35,6 +39,13 @@ def in_terminal(points: Points) -> list[str]:
         lines.append(f"{edge} │{''.join(chr(_BRAILLE + dots) for dots in line)}")
     ends = f"{frame.first}{f'step {frame.last}':>{_COLUMNS - len(str(frame.first))}}"
     return [*lines, f"{' ' * 9}└{'─' * _COLUMNS}", f"{' ' * 10}{ends}"]
+
+
+def of_validation(steps: Iterable[training_pb2.TrainingStep]) -> list[str]:
+    """The losses of pictures that were not learned from, the least of them marked."""
+    taken = [(one.step, one.validation_loss) for one in steps if one.HasField("validation_loss")]
+    least = min((loss for _, loss in taken), default=0.0)
+    return [f"validation, step {step}: {loss:.4f}{' (least)' if loss == least else ''}" for step, loss in taken]
 
 
 def as_png(points: Points, title: str) -> bytes:

@@ -129,7 +129,7 @@ def _plot(log: training_pb2.TrainingLog, job_id: str, out: str | None, *, force:
 
     points = [(step.step, step.loss) for step in log.steps]
     if out is None:
-        for line in plotting.in_terminal(points):
+        for line in (*plotting.in_terminal(points), *plotting.of_validation(log.steps)):
             output.line(line)
         return
     title = f"training {job_id}: loss, and its running mean"

@@ -15,6 +15,7 @@ class Step:
     loss: float
     learning_rate: float
     seconds_left: float = 0.0
+    validation_loss: float | None = None  # of pictures that are not learned from
 
 
 @dataclass(frozen=True)

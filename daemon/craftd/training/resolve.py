@@ -10,15 +10,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from craft_protos import rungs, train_options
+from craft_protos import rungs, train_options, train_samples
 from craft_protos.generate import SEED_LIMIT
 from craft_protos.reasons import CraftError, invalid
 from craft_protos.settings import LimitSettings
-from craft_protos.train import KOHYA, PEFT, POLYNOMIAL, RESTARTS, SCHEDULES, Picture, TrainRequest, TrainSpec
+from craft_protos.train import (
+    KOHYA,
+    PEFT,
+    POLYNOMIAL,
+    RESTARTS,
+    SCHEDULES,
+    Picture,
+    TrainRequest,
+    TrainSpec,
+    held_out,
+)
 
 from craftd.architectures import buckets, registry
 from craftd.architectures.architecture import Training
-from craftd.datasets.dataset import Dataset
+from craftd.datasets.dataset import FEWEST, Dataset, in_order
 from craftd.loras import names
 from craftd.loras.lora import Lora
 from craftd.models.model import Model
@@ -84,7 +94,9 @@ def resolve(
         _or(asked.batch_size, usual.batch_size),
         _or(asked.gradient_accumulation, usual.gradient_accumulation),
     )
-    an_epoch = epoch_steps(dataset.pictures, resolution, model.sizes.granularity, batch, accumulation)
+    seed = secrets.randbelow(SEED_LIMIT) if asked.seed is None else asked.seed
+    learned = _learned(asked, seed, dataset)
+    an_epoch = epoch_steps(learned, resolution, model.sizes.granularity, batch, accumulation)
     steps = _steps(asked, usual, an_epoch)
     rank = _or(asked.rank, usual.rank) if base is None else base.findings.rank
     warmup = min(usual.warmup_steps, steps // 10) if asked.warmup_steps is None else asked.warmup_steps
@@ -112,7 +124,7 @@ def resolve(
         dora=asked.dora,
         sample_prompts=asked.sample_prompts,
         sample_every=asked.sample_every,
-        seed=secrets.randbelow(SEED_LIMIT) if asked.seed is None else asked.seed,
+        seed=seed,
         flip=asked.flip,
         min_snr_gamma=_or(asked.min_snr_gamma, 0.0 if asked.debiased else usual.min_snr_gamma),
         ema_decay=_or(asked.ema_decay, usual.ema_decay),
@@ -128,8 +140,24 @@ def resolve(
         caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
         base_lora="" if base is None else base.id,
         base_lora_sha256="" if base is None else base.sha256,
-        **train_options.shared(asked),
+        **(train_options.shared(asked) | {"validate_every": _validate_every(asked, steps)}),
     )
+
+
+def _learned(asked: TrainRequest, seed: int, dataset: Dataset) -> list[Picture]:
+    """Those that are not kept for validation. Raises INVALID_FIELD."""
+    ordered = in_order(dataset.pictures)
+    kept = held_out(asked.validation, seed, len(ordered))
+    if kept and len(ordered) - len(kept) < FEWEST:
+        why = f"keeps {len(kept)} of {len(ordered)} pictures, and {FEWEST} must be learned from"
+        raise invalid("validation", why, "keep fewer, or send more")
+    return [one for i, one in enumerate(ordered) if i not in kept]
+
+
+def _validate_every(asked: TrainRequest, steps: int) -> int:
+    if asked.validate_every > steps:
+        raise invalid("validate_every", f"must be at most the {steps} steps, not {asked.validate_every}")
+    return (asked.validate_every or math.ceil(steps / 10)) if asked.validation else 0
 
 
 def _check_words(asked: TrainRequest, usual: Training, model: Model, dataset: Dataset) -> None:
@@ -164,7 +192,9 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
     shapes = ", ".join(f"{count} of {width}x{height}" for (width, height), count in sizes.most_common())
     said = [
         f"{len(dataset.pictures)} pictures{_repeated(dataset)}, trained at: {shapes}",
-        _seen(spec, epoch_steps(dataset.pictures, spec.resolution, model.sizes.granularity, spec.batch_size, 1)),
+        _seen(
+            spec, epoch_steps(_to_learn(spec, dataset), spec.resolution, model.sizes.granularity, spec.batch_size, 1)
+        ),
         _checkpoints(spec),
     ]
     small = [one.file_name for one in dataset.pictures if one.width * one.height < spec.resolution**2 // 2]
@@ -177,12 +207,20 @@ def notes(spec: TrainSpec, model: Model, dataset: Dataset) -> tuple[str, ...]:
         said.append(f"{masked} pictures have masks: what is black in them does not count")
     if spec.varies_pictures:
         said.append("each picture is cut or coloured anew each time, and so encoded at every step: slower")
+    if kept := len(spec.held_out(len(dataset.pictures))):
+        said.append(f"{kept} of them are not learned from: their loss is taken every {spec.validate_every} steps")
+    said += train_samples.ignored(spec.sample_prompts)
     if spec.base_lora:
         said.append(f"it begins with LoRA {spec.base_lora}, and has its layers and its rank")
     if spec.class_pictures:
         said.append(f"{spec.class_pictures} pictures of {spec.class_prompt!r} are drawn first")
     said += [f"left out: {one.file_name} {one.why}" for one in dataset.left_out]
     return tuple(said)
+
+
+def _to_learn(spec: TrainSpec, dataset: Dataset) -> list[Picture]:
+    kept = spec.held_out(len(dataset.pictures))
+    return [one for i, one in enumerate(in_order(dataset.pictures)) if i not in kept]
 
 
 def _repeated(dataset: Dataset) -> str:
@@ -311,6 +349,9 @@ def _check_samples(asked: TrainRequest, limits: LimitSettings) -> None:
         if not prompt.strip():
             raise invalid("sample_prompts", "one is empty", "say what to draw")
         _check_text("sample_prompts", prompt, limits.max_prompt_chars)
+        sample = train_samples.parse(prompt)
+        if max(sample.width or 0, sample.height or 0) > limits.max_side:
+            raise invalid("sample_prompts", f"one has a side above {limits.max_side}", "take a smaller one")
 
 
 def _check_sample_count(asked: TrainRequest, steps: int) -> None:

@@ -31,7 +31,8 @@ def begin(connection: apsw.Connection, job_id: str, resumed: str = "") -> None:
     found = record(connection, resumed).checkpoint
     _set_checkpoint(connection, job_id, found)
     connection.execute(
-        "INSERT INTO training_steps SELECT ?, step, loss, learning_rate FROM training_steps WHERE job_id=? AND step<=?",
+        "INSERT INTO training_steps SELECT ?, step, loss, learning_rate, validation_loss FROM training_steps"
+        " WHERE job_id=? AND step<=?",
         (job_id, resumed, found.step),
     )
 
@@ -49,8 +50,8 @@ def reach(connection: apsw.Connection, job_id: str, checkpoint: Checkpoint, pass
 
 def add_steps(connection: apsw.Connection, job_id: str, passed: Iterable[Step]) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO training_steps VALUES (?,?,?,?)",
-        [(job_id, one.step, one.loss, one.learning_rate) for one in passed],
+        "INSERT OR REPLACE INTO training_steps VALUES (?,?,?,?,?)",
+        [(job_id, one.step, one.loss, one.learning_rate, one.validation_loss) for one in passed],
     )
 
 
@@ -92,7 +93,7 @@ def set_lora(connection: apsw.Connection, job_id: str, lora: str) -> None:
 
 def steps(connection: apsw.Connection, job_id: str) -> list[Step]:
     rows: Any = connection.execute(
-        "SELECT step, json_extract(spec, '$.steps'), loss, learning_rate FROM training_steps"
+        "SELECT step, json_extract(spec, '$.steps'), loss, learning_rate, 0.0, validation_loss FROM training_steps"
         " JOIN jobs ON id = job_id WHERE job_id = ? ORDER BY step",
         (job_id,),
     )

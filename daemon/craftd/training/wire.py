@@ -42,7 +42,8 @@ def picture_message(one: Picture) -> training_pb2.DatasetPicture:
 
 
 def step(message: training_pb2.TrainingStep) -> Step:
-    return Step(message.step, message.of, message.loss, message.learning_rate, message.seconds_left)
+    validation = message.validation_loss if message.HasField("validation_loss") else None
+    return Step(message.step, message.of, message.loss, message.learning_rate, message.seconds_left, validation)
 
 
 def step_message(one: Step) -> training_pb2.TrainingStep:

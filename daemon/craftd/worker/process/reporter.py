@@ -35,6 +35,7 @@ class Progress:
     loss: float
     learning_rate: float
     seconds_left: float
+    validation_loss: float | None = None
 
 
 class Reporter:

@@ -69,6 +69,9 @@ class Dataset:
         self._device = device
         self._varying = varying
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     @property
     def groups(self) -> list[list[int]]:
         """Places of the items of each size, as often as they come, in the order in which sizes come up."""

@@ -18,19 +18,18 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from craft_protos import train_samples
 from craft_protos.dispatch import Dispatch
-from craft_protos.generate import TextSpec
 from craft_protos.reasons import CraftError
 from craft_protos.train import KOHYA, Picture, TrainSpec
 from craft_protos.train_options import LORA
+from craft_protos.train_samples import SamplePrompt
 from PIL import Image
 
 from craftd.architectures import buckets
 from craftd.architectures.architecture import Training
 from craftd.worker.engine import denoise
-from craftd.worker.engine.denoise import Around, Denoising
 from craftd.worker.engine.progress_hooks import ProgressHooks
-from craftd.worker.families.base import Family
 from craftd.worker.families.latents import sizes_of
 from craftd.worker.models import memory
 from craftd.worker.models.folder import is_sha256
@@ -41,6 +40,7 @@ from craftd.worker.process.reporter import Progress, Reporter
 from craftd.worker.training import beginning, lora_file, lycoris_file, objective, state, stored, trainable
 from craftd.worker.training.beginning import Beginning
 from craftd.worker.training.dataset import Dataset, Item, Varying, text_key
+from craftd.worker.training.drawing import Drawing
 from craftd.worker.training.encoded import Encoded, Tensors
 from craftd.worker.training.encoding import PictureEncoder
 from craftd.worker.training.metadata import Subject, metadata
@@ -48,6 +48,7 @@ from craftd.worker.training.pictures import Look
 from craftd.worker.training.state import State
 from craftd.worker.training.trainable import Trainable
 from craftd.worker.training.trainer import StepDone, Trainer
+from craftd.worker.training.validation import Validation
 from craftd.worker.training.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,10 @@ class TrainingRun:
         self._life: Pieces | None = None
         self._is_started = False
         self._resumed_at = 0
-        self._drawing: tuple[Hashable, Denoising] | None = None  # a sample or class picture, half done
+        self._drawing = Drawing(self._recipe, self._place)
+        self._validated: set[int] = set()  # steps
+        self._taken: dict[int, float] = {}  # losses of a validation that is half done
+        self._done: StepDone | None = None  # the last one that was told
         self._sampled: set[Hashable] = set()
         self._preview: Pixels | None = None  # of the first prompt, when it was last drawn; None where it could not be
 
@@ -141,15 +145,15 @@ class TrainingRun:
     def _run(self, pipe: Any, training: Training) -> Pieces:
         self._read_checkpoint()
         goal = objective.of(pipe.scheduler, self._recipe)
-        datasets = yield from self._encode(pipe)
+        learned, imagined, held = yield from self._encode(pipe)
         first = self._read_beginning(pipe)
         model = Trainable(pipe, training, self._recipe, self._place, self._context.hooks, first)
-        trainer = Trainer(model, goal, self._recipe, *datasets)
+        trainer = Trainer(model, goal, self._recipe, learned, imagined)
         if self._state is not None:
             trainer.load(self._state)
         self._trainer, self._state = trainer, None  # once it is whole: what is put aside is what it holds
         yield
-        yield from self._learn(trainer, model)
+        yield from self._learn(trainer, model, Validation(held, goal, self._recipe, self._taken))
         yield from self._finish(trainer, model, pipe)
 
     # Before
@@ -169,22 +173,22 @@ class TrainingRun:
         (lora,) = (one for one in self.train.files if one.sha256 == sha256)
         return beginning.read(self._file(sha256), lora, pipe, self._recipe, self.train.model.name)
 
-    def _encode(self, pipe: Any) -> Generator[None, None, tuple[Dataset, Dataset | None]]:
-        """Encodes captions and pictures once: no step changes what comes of them."""
+    def _encode(self, pipe: Any) -> Generator[None, None, tuple[Dataset, Dataset | None, Dataset]]:
+        """Encodes captions and pictures once: no step changes what comes of them. Last those kept for validation."""
         if not self._recipe.train_text_encoder and not self._recipe.varies_captions:
             yield from self._encode_captions(pipe)
-        items, precision = list(self._items(pipe)), self._context.device.precision
-        encoder = PictureEncoder(trainable.family_of(pipe, self._place), self._recipe, precision, self._file)
-        if self._recipe.varies_pictures:
-            own = Dataset(items, self._encoded, self._place, Varying(self._recipe, partial(self._encode_now, encoder)))
-        else:
-            yield from self._encode_pictures(encoder, items)
-            own = Dataset(items, self._encoded, self._place)
-        if not self._recipe.has_prior:
-            return own, None
+        recipe, precision, items = self._recipe, self._context.device.precision, list(self._items(pipe))
+        encoder = PictureEncoder(trainable.family_of(pipe, self._place), recipe, precision, self._file)
+        kept = recipe.held_out(len(items))
+        learned, held = ([item for item in items if (item.place in kept) == is_kept] for is_kept in (False, True))
+        varying = Varying(recipe, partial(self._encode_now, encoder)) if recipe.varies_pictures else None
+        yield from self._encode_pictures(encoder, [*([] if varying else learned), *held])
+        own, others = Dataset(learned, self._encoded, self._place, varying), Dataset(held, self._encoded, self._place)
+        if not recipe.has_prior:
+            return own, None, others
         imagined = list(self._class_items(pipe))
         yield from self._imagine_class(pipe, imagined)
-        return own, Dataset(imagined, self._encoded, self._place)
+        return own, Dataset(imagined, self._encoded, self._place), others
 
     def _encode_captions(self, pipe: Any) -> Pieces:
         recipe = self._recipe
@@ -208,7 +212,8 @@ class TrainingRun:
 
     def _encode_pictures(self, encoder: PictureEncoder, items: list[Item]) -> Pieces:
         ways = (False, True) if self._recipe.flip else (False,)
-        for i, (item, one) in enumerate(zip(items, self.train.pictures, strict=True)):
+        for i, item in enumerate(items):
+            one = self.train.pictures[item.place]
             for is_flipped in ways:
                 key = item.latents_key(is_flipped=is_flipped)
                 if key not in self._encoded:
@@ -221,7 +226,7 @@ class TrainingRun:
         return encoder.encode(self.train.pictures[item.place], item.size, is_flipped=is_flipped, look=look)
 
     def _class_items(self, pipe: Any) -> Iterator[Item]:
-        side = self._side(pipe)
+        side = self._drawing.side(pipe)
         for i in range(self._recipe.class_pictures):
             yield Item(("class", i), (side, side), self._recipe.class_prompt)
 
@@ -231,8 +236,8 @@ class TrainingRun:
         computing = partial(trainable.computing, self._place, dtype)
         for i, item in enumerate(items):
             if item.latents_key() not in self._encoded:
-                seed = self._recipe.seed + 1 + i
-                _, row = yield from self._denoise(item.key, pipe, computing, item.caption, seed)
+                sample = SamplePrompt(item.caption, seed=self._recipe.seed + 1 + i)
+                _, row = yield from self._drawing.denoise(item.key, pipe, computing, sample)
                 latents = row.latents.float().clone()  # of inference mode, which gradients cannot pass
                 self._encoded.put(item.latents_key(), {"latents": latents})
                 if self._recipe.flip:
@@ -242,22 +247,35 @@ class TrainingRun:
 
     # Training
 
-    def _learn(self, trainer: Trainer, model: Trainable) -> Pieces:
+    def _learn(self, trainer: Trainer, model: Trainable, validation: Validation) -> Pieces:
         began, first = self._context.clock(), trainer.step
+        yield from self._validate_if_due(trainer, model, validation)
         yield from self._sample_if_due(trainer, model)
         while trainer.step < self._recipe.steps:
             done = trainer.micro_batch()
             if done is not None:
                 self._report(done, (self._context.clock() - began) / (done.step - first))
-                self._checkpoint_if_due(trainer)  # first: sampling may end in being put aside
+                self._checkpoint_if_due(trainer)  # first: what follows may end in being put aside
+                yield from self._validate_if_due(trainer, model, validation)
                 yield from self._sample_if_due(trainer, model)
             yield
 
     def _report(self, done: StepDone, seconds_a_step: float) -> None:
-        left = (self._recipe.steps - done.step) * seconds_a_step
+        left, self._done = (self._recipe.steps - done.step) * seconds_a_step, done
         self._context.reporter.trained(
             self.train, Progress(done.step, self._recipe.steps, done.loss, done.learning_rate, left)
         )
+
+    def _validate_if_due(self, trainer: Trainer, model: Trainable, validation: Validation) -> Pieces:
+        """The step is told once more, with it."""
+        recipe, step = self._recipe, trainer.step
+        is_due = bool(recipe.validation) and (step % recipe.validate_every == 0 or step == recipe.steps)
+        if not is_due or step in self._validated or self._done is None or self._done.step != step:
+            return
+        loss = yield from validation.loss(model, trainer)
+        self._validated.add(step)
+        rate = self._done.learning_rate
+        self._context.reporter.trained(self.train, Progress(step, recipe.steps, self._done.loss, rate, 0.0, loss))
 
     def _sample_if_due(self, trainer: Trainer, model: Trainable) -> Pieces:
         recipe, step = self._recipe, trainer.step
@@ -272,54 +290,30 @@ class TrainingRun:
             key = ("sample", trainer.step, i)
             if key in self._sampled:
                 continue
-            pixels = yield from self._draw(key, prompt, trainer, model)
+            sample = train_samples.parse(prompt)
+            pixels = yield from self._draw(key, sample, trainer, model)
             self._sampled.add(key)
             self._preview = pixels if i == 0 else self._preview
             if pixels is not None:
-                self._context.reporter.sample(self.train, trainer.step, prompt, recipe.seed, _png(pixels))
+                seed = recipe.seed if sample.seed is None else sample.seed
+                self._context.reporter.sample(self.train, trainer.step, prompt, seed, _png(pixels))
             yield
 
     def _draw(
-        self, key: Hashable, prompt: str, trainer: Trainer, model: Trainable
+        self, key: Hashable, sample: SamplePrompt, trainer: Trainer, model: Trainable
     ) -> Generator[None, None, Pixels | None]:
         """The sample's pixels, or None where drawing fails: the training goes on without it."""
         try:
             with trainer.averaged():
-                family, row = yield from self._denoise(key, model.pipe, model.computing, prompt, self._recipe.seed)
+                family, row = yield from self._drawing.denoise(key, model.pipe, model.computing, sample)
                 return denoise.decode(family, [row], self._context.device.precision)[0]
         except torch.AcceleratorError:
             raise
         except Exception as exc:  # whatever it was, the training goes on
-            _log.warning("the sample of %r after step %d is left out", prompt, trainer.step, exc_info=exc)
-            self._drawing = None
+            _log.warning("the sample of %r after step %d is left out", sample.prompt, trainer.step, exc_info=exc)
+            self._drawing.forget()
         memory.release()
         return None
-
-    def _denoise(
-        self, key: Hashable, pipe: Any, computing: Around, prompt: str, seed: int
-    ) -> Generator[None, None, tuple[Family, Denoising]]:
-        """A finished row, drawn as the engine draws; one half done is kept while the training is put aside."""
-        family = trainable.family_of(pipe, self._place)
-        if self._drawing is None or self._drawing[0] != key:
-            with computing(()):
-                self._drawing = (key, self._begin(pipe, family, prompt, seed))
-        row = self._drawing[1]
-        while not row.is_done:
-            (error,) = denoise.advance(family, [row], computing, with_preview=[False])
-            if error is not None:
-                raise error
-            yield
-        self._drawing = None
-        return family, row
-
-    def _begin(self, pipe: Any, family: Family, prompt: str, seed: int) -> Denoising:
-        usual = trainable.architecture_of(pipe).training
-        assert usual is not None
-        side, steps = self._side(pipe), usual.sample_steps
-        with torch.inference_mode():
-            conditioning = family.encode(TextSpec(prompt, guidance_scale=usual.guidance_scale))
-            scheduler = family.schedule("", steps, side, side)
-        return denoise.begin(family, conditioning, scheduler, size=(side, side), steps=steps, seed=seed)
 
     def _checkpoint_if_due(self, trainer: Trainer) -> None:
         every = self._recipe.checkpoint_every
@@ -351,9 +345,6 @@ class TrainingRun:
     def _shown(self) -> str:
         """The prompt of the preview where no other is asked for."""
         return self._recipe.trigger or self._recipe.caption(self.train.pictures[0])
-
-    def _side(self, pipe: Any) -> int:
-        return buckets.sizes(self._recipe.resolution, sizes_of(pipe).granularity)[0][0]
 
     def _file(self, sha256: str) -> Path:
         if not is_sha256(sha256):
