@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -268,3 +269,30 @@ async def test_every_job_is_drawn_once_whatever_happens_to_one_of_three_workers(
         counts = "SELECT job_id, count(*) FROM images GROUP BY job_id"
         drawn = await scene.database.run(lambda connection: dict(connection.execute(counts).fetchall()))
         assert drawn == dict.fromkeys(finished, 1)
+
+
+class QuickStarts(Speeds):
+    start_s = 0.2
+
+
+async def test_one_that_died_is_started_again_while_another_hangs_in_its_start(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, QuickStarts())
+    first, second = scene.pool.workers
+    first.failures = 1  # as after a death that was no progress since
+
+    async def hangs() -> Any:
+        await asyncio.Event().wait()
+
+    second._connect = hangs
+    second.want()
+    async with playing(scene):
+        await scene.add("a", "an apple")
+        assert (await scene.finish("a")).state is State.SUCCEEDED
+        assert not second.is_ready and math.isinf(scene.pool.starts_in_s(second))
+
+
+async def test_images_whose_workers_died_meanwhile_are_shared_with_nobody(scene: Scene) -> None:
+    first, _ = scene.pool.workers
+    await scene.add("a", count=3)
+    active = next(iter(scene.jobs))
+    assert scene.scheduler._admission.shares(active, first) == {first: (0, 1, 2)}  # none of them has started yet

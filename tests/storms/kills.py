@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import psutil
 from craft_protos.jobs_pb2 import JOB_STATE_RUNNING
@@ -37,20 +39,23 @@ async def kill_daemons(one: Scene, count: int, *, callers: int = 8) -> Outcome:
     return await _checked(one, outcome, load, {"daemon kills": count})
 
 
-async def kill_workers(one: Scene, count: int, *, callers: int = 8) -> Outcome:
+async def kill_workers(
+    one: Scene, count: int, *, callers: int = 8, signals: Sequence[signal.Signals] = (signal.SIGKILL,)
+) -> Outcome:
+    """One of them each time. `signals`: what befalls it; one that is stopped is ended by the daemon, which counts."""
     load, outcome = Load(one, callers), Outcome(seconds={DISPATCH: []})
     load.start()
     killed = 0
     while killed < count:
         await one.journal.hear(one.chance.randrange(5, 120))
-        seconds = await _kill_worker(one)
+        seconds = await _kill_worker(one, one.chance.choice(signals))
         killed += seconds is not None
         outcome.seconds[DISPATCH] += [seconds] if seconds else []
     await load.stop()
     return await _checked(one, outcome, load, {"worker kills": count})
 
 
-async def _kill_worker(one: Scene) -> float | None:
+async def _kill_worker(one: Scene, number: signal.Signals) -> float | None:
     """How long until a job that it had was dispatched again; 0: it had none that needed to be; None: no worker."""
     workers = one.keeper.workers
     if not workers:
@@ -59,7 +64,7 @@ async def _kill_worker(one: Scene) -> float | None:
     tail = LogTail(one.home.paths.log_file)
     with contextlib.suppress(psutil.NoSuchProcess):
         at = time.time()
-        workers[0].kill()
+        one.chance.choice(workers).send_signal(number)
         for job_id in running:  # frames are written to it while it dies
             one.begin(one.caller.cancel(job_id)) if one.chance.random() < 0.3 else one.begin(one.ask())
         await tail.wait(lambda record: record["event"] == "worker ended")

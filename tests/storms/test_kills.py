@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.storms.checker import summary
@@ -20,6 +22,19 @@ async def test_a_daemon_that_is_killed_loses_nothing(storm_seed: int) -> None:
 async def test_a_worker_that_is_killed_costs_nobody_anything(storm_seed: int) -> None:
     async with scene(storm_seed) as one:
         outcome = await kill_workers(one, 12, callers=6)
+    assert not outcome.violations, summary(outcome.violations)
+
+
+async def test_of_three_workers_one_is_killed_or_stopped_again_and_again(storm_seed: int) -> None:
+    """Pictures of one job are shared over workers; what another worker draws meanwhile is its own."""
+    async with scene(storm_seed, CRAFT_WORKER_DEVICES="cpu*3") as one:
+        outcome = await kill_workers(one, 12, callers=6, signals=(signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP))
+    assert not outcome.violations, summary(outcome.violations)
+
+
+async def test_the_daemon_of_three_workers_loses_nothing(storm_seed: int) -> None:
+    async with scene(storm_seed, CRAFT_WORKER_DEVICES="cpu*3") as one:
+        outcome = await kill_daemons(one, 2, callers=6)
     assert not outcome.violations, summary(outcome.violations)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ from craftd.workers.handle import WorkerHandle
 from craftd.workers.pool import WorkerPool
 
 _WORTH_WAITING = 0.25  # of the time that a job takes: if another worker starts within it, it goes to both
-_LATE = 2.0  # times as long as starts take: whoever has not said hello by then is not waited for
 ALONE_S = 60.0  # at most, of a training that a worker died of, perhaps: others wait so long
 
 
@@ -52,13 +50,13 @@ class Admission:
 
         None while there is none. `size_bytes`: of its model.
         """
-        able = [worker for worker in self.pool.workers if self.may_take(active, worker) or _may_start(worker)]
+        able = [worker for worker in self.pool.workers if self.may_take(active, worker) or self._may_start(worker)]
         if not able:
             return None
         if len(self.pool.workers) == 1:
             return Placement("", able[0].is_ready, (able[0],))
         places, times = (
-            [_place(worker, active, self.pool.start_s, size_bytes) for worker in able],
+            [self._seen(worker, active, size_bytes) for worker in able],
             self._times(active),
         )
         chosen = placement.choose(places, times)
@@ -79,12 +77,34 @@ class Admission:
         if not _shared(active) or len(self.pool.workers) == 1:
             return {first: images}
         able = [one for one in self.pool.workers if self.may_take(active, one)]
-        places = [_place(worker, active, self.pool.start_s, size_bytes) for worker in able]
+        if not able:  # they have died since it was placed
+            return {first: images}
+        places = [self._seen(worker, active, size_bytes) for worker in able]
         counts = placement.spread(places, self._times(active), len(images))
         ends = itertools.accumulate(counts)
         return {
             worker: images[end - count : end] for worker, count, end in zip(able, counts, ends, strict=True) if count
         }
+
+    def _may_start(self, worker: WorkerHandle) -> bool:
+        """It has no process, or none that has said hello, and nothing says that it will not have one."""
+        can = not worker.is_ready and worker.may_be_given and not worker.trouble
+        return can and math.isfinite(self.pool.starts_in_s(worker))
+
+    def _seen(self, worker: WorkerHandle, active: ActiveJob, size_bytes: int) -> placement.Place:
+        """The worker, as the job sees it."""
+        model, spec = active.job.spec.model, active.job.spec
+        has_model = worker.residency.is_loaded(model) or worker.dispatches.draw_with(model)
+        hashes = (one.sha256 for one in spec.loras) if isinstance(spec, GenerateSpec) else ()
+        return placement.Place(
+            starts_in_s=self.pool.starts_in_s(worker),
+            has_model=has_model,
+            lacking_loras=worker.loras.lacking(hashes),
+            rows=worker.dispatches.rows,
+            is_training=worker.dispatches.are_training,
+            evicts=not has_model and worker.residency.would_evict(size_bytes),
+            last_used=worker.residency.last_used,
+        )
 
     def _times(self, active: ActiveJob) -> placement.Times:
         model = active.job.spec.model
@@ -98,8 +118,7 @@ class Admission:
 
     def deadline(self, now: float) -> float | None:
         """When a start that jobs wait for is late, and they go elsewhere (monotonic)."""
-        late_s = _LATE * self.pool.start_s
-        times = (worker.wanted_at + late_s for worker in self.pool.workers if worker.wanted_at is not None)
+        times = (self.pool.late_at(worker) for worker in self.pool.workers if worker.wanted_at is not None)
         return min((at for at in times if at > now), default=None)
 
     def why_waiting(self, active: ActiveJob) -> str:
@@ -136,28 +155,3 @@ def _shared(active: ActiveJob) -> int:
     """How many images of it may go to whichever worker; 0 where they stay together."""
     count = len(active.remaining)
     return 0 if active.job.is_training or active.job.is_suspect or count == 1 else count
-
-
-def _may_start(worker: WorkerHandle) -> bool:
-    """It has no process, or none that has said hello, and nothing says that it will not have one."""
-    return not worker.is_ready and worker.may_be_given and not worker.failures
-
-
-def _place(worker: WorkerHandle, active: ActiveJob, start_s: float, size_bytes: int) -> placement.Place:
-    model, spec = active.job.spec.model, active.job.spec
-    has_model = worker.residency.is_loaded(model) or worker.dispatches.draw_with(model)
-    return placement.Place(
-        starts_in_s=0.0 if worker.is_ready else _starts_in_s(worker, start_s),
-        has_model=has_model,
-        lacking_loras=worker.loras.lacking(one.sha256 for one in spec.loras) if isinstance(spec, GenerateSpec) else 0,
-        rows=worker.dispatches.rows,
-        is_training=worker.dispatches.are_training,
-        evicts=not has_model and worker.residency.would_evict(size_bytes),
-        last_used=worker.residency.last_used,
-    )
-
-
-def _starts_in_s(worker: WorkerHandle, start_s: float) -> float:
-    """Much more than it usually takes is a start that will not come."""
-    waited_s = 0.0 if worker.wanted_at is None else time.monotonic() - worker.wanted_at
-    return math.inf if waited_s > _LATE * start_s else max(0.0, start_s - waited_s)

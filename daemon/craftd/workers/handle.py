@@ -227,7 +227,7 @@ class WorkerHandle:
 
     async def _live(self) -> None:
         """From the wish for a process to its end, or to a start that failed."""
-        await asyncio.sleep(self._wait_s)
+        await asyncio.sleep(self.wait_s)
         was_ready, death = await self._live_once()
         self._wanted.clear()
         self.wanted_at = None
@@ -237,7 +237,7 @@ class WorkerHandle:
             self._note_failed_start(death.why)
 
     @property
-    def _wait_s(self) -> float:
+    def wait_s(self) -> float:
         """Before the next start: none after the first failures, then twice as long each time."""
         if self.failures <= _FREE_FAILURES:
             return 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -16,6 +18,8 @@ from craftd.tasks import serve_for_ever
 from craftd.workers.connection import Listener
 from craftd.workers.handle import WorkerHandle
 from craftd.workers.speeds import Speeds
+
+_LATE = 2.0  # times as long as starts take here
 
 
 class WorkerPool:
@@ -80,8 +84,10 @@ class WorkerPool:
         await asyncio.gather(*(worker.end(why) for worker in self.workers))
 
     def want(self) -> None:
-        """Have one more started, if there is one, and none that is starting already."""
+        """Have one more started, if there is one, and none that is starting already, as far as that is waited for."""
         waiting = [worker for worker in self.workers if not worker.is_ready and worker.may_be_given]
+        late = [worker for worker in waiting if math.isinf(self.starts_in_s(worker))]
+        waiting = [worker for worker in waiting if worker not in late]
         if waiting and not any(worker.is_starting for worker in waiting):
             min(waiting, key=lambda worker: worker.failures).want()
 
@@ -104,6 +110,21 @@ class WorkerPool:
     def start_s(self) -> float:
         """What a worker's start takes here."""
         return self.speeds.start_s
+
+    def late_at(self, worker: WorkerHandle) -> float:
+        """When a start that was wanted is late (monotonic): it may hang, and others are not kept waiting for it."""
+        assert worker.wanted_at is not None, worker.name
+        return worker.wanted_at + worker.wait_s + _LATE * self.start_s
+
+    def starts_in_s(self, worker: WorkerHandle) -> float:
+        """How long until it is ready, as starts go; infinite where it is late."""
+        if worker.is_ready:
+            return 0.0
+        if worker.wanted_at is None:
+            return self.start_s + worker.wait_s
+        if (now := time.monotonic()) > self.late_at(worker):
+            return math.inf
+        return max(0.0, worker.wanted_at + worker.wait_s + self.start_s - now)
 
     def times_of(self, model: str) -> tuple[float, float]:
         """What a load of the model takes here, and a picture with it. Seconds."""
