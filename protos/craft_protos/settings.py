@@ -224,7 +224,7 @@ class WebhookSettings:
 
     hosts: str = setting("", "Who may be told of jobs' ends: HOST, HOST:PORT, http://HOST:PORT, comma between")
     secret_file: str = setting("", "File with the secret that signs them; made where it is not there", _A_PATH)
-    retry_s: float = setting(5.0, "Wait after a first try in vain; later ones wait longer", Range(0.01, 60))
+    retry_s: float = setting(5.0, "Wait after a first try in vain; later ones wait longer", Range(0.01, 60), unit="s")
 
 
 _LOOPBACK = r"(localhost|127(\.\d{1,3}){3}|\[::1\])"
