@@ -79,9 +79,9 @@ def lora_forms(incomplete: str) -> list[str]:
 
 
 def presets(incomplete: str) -> list[str]:
-    from craft_cli.generate import presets
+    from craft_cli.generate import few_steps, presets
 
-    return _beginning(presets.names(), incomplete)
+    return _beginning(dict.fromkeys([*presets.names(), *few_steps.PRESETS]), incomplete)
 
 
 def settings(incomplete: str) -> list[str]:

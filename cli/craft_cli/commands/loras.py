@@ -14,7 +14,7 @@ from craft_protos.reasons import CraftError
 from craft_cli import completing, errors
 from craft_cli.commands import train as training
 from craft_cli.connection.session import Session
-from craft_cli.generate import output
+from craft_cli.generate import few_steps, output
 from craft_cli.parsing import leaf, new_app
 from craft_cli.render import units
 
@@ -128,7 +128,7 @@ def show(lora: str = _LORA, as_json: bool = _JSON) -> None:
         terminal.show(found.preview, even_in_tmux=False)
     metadata, fits, notes = known.pop("metadata"), known.pop("fits"), known.pop("notes")
     rows = [[_NAMES.get(field, field.replace("_", " ")), output.cell(value)] for field, value in known.items()]
-    rows += [["note", note] for note in notes]
+    rows += [["note", note] for note in (*notes, few_steps.note((found.name, found.file_name, found.source))) if note]
     rows += [[f"in {fit['model']}", _in_model(fit)] for fit in fits]
     output.print_table(["LoRA", known["id"]], rows + [[key, _note(str(value))] for key, value in metadata.items()])
 

@@ -51,7 +51,11 @@ def list_presets(as_json: bool = _JSON) -> None:
         output.print_json([{"name": name, "options": options} for name, options in known.items()])
         return
     rows = [[name, presets.line(options)] for name, options in known.items()]
-    output.print_table(["name", "options"], rows, none="no presets yet: craft presets save NAME --steps 30")
+    output.print_table(
+        ["name", "options"],
+        rows,
+        none="no presets yet: craft presets save NAME --steps 30; those of few-step LoRAs (lcm, dmd2) come with craft",
+    )
 
 
 @app.command("show", **leaf("craft presets show portrait"))

@@ -14,10 +14,10 @@ from craft_protos.files import shown
 from craft_protos.reasons import CraftError
 
 from craft_cli import errors
-from craft_cli.generate import flags, foreign, writing
+from craft_cli.generate import few_steps, flags, foreign, writing
+from craft_cli.generate.few_steps import Value
 
 OPTION = "--preset"
-Value = str | int | float | bool | list[str]
 _NAME = r"[A-Za-z0-9][\w.-]{0,63}"
 _WHAT_IS_DRAWN = frozenset(flags.GENERATE.values())
 
@@ -48,6 +48,8 @@ def read(name: str, command: Any) -> dict[str, Value]:
     """A preset's options without their dashes, checked against the command's. Raises NO_INPUT, CONFIG_INVALID."""
     import tomllib
 
+    if name in few_steps.PRESETS and not _path(name).is_file():
+        return dict(few_steps.PRESETS[name])
     path = _existing(name)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -95,6 +97,8 @@ def save(name: str, args: Sequence[str], command: Any, *, force: bool) -> Path:
 
 def remove(name: str) -> None:
     """Raises NO_INPUT."""
+    if name in few_steps.PRESETS and not _path(name).is_file():
+        raise CraftError("NO_INPUT", f"the preset {name} comes with craft", "one of your own may have its name")
     path = _existing(name)
     try:
         path.unlink()
@@ -155,7 +159,7 @@ def _field(option: str) -> str:
 def _existing(name: str) -> Path:
     path = _path(name)
     if not path.is_file():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, [*names(), *few_steps.PRESETS], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see `craft presets list`"
         raise CraftError("NO_INPUT", f"there is no preset {name!r}", hint)
     return path

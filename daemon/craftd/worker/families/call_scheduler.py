@@ -31,7 +31,7 @@ class CallScheduler(EulerDiscreteScheduler):
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:  # type: ignore[override]
         super().set_timesteps(num_inference_steps, device=device)
         self.levels = [float(level) for level in self.sigmas]
-        self._log_levels = np.log(np.array(((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5))
+        self._log_levels = np.log((((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5).cpu().numpy())
         if self.spans:
             self.levels[-1] = float(np.exp(self._log_levels[0]))
         self._device = device
