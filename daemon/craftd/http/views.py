@@ -61,6 +61,8 @@ class ImageView(BaseModel):
     model: str
     prompt: str
     loras: list[AppliedLora]
+    favourite: bool
+    public: bool
 
     @classmethod
     def of(cls, one: Image) -> ImageView:
@@ -164,6 +166,8 @@ def _fields(one: Image) -> dict[str, object]:
         "model": one.model,
         "prompt": one.prompt,
         "loras": [asdict(lora) for lora in one.loras],
+        "favourite": one.is_favourite,
+        "public": one.is_public,
     }
 
 

@@ -27,6 +27,8 @@ class Image:
     model: str
     prompt: str
     provenance: str  # JSON, the same text as in the file
+    is_favourite: bool = False
+    is_public: bool = False  # whoever has its id may see it
 
     @property
     def file_name(self) -> str:

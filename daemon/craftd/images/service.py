@@ -14,6 +14,7 @@ from craft_protos.reasons import CraftError, invalid
 from craftd.images import table
 from craftd.images.files import ImageFiles, Swept, sha256_of
 from craftd.images.image import Image
+from craftd.images.search import ALL, Search
 from craftd.store.database import Database
 from craftd.store.room import Room
 
@@ -47,10 +48,21 @@ class ImageService:
         while chunk := await asyncio.to_thread(next, chunks, b""):
             yield chunk
 
-    async def list(self, page_size: int, page_token: str, job_id: str, scope: str) -> list[tuple[int, Image]]:
+    async def list(
+        self, page_size: int, page_token: str, job_id: str, scope: str, search: Search = ALL
+    ) -> list[tuple[int, Image]]:
         """(token of the page that begins after it, image), newest first."""
         count, before = page_of(page_size, page_token)
-        return await self._database.look(lambda connection: table.newest(connection, count, before, job_id, scope))
+        return await self._database.look(
+            lambda connection: table.newest(connection, count, before, job_id, scope, search=search)
+        )
+
+    async def mark(self, prefix: str, scope: str, *, favourite: bool | None, public: bool | None) -> Image:
+        """Say of an image what is not None. Raises UNKNOWN_IMAGE, AMBIGUOUS_ID."""
+        image = await self.get(prefix, scope)
+        return await self._database.run(
+            lambda connection: table.mark(connection, image.id, favourite=favourite, public=public)
+        )
 
     async def delete(self, prefix: str, scope: str) -> None:
         """File and row: the file goes first, since what has no row is kept at the next start."""

@@ -10,10 +10,14 @@ from typing import Any
 import apsw
 
 from craftd.images.image import Image
+from craftd.images.search import ALL, Search
 from craftd.store import ids
 
-_NAMES = [field.name for field in fields(Image)]
-_COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
+_MARKS = ("is_favourite", "is_public")  # that its owner gives it afterwards
+_NAMES = [field.name for field in fields(Image) if field.name not in _MARKS]
+_STORED = ", ".join(f'"{name}"' for name in _NAMES)
+_IS_PUBLIC = "coalesce(images.is_public, (SELECT is_public FROM jobs WHERE jobs.id = job_id))"
+_COLUMNS = f"{_STORED}, is_favourite, {_IS_PUBLIC}"
 
 
 def insert(connection: apsw.Connection, image: Image) -> bool:
@@ -21,7 +25,7 @@ def insert(connection: apsw.Connection, image: Image) -> bool:
     values = [getattr(image, name) for name in _NAMES]
     marks = ", ".join("?" for _ in range(len(values) + 1))
     connection.execute(
-        f'INSERT INTO images ({_COLUMNS}, file) VALUES ({marks}) ON CONFLICT (job_id, "index") DO NOTHING',
+        f'INSERT INTO images ({_STORED}, file) VALUES ({marks}) ON CONFLICT (job_id, "index") DO NOTHING',
         (*values, image.file_name),
     )
     return connection.changes() == 1
@@ -39,10 +43,7 @@ def find(connection: apsw.Connection, prefix: str, owner: str = "") -> Image:
 
 def find_public(connection: apsw.Connection, image_id: str) -> Image | None:
     """By the whole id alone, of a job that was made public."""
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM images WHERE id = ? AND (SELECT is_public FROM jobs WHERE jobs.id = job_id)",
-        (image_id,),
-    ).get
+    row = connection.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ? AND {_IS_PUBLIC}", (image_id,)).get
     return None if row is None else _image(row)
 
 
@@ -59,17 +60,28 @@ def of_jobs(connection: apsw.Connection, job_ids: Iterable[str]) -> dict[str, li
 
 
 def newest(
-    connection: apsw.Connection, count: int, before: int | None, job_id: str, owner: str = ""
+    connection: apsw.Connection, count: int, before: int | None, job_id: str, owner: str = "", *, search: Search = ALL
 ) -> list[tuple[int, Image]]:
     """Up to `count` of (seq, image), newest first, from below `before` on; of one job, or of all; of one owner's."""
-    # `+seq`: an owner's images are found by his jobs, however many others have
-    whose, order = ("job_id IN (SELECT id FROM jobs WHERE owner = ?4)", "+seq") if owner else ("?4 = ''", "seq")
+    # `+seq`: an owner's images are found by his jobs, however many others have. Whole rows are read last.
+    whose, order = ("job_id IN (SELECT id FROM jobs WHERE owner = :owner)", "+seq") if owner else ("1", "seq")
+    what, given = search.where()
     rows = connection.execute(
-        f"SELECT seq, {_COLUMNS} FROM images WHERE (?1 IS NULL OR seq < ?1) AND (?2 = '' OR job_id = ?2) AND {whose}"
-        f" ORDER BY {order} DESC LIMIT ?3",
-        (before, job_id, count, owner),
+        f"SELECT seq, {_COLUMNS} FROM images WHERE seq IN (SELECT seq FROM images"
+        f" WHERE (:before IS NULL OR seq < :before) AND (:job = '' OR job_id = :job) AND {whose} AND {what}"
+        f" ORDER BY {order} DESC LIMIT :count) ORDER BY seq DESC",
+        {"before": before, "job": job_id, "count": count, "owner": owner, **given},
     )
     return [(int(row[0]), _image(row[1:])) for row in rows]
+
+
+def mark(connection: apsw.Connection, image_id: str, *, favourite: bool | None, public: bool | None) -> Image:
+    """None: stays."""
+    connection.execute(
+        "UPDATE images SET is_favourite = coalesce(?, is_favourite), is_public = coalesce(?, is_public) WHERE id = ?",
+        (favourite, public, image_id),
+    )
+    return find(connection, image_id)
 
 
 def count(connection: apsw.Connection, job_id: str) -> int:
@@ -123,4 +135,5 @@ def files_of(connection: apsw.Connection, owner: str, most: int) -> list[tuple[s
 
 
 def _image(row: Any) -> Image:
-    return Image(*row)
+    *told, is_favourite, is_public = row
+    return Image(*told, is_favourite=bool(is_favourite), is_public=bool(is_public))

@@ -67,6 +67,7 @@ def image(job: Job, frame: FromWorker.ImageDone) -> Image:
         model=job.spec.model,
         prompt=job.drawing.of_image(frame.index).prompt,
         provenance=frame.provenance,
+        is_public=job.public,
     )
 
 

@@ -13,8 +13,14 @@ import { Strip } from "./strip.js";
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
-const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), onEnlarge: (image) => enlarge(image), begin: form.begin, references: form.references, control: form.control });
-const gallery = new Gallery((image) => present(image));
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), onEnlarge: (image) => enlarge(image), onView: (image) => view(image), begin: form.begin, references: form.references, control: form.control });
+const gallery = new Gallery({
+  onPick: (id) => pick(id),
+  onView: (id) => view(gallery.find(id)),
+  onCompare: (one, other) => compare(gallery.find(one), gallery.find(other)),
+  onProblem: (error) => onProblem(error, (problem) => stage.fail(problem)),
+});
+let viewer = null; // loaded when it is first opened
 const strip = new Strip({ onEvent: (event) => on(event), onShow: (id) => look(id), onProblem: (error) => onProblem(error, (problem) => stage.fail(problem)) });
 let followed = ""; // the job that the stage belongs to
 let isBrowsing = false; // a picture of the past is on the stage, while that job runs
@@ -38,6 +44,7 @@ async function enter(key) {
 function leave(problem) {
   [followed, isBrowsing, isChosen] = ["", false, false];
   strip.clear();
+  $("viewer").close();
   forget("key", "job");
   if (!problem) forget("form", "history");
   form.begin.clear();
@@ -197,6 +204,33 @@ function cancel() {
 }
 
 // A picture of the past
+
+async function pick(id) {
+  try {
+    present(await get(`images/${id}/details`));
+  } catch (error) {
+    onProblem(error, (problem) => stage.fail(problem));
+  }
+}
+
+/** `image`: as any answer has it; the gallery's own knows its marks. */
+function view(image) {
+  return inViewer((one) => one.open(gallery.find(image.id) ?? image));
+}
+
+function compare(one, other) {
+  return inViewer((viewing) => viewing.compare(one, other));
+}
+
+async function inViewer(act) {
+  try {
+    const { Viewer } = await import("./viewer.js");
+    viewer ??= new Viewer({ gallery, onProblem: (error) => onProblem(error, ({ message }) => ($("viewer-said").textContent = message)) });
+    await act(viewer);
+  } catch (error) {
+    onProblem(error, (problem) => stage.fail(problem));
+  }
+}
 
 function present(image) {
   isBrowsing = strip.isUnfinished(followed);

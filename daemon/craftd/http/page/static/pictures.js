@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 
-const MOST = 120;
+const MOST = 300;
 const urls = new Map(); // path -> promise of a blob URL, the latest used last
 
 /** A URL for an <img>; `side`: a small one, of so many pixels at most. */

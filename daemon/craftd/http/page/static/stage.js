@@ -17,7 +17,7 @@ export class Stage {
   #references; // and those that the model was shown
   #control; // and what a control model read
 
-  constructor({ onCancel, onAgain, onEnlarge, begin, references, control }) {
+  constructor({ onCancel, onAgain, onEnlarge, onView, begin, references, control }) {
     this.#begin = begin;
     this.#references = references;
     this.#control = control;
@@ -25,6 +25,7 @@ export class Stage {
     $("cancel").addEventListener("click", onCancel);
     $("again").addEventListener("click", () => onAgain(this.#shown.spec));
     $("enlarge").addEventListener("click", () => onEnlarge(this.#shown.image));
+    $("view").addEventListener("click", () => onView(this.#shown.image));
     $("copy").addEventListener("click", () => this.#copy());
   }
 
