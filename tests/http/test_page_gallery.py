@@ -31,7 +31,7 @@ def _draw(studio: Studio, key: str, *prompts: str) -> list[str]:
 
 
 def _multiply(studio: Studio, image_id: str, count: int) -> None:
-    """Rows alone, as if its job had been drawn so often; their files are not there."""
+    """As if its job had been drawn so often: a row each, and a link to the one file."""
     connection = apsw.Connection(str(studio.shim.home.paths.database))
     connection.execute("PRAGMA busy_timeout = 10000")
     connection.execute(
@@ -40,6 +40,9 @@ def _multiply(studio: Studio, image_id: str, count: int) -> None:
         f" SELECT id || i, job_id, i, seed + i, create_time - i, {_SAME} FROM images, n WHERE id = ?",
         (count, image_id),
     )
+    file = next(studio.shim.home.root.rglob(f"{image_id}.png"))
+    for number in range(1, count + 1):
+        file.with_name(f"{image_id}{number}.png").hardlink_to(file)
     connection.close()
 
 

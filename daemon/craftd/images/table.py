@@ -136,4 +136,4 @@ def files_of(connection: apsw.Connection, owner: str, most: int) -> list[tuple[s
 
 def _image(row: Any) -> Image:
     *told, is_favourite, is_public = row
-    return Image(*told, is_favourite=bool(is_favourite), is_public=bool(is_public))
+    return Image(*told, bool(is_favourite), bool(is_public))

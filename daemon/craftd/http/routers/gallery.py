@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from datetime import datetime
 from typing import Annotated
 
 from craft_protos.formats import FORMATS
@@ -80,7 +81,7 @@ def make_router(services: HttpServices) -> APIRouter:
         `prompt`, `model`, `lora`, `since`, `until` and `favourite` leave out what does not fit.
         """
         scope = caller.scope if everyone else caller.owner
-        search = Search(prompt, model, lora, since and since.timestamp(), until and until.timestamp(), favourite)
+        search = Search(prompt, model, lora, _seconds(since), _seconds(until), favourite)
 
         async def read(count: int, token: str) -> list[tuple[int, Image]]:
             return await images.list(count, token, job, scope, search)
@@ -132,6 +133,10 @@ def make_router(services: HttpServices) -> APIRouter:
         await images.delete(image_id, caller.scope)
 
     return router
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 async def _spec(services: HttpServices, caller: Caller, image: Image) -> GenerateSpec | None:

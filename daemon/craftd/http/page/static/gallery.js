@@ -9,6 +9,7 @@ const SIDE = 320;
 const LEAST = 100; // pixels, of a tile's side
 const GAP = 12;
 const BEYOND = 600; // pixels above and below the screen that are kept ready
+const AT_ONCE = 3;
 const CALM_MS = 60; // what is scrolled past faster is not fetched
 const SEARCHED = { prompt: "search-prompt", model: "search-model", lora: "search-lora", since: "search-since", until: "search-until" };
 
@@ -25,6 +26,8 @@ export class Gallery {
   #round = 0; // a search that was asked for later makes answers of earlier ones void
   #isLoading = false;
   #typing = 0;
+  #wanted = []; // small pictures that are to be fetched
+  #fetching = 0;
 
   /** `onPick` and `onView` get an id, `onProblem` an error. */
   constructor({ onPick, onView, onCompare, onProblem }) {
@@ -180,15 +183,27 @@ export class Gallery {
     button.addEventListener("dblclick", () => this.#isSelecting || this.#onView(image.id));
     const item = make("li", {}, button);
     this.#items.set(image.id, item);
-    setTimeout(() => item.isConnected && this.#fetch(image.id, picture), CALM_MS);
+    setTimeout(() => {
+      this.#wanted.push({ id: image.id, picture });
+      this.#fetch();
+    }, CALM_MS);
     return item;
   }
 
-  #fetch(id, picture) {
-    pictureUrl(id, SIDE).then(
-      (url) => (picture.src = url),
-      (error) => error.status === 404 && this.#forget(id), // deleted meanwhile
-    );
+  /** A few at once, so that the lists do not wait for them; what came into sight last goes first. */
+  #fetch() {
+    while (this.#fetching < AT_ONCE && this.#wanted.length) {
+      const { id, picture } = this.#wanted.pop();
+      if (!picture.isConnected) continue;
+      this.#fetching++;
+      pictureUrl(id, SIDE).then(
+        (url) => (picture.src = url),
+        (error) => error.status === 404 && this.#forget(id), // deleted meanwhile
+      ).finally(() => {
+        this.#fetching--;
+        this.#fetch();
+      });
+    }
   }
 
   #onClick(id) {
