@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import apsw
@@ -135,5 +135,5 @@ def files_of(connection: apsw.Connection, owner: str, most: int) -> list[tuple[s
 
 
 def _image(row: Any) -> Image:
-    *told, is_favourite, is_public = row
-    return Image(*told, bool(is_favourite), bool(is_public))
+    *_, is_favourite, is_public = row
+    return replace(Image(*row[:-2]), is_favourite=bool(is_favourite), is_public=bool(is_public))
