@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import struct
@@ -19,6 +20,7 @@ from craft_protos.training_pb2 import TrainingSample
 from craft_protos.version import __version__
 from craft_protos.worker_pb2 import FromWorker
 from craftd.jobs.job import State
+from craftd.joining.agent import Agent
 from craftd.joining.identity import Identity, connect
 from craftd.models.model import Manifest
 from craftd.workers.remote import certificates
@@ -89,6 +91,28 @@ async def test_a_broken_line_gives_its_jobs_back_and_the_process_is_there_when_i
     assert (await front.scene.finish("a")).state is State.SUCCEEDED
     assert worker.vitals is not None and worker.vitals.pid == vitals.pid
     assert (worker.restarts, worker.failures) == (0, 0)
+
+
+async def test_what_was_drawn_while_the_line_was_cut_comes_late_and_does_no_harm(
+    front: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_mended = asyncio.Event()
+    monkeypatch.setattr(Agent, "_wait", lambda _agent, _wait_s: is_mended.wait())
+    remote = await front.joined()
+    worker = front.worker()
+    front.pool.drain("cpu-1")
+    await front.scene.add("a", count=2)
+    await _until(lambda: len(front.scene.of(worker)) == 1)
+    (active,) = front.scene.of(worker)
+    assert isinstance(worker.elsewhere, Seat) and worker.elsewhere.link is not None and remote.host is not None
+    worker.elsewhere.link.line.close("the cable was cut")
+    (remote.identity.folder / "files" / "release").touch()
+    late = remote.host._late
+    await _until(lambda: [one.WhichOneof("frame") for one in late] == ["image", "image", "done"])
+    is_mended.set()
+    job = await front.scene.finish("a")
+    assert job.state is State.SUCCEEDED and sorted(active.images) == [0, 1] and active.epoch == 2
+    assert not remote.host._late and worker.is_reachable and not worker.restarts
 
 
 async def test_a_silent_line_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import fcntl
 import getpass
+import logging
 import os
 import re
 import signal
@@ -65,6 +66,7 @@ def _run(given: argparse.Namespace) -> None:
     folder = given.folder or paths.joined_dir / re.sub(r"[^\w.-]", "-", given.address)
     with _lock(folder):
         logs.log_to_stderr()
+        logging.getLogger().setLevel(settings.daemon.log_level.upper())
         asyncio.run(_serve(given, Identity(folder), token, settings))
 
 
