@@ -140,6 +140,22 @@ def test_metadata_that_is_none_is_named_by_its_line(tmp_path: Path, line: str) -
         pictures.read(at, skip_bad=True)
 
 
+def test_a_plan_names_all_bad_pictures_at_once(home: Home) -> None:
+    """What lies wrong in the folder, and what only the daemon sees; a picture that comes twice is none of those."""
+    at = folder(home.work / "cats", p0="a cat")
+    put_gif(at)
+    put_caption(at)
+    (at / "again.png").write_bytes((at / "p1.png").read_bytes())
+    for number in range(6):
+        (at / f"tiny{number}.png").write_bytes(picture(50 + number, width=20, height=20))
+    planned = home.craft("lora", "train", "cat", "cats", "--trigger", "sks cat", "--plan")
+    assert planned.returncode == 65
+    assert all(f"tiny{number}.png is tiny" in planned.stderr for number in range(6))
+    assert "it.gif is no JPEG" in planned.stderr and "gone.txt is a caption" in planned.stderr
+    assert "8 files" in planned.stderr and "again.png" not in planned.stderr
+    assert home.craft("lora", "train", "cat", "cats", "--trigger", "sks cat", "--plan", "--skip-bad").returncode == 0
+
+
 def test_a_training_from_its_folder_to_its_picture(home: Home) -> None:
     folder(home.work / "cats", p0="a cat on a mat")
     planned = home.craft("lora", "train", "cat", "cats", "--trigger", "sks cat", "--epochs", "3", "--plan")

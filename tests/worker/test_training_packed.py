@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from craftd.worker.quantized import packing
+from craftd.worker.quantized.layers import packed_layer, put
+from craftd.worker.quantized.weight import BlockForm, PackedWeight
 from craftd.worker.training.trainable import Text, Trainable, check
 from torch import nn
 
@@ -25,8 +27,24 @@ Pipelines = Callable[[str], Any]
 def _packed(pipe: Any, precision: str, name: str) -> Any:
     made = copy.copy(pipe)
     made.__dict__[name] = copy.deepcopy(getattr(pipe, name))
-    packing.pack(made.__dict__[name], precision)
+    if precision in packing.PACKERS:
+        packing.pack(made.__dict__[name], precision)
+    else:
+        _pack_in_blocks(made.__dict__[name], precision)
     return made
+
+
+def _pack_in_blocks(network: nn.Module, kind: str) -> None:
+    """As a GGUF file has them: quantized by the gguf package; what does not fill its blocks stays as it is."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import quantize
+
+    block = GGMLQuantizationType[kind]
+    for path, layer in list(packing.packable(network)):
+        if isinstance(layer, nn.Linear) and layer.in_features % GGML_QUANT_SIZES[block][0] == 0:
+            rows = torch.from_numpy(quantize(layer.weight.detach().float().numpy(), block))
+            weight = PackedWeight(BlockForm(kind), rows, tuple(layer.weight.shape))
+            put(network, path, packed_layer(layer, weight, layer.bias, layer.weight.dtype))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +53,8 @@ def _packed(pipe: Any, precision: str, name: str) -> Any:
         ("sd", "int8", {}),
         ("sd", "fp8", {"gradient_checkpointing": True}),
         ("flux", "fp8", {}),
+        ("flux", "Q8_0", {}),
+        ("flux", "Q4_0", {"gradient_checkpointing": True}),
         ("z-image", "int8", {"gradient_checkpointing": True}),
     ],
 )
@@ -43,6 +63,7 @@ def test_its_steps_are_those_over_the_numbers_that_are_packed(
 ) -> None:
     name = "unet" if kind == "sd" else "transformer"
     pipe = _packed(pipelines(kind), precision, name)
+    assert len(packed_layers(getattr(pipe, name))) > 5
     before = {path: layer.rows.clone() for path, layer in packed_layers(getattr(pipe, name)).items()}
     plain = copy.copy(pipe)
     plain.__dict__[name] = unpacked(getattr(pipe, name))

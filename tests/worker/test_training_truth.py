@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers.optimization import Adafactor
 
 from tests.matrix import covers
-from tests.worker.trained import Desk, ask, with_masks
+from tests.worker.trained import Desk, ask, kohyas_masks, with_masks
 
 pytestmark = pytest.mark.usefixtures("quick_samples")
 
@@ -187,6 +187,25 @@ def _krea2(pipe: Any, network: Any) -> Predict:
     return predict
 
 
+def _chroma(pipe: Any, network: Any) -> Predict:
+    def predict(_net: Any, noisy: torch.Tensor, timesteps: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        text, text_ids, mask, *_ = pipe.encode_prompt(captions, do_classifier_free_guidance=False)
+        rows, channels, height, width = noisy.shape
+        tokens = FluxPipeline._pack_latents(noisy, rows, channels, height, width)
+        output = network(
+            hidden_states=tokens,
+            timestep=timesteps / 1000,
+            encoder_hidden_states=text,
+            txt_ids=text_ids,
+            img_ids=FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, "cpu", torch.float32),
+            attention_mask=pipe._prepare_attention_mask(rows, tokens.shape[1], text.dtype, mask),
+        ).sample
+        scale = pipe.vae_scale_factor
+        return FluxPipeline._unpack_latents(output, height * scale, width * scale, scale)
+
+    return predict
+
+
 def _clean(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
     config = pipe.vae.config
     if "z_dim" in config:  # a video of one frame
@@ -213,18 +232,6 @@ def _latents(pipe: Any, files: Path, train: Dispatch) -> list[torch.Tensor]:
     return found
 
 
-def _masks(files: Path, train: Dispatch, size: torch.Size) -> list[torch.Tensor]:
-    """kohya's: a file's first channel, or the picture's own alpha, else ones; made as large as latents by area."""
-    found = []
-    for one in train.pictures:
-        mask = Image.open(files / (one.mask_sha256 or one.sha256))
-        band = mask.getchannel("R") if one.mask_sha256 else mask.convert("RGBA").getchannel("A")
-        weights = torch.from_numpy(np.asarray(band, np.float32) / 255)[None, None]
-        is_masked = one.mask_sha256 or train.training.alpha_mask
-        found.append(functional.interpolate(weights if is_masked else torch.ones_like(weights), size, mode="area"))
-    return found
-
-
 def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor: Any) -> list[float]:
     """Ten steps of a plain training; the losses."""
     recipe = train.training
@@ -245,7 +252,7 @@ def _loop(pipe: Any, files: Path, train: Dispatch, targets: list[str], predictor
     optimizer = OPTIMIZERS[recipe.optimizer](learned, recipe.learning_rate)
     generator = torch.Generator().manual_seed(recipe.seed)
     latents = _latents(pipe, files, train)
-    masks = _masks(files, train, latents[0].shape[-2:])
+    masks = kohyas_masks(files, train, latents[0].shape[-2:])
     places = [i for i, one in enumerate(train.pictures) for _ in range(one.repeats)]
     batches: list[list[int]] = []
     losses = []
@@ -338,6 +345,7 @@ def _loss(
         ("sdxl", (UNET, _sdxl), {}),
         ("sd3", (SD3, _sd3), {}),
         ("flux", (FLUX, _flux), {}),
+        ("chroma", (FLUX, _chroma), {}),
         ("z-image", (Z_IMAGE, _z_image), {}),
         ("z-image", (Z_IMAGE, _z_image), {"gradient_checkpointing": True}),
         ("flux2", (FLUX2, _flux2), {}),

@@ -23,6 +23,7 @@ from craftd.worker.process.reporter import Reporter
 from craftd.worker.training import trainable
 from craftd.worker.training.run import TrainingContext, TrainingRun
 from PIL import Image
+from torch.nn import functional
 
 CPU = Device(torch.device("cpu"), "test", 1 << 30, "fp32")
 SIDE = 64
@@ -84,6 +85,18 @@ def with_masks(files: Path, train: Dispatch, *, are_files: bool) -> Dispatch:
         shown.putalpha(mask)
         first = put(files, shown, first.caption)
     return replace(train, pictures=(replace(first, repeats=2), *rest))
+
+
+def kohyas_masks(files: Path, train: Dispatch, size: torch.Size) -> list[torch.Tensor]:
+    """kohya's: a file's first channel, or the picture's own alpha, else ones; made as large as latents by area."""
+    found = []
+    for one in train.pictures:
+        mask = Image.open(files / (one.mask_sha256 or one.sha256))
+        band = mask.getchannel("R") if one.mask_sha256 else mask.convert("RGBA").getchannel("A")
+        weights = torch.from_numpy(np.asarray(band, np.float32) / 255)[None, None]
+        is_masked = one.mask_sha256 or train.training.alpha_mask
+        found.append(functional.interpolate(weights if is_masked else torch.ones_like(weights), size, mode="area"))
+    return found
 
 
 class Desk:

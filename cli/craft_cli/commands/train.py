@@ -183,7 +183,7 @@ def train(
         asked = replace(asked, model=model or config.load(session.paths.config_file).generate.model)
         parts = _parts(folder, folders, masks)
         _require_pictures(folder, images, bool(parts), name)
-        dataset = training.send(session, asked, parts, images, skip_bad=skip_bad, manner=manner)
+        dataset = training.send(session, asked, parts, images, skip_bad=skip_bad, manner=manner, is_tried=plan)
         asked = replace(asked, dataset=dataset)
     request = training.request(asked)
     if plan:

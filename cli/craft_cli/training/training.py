@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from craft_cli.render.render import JobProgress, TransferProgress
 
 
+_TWIN = "is the same picture as"  # such a one is left out, and harms nothing
+
+
 def send(
     session: Session,
     asked: TrainRequest,
@@ -36,24 +39,37 @@ def send(
     *,
     skip_bad: bool,
     manner: Manner,
+    is_tried: bool = False,
 ) -> str:
     """The dataset's id: of folders, of craft's own images, or of both.
 
-    What can be refused without the pictures is, before they are sent.
+    What can be refused without the pictures is, before they are sent. Where it `is_tried` (for a plan), all that is bad
+    is named at once.
     """
-    read = folders.read(parts, skip_bad=skip_bad) if parts else pictures.Folder((), ())
+    read = folders.read(parts, skip_bad=skip_bad or is_tried) if parts else pictures.Folder((), ())
     found = own.find(session, images)
     _require_captions((*read.pictures, *own.captioned(found)), asked.trigger)
     _try_without_pictures(session, asked)
     with own.copied(session, found) as more:
         whole = replace(read, pictures=(*read.pictures, *more))
-        dataset = _upload(session, whole, skip_bad=skip_bad, manner=manner)
+        dataset = _upload(session, whole, skip_bad=skip_bad or is_tried, manner=manner)
+    if is_tried and not skip_bad:
+        _refuse_all_bad([*read.bad, *(captions.Bad(one.file_name, one.why) for one in dataset.left_out)])
     left_out = [*read.bad, *(captions.Bad(one.file_name, one.why) for one in dataset.left_out)]
     for note in read.notes:
         errors.say(errors.one_line(f"craft: {note}"))
     if left_out and not manner.quiet:
         errors.say(errors.one_line(f"craft: left out: {pictures.shown(left_out)}"))
     return dataset.id
+
+
+def _refuse_all_bad(bad: Sequence[captions.Bad]) -> None:
+    """A plan names everything at once: what lies in the folder, and what the daemon found in it."""
+    if wrong := [one for one in bad if not one.why.startswith(_TWIN)]:
+        named = "; ".join(f"{one.name} {one.why}" for one in wrong)
+        raise CraftError(
+            "BAD_DATASET", f"{len(wrong)} files: {named}", "--skip-bad leaves out what cannot be trained on"
+        )
 
 
 def request(asked: TrainRequest) -> jobs_pb2.CreateJobRequest:

@@ -237,7 +237,9 @@ def encode_texts(pipe: Any, captions: Sequence[str], device: torch.device) -> Te
             return Text.of(features, pooled)
         case _:
             family = family_of(pipe, device)
-            return Text([family.encode(TextSpec(text, guidance_scale=0.0)).positive for text in texts])
+            made = [family.encode(TextSpec(text, guidance_scale=0.0)) for text in texts]
+            beside = [one.pooled for one in made if one.pooled is not None]  # Chroma: which tokens are words
+            return Text([one.positive for one in made], torch.cat(beside) if beside else None)
 
 
 def _without_empty(texts: Sequence[str], text: Text, pipe: Any) -> Text:
