@@ -68,6 +68,16 @@ def parse_tags(prompt: str) -> tuple[str, tuple[LoraRef, ...]]:
     return (text.strip() if refs else prompt if prompt.strip() else ""), tuple(refs)
 
 
+def parse_named(text: str) -> LoraRef:
+    """NAME or NAME:WEIGHT. Raises INVALID_FIELD."""
+    name, colon, weight = text.rpartition(":")
+    if not colon:
+        return LoraRef(text)
+    if not name.strip() or not _NUMBER.fullmatch(weight.strip()):
+        raise invalid("loras", f"{text[:100]!r} is no LoRA with one weight", "write it as NAME or NAME:0.8")
+    return LoraRef(name.strip(), float(weight))
+
+
 def refuse_tags(text: str, field: str) -> None:
     """Raises INVALID_FIELD where the text of a field has a tag, or what looks like one."""
     found = _LIKE_A_TAG.search(text)

@@ -199,6 +199,7 @@ class HttpSettings:
     )
     # VisionCraft's packages ask for them without a key
     open_lists: bool = setting(False, "The lists of names need no key")
+    mcp: bool = setting(False, "Serve the Model Context Protocol at /mcp, for agents; needs the extra mcp")
     trusted_proxies: str = setting(
         "", "Addresses whose X-Forwarded-For and -Proto are believed, comma between", Addresses()
     )

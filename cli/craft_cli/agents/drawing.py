@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from craft_protos import config
+from craft_protos.agents import MOST_PICTURES, SHOWN_BYTES, SHOWN_SIDE
 from craft_protos.generate import GenerateRequest
 
 from craft_cli.agents import places
@@ -23,8 +24,6 @@ from craft_cli.render import shapes
 if TYPE_CHECKING:
     from craft_protos import images_pb2, jobs_pb2
 
-MOST_PICTURES = 8  # of one call: they are all sent to the client
-_SHOWN_SIDE, _SHOWN_BYTES = 1024, 700_000  # a larger picture is shown smaller; its file is whole
 _PICTURES_NAMED = ("image", "mask")
 
 Tell = Callable[[float, float, str], None]  # done, of, what
@@ -124,11 +123,11 @@ class _Progress:
 
 def _shown(data: bytes, media_type: str) -> tuple[str, str]:
     """The picture for the client, smaller where it is large: (base64, media type)."""
-    if len(data) > _SHOWN_BYTES:
+    if len(data) > SHOWN_BYTES:
         from PIL import Image
 
         with Image.open(io.BytesIO(data)) as picture:
-            picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
             smaller = io.BytesIO()
             picture.convert("RGB").save(smaller, "JPEG", quality=90)
         data, media_type = smaller.getvalue(), "image/jpeg"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import anyio
 import anyio.from_thread
 import anyio.to_thread
-from craft_protos import samplers
+from craft_protos import agents, samplers
 from craft_protos.reasons import CraftError
 from craft_protos.version import __version__
 from mcp.server.mcpserver import Context, ListRoots, MCPServer, Resolve
@@ -36,17 +36,17 @@ what there is; plan says what a request would cost, and does nothing."""
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _DRAWS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 
-Prompt = Annotated[str, Field(description="What to draw. <lora:NAME:0.8> in it applies a LoRA.")]
-Negative = Annotated[str, Field(description="What to keep out.")]
-Model = Annotated[str, Field(description="A name of list_models; the configured one if not given.")]
-Side = Annotated[int | None, Field(description="Pixels; the model's own if not given.")]
-Steps = Annotated[int | None, Field(description="Denoising steps; the model's own if not given.")]
-Guidance = Annotated[float | None, Field(description="Guidance scale; the model's own if not given.")]
-Seed = Annotated[int | None, Field(description="The same seed and settings give the same picture; else random.")]
-Count = Annotated[int, Field(description="Pictures, 8 at most; their seeds are one after another.")]
-Sampler = Annotated[str, Field(description="A name of list_samplers, with or without a schedule.")]
-Loras = Annotated[list[str] | None, Field(description="NAME or NAME:WEIGHT each, of list_loras.")]
-Job = Annotated[str, Field(description="Its id, or the beginning of it.")]
+Prompt = Annotated[str, Field(description=agents.PROMPT)]
+Negative = Annotated[str, Field(description=agents.NEGATIVE)]
+Model = Annotated[str, Field(description=agents.MODEL)]
+Side = Annotated[int | None, Field(description=agents.SIDE)]
+Steps = Annotated[int | None, Field(description=agents.STEPS)]
+Guidance = Annotated[float | None, Field(description=agents.GUIDANCE)]
+Seed = Annotated[int | None, Field(description=agents.SEED)]
+Count = Annotated[int, Field(description=agents.COUNT)]
+Sampler = Annotated[str, Field(description=agents.SAMPLER)]
+Loras = Annotated[list[str] | None, Field(description=agents.LORAS)]
+Job = Annotated[str, Field(description=agents.JOB)]
 Picture = Annotated[str, Field(description="A path below the client's roots, or the id of a picture of craft's.")]
 
 
@@ -105,15 +105,9 @@ class Tools:
         prompt: Prompt,
         image: Picture,
         *,
-        strength: Annotated[
-            float | None, Field(description="From 0, the picture as it is, to 1, hardly anything left of it.")
-        ] = None,
-        mask: Annotated[
-            str | None, Field(description="A picture, named as `image` is: only what is white in it is drawn anew.")
-        ] = None,
-        refs: Annotated[
-            list[str] | None, Field(description="Pictures that the model is shown, for models that take references.")
-        ] = None,
+        strength: Annotated[float | None, Field(description=agents.STRENGTH)] = None,
+        mask: Annotated[str | None, Field(description=agents.MASK)] = None,
+        refs: Annotated[list[str] | None, Field(description=agents.REFERENCES)] = None,
         negative_prompt: Negative = "",
         model: Model = "",
         steps: Steps = None,
@@ -132,10 +126,8 @@ class Tools:
         roots: Roots,
         image: Picture,
         *,
-        scale: Annotated[
-            float | None, Field(description="Times as wide and high; the upscaler's own if not given.")
-        ] = None,
-        upscaler: Annotated[str, Field(description="Its name, or lanczos; the usual one if not given.")] = "",
+        scale: Annotated[float | None, Field(description=agents.SCALE)] = None,
+        upscaler: Annotated[str, Field(description=agents.UPSCALER)] = "",
     ) -> CallToolResult:
         """Enlarge a picture. Nothing is drawn."""
         wanted = {"prompt": "", "image": image, "strength": 0.0, "seed": 0}
@@ -160,9 +152,7 @@ class Tools:
         """List the models that can be drawn with."""
         return await self._ask(lambda: [shapes.model(one) for one in self._session.client.list_models()])
 
-    async def list_loras(
-        self, model: Annotated[str, Field(description="Only those that fit this model.")] = ""
-    ) -> list[dict[str, Any]]:
+    async def list_loras(self, model: Annotated[str, Field(description=agents.FITTING)] = "") -> list[dict[str, Any]]:
         """List the LoRAs, with their trigger words and what they fit."""
         return await self._ask(lambda: [shapes.lora(one) for one in self._session.client.list_loras(model)])
 
@@ -171,7 +161,7 @@ class Tools:
         return [{"name": name, "schedules": list(samplers.schedules_of(name))} for name in samplers.SAMPLERS]
 
     async def list_jobs(
-        self, limit: Annotated[int, Field(description="The newest so many.", ge=1, le=100)] = 20
+        self, limit: Annotated[int, Field(description=agents.LIMIT, ge=1, le=100)] = 20
     ) -> list[dict[str, Any]]:
         """List jobs, the newest first."""
         return await self._ask(lambda: [shapes.job(one) for one in self._session.client.list_jobs([], limit)])

@@ -29,6 +29,7 @@ from craftd.http.routers import (
     inputs,
     jobs,
     lora_api,
+    mcp,
     metrics,
     openai_images,
     queue,
@@ -55,6 +56,7 @@ ROUTERS: tuple[Callable[[HttpServices], APIRouter], ...] = (
     queue.make_router,
     inputs.make_router,
     recipes.make_router,
+    mcp.make_router,
     choices.make_router,
     metrics.make_router,
     documents.make_router,
@@ -65,14 +67,17 @@ _MOST_OF_ONE = 300  # address
 _ALWAYS = frozenset({"/healthz", "/readyz"})
 _MOST_BYTES = 1 << 20
 _INFO_BYTES = 16 << 20  # a picture in base64 whose words alone are read
+_MCP_BYTES = 16 << 20  # its pictures are in memory as long as its call; POST /inputs takes larger ones
 _PICTURE_BYTES = 50 << 20  # to draw from: 12 megapixels that nothing makes smaller, in base64
 _DRAWN_FROM = (
     *(inputs.INPUTS, recipes.RECIPES, automatic1111.IMG2IMG, automatic1111.TXT2IMG, automatic1111_controlnet.DETECT),
     *(automatic1111_extras.SINGLE, automatic1111_extras.BATCH),
     *(openai_images.EDITS, openai_images.VARIATIONS),
 )
-_LARGER: dict[str, int] = {automatic1111.PNG_INFO: _INFO_BYTES} | dict.fromkeys(_DRAWN_FROM, _PICTURE_BYTES)
-_EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning"]
+_LARGER: dict[str, int] = {automatic1111.PNG_INFO: _INFO_BYTES, errors.MCP: _MCP_BYTES} | dict.fromkeys(
+    _DRAWN_FROM, _PICTURE_BYTES
+)
+_EXPOSED = ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "x-craft-warning", "mcp-session-id"]
 
 
 def make_app(services: HttpServices, settings: HttpSettings) -> FastAPI:
@@ -120,7 +125,7 @@ def _guard(app: FastAPI, services: HttpServices, settings: HttpSettings) -> None
 
 def takes_json(app: FastAPI, scope: Scope) -> bool:
     """Whether the body will be decoded: there are routes that take none, or another kind."""
-    routes = (route for route in schema.routes_of(app) if route.body_field is not None)
+    routes = (route for route in schema.routes_of(app) if route.body_field is not None or route.path == errors.MCP)
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 

@@ -30,12 +30,12 @@ _LONGEST = 512  # characters of what may be a key
 
 async def authenticate(request: Request) -> Caller:
     """Raises UNAUTHENTICATED, KEY_SUSPENDED, KEY_BANNED, RATE_LIMITED."""
-    keys: KeyService = request.app.state.services.keys
-    caller = keys.authenticate(await _presented(request), peer_of(request.scope))
-    rate = await keys.count(caller)
-    _tell_rate(request, rate)
-    rate.require_within()
-    return caller
+    return await _counted(request, await _presented(request))
+
+
+async def authenticate_by_headers(request: Request) -> Caller:
+    """Where the body is another protocol's, and has no `token`. Raises as `authenticate`."""
+    return await _counted(request, _in_headers(request.headers) or "")
 
 
 async def authenticate_for_lists(request: Request) -> Caller:
@@ -58,8 +58,18 @@ async def headers_of_drawing(
     return wish_of(idempotency_key, craft_on_disconnect)
 
 
+async def _counted(request: Request, presented: str) -> Caller:
+    keys: KeyService = request.app.state.services.keys
+    caller = keys.authenticate(presented, peer_of(request.scope))
+    rate = await keys.count(caller)
+    _tell_rate(request, rate)
+    rate.require_within()
+    return caller
+
+
 Lists = Annotated[Caller, Depends(authenticate_for_lists)]
 Who = Annotated[Caller, Depends(authenticate)]
+WhoByHeaders = Annotated[Caller, Depends(authenticate_by_headers)]
 Wished = Annotated[Wish, Depends(headers_of_drawing)]
 
 

@@ -33,6 +33,7 @@ from craftd.http.wording import Wording, spoken
 _log = logging.getLogger("craft.http")
 PROBLEM = "application/problem+json"
 LORA_API = "/image/create/lora"
+MCP = "/mcp"
 _WITHOUT_V1 = {
     "/images/generations",
     "/images/edits",
@@ -92,6 +93,8 @@ def _with_carrier(error: CraftError, path: str) -> CraftError:
         carrier = "as Authorization: Bearer KEY, the api_key of OpenAI's packages"
     elif _is_visioncrafts(path):
         carrier = "as the body's token, or as Authorization: Bearer KEY"
+    elif path == MCP:
+        carrier = "as Authorization: Bearer KEY, or as X-API-Key: the agent's configuration has a place for headers"
     elif path.startswith("/sdapi/"):
         carrier = "as the password of Basic authentication, whatever the user, or as X-API-Key"
     else:
@@ -135,7 +138,7 @@ async def _on_craft_error(request: Request, exc: Exception) -> Response:
 
 async def _on_invalid(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    return response_of(_invalid(exc.errors()), request.scope)
+    return response_of(complaint_of(exc.errors()), request.scope)
 
 
 async def _on_http(request: Request, exc: Exception) -> Response:
@@ -156,8 +159,8 @@ def _meant(request: Request) -> str:
     return meant(request.url.path, (route.path for route in request.app.routes))
 
 
-def _invalid(errors: Sequence[Mapping[str, object]]) -> CraftError:
-    """The first of pydantic's complaints, and how many there are."""
+def complaint_of(errors: Sequence[Mapping[str, object]]) -> CraftError:
+    """The first of pydantic's complaints, and how many there are; each one's place begins with that of the fields."""
     first = errors[0]
     loc = first["loc"]
     assert isinstance(loc, tuple)

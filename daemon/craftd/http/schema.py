@@ -9,12 +9,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from craftd.http.callers import authenticate, authenticate_for_lists
+from craftd.http.callers import authenticate, authenticate_by_headers, authenticate_for_lists
 from craftd.http.errors import responses
 
 # The guards before the app, and what may happen to anything.
 _EVERYWHERE = ("UNDECODABLE", "FOREIGN_ORIGIN", "MESSAGE_TOO_BIG", "INVALID_FIELD", "INTERNAL", "DRAINING")
 _KEYED = ("UNAUTHENTICATED", "KEY_SUSPENDED", "KEY_BANNED", "FOREIGN_ORIGIN", "RATE_LIMITED")
+_AUTHENTICATING = (authenticate, authenticate_by_headers, authenticate_for_lists)
 _SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -43,7 +44,7 @@ def needs_key(route: APIRoute) -> bool:
 
 
 def _depends(dependant: Dependant) -> bool:
-    return dependant.call in (authenticate, authenticate_for_lists) or any(map(_depends, dependant.dependencies))
+    return dependant.call in _AUTHENTICATING or any(map(_depends, dependant.dependencies))
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:

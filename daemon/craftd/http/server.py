@@ -51,6 +51,8 @@ class HttpServer:
         self._certificate = certificate_of(self._settings)
         if not is_loopback(host) and self._certificate is None and not self._settings.trusted_proxies:
             _log.warning("HTTP is plain, and open to other machines: keys can be read on the way; see http.tls_cert")
+        if self._settings.mcp:
+            _ = self._services.agents
         self._listener = _listen(host, port)
         host, port = self._listener.getsockname()[:2]
         scheme = "https" if self._certificate else "http"
@@ -90,6 +92,8 @@ class HttpServer:
         self._server.should_exit = True
         self._services.lag.stop()
         await asyncio.wait([self._serving])
+        if self._settings.mcp:
+            await self._services.agents.stop()
 
 
 class _Server(uvicorn.Server):

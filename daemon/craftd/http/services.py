@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from craft_protos.reasons import CraftError
 from craft_protos.settings import Settings
 
 from craftd.control import Control
@@ -21,6 +22,7 @@ from craftd.workers.pool import WorkerPool
 if TYPE_CHECKING:
     from craftd.http.eventstream import EventStreams
     from craftd.http.lag import LoopLag
+    from craftd.http.mcp.sessions import Sessions
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,16 @@ class HttpServices:
         from craftd.http.lag import LoopLag
 
         return LoopLag()
+
+    @cached_property
+    def agents(self) -> Sessions:
+        """Of agents that speak the Model Context Protocol. Raises CONFIG_INVALID where its package is missing."""
+        try:
+            from craftd.http.mcp.sessions import Sessions
+        except ImportError as exc:
+            raise CraftError(
+                "CONFIG_INVALID",
+                f"http.mcp: the package mcp, 2.3 or later, is not installed ({exc})",
+                "install craft with the extra mcp, as craft[daemon,mcp], or set http.mcp to false",
+            ) from exc
+        return Sessions(self)

@@ -90,7 +90,7 @@ def make_router(services: HttpServices) -> APIRouter:
     @router.get("/choices", responses=responses())
     async def choices(caller: Who) -> Choices:
         """Models that can be drawn with, their defaults, samplers and LoRAs; limits."""
-        views = [view for view in await services.models.list() if not view.model.refused]
+        views = await _drawable(services)
         fitting = [await services.jobs.fits.fitting(services.loras.list(caller), view.model) for view in views]
         return Choices(
             owner=caller.owner,
@@ -103,6 +103,15 @@ def make_router(services: HttpServices) -> APIRouter:
         )
 
     return router
+
+
+async def models_alone(services: HttpServices) -> list[ModelOut]:
+    """Those that can be drawn with, without their LoRAs."""
+    return [_model(services, view, []) for view in await _drawable(services)]
+
+
+async def _drawable(services: HttpServices) -> list[ModelView]:
+    return [view for view in await services.models.list() if not view.model.refused]
 
 
 def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> ModelOut:

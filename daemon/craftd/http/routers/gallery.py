@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from datetime import datetime
 from typing import Annotated
 
-from craft_protos.formats import FORMATS
 from craft_protos.generate import GenerateSpec
-from craft_protos.reasons import CraftError, invalid
+from craft_protos.reasons import invalid
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from PIL import Image as Pictures
 from pydantic import AwareDatetime, BaseModel, Field
 
 from craftd.http import encoding, paging, zipping
@@ -104,7 +101,7 @@ def make_router(services: HttpServices) -> APIRouter:
         """As small as fits a square of so many pixels; never larger than the picture."""
         image = await images.get(image_id, caller.scope)
         async with room:
-            data = await asyncio.to_thread(_shrunk, await encoding.read(images, image), side, image.id)
+            data = await encoding.shrunk(await encoding.read(images, image), side, image.id)
         return Response(data, headers={"cache-control": "private, max-age=86400, immutable"}, media_type="image/webp")
 
     @router.patch("/images/{image_id}", responses=responses("UNKNOWN_IMAGE", "AMBIGUOUS_ID", "INVALID_FIELD"))
@@ -142,15 +139,3 @@ def _seconds(moment: datetime | None) -> float | None:
 async def _spec(services: HttpServices, caller: Caller, image: Image) -> GenerateSpec | None:
     spec = (await services.jobs.get(caller, image.job_id)).job.spec
     return spec if isinstance(spec, GenerateSpec) else None
-
-
-def _shrunk(data: bytes, side: int, image_id: str) -> bytes:
-    """Raises CORRUPT_FILE: a disk may lose bits."""
-    stream = io.BytesIO()
-    try:
-        with Pictures.open(io.BytesIO(data), formats=[one.pillow for one in FORMATS.values()]) as picture:
-            picture.thumbnail((side, side))
-            picture.convert("RGB").save(stream, "WEBP", quality=80)
-    except (OSError, SyntaxError, ValueError) as exc:
-        raise CraftError("CORRUPT_FILE", f"image {image_id}: the file is damaged", "draw it again") from exc
-    return stream.getvalue()
