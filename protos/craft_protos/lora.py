@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from craft_protos import lora_strength
@@ -69,13 +70,9 @@ def parse_tags(prompt: str) -> tuple[str, tuple[LoraRef, ...]]:
 
 
 def parse_named(text: str) -> LoraRef:
-    """NAME or NAME:WEIGHT. Raises INVALID_FIELD."""
-    name, colon, weight = text.rpartition(":")
-    if not colon:
-        return LoraRef(text)
-    if not name.strip() or not _NUMBER.fullmatch(weight.strip()):
-        raise invalid("loras", f"{text[:100]!r} is no LoRA with one weight", "write it as NAME or NAME:0.8")
-    return LoraRef(name.strip(), float(weight))
+    """NAME or NAME:WEIGHT, with more behind it as in a prompt's tag. Raises INVALID_FIELD."""
+    name, *rest = text.split(":")
+    return _named(name.strip(), rest, "loras", text, "write it as NAME or NAME:0.8")
 
 
 def refuse_tags(text: str, field: str) -> None:
@@ -95,10 +92,14 @@ def without_tags(prompt: str) -> str:
 
 
 def _ref(found: re.Match[str]) -> LoraRef:
-    name = found[1].strip()
+    return _named(found[1].strip(), found[2].split(":")[1:], "prompt", found[0].strip(), _HOW)
+
+
+def _named(name: str, rest: Sequence[str], field: str, text: str, hint: str) -> LoraRef:
+    """`rest`: what stands behind the name. Raises INVALID_FIELD of the field, showing its text."""
     try:
         if not name:
             raise ValueError("names none")
-        return LoraRef(name, **lora_strength.read(found[2].split(":")[1:]))
+        return LoraRef(name, **lora_strength.read(rest))
     except ValueError as error:
-        raise invalid("prompt", f"{found[0].strip()[:100]!r}: {error}", _HOW) from error
+        raise invalid(field, f"{text[:100]!r}: {error}", hint) from error

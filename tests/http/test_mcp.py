@@ -135,7 +135,7 @@ async def test_a_picture_comes_as_an_id_or_in_base64(agents: Shim, agents_keys: 
         ("generate", {"prompt": "x", "count": 9}, "count: "),
         ("generate", {"prompt": "x", "sampler": "nope"}, "sampler: "),
         ("generate", {"prompt": "x", "steps": "many"}, "steps: "),
-        ("generate", {"prompt": "x", "loras": ["hero:heavy"]}, "'hero:heavy' is no LoRA with one weight"),
+        ("generate", {"prompt": "x", "loras": ["hero:heavy"]}, "loras: 'hero:heavy': "),
         ("generate", {"prompt": "x", "loras": ["hero:1e9"]}, "INVALID_FIELD"),
         ("generate", {"prompt": "x", "loras": ["nobody"]}, "UNKNOWN_LORA"),
         ("generate", {"prompt": "x", "image": "it"}, "image: is no field of this request"),

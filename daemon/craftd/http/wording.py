@@ -44,6 +44,14 @@ VISIONCRAFT = Wording(
         "craft samplers": "GET /samplers",
     }
 )
+AGENTS = Wording(
+    lists={
+        "craft models list": "list_models",
+        "craft lora list": "list_loras",
+        "craft samplers": "list_samplers",
+        "craft jobs list": "list_jobs",
+    }
+)
 
 
 def spoken(hint: str, wording: Wording = OWN) -> str:

@@ -72,6 +72,7 @@ def _lora(use: LoraRef, found: LoraFit, obstacle: CraftError | None) -> dict[str
         "name": use.name,
         "sha256": use.sha256,
         "weight": use.weight,
+        **use.details,
         "fits": obstacle is None,
         "why_not": None if obstacle is None else public(obstacle.message),
         **({"matched": fit.matched, "total": fit.total} if fit is not None else {}),

@@ -25,7 +25,7 @@ from craftd.http.errors import complaint_of, public, unexpected
 from craftd.http.mcp import tools
 from craftd.http.mcp.calls import Call
 from craftd.http.services import HttpServices
-from craftd.http.wording import in_fields
+from craftd.http.wording import AGENTS, spoken
 
 CALLER = "craft.caller"  # in a request's scope
 
@@ -78,7 +78,7 @@ async def _answer(tool: tools.Tool, call: Call, given: dict[str, Any]) -> CallTo
 
 
 def _refusal(error: CraftError) -> CallToolResult:
-    hint = f"; {public(in_fields(error.hint, {}))}" if error.hint else ""
+    hint = f"; {public(spoken(error.hint, AGENTS))}" if error.hint else ""
     text = f"{public(error.message)} ({error.reason}){hint}"
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
