@@ -14,10 +14,11 @@ from pathlib import Path
 from craft_protos.reasons import CraftError, invalid
 
 from craftd.models import folder, names
-from craftd.models.importing import Importer, Wish
+from craftd.models.importing import Importer
 from craftd.models.model import ModelSource, Progress
 from craftd.models.part import Part
 from craftd.models.registry import Registry
+from craftd.models.wish import Wish
 from craftd.workers.inspector import Identify, Identity
 
 _WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from craft_protos.reasons import CraftError, invalid
@@ -35,6 +35,7 @@ from craftd.models.model import Model, ModelSource, Progress, PullPlan
 from craftd.models.part import Given, Part
 from craftd.models.registry import Registry
 from craftd.models.remotes import Remote
+from craftd.models.wish import Wish
 from craftd.store.database import Database
 from craftd.workers.inspector import Identify, Identity
 
@@ -45,23 +46,6 @@ _TOKENIZER = "tokenizer/"
 Imported = ModelSource | Part | PullPlan | None
 Tell = Callable[[Progress], None]
 Connect = Callable[[], AbstractAsyncContextManager[HubProcess]]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """`name`: empty for one made from the source. `plan_only`: only say what would be downloaded.
-
-    `prediction`: what its user says that it predicts; empty: as the evidence says.
-    `parts`: text encoders and a VAE in files of their own, by name or path.
-    `precision`: what it is kept in while it is loaded.
-    """
-
-    name: str = ""
-    plan_only: bool = False
-    prediction: str = ""
-    parts: Asked = field(default_factory=Asked)
-    near: tuple[Identity, ...] = ()  # files that are known to be parts, wherever they lie
-    precision: str = ""
 
 
 class Importer:
@@ -98,12 +82,12 @@ class Importer:
         path = await asyncio.to_thread(_existing, path)
         here = next((place for place in await self._registry.places() if place.path == path), None)
         if here is not None:
-            return _as_wished(here, wish)
+            return wish.met_by(here)
         part = await self._part_of(path)
         if part:
             return await self._register_part(path, part, wish, tell)
         name = wish.name or names.derived(path.name if path.is_dir() else path.stem)
-        place = _said(ModelSource(names.check("name", name), path, str(path), is_registered=True), wish)
+        place = wish.said_of(ModelSource(names.check("name", name), path, str(path), is_registered=True))
         await self._registry.check_free(name)
         return await self._register(place, wish, tell)
 
@@ -132,7 +116,7 @@ class Importer:
             source = f"{listing.source}:{remote.file}" if remote.file else listing.source
             here = await self._registered(source, wish.name)
             if here is not None:
-                return _as_wished(here, wish)
+                return wish.met_by(here)
             await self._registry.check_free(name)
             chosen = [remote.file] if remote.file else await self._choose(hub, listing, wish)
             remotes.check_chosen(chosen, listing)
@@ -143,7 +127,7 @@ class Importer:
             await self._note(missing)
             fetched = await hub.fetch(listing, chosen, lambda *told: tell(Progress(*told)))
         _log.info("pulled", extra={"source": source, "bytes": fetched.downloaded_bytes})
-        place = _said(remotes.place_of(name, source, remote, fetched), wish)
+        place = wish.said_of(remotes.place_of(name, source, remote, fetched))
         try:
             return await self._register_pulled(place, wish, tell)
         except CraftError as exc:
@@ -374,26 +358,6 @@ def _is_unknown(path: Path) -> bool:
     except CraftError as exc:
         return exc.reason == "UNSUPPORTED_MODEL"
     return False
-
-
-def _said(place: ModelSource, wish: Wish) -> ModelSource:
-    """With what its user says of it. Raises INVALID_FIELD."""
-    return replace(place, prediction=prediction.check(wish.prediction), precision=precision.check(wish.precision))
-
-
-def _as_wished(here: ModelSource, wish: Wish) -> ModelSource:
-    """Raises INVALID_FIELD where the one that is there already is told to be something else."""
-    if wish.parts:
-        raise invalid(
-            "path", f"{here.name} is here already", f"give it other parts: craft models edit {here.name} --vae FILE"
-        )
-    if wish.precision and precision.check(wish.precision) != here.precision:
-        hint = f"craft models edit {here.name} --precision {wish.precision}"
-        raise invalid("precision", f"{here.name} is here already, kept in another", hint)
-    if wish.prediction and prediction.check(wish.prediction) != here.prediction:
-        hint = f"craft models edit {here.name} --prediction {wish.prediction}"
-        raise invalid("prediction", f"{here.name} is here already, with another", hint)
-    return here
 
 
 def _existing(path: Path) -> Path:

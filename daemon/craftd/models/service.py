@@ -18,11 +18,12 @@ from craftd.models.finding import Asked
 from craftd.models.folders import FolderEntry, FolderImporter, Loras
 from craftd.models.fresh import Fresh
 from craftd.models.hashes import FileHashes
-from craftd.models.importing import Imported, Importer, Wish
+from craftd.models.importing import Imported, Importer
 from craftd.models.model import Manifest, Model, ModelSource, ModelView, Progress, PullPlan
 from craftd.models.part import Part, PartView
 from craftd.models.registry import Registry
 from craftd.models.remotes import Remote
+from craftd.models.wish import Wish
 from craftd.workers.pool import WorkerPool
 
 _HASH = re.compile(r"[0-9a-f]{8,64}")  # or the beginning of one

@@ -19,11 +19,11 @@ from craftd.loras.service import LoraService
 from craftd.models import catalogue
 from craftd.models.finding import Asked
 from craftd.models.folders import Loras
-from craftd.models.importing import Wish
 from craftd.models.model import ModelView, Progress, PullPlan
 from craftd.models.part import PartView
 from craftd.models.remotes import Remote
 from craftd.models.service import Event, ModelService
+from craftd.models.wish import Wish
 from craftd.rpc import mapping
 
 _OWN = "own"  # a VAE
