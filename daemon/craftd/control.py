@@ -54,6 +54,7 @@ class DaemonStatus:
     rss_bytes: int
     warnings: tuple[str, ...]
     listen: str = ""  # the TCP address
+    worker_listen: str = ""  # where workers on other machines connect to
     http: str = ""  # its URL
     faults: tuple[str, ...] = ()  # of the surroundings, that jobs wait out; among the warnings too
     mended: int = 0  # jobs that were found out of step with the store
@@ -142,6 +143,7 @@ class Control:
                 *self._pool.warnings,
             ),
             listen=self._listen,
+            worker_listen=self._fleet.address,
             http=self._http,
             faults=self._scheduler.faults,
             mended=self._scheduler.mended,

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/daemon.proto\x12\x08\x63raft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x98\x02\n\x0cWorkerStatus\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.craft.v1.WorkerState\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x11\n\trss_bytes\x18\x05 \x01(\x04\x12\x14\n\x0c\x64\x65vice_bytes\x18\x06 \x01(\x04\x12\x10\n\x08restarts\x18\x07 \x01(\r\x12\x15\n\rpredict_calls\x18\x08 \x01(\x04\x12\x0c\n\x04name\x18\t \x01(\t\x12\x0c\n\x04rows\x18\n \x01(\r\x12\x15\n\rcapacity_rows\x18\x0b \x01(\r\x12\x0f\n\x07\x64rained\x18\x0c \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\r \x01(\t\x12\x0e\n\x06remote\x18\x0e \x01(\x08\"2\n\x12\x44rainWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\"#\n\x13InviteWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"`\n\nInvitation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\t\x12\x0f\n\x07valid_s\x18\x05 \x01(\x01\"#\n\x13RemoveWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14RemoveWorkerResponse\"\xa6\x01\n\tBotStatus\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.craft.v1.BotState\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x10\n\x08restarts\x18\x04 \x01(\r\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0f\n\x07updates\x18\x06 \x01(\x04\x12\x12\n\napi_errors\x18\x07 \x01(\x04\x12\x0f\n\x07waiting\x18\x08 \x01(\r\"\xae\x02\n\x0c\x44\x61\x65monStatus\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04http\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x07workers\x18\x06 \x03(\x0b\x32\x16.craft.v1.WorkerStatus\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\x11\n\trss_bytes\x18\n \x01(\x04\x12\x10\n\x08warnings\x18\x0b \x03(\t\x12\x0e\n\x06listen\x18\x0c \x01(\t\x12 \n\x03\x62ot\x18\x14 \x01(\x0b\x32\x13.craft.v1.BotStatus\"/\n\x0fShutdownRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\"\x12\n\x10ShutdownResponse\"\x15\n\x13GetDiskUsageRequest\"R\n\tDiskUsage\x12\x1c\n\x04held\x18\x01 \x03(\x0b\x32\x0e.craft.v1.Held\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\"O\n\x04Held\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\r\n\x05place\x18\x05 \x01(\t\"C\n\x0cPruneRequest\x12\x0c\n\x04what\x18\x01 \x03(\t\x12\x14\n\x0colder_than_s\x18\x02 \x01(\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"1\n\rPruneResponse\x12 \n\x06pruned\x18\x01 \x03(\x0b\x32\x10.craft.v1.Pruned\"4\n\x06Pruned\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"0\n\x10WatchLogsRequest\x12\x0c\n\x04tail\x18\x01 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x17\n\x07LogLine\x12\x0c\n\x04json\x18\x01 \x01(\t*\xbb\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x18\n\x14WORKER_STATE_LOADING\x10\x02\x12\x15\n\x11WORKER_STATE_BUSY\x10\x03\x12\x15\n\x11WORKER_STATE_IDLE\x10\x04\x12\x14\n\x10WORKER_STATE_OFF\x10\x05\x12\x15\n\x11WORKER_STATE_AWAY\x10\x06*\x81\x01\n\x08\x42otState\x12\x19\n\x15\x42OT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42OT_STATE_STARTING\x10\x01\x12\x15\n\x11\x42OT_STATE_RUNNING\x10\x02\x12\x16\n\x12\x42OT_STATE_TROUBLED\x10\x03\x12\x13\n\x0f\x42OT_STATE_ENDED\x10\x04\x32\xa1\x04\n\x06\x44\x61\x65mon\x12?\n\tGetStatus\x12\x1a.craft.v1.GetStatusRequest\x1a\x16.craft.v1.DaemonStatus\x12\x41\n\x08Shutdown\x12\x19.craft.v1.ShutdownRequest\x1a\x1a.craft.v1.ShutdownResponse\x12\x42\n\x0cGetDiskUsage\x12\x1d.craft.v1.GetDiskUsageRequest\x1a\x13.craft.v1.DiskUsage\x12\x38\n\x05Prune\x12\x16.craft.v1.PruneRequest\x1a\x17.craft.v1.PruneResponse\x12<\n\tWatchLogs\x12\x1a.craft.v1.WatchLogsRequest\x1a\x11.craft.v1.LogLine0\x01\x12\x43\n\x0b\x44rainWorker\x12\x1c.craft.v1.DrainWorkerRequest\x1a\x16.craft.v1.WorkerStatus\x12\x43\n\x0cInviteWorker\x12\x1d.craft.v1.InviteWorkerRequest\x1a\x14.craft.v1.Invitation\x12M\n\x0cRemoveWorker\x12\x1d.craft.v1.RemoveWorkerRequest\x1a\x1e.craft.v1.RemoveWorkerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63raft_protos/daemon.proto\x12\x08\x63raft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x98\x02\n\x0cWorkerStatus\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.craft.v1.WorkerState\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x11\n\trss_bytes\x18\x05 \x01(\x04\x12\x14\n\x0c\x64\x65vice_bytes\x18\x06 \x01(\x04\x12\x10\n\x08restarts\x18\x07 \x01(\r\x12\x15\n\rpredict_calls\x18\x08 \x01(\x04\x12\x0c\n\x04name\x18\t \x01(\t\x12\x0c\n\x04rows\x18\n \x01(\r\x12\x15\n\rcapacity_rows\x18\x0b \x01(\r\x12\x0f\n\x07\x64rained\x18\x0c \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\r \x01(\t\x12\x0e\n\x06remote\x18\x0e \x01(\x08\"2\n\x12\x44rainWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\"#\n\x13InviteWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"`\n\nInvitation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\t\x12\x0f\n\x07valid_s\x18\x05 \x01(\x01\"#\n\x13RemoveWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14RemoveWorkerResponse\"\xa6\x01\n\tBotStatus\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.craft.v1.BotState\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x10\n\x08restarts\x18\x04 \x01(\r\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0f\n\x07updates\x18\x06 \x01(\x04\x12\x12\n\napi_errors\x18\x07 \x01(\x04\x12\x0f\n\x07waiting\x18\x08 \x01(\r\"\xc5\x02\n\x0c\x44\x61\x65monStatus\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04http\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x07workers\x18\x06 \x03(\x0b\x32\x16.craft.v1.WorkerStatus\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\x11\n\trss_bytes\x18\n \x01(\x04\x12\x10\n\x08warnings\x18\x0b \x03(\t\x12\x0e\n\x06listen\x18\x0c \x01(\t\x12 \n\x03\x62ot\x18\x14 \x01(\x0b\x32\x13.craft.v1.BotStatus\x12\x15\n\rworker_listen\x18\x15 \x01(\t\"/\n\x0fShutdownRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\x12\x0f\n\x07grace_s\x18\x02 \x01(\x01\"\x12\n\x10ShutdownResponse\"\x15\n\x13GetDiskUsageRequest\"R\n\tDiskUsage\x12\x1c\n\x04held\x18\x01 \x03(\x0b\x32\x0e.craft.v1.Held\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\"O\n\x04Held\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\r\n\x05place\x18\x05 \x01(\t\"C\n\x0cPruneRequest\x12\x0c\n\x04what\x18\x01 \x03(\t\x12\x14\n\x0colder_than_s\x18\x02 \x01(\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"1\n\rPruneResponse\x12 \n\x06pruned\x18\x01 \x03(\x0b\x32\x10.craft.v1.Pruned\"4\n\x06Pruned\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"0\n\x10WatchLogsRequest\x12\x0c\n\x04tail\x18\x01 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x17\n\x07LogLine\x12\x0c\n\x04json\x18\x01 \x01(\t*\xbb\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x18\n\x14WORKER_STATE_LOADING\x10\x02\x12\x15\n\x11WORKER_STATE_BUSY\x10\x03\x12\x15\n\x11WORKER_STATE_IDLE\x10\x04\x12\x14\n\x10WORKER_STATE_OFF\x10\x05\x12\x15\n\x11WORKER_STATE_AWAY\x10\x06*\x81\x01\n\x08\x42otState\x12\x19\n\x15\x42OT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42OT_STATE_STARTING\x10\x01\x12\x15\n\x11\x42OT_STATE_RUNNING\x10\x02\x12\x16\n\x12\x42OT_STATE_TROUBLED\x10\x03\x12\x13\n\x0f\x42OT_STATE_ENDED\x10\x04\x32\xa1\x04\n\x06\x44\x61\x65mon\x12?\n\tGetStatus\x12\x1a.craft.v1.GetStatusRequest\x1a\x16.craft.v1.DaemonStatus\x12\x41\n\x08Shutdown\x12\x19.craft.v1.ShutdownRequest\x1a\x1a.craft.v1.ShutdownResponse\x12\x42\n\x0cGetDiskUsage\x12\x1d.craft.v1.GetDiskUsageRequest\x1a\x13.craft.v1.DiskUsage\x12\x38\n\x05Prune\x12\x16.craft.v1.PruneRequest\x1a\x17.craft.v1.PruneResponse\x12<\n\tWatchLogs\x12\x1a.craft.v1.WatchLogsRequest\x1a\x11.craft.v1.LogLine0\x01\x12\x43\n\x0b\x44rainWorker\x12\x1c.craft.v1.DrainWorkerRequest\x1a\x16.craft.v1.WorkerStatus\x12\x43\n\x0cInviteWorker\x12\x1d.craft.v1.InviteWorkerRequest\x1a\x14.craft.v1.Invitation\x12M\n\x0cRemoveWorker\x12\x1d.craft.v1.RemoveWorkerRequest\x1a\x1e.craft.v1.RemoveWorkerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'craft_protos.daemon_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERSTATE']._serialized_start=1604
-  _globals['_WORKERSTATE']._serialized_end=1791
-  _globals['_BOTSTATE']._serialized_start=1794
-  _globals['_BOTSTATE']._serialized_end=1923
+  _globals['_WORKERSTATE']._serialized_start=1627
+  _globals['_WORKERSTATE']._serialized_end=1814
+  _globals['_BOTSTATE']._serialized_start=1817
+  _globals['_BOTSTATE']._serialized_end=1946
   _globals['_GETSTATUSREQUEST']._serialized_start=72
   _globals['_GETSTATUSREQUEST']._serialized_end=90
   _globals['_WORKERSTATUS']._serialized_start=93
@@ -53,27 +53,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOTSTATUS']._serialized_start=624
   _globals['_BOTSTATUS']._serialized_end=790
   _globals['_DAEMONSTATUS']._serialized_start=793
-  _globals['_DAEMONSTATUS']._serialized_end=1095
-  _globals['_SHUTDOWNREQUEST']._serialized_start=1097
-  _globals['_SHUTDOWNREQUEST']._serialized_end=1144
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=1146
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=1164
-  _globals['_GETDISKUSAGEREQUEST']._serialized_start=1166
-  _globals['_GETDISKUSAGEREQUEST']._serialized_end=1187
-  _globals['_DISKUSAGE']._serialized_start=1189
-  _globals['_DISKUSAGE']._serialized_end=1271
-  _globals['_HELD']._serialized_start=1273
-  _globals['_HELD']._serialized_end=1352
-  _globals['_PRUNEREQUEST']._serialized_start=1354
-  _globals['_PRUNEREQUEST']._serialized_end=1421
-  _globals['_PRUNERESPONSE']._serialized_start=1423
-  _globals['_PRUNERESPONSE']._serialized_end=1472
-  _globals['_PRUNED']._serialized_start=1474
-  _globals['_PRUNED']._serialized_end=1526
-  _globals['_WATCHLOGSREQUEST']._serialized_start=1528
-  _globals['_WATCHLOGSREQUEST']._serialized_end=1576
-  _globals['_LOGLINE']._serialized_start=1578
-  _globals['_LOGLINE']._serialized_end=1601
-  _globals['_DAEMON']._serialized_start=1926
-  _globals['_DAEMON']._serialized_end=2471
+  _globals['_DAEMONSTATUS']._serialized_end=1118
+  _globals['_SHUTDOWNREQUEST']._serialized_start=1120
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1167
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=1169
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=1187
+  _globals['_GETDISKUSAGEREQUEST']._serialized_start=1189
+  _globals['_GETDISKUSAGEREQUEST']._serialized_end=1210
+  _globals['_DISKUSAGE']._serialized_start=1212
+  _globals['_DISKUSAGE']._serialized_end=1294
+  _globals['_HELD']._serialized_start=1296
+  _globals['_HELD']._serialized_end=1375
+  _globals['_PRUNEREQUEST']._serialized_start=1377
+  _globals['_PRUNEREQUEST']._serialized_end=1444
+  _globals['_PRUNERESPONSE']._serialized_start=1446
+  _globals['_PRUNERESPONSE']._serialized_end=1495
+  _globals['_PRUNED']._serialized_start=1497
+  _globals['_PRUNED']._serialized_end=1549
+  _globals['_WATCHLOGSREQUEST']._serialized_start=1551
+  _globals['_WATCHLOGSREQUEST']._serialized_end=1599
+  _globals['_LOGLINE']._serialized_start=1601
+  _globals['_LOGLINE']._serialized_end=1624
+  _globals['_DAEMON']._serialized_start=1949
+  _globals['_DAEMON']._serialized_end=2494
 # @@protoc_insertion_point(module_scope)

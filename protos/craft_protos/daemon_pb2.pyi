@@ -337,6 +337,7 @@ class DaemonStatus(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     LISTEN_FIELD_NUMBER: _builtins.int
     BOT_FIELD_NUMBER: _builtins.int
+    WORKER_LISTEN_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     version: _builtins.str
     address: _builtins.str
@@ -348,6 +349,8 @@ class DaemonStatus(_message.Message):
     rss_bytes: _builtins.int
     listen: _builtins.str
     """the TCP address; empty: off"""
+    worker_listen: _builtins.str
+    """where workers on other machines connect to; empty: off"""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -376,10 +379,11 @@ class DaemonStatus(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         listen: _builtins.str = ...,
         bot: Global___BotStatus | None = ...,
+        worker_listen: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bot", b"bot", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "draining", b"draining", "http", b"http", "listen", b"listen", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "running", b"running", "start_time", b"start_time", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "draining", b"draining", "http", b"http", "listen", b"listen", "pid", b"pid", "queued", b"queued", "rss_bytes", b"rss_bytes", "running", b"running", "start_time", b"start_time", "version", b"version", "warnings", b"warnings", "worker_listen", b"worker_listen", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

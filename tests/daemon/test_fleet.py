@@ -135,7 +135,8 @@ async def test_a_certificate_is_renewed_over_the_line_and_the_next_line_shows_it
     await _until(lambda: remote.serial != before)
     assert await front.roster.find(before) == await front.roster.find(remote.serial) == "box-2"
     running.cancel()
-    await (await front.greeted(remote.identity)).close_in_turn("it was let in")
+    (await front.greeted(remote.identity)).close("it was let in")
+    assert await front.roster.find(before) is None
 
 
 REFUSED = {

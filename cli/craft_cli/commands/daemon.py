@@ -108,6 +108,7 @@ def status(as_json: bool = _JSON) -> None:
         ["version", message.version],
         *([["address", message.address]] if message.address else []),
         *([["listens at", message.listen]] if message.listen else []),
+        *([["workers join at", message.worker_listen]] if message.worker_listen else []),
         ["http", message.http or "off"],
         ["up for", units.age_of(message.start_time.seconds)],
         ["memory", units.size(message.rss_bytes)],
@@ -219,14 +220,18 @@ def _http_address(session: Session, settings: dict[str, str]) -> str:
 
 def _check_addresses(session: Session, wanted: Settings) -> None:
     """Raises CONFIG_INVALID where a new daemon could not listen, though it may where the running one does."""
-    asked = {"http.listen": wanted.http.listen if wanted.http.enabled else "", "daemon.listen": wanted.daemon.listen}
+    asked = {
+        "http.listen": wanted.http.listen if wanted.http.enabled else "",
+        "daemon.listen": wanted.daemon.listen,
+        "worker.listen": wanted.worker.listen,
+    }
     if not any(asked.values()) or not autostart.find(session.paths):
         return
     try:
         running = session.client.status()
     except CraftError:  # it hangs, or ends: nothing is lost with it
         return
-    own = {_port(address) for address in (running.http, running.listen) if address}
+    own = {_port(address) for address in (running.http, running.listen, running.worker_listen) if address}
     for name, address in asked.items():
         if address and _port(address) not in own:
             _check_free(name, address)

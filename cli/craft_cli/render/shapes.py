@@ -342,6 +342,7 @@ def status(message: daemon_pb2.DaemonStatus) -> dict[str, Any]:
         "workers": [worker(one) for one in message.workers],
         "queue": {"queued": message.queued, "running": message.running},
         "listen": message.listen or None,
+        "worker_listen": message.worker_listen or None,
         "draining": message.draining,
         "start_time": moment(message.start_time),
         "rss_bytes": message.rss_bytes,

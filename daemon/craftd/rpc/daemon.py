@@ -28,6 +28,8 @@ class Daemon:
             message.ClearField("address")
             message.ClearField("warnings")
             message.ClearField("bot")
+            for worker in message.workers:
+                worker.ClearField("address")
         return message
 
     async def Shutdown(self, request: pb.ShutdownRequest, _: Caller) -> pb.ShutdownResponse:

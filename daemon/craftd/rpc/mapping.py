@@ -330,6 +330,7 @@ def daemon_status(one: DaemonStatus) -> daemon_pb2.DaemonStatus:
         rss_bytes=one.rss_bytes,
         warnings=one.warnings,
         listen=one.listen,
+        worker_listen=one.worker_listen,
         http=one.http,
         bot=_bot_status(one.bot) if one.bot is not None else None,
     )

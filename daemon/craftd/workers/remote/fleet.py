@@ -51,6 +51,11 @@ class Fleet:
         if self._port is not None:
             await self._port.stop(grace_s)
 
+    @property
+    def address(self) -> str:
+        """That workers connect to; "" where none are let in."""
+        return "" if self._port is None else self._port.address
+
     async def invite(self, name: str) -> JoinLine:
         """Raises CONFIG_INVALID, INVALID_FIELD, NAME_TAKEN, RATE_LIMITED."""
         return await self._open_port.invite(name)

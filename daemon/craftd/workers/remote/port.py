@@ -27,7 +27,7 @@ from craftd.workers.remote.roster import Invitation, Roster
 _log = logging.getLogger("craft.fleet")
 _INTRODUCTION_S = 15.0
 _HANDSHAKE_S = 10.0
-_MOST_STRANGERS = 16  # connections without a certificate, or without a greeting yet
+_MOST_STRANGERS = 16  # connections without a certificate
 _MOST_QUESTIONS = 4
 _RENEW_FRONT_S = 24 * 3600.0
 
@@ -167,23 +167,26 @@ class WorkerPort:
 
     async def _talk(self, line: Line[FromRemote]) -> None:
         """Raises BadFrame, TimeoutError, and what the other end is refused for."""
-        if self._strangers >= _MOST_STRANGERS:
-            raise CraftError("RATE_LIMITED", "too many workers connect at once", "it is tried again")
-        self._strangers += 1
-        try:
-            async with asyncio.timeout(_INTRODUCTION_S):
-                certificate = line.peer_certificate
-                if certificate is None:
-                    await self._introduce(line)
-                    return
-                name, serial = await self._recognise(certificate)
-                await self._greet(line)
-        finally:
-            self._strangers -= 1
+        certificate = line.peer_certificate
+        async with asyncio.timeout(_INTRODUCTION_S):
+            if certificate is None:
+                await self._introduce(line)
+                return
+            name, serial = await self._recognise(certificate)
+            await self._greet(line)
         await self._attend(line, name, serial)
 
     async def _introduce(self, line: Line[FromRemote]) -> None:
-        """Who has no certificate may ask who this is, and join."""
+        """Who has no certificate may ask who this is, and join; not too many at once."""
+        if self._strangers >= _MOST_STRANGERS:
+            raise CraftError("RATE_LIMITED", "too many would join at once", "try again in a moment")
+        self._strangers += 1
+        try:
+            await self._answer_questions(line)
+        finally:
+            self._strangers -= 1
+
+    async def _answer_questions(self, line: Line[FromRemote]) -> None:
         assert self._authority is not None
         for _ in range(_MOST_QUESTIONS):
             frame = await line.receive()

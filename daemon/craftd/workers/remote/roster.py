@@ -94,11 +94,15 @@ class Roster:
         return await self._database.run(spend)
 
     async def find(self, serial: str) -> str | None:
-        """The name of the worker whose certificate that is; None for one that was removed."""
+        """The name of the worker whose certificate that is; None for one that was removed.
+
+        Where it is the latest, the one before is good for nothing from now on.
+        """
         query = "SELECT name FROM fleet_workers WHERE serial = ?1 OR (former_serial = ?1 AND former_serial != '')"
 
         def look(connection: apsw.Connection) -> str | None:
             found = connection.execute(query, (serial,)).fetchone()
+            connection.execute("UPDATE fleet_workers SET former_serial = '' WHERE serial = ?", (serial,))
             return str(found[0]) if found else None
 
         return await self._database.run(look)
