@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from craft_protos.reasons import CraftError
-from craftd import safetensors
+from craftd import modular, safetensors
 from craftd.architectures import detect
+from craftd.architectures.rows.folders import ANIMA
 from craftd.architectures.rows.unets import SDXL
 from craftd.models import checkpoint, choosing, prediction
 from craftd.models.choosing import INDEX
@@ -135,3 +136,16 @@ def test_parts_that_are_only_pickles_are_refused_before_anything_is_fetched() ->
     with pytest.raises(CraftError) as caught:
         _chosen(["config.json", "diffusion_pytorch_model.bin"], prefers_half=False)
     assert caught.value.reason == "UNSAFE_FORMAT"
+
+
+def test_a_modular_repository_s_parts_are_fetched_or_said_to_lie_elsewhere() -> None:
+    def part(name: str) -> list[object]:
+        spec = {"pretrained_model_name_or_path": "x/y", "subfolder": name, "type_hint": ["diffusers", "It"]}
+        return [None, None, spec]
+
+    index = {"_class_name": "AnimaModularPipeline", "transformer": part("transformer"), "tokenizer": part("tokenizer")}
+    files = [modular.INDEX, "transformer/config.json", f"transformer/{_UNET[1]}", "block.py"]
+    whole = choosing.of_repository([*files, "tokenizer/vocab.json"], index, ANIMA, prefers_half=False)
+    assert set(whole) == {*files[1:3], "tokenizer/vocab.json"}
+    with pytest.raises(CraftError, match=r"its tokenizer lies elsewhere: in 'x/y'"):
+        choosing.of_repository(files, index, ANIMA, prefers_half=False)
