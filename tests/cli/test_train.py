@@ -205,6 +205,8 @@ def _check_the_log(home: Home, job: str) -> None:
     with Image.open(home.work / "loss.png") as picture:
         assert picture.size == (900, 480)
     assert home.craft("jobs", "show", job, "--plot", "-o", "loss.png").returncode == 73
+    written = home.craft("jobs", "show", job, "--tensorboard", "runs")
+    assert (home.work / written.stdout.strip()).read_bytes().count(b"loss/train") == 12
     assert [step["step"] for step in home.json("jobs", "show", job, "--plot")] == list(range(1, 13))
     saved = home.craft("jobs", "show", job, "--samples", "seen")
     assert [Path(line).name[:11] for line in saved.stdout.split()] == ["step-000006", "step-000012"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -96,6 +97,7 @@ def _pictures(job: jobs_pb2.Job) -> str:
         "craft jobs show 3f9a --json | jq .timings",
         "craft jobs show 3f9a --plot",
         "craft jobs show 3f9a --plot -o loss.png",
+        "craft jobs show 3f9a --tensorboard runs",
     ),
 )
 def show(
@@ -105,6 +107,9 @@ def show(
     plot: bool = typer.Option(False, "--plot", help="A training's losses as a curve."),
     out: str = typer.Option(None, "-o", "--output", metavar="PATH|-", help="With --plot: as a PNG, there."),
     samples: str = typer.Option(None, "--samples", metavar="FOLDER", help="Write a training's samples there."),
+    tensorboard: str = typer.Option(
+        None, "--tensorboard", metavar="FOLDER", help="Write a training's losses there as TensorBoard reads them."
+    ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite what exists."),
 ) -> None:
     """Show one job."""
@@ -113,9 +118,16 @@ def show(
 
     if out is not None and not plot:
         raise CraftError("USAGE", "-o says where the plot goes", "give --plot too")
-    if force and out is None and samples is None:
-        raise CraftError("USAGE", "--force: there is nothing to overwrite", "it goes with -o and --samples")
+    if force and out is None and samples is None and tensorboard is None:
+        hint = "it goes with -o, --samples and --tensorboard"
+        raise CraftError("USAGE", "--force: there is nothing to overwrite", hint)
     combining.refuse({"--json": as_json, "-o": out}, ("--json", "-o", "the losses are numbers, or a picture"))
+    if tensorboard is not None:
+        from craft_cli.training import training
+
+        training.write_events(Session(), job_id, Path(tensorboard), as_json=as_json, force=force)
+        if not plot and samples is None:
+            return
     if plot or samples is not None:
         from craft_cli.training import training
 

@@ -86,12 +86,9 @@ def spec(generate: jobs_pb2.GenerateSpec) -> dict[str, Any]:
 
 def train(one: training_pb2.TrainSpec) -> dict[str, Any]:
     """TrainSpec under its own names."""
-    told = {field.name: getattr(one, field.name) for field in one.DESCRIPTOR.fields}
-    return told | {
-        "sample_prompts": list(one.sample_prompts),
-        "optimizer_args": list(one.optimizer_args),
-        "resume": one.resume or None,
-    }
+    told = {field.name: (getattr(one, field.name), field.is_repeated) for field in one.DESCRIPTOR.fields}
+    plain = {name: list(value) if is_list else value for name, (value, is_list) in told.items()}
+    return plain | {"resume": one.resume or None}
 
 
 def train_plan(message: jobs_pb2.JobPlan) -> dict[str, Any]:

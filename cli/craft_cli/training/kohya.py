@@ -229,7 +229,7 @@ _WORKER = "the worker decides how it computes and what it keeps"
 _MODEL = "the model itself says so"
 _FILES = "the LoRA and its checkpoints go to the daemon, by its NAME"
 _SIZES = "sizes follow from --resolution and the model"
-_LOGS = "losses are kept with the job: craft jobs show JOB --plot"
+_LOGS = "losses are kept with the job: craft jobs show JOB --plot, or --tensorboard FOLDER"
 _STEPS_ALONE = "is counted in steps here"
 
 # kohya's argument -> craft's option, or what becomes of its value, or why it means nothing here.

@@ -140,6 +140,19 @@ def show_log(
             _plot(log, job_id, out, force=force)
 
 
+def write_events(session: Session, job_id: str, folder: Path, *, as_json: bool, force: bool) -> None:
+    """A training's losses for TensorBoard; the file's path on stdout. Raises OUTPUT_EXISTS, OUTPUT_FAILED."""
+    from craft_cli.training import tensorboard
+
+    job = drawing.insist(session, lambda client: client.get_job(job_id))
+    log = drawing.insist(session, lambda client: client.get_training_log(job_id))
+    begun_s = (job.start_time if job.HasField("start_time") else job.create_time).seconds
+    _make(folder)
+    path = folder / f"events.out.tfevents.{begun_s}.{job.id}"
+    writing.write(path, tensorboard.events(log.steps, float(begun_s)), force=force)
+    output.print_json({"path": str(path)}) if as_json else output.line(path)
+
+
 def _plot(log: training_pb2.TrainingLog, job_id: str, out: str | None, *, force: bool) -> None:
     from craft_cli.training import plotting
 
@@ -175,7 +188,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise files.unwritable(folder, error, "name another with --samples") from error
+        raise files.unwritable(folder, error, "name another folder") from error
 
 
 def _samples(session: Session, job_id: str) -> Iterator[training_pb2.TrainingSample]:

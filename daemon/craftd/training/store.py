@@ -18,6 +18,7 @@ SELECT jobs.spec ->> 'rank' AS made_rank, loras.size_bytes
 FROM trainings JOIN jobs ON jobs.id = trainings.job_id JOIN loras ON loras.id = trainings.lora
 WHERE jobs.spec ->> 'model' = ? AND jobs.spec ->> 'format' = ?
   AND jobs.spec ->> 'dora' = ? AND jobs.spec ->> 'train_text_encoder' = ?
+  AND coalesce(jobs.spec ->> 'network', 'lora') = ? AND coalesce(jobs.spec ->> 'conv_rank', 0) = ?
 ORDER BY abs(made_rank - ?), jobs.seq DESC LIMIT 1
 """
 _UNFINISHED = "('QUEUED', 'RUNNING')"
@@ -83,7 +84,8 @@ def set_made(connection: apsw.Connection, job_id: str, sha256: str, passed: Iter
 
 def made_bytes(connection: apsw.Connection, spec: TrainSpec) -> int:
     """How large the LoRA's file will be, by the one of the nearest rank that was made here; 0: none was."""
-    found: Any = connection.execute(_MADE, (spec.model, spec.format, spec.dora, spec.train_text_encoder, spec.rank)).get
+    kind = (spec.format, spec.dora, spec.train_text_encoder, spec.network, spec.conv_rank)
+    found: Any = connection.execute(_MADE, (spec.model, *kind, spec.rank)).get
     return 0 if found is None else round(found[1] * spec.rank / found[0])
 
 
