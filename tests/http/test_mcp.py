@@ -61,9 +61,9 @@ async def _connected(agents: Shim, key: str, mode: str = "auto") -> AsyncIterato
                 yield client
 
 
-def _png(side: int = 64) -> bytes:
+def _png() -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (side, side), "red").save(stream, "PNG")
+    Image.new("RGB", (64, 64), "red").save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -104,11 +104,16 @@ async def test_it_draws_and_tells_how_far_it_is(agents: Shim, agents_keys: Keys,
 async def test_a_picture_comes_as_an_id_or_in_base64(agents: Shim, agents_keys: Keys) -> None:
     sent = agents.call("POST", "/inputs", agents_keys.user, data=_png()).json()["sha256"]
     encoded = base64.b64encode(_png()).decode()
+    noise = io.BytesIO()
+    Image.effect_noise((1200, 1200), 100).save(noise, "PNG")
+    large = base64.b64encode(noise.getvalue()).decode()
+    assert len(large) > 1 << 20, "more than other routes read"
     asked = {"prompt": "a pear", "steps": 2, "seed": 1}
     async with _connected(agents, agents_keys.user) as client:
         own = _drawn(await client.call_tool("edit", {**asked, "image": sent, "strength": 0.5}))[0]["id"]
-        for image in (own, encoded, f"data:image/png;base64,{encoded}"):
-            assert _drawn(await client.call_tool("edit", {**asked, "image": image, "mask": sent}))
+        for image in (own, encoded, f"data:image/png;base64,{encoded}", large):
+            masked = {"mask": sent} if image != large else {}
+            assert _drawn(await client.call_tool("edit", {**asked, **masked, "image": image}))
         larger = await client.call_tool("upscale", {"image": own, "upscaler": "lanczos", "scale": 2})
         assert _drawn(larger)[0]["width"] == 128
     async with _connected(agents, agents_keys.other) as client:
@@ -177,9 +182,10 @@ async def test_a_cancelled_call_cancels_its_job(agents: Shim, agents_keys: Keys,
     assert ended.state == jobs_pb2.JOB_STATE_CANCELLED
 
 
-async def test_a_job_is_cancelled_by_its_key_alone(agents: Shim, agents_keys: Keys) -> None:
+@pytest.mark.parametrize("whose", ["other", "admin"])
+async def test_a_job_is_cancelled_by_its_key_alone(agents: Shim, agents_keys: Keys, whose: str) -> None:
     job = agents.post("/jobs", agents_keys.user, prompt="a [held] pear", steps=2).json()["id"]
-    async with _connected(agents, agents_keys.other) as client:
+    async with _connected(agents, getattr(agents_keys, whose)) as client:
         for name in ("get_job", "cancel_job"):
             assert "UNKNOWN_JOB" in _refusal(await client.call_tool(name, {"job": job}))
         assert job not in getattr((await client.call_tool("list_jobs", {})).content[0], "text", "")

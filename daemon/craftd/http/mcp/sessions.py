@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from craftd.http.mcp.server import CALLER, make_server
 from craftd.http.services import HttpServices
-from craftd.keys.caller import Caller
+from craftd.keys.caller import Caller, Role
 from craftd.scheduler.quota import draining
 
 _MOST_OF_ONE = 64  # sessions of an owner: beyond them the next is refused until one has ended
@@ -82,7 +83,11 @@ class _Exchange(Response):
         self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The package compares `user` with that of the request that opened the session."""
-        key = AccessToken(token="", client_id=self._caller.key_id, scopes=[])
-        manager = await self._sessions.of(self._caller.owner)
-        await manager.handle_request({**scope, "user": AuthenticatedUser(key), CALLER: self._caller}, receive, send)
+        """An admin's agent sees what is its own, as others' do: it reads words of strangers, and may heed them.
+
+        The package compares `user` with that of the request that opened the session.
+        """
+        caller = replace(self._caller, role=Role.USER)
+        key = AuthenticatedUser(AccessToken(token="", client_id=caller.key_id, scopes=[]))
+        manager = await self._sessions.of(caller.owner)
+        await manager.handle_request({**scope, "user": key, CALLER: caller}, receive, send)
