@@ -90,6 +90,7 @@ ABOUT: dict[str, About] = {
 
 # Those that a flow-matching model takes: the others assume another kind of noise.
 FLOW = ("Euler", "Heun", "DPM++ 2M", "DPM++ 2S", "UniPC")
+_FLOW_WITH_LEVELS = ("Euler",)  # of these, those that take whatever noise levels
 
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "Karras": (),
@@ -103,6 +104,7 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
     "Align Your Steps": ("ays",),
 }
 _LEVELS, _SPACINGS = ("Karras", "Exponential", "Beta"), ("SGM Uniform", "Simple", "Normal", "DDIM")
+_FLOW_SPACINGS = ("SGM Uniform", "Simple", "Normal")
 _OWN_LEVELS = ("KL Optimal", "Align Your Steps")
 _NO_LEVELS = ("DDIM", "DDPM", "PNDM")
 _NONE = ("TCD", "DPM fast", "DPM adaptive")
@@ -122,6 +124,11 @@ def schedules_of(sampler: str) -> tuple[str, ...]:
     if sampler in _NONE:
         return ()
     return _SPACINGS if sampler in _NO_LEVELS else (*_LEVELS, *_SPACINGS, *_OWN_LEVELS)
+
+
+def flow_schedules_of(sampler: str) -> tuple[str, ...]:
+    """Those that a sampler goes with on a model that matches flows."""
+    return (*_LEVELS, *_FLOW_SPACINGS) if sampler in _FLOW_WITH_LEVELS else ()
 
 
 def about(name: str) -> About:

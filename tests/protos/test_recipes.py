@@ -246,7 +246,8 @@ def test_json_is_bounded() -> None:
         ("no such", "karras", False, "", 1),
         ("euler_a discrete", "", False, "Euler a", 0),
         ("Euler a", "", True, "", 1),
-        ("euler", "simple", True, "Euler", 1),
+        ("euler", "simple", True, "Euler Simple", 0),
+        ("euler", "kl_optimal", True, "Euler", 1),
         ("", "karras", False, "", 1),
     ],
 )

@@ -8,7 +8,6 @@ from craft_protos import samplers
 from craft_protos.reasons import CraftError
 
 _DEFAULTS = ("", "automatic", "discrete", "default")  # schedules that are the sampler's own
-_FLOW_SCHEDULES = ("Karras", "Exponential", "Beta")  # that Euler goes with there
 
 
 def sampler_of(sampler: str, schedule: str, *, is_flow: bool) -> tuple[str, tuple[str, ...]]:
@@ -54,6 +53,6 @@ def _of_flow(found: str, left: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     sampler, schedule = samplers.parts_of(found)
     if sampler not in samplers.FLOW:
         return "", (f"sampler: {found}", *left)
-    if schedule and (sampler != "Euler" or schedule not in _FLOW_SCHEDULES):
+    if schedule and schedule not in samplers.flow_schedules_of(sampler):
         return sampler, (f"schedule: {schedule}", *left)
     return found, left

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from craftd.worker.families import controls, samplers
+from craftd.worker.families import controls, noise_levels, samplers
 from craftd.worker.families.base import Family, ModelRow
 from craftd.worker.families.samplers import Scheduler
 
@@ -36,9 +36,9 @@ class FlowMatching(Family):
             given["mu"] = exponent
             is_linear = own.config.get("time_shift_type") == "linear"
             shift = exponent if is_linear else math.exp(exponent)
-        scheduler = samplers.build(sampler, own, shift)
+        scheduler = samplers.build(sampler, own, shift, spaces=True)
         if not scheduler.config.get("use_flow_sigmas"):
-            given |= self._sigmas(steps)
+            given |= noise_levels.of_flow(sampler, steps) or self._sigmas(steps)
         samplers.spread(scheduler, steps, begins=self._begins, **given)
         return scheduler
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from craft_protos import samplers
 
 Levels = Callable[[int, float, float], "np.ndarray[Any, Any]"]  # how many, the model's least and most
 
@@ -56,3 +57,17 @@ def leveled(kind: Any, levels: Levels) -> Any:
         return levels(count, float(known[0]), float(known[-1]))
 
     return type(kind.__name__, (kind,), {"_convert_to_karras": convert, "__module__": __name__})
+
+
+_LAST = 0.001  # the least level of the thousand that ComfyUI's and Forge's tables of a flow have
+FLOW_SPACINGS: dict[str, Callable[[int], np.ndarray]] = {  # before they are shifted
+    "Simple": lambda steps: np.linspace(1.0, 1 / steps, steps),
+    "SGM Uniform": lambda steps: np.linspace(1.0, _LAST, steps + 1)[:-1],
+    "Normal": lambda steps: np.linspace(1.0, _LAST, steps),
+}
+
+
+def of_flow(sampler: str, steps: int) -> dict[str, np.ndarray]:
+    """What a scheduler of a flow is given for a sampler's schedule, in ComfyUI's meaning; nothing where it has none."""
+    spaced = FLOW_SPACINGS.get(samplers.parts_of(sampler)[1]) if sampler else None
+    return {"sigmas": spaced(steps)} if spaced is not None else {}

@@ -103,11 +103,14 @@ class Scheduler(Protocol):
     def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> Any: ...
 
 
-def build(name: str, own: Scheduler, shift: float | None = None, *, aligned: str = "") -> Scheduler:
+def build(
+    name: str, own: Scheduler, shift: float | None = None, *, aligned: str = "", spaces: bool = False
+) -> Scheduler:
     """A fresh scheduler of that name for the model whose `own` scheduler is given; "" is its own kind.
 
     `shift` is of flow matching, where it follows from the size and the scheduler cannot find it by itself;
-    `aligned`: the kind of model that Align Your Steps takes it for.
+    `aligned`: the kind of model that Align Your Steps takes it for; `spaces`: noise levels of a flow that the schedule
+    names are laid out by who asks (`noise_levels.FLOW_SPACINGS`).
 
     Raises INVALID_FIELD for a name nobody knows, or one that this model cannot use.
     """
@@ -119,7 +122,7 @@ def build(name: str, own: Scheduler, shift: float | None = None, *, aligned: str
             raise invalid("sampler", f"{name} does not fit this model, which was distilled to consistency", "use LCM")
         return _from_config(type(own), own, {})
     if is_flow_matching(own):
-        return _build_flow(name, own, shift)
+        return _build_flow(name, own, shift, spaces=spaces)
     sampler, schedule = (name, "") if name in RECIPES else samplers.parts_of(name)
     kind, overrides = RECIPES[sampler]
     if sampler == "LCM" and schedule:  # diffusers' has timesteps of its own
@@ -311,13 +314,17 @@ def completed_steps(calls: int, steps: int, scheduler: Scheduler, left_out: int 
     return sum(1 for i in range(1, calls + 1) if i == total or (i > warmup and i % order == 0))
 
 
-def _build_flow(name: str, own: Scheduler, shift: float | None) -> Scheduler:
+def _build_flow(name: str, own: Scheduler, shift: float | None, *, spaces: bool) -> Scheduler:
     sampler, schedule = samplers.parts_of(name)
-    if sampler not in FLOW_RECIPES or (schedule and (sampler != "Euler" or schedule not in _LEVELS)):
-        allowed = ", ".join([*FLOW_RECIPES, *(f"Euler {level}" for level in _LEVELS)])
+    known = {one: samplers.flow_schedules_of(one) for one in FLOW_RECIPES}
+    if sampler not in FLOW_RECIPES or (schedule and schedule not in known[sampler]):
+        allowed = ", ".join([*FLOW_RECIPES, *(f"{one} {level}" for one, levels in known.items() for level in levels)])
         raise invalid("sampler", f"{name} does not fit this model, which matches flows", f"use one of {allowed}")
+    if schedule in noise_levels.FLOW_SPACINGS and not spaces:
+        why = "cannot be laid out for this model, whose pipeline spaces its steps itself"
+        raise invalid("sampler", f"{name} {why}", f"use {sampler}")
     kind, overrides = FLOW_RECIPES[sampler]
-    overrides = overrides | _of_schedule(schedule)
+    overrides = overrides | ({} if schedule in noise_levels.FLOW_SPACINGS else _of_schedule(schedule))
     own_shift = own.config.get("flow_shift", own.config.get("shift", 1.0))
     shifts = {"shift": own_shift if shift is None else shift, "flow_shift": own_shift}
     return _from_config(getattr(diffusers, kind), own, overrides | shifts)
