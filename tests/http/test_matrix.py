@@ -25,7 +25,7 @@ OPEN = {
     "/page/bot.json",
     "/openapi.json",
 }
-ADMINS = {"/metrics"}
+ADMINS = {"/metrics", "/overview"}
 BAD_KEY = "craft_0000000000_" + "0" * 59
 
 
@@ -66,6 +66,7 @@ class Belongings:
 
     def fill(self, path: str) -> str:
         known = {"job_id": self.job_id, "image_id": self.image_id, "category": "SD-1.5", "name": "main.js"}
+        known["lora_id"] = self.lora.id
         return path.replace("{model:path}", "flat").format(**known)
 
 

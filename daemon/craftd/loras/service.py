@@ -167,6 +167,10 @@ class LoraService:
         """A picture that it was trained to draw, or b""."""
         return await self._database.run(lambda connection: table.preview(connection, lora.id))
 
+    async def previewed(self) -> set[str]:
+        """Ids of those that have a preview."""
+        return await self._database.look(table.previewed)
+
     async def update(self, text: str, change: Change, caller: Caller) -> Lora:
         """Raises UNKNOWN_LORA, AMBIGUOUS_ID, NAME_TAKEN, INVALID_FIELD, NOT_ALLOWED."""
         if change.name is not None:

@@ -47,6 +47,11 @@ def preview(connection: apsw.Connection, lora_id: str) -> bytes:
     return bytes(connection.execute("SELECT preview FROM loras WHERE id = ?", (lora_id,)).get or b"")
 
 
+def previewed(connection: apsw.Connection) -> set[str]:
+    """Ids of those that have a preview."""
+    return {str(row[0]) for row in connection.execute("SELECT id FROM loras WHERE preview IS NOT NULL")}
+
+
 def delete(connection: apsw.Connection, lora_id: str) -> None:
     connection.execute("DELETE FROM loras WHERE id = ?", (lora_id,))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from craft_protos import samplers
 from craft_protos.generate import LANCZOS
-from fastapi import APIRouter
+from craft_protos.reasons import CraftError
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from craftd.architectures.architecture import FLOW
@@ -17,6 +18,11 @@ from craftd.jobs import validate
 from craftd.jobs.controls import fitting_parts
 from craftd.loras.lora import Lora
 from craftd.models.model import Model, ModelView
+
+_PREVIEW: dict[str, object] = {
+    "description": "A small picture.",
+    "content": {one: {"schema": {"type": "string", "format": "binary"}} for one in ("image/png", "image/jpeg")},
+}
 
 
 class DefaultsOut(BaseModel):
@@ -38,6 +44,7 @@ class LoraOut(BaseModel):
     name: str
     weight: float
     trigger: str
+    has_preview: bool = Field(description="Whether GET /loras/{id}/preview answers a picture.")
 
 
 class ControlOut(BaseModel):
@@ -92,29 +99,43 @@ def make_router(services: HttpServices) -> APIRouter:
         """Models that can be drawn with, their defaults, samplers and LoRAs; limits."""
         views = await _drawable(services)
         fitting = [await services.jobs.fits.fitting(services.loras.list(caller), view.model) for view in views]
+        previewed = await services.loras.previewed()
         return Choices(
             owner=caller.owner,
             role=caller.role,
             default_model=services.jobs.generating.model,
-            models=[_model(services, *one) for one in zip(views, fitting, strict=True)],
+            models=[_model(services, *one, previewed) for one in zip(views, fitting, strict=True)],
             refiners=[view.model.name for view in views if view.model.architecture.id == SDXL_REFINER.id],
             upscalers=_upscalers(services),
             limits=limits,
         )
+
+    @router.get(
+        "/loras/{lora_id}/preview", response_class=Response, responses={**responses("UNKNOWN_LORA"), 200: _PREVIEW}
+    )
+    async def preview(lora_id: str, caller: Who) -> Response:
+        """A picture that it was trained to draw, where there is one."""
+        lora = services.loras.find(lora_id, caller)
+        if not (data := await services.loras.preview(lora)):
+            raise CraftError(
+                "UNKNOWN_LORA", f"LoRA {lora.name} has no preview", "those have one that were trained here"
+            )
+        kind = "image/png" if data.startswith(b"\x89PNG") else "image/webp" if data[8:12] == b"WEBP" else "image/jpeg"
+        return Response(data, headers={"cache-control": "private, max-age=3600"}, media_type=kind)
 
     return router
 
 
 async def models_alone(services: HttpServices) -> list[ModelOut]:
     """Those that can be drawn with, without their LoRAs."""
-    return [_model(services, view, []) for view in await _drawable(services)]
+    return [_model(services, view, [], set()) for view in await _drawable(services)]
 
 
 async def _drawable(services: HttpServices) -> list[ModelView]:
     return [view for view in await services.models.list() if not view.model.refused]
 
 
-def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> ModelOut:
+def _model(services: HttpServices, view: ModelView, fitting: list[Lora], previewed: set[str]) -> ModelOut:
     one, usual = view.model, services.jobs.generating.settings.sampler
     names, allowed = _samplers(one), validate.sizes(one, services.settings.limits)
     defaults = DefaultsOut.model_validate(one.defaults, from_attributes=True)
@@ -136,8 +157,13 @@ def _model(services: HttpServices, view: ModelView, fitting: list[Lora]) -> Mode
         ],
         defaults=defaults,
         samplers=list(dict.fromkeys([*names, defaults.sampler])),
-        loras=[LoraOut(id=lora.id, name=lora.name, weight=lora.weight, trigger=lora.trigger) for lora in fitting],
+        loras=[_lora(lora, previewed) for lora in fitting],
     )
+
+
+def _lora(lora: Lora, previewed: set[str]) -> LoraOut:
+    has_preview = lora.id in previewed
+    return LoraOut(id=lora.id, name=lora.name, weight=lora.weight, trigger=lora.trigger, has_preview=has_preview)
 
 
 def _size(shape: str, model: Model, services: HttpServices) -> SizeOut:

@@ -1,13 +1,13 @@
 // What to draw: the form's fields, filled from what the chosen model can.
 
-import { Asking } from "./asking.js";
 import { Begin } from "./begin.js";
 import { Control } from "./control.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { keep, recall } from "./memory.js";
 import { Enlarge } from "./enlarge.js";
-import { Like } from "./like.js";
+import { Asking, Like } from "./like.js";
 import { More } from "./more.js";
+import { pictureAt } from "./pictures.js";
 import { References } from "./references.js";
 import { Resets } from "./resets.js";
 import { Shapes } from "./shapes.js";
@@ -19,6 +19,7 @@ const SHAPES = {
 };
 const PLAIN = ["prompt", "negative_prompt", "count", "width", "height", "steps", "guidance_scale", "sampler", "seed"];
 const AS_PICTURE = "picture"; // the size follows from it
+const MANY_LORAS = 8; // beyond them there is a search
 const SEED_LIMIT = 2 ** 53;
 
 export class Form {
@@ -55,6 +56,8 @@ export class Form {
     $("wish").addEventListener("input", () => this.#keep());
     $("model").addEventListener("change", () => this.#onModel());
     $("size").addEventListener("change", () => this.#onSize());
+    $("lora-search").addEventListener("input", () => this.#showLoras());
+    $("lora").addEventListener("change", () => this.#showPreview());
     $("lora-add").addEventListener("click", () => this.#addChosenLora());
     document.addEventListener("paste", (event) => this.#take(event, event.clipboardData));
     document.addEventListener("drop", (event) => this.#take(event, event.dataTransfer));
@@ -282,11 +285,26 @@ export class Form {
 
   #showLoras() {
     const fitting = this.model?.loras ?? [];
-    const left = fitting.filter((lora) => !this.#loras.some((one) => one.lora.id === lora.id));
+    const words = $("lora-search").value.toLowerCase().split(/\s+/);
+    const left = fitting.filter((lora) => !this.#loras.some((one) => one.lora.id === lora.id))
+      .filter(({ name, trigger }) => words.every((word) => `${name} ${trigger}`.toLowerCase().includes(word)));
     $("lora-list").replaceChildren(...this.#loras.map((use) => this.#row(use)));
     $("lora").replaceChildren(...left.map((lora) => new Option(lora.name, lora.id)));
     show($("lora-more"), left.length > 0);
     show($("lora-none"), fitting.length === 0);
+    show($("lora-search"), fitting.length > MANY_LORAS);
+    this.#showPreview();
+  }
+
+  /** What the LoRA draws that would be added. */
+  #showPreview() {
+    const lora = this.model?.loras.find((one) => one.id === $("lora").value);
+    show($("lora-preview"), false);
+    if (!lora?.has_preview) return;
+    pictureAt(`loras/${lora.id}/preview`).then((url) => {
+      $("lora-preview").src = url;
+      show($("lora-preview"), $("lora").value === lora.id);
+    }, () => {});
   }
 
   #row(use) {
@@ -302,11 +320,11 @@ export class Form {
     exact.addEventListener("input", () => (use.weight = Number((range.value = exact.value) && exact.value)));
     const row = make("li", {}, make("span", { className: "name", textContent: lora.name }), remove,
       make("div", { className: "weight" }, range, exact));
-    if (lora.trigger) row.append(this.#triggerButton(lora));
+    for (const trigger of lora.trigger.split(",")) if (trigger.trim()) row.append(this.#triggerButton(trigger.trim()));
     return row;
   }
 
-  #triggerButton({ trigger }) {
+  #triggerButton(trigger) {
     const button = make("button", { type: "button", className: "trigger", textContent: `Add “${trigger}” to the prompt` });
     button.addEventListener("click", () => {
       const prompt = $("prompt").value.trim();

@@ -1,6 +1,6 @@
 // The settings of a picture that any program drew, for the form.
 
-import { $, make } from "./dom.js";
+import { $, make, show } from "./dom.js";
 
 export class Like {
   onFile = () => {}; // a picture was chosen or dropped
@@ -28,5 +28,36 @@ export class Like {
     ];
     $("like-said").replaceChildren(make("p", { textContent: whose }),
       make("ul", {}, ...lost.map((textContent) => make("li", { textContent }))));
+  }
+}
+
+/** A picture came that says how it was made: its settings, or the picture itself? */
+export class Asking {
+  #answers = {};
+
+  constructor() {
+    for (const id of ["asking-settings", "asking-begin"]) {
+      $(id).addEventListener("click", () => this.#end(this.#answers[id]));
+    }
+    $("asking-neither").addEventListener("click", () => this.#end(() => $("prompt").focus()));
+  }
+
+  /** `begin` is null where the model takes no pictures. */
+  ask(text, settings, begin) {
+    this.#answers = { "asking-settings": settings, "asking-begin": begin };
+    $("asking-said").textContent = text;
+    show($("asking-begin"), begin !== null);
+    show($("asking"), true);
+    $("asking-settings").focus();
+  }
+
+  clear() {
+    this.#answers = {};
+    show($("asking"), false);
+  }
+
+  #end(answer) {
+    this.clear();
+    answer?.();
   }
 }

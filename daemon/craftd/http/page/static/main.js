@@ -35,6 +35,7 @@ async function enter(key) {
   show($("account"), true);
   show($("studio"), true);
   $("owner").textContent = choices.owner;
+  show($("admin-open"), choices.role === "admin");
   form.fill(choices);
   $("prompt").focus({ preventScroll: true });
   strip.load().then(() => lookAgain(recall("job"))).catch((error) => onProblem(error, (problem) => stage.fail(problem)));
@@ -45,6 +46,8 @@ function leave(problem) {
   [followed, isBrowsing, isChosen] = ["", false, false];
   strip.clear();
   $("viewer").close();
+  $("admin")?.remove();
+  $("admin-open").setAttribute("aria-pressed", false);
   forget("key", "job");
   if (!problem) forget("form", "history");
   form.begin.clear();
@@ -97,6 +100,7 @@ $("key-form").addEventListener("submit", async (event) => {
   }
 });
 
+$("admin-open").addEventListener("click", async () => (await import("./admin.js")).toggle());
 $("sign-out").addEventListener("click", () => leave(null));
 
 // A job

@@ -7,7 +7,10 @@ const urls = new Map(); // path -> promise of a blob URL, the latest used last
 
 /** A URL for an <img>; `side`: a small one, of so many pixels at most. */
 export function pictureUrl(imageId, side = 0) {
-  const path = side ? `images/${imageId}/thumbnail?side=${side}` : `images/${imageId}`;
+  return pictureAt(side ? `images/${imageId}/thumbnail?side=${side}` : `images/${imageId}`);
+}
+
+export function pictureAt(path) {
   const url = urls.get(path) ?? load(path);
   urls.delete(path);
   urls.set(path, url);

@@ -10,7 +10,6 @@ const BUILT_IN = {
   Photograph: { prompt: "photograph of {prompt}, natural light, sharp focus", negative_prompt: "drawing, painting, blurry" },
   Watercolour: { prompt: "{prompt}, watercolour painting, soft edges, paper texture", negative_prompt: "photograph" },
   "Line drawing": { prompt: "line drawing of {prompt}, black ink on white", negative_prompt: "colour, shading" },
-  "Pixel art": { prompt: "{prompt}, pixel art, few colours", negative_prompt: "blurry, photograph" },
 };
 
 export class Shelf {
