@@ -27,6 +27,8 @@ def test_commands_are_understood(document: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("CRAFT_CONFIG", str(tmp_path / "config.toml"))
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "portrait.toml").write_text("steps = 40\n")
+    (tmp_path / "rex.toml").write_text("rank = 4\n")
+    monkeypatch.chdir(tmp_path)
     for args in _commands(document.read_text(encoding="utf-8")):
         _parse(args)
     for args in _named(document.read_text(encoding="utf-8")):
