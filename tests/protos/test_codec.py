@@ -19,7 +19,7 @@ _ASKED_ONLY = {"trigger_words", "default_model"}  # a request's fields that noth
 _SCHEMA = [
     (GenerateRequest, jobs_pb2.GenerateSpec, {"expanded"}),
     (GenerateSpec, jobs_pb2.GenerateSpec, _ASKED_ONLY),
-    (TrainRequest, training_pb2.TrainSpec, set()),
+    (TrainRequest, training_pb2.TrainSpec, {"base_lora_sha256"}),
     (TrainSpec, training_pb2.TrainSpec, set()),
     (LoraRef, jobs_pb2.LoraUse, set()),
     (Start, jobs_pb2.Start, set()),
