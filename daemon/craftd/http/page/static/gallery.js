@@ -143,7 +143,7 @@ export class Gallery {
     list.style.height = isEmpty ? "0" : `${Math.ceil(rows * pitch - GAP)}px`;
     const top = -list.getBoundingClientRect().top;
     const first = Math.max(0, Math.floor((top - BEYOND) / pitch)) * columns;
-    const beyond = Math.ceil((top + innerHeight + BEYOND) / pitch) * columns;
+    const beyond = Math.max(first + columns, Math.ceil((top + innerHeight + BEYOND) / pitch) * columns); // one row always
     this.#hang(first, Math.max(0, Math.min(beyond, this.#images.length)), columns, pitch);
     if (this.#token && !this.#isLoading && beyond + columns * 8 > this.#images.length) this.#addPage().catch(this.#onProblem);
   }
