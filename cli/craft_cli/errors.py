@@ -102,7 +102,10 @@ def usage(error: typer.TyperException) -> CraftError:
         return CraftError("USAGE", message.partition(". Did you mean")[0], f"did you mean {' or '.join(near)}?")
     message = one_line(error.format_message()).rstrip(".")
     where = context.command_path if context is not None else "craft"
-    return CraftError("USAGE", message, f"see `{where} --help`")
+    is_first = where == "craft" and message.startswith("No such command")
+    return CraftError(
+        "USAGE", message, f"see `{where} --help`" + ("; to draw: craft generate PROMPT" if is_first else "")
+    )
 
 
 def _instead(error: typer.TyperException, message: str, context: Any) -> str:
@@ -113,6 +116,8 @@ def _instead(error: typer.TyperException, message: str, context: Any) -> str:
         return ""
     if unknown := re.match(r"No such command '(.*?)'", message):
         return guesses.command(context.command_path, unknown[1])
+    if not message.startswith("No such option"):
+        return ""
     return guesses.option(context.command_path, getattr(error, "option_name", "") or "")
 
 

@@ -7,7 +7,8 @@ flags, so these classes convert them on their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, ClassVar, get_args, get_origin
 
@@ -49,12 +50,24 @@ def _quicken(params: Sequence[Any]) -> None:
             param._runtime_param = _Plain(kind, is_list)
 
 
+@contextmanager
+def _told_of(ctx: Any) -> Iterator[None]:
+    """Within, a wrong call is one of this command: Typer's parser does not say whose option lacks its value."""
+    try:
+        yield
+    except typer.TyperException as error:
+        if getattr(error, "ctx", ctx) is None:
+            error.ctx = ctx
+        raise
+
+
 class QuickCommand(TyperCommand):
     """A command that parses without pydantic."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _quicken(self.get_params(ctx))
-        return super().parse_args(ctx, args)
+        with _told_of(ctx):
+            return super().parse_args(ctx, args)
 
 
 class SpokenCommand(QuickCommand):
@@ -77,7 +90,8 @@ class QuickGroup(TyperGroup):
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(2)
         _quicken(self.get_params(ctx))
-        return super().parse_args(ctx, args)
+        with _told_of(ctx):
+            return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or (super().get_command(ctx, "list") if cmd_name == "ls" else None)

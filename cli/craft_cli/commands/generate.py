@@ -18,7 +18,7 @@ from craft_protos.reasons import CraftError
 
 from craft_cli import completing, errors
 from craft_cli.connection.session import Session
-from craft_cli.generate import combining, enlarging, flags, foreign, inputs, output, presets, prompting, refining
+from craft_cli.generate import combining, enlarging, flags, foreign, inputs, output, presets, prompting, refining, slips
 from craft_cli.generate import spec as specs
 from craft_cli.generate.delivery import Manner, draw
 from craft_cli.generate.epilog import EXAMPLES
@@ -163,6 +163,7 @@ def generate(
         *(("--preview", other, "it is the progress of one drawing: leave one of them out") for other in others),
     )
     prompt = " ".join(words) if words else None
+    slips.look_at(prompt or "")
     wish = Wish(image, strength, fit, mask, mask_blur, mask_grow, mask_invert or None, mask_padding, tuple(ref) or None)
     wish = replace(
         wish, control=tuple(control) or None, control_model=tuple(control_model) or None, control_steps=control_steps

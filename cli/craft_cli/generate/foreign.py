@@ -40,6 +40,8 @@ _VERBOSE = ("-v", "--verbose")
 _QUANTIZED = "to keep weights in 8 bits: craft models edit NAME --precision int8"
 _RANDOM_SEED = "-1"
 _SEED = "a seed is --seed N"
+_NEGATIVE = "what is not to be drawn is --negative TEXT"
+_ASKS = "craft run MODEL asks for prompts by itself: leave it out"
 _MOST_STEPS = 1000
 
 
@@ -82,6 +84,10 @@ class _Translation:
         else:
             if word == "-s" and self._words and _is_seed(self._words[0]):
                 raise CraftError("USAGE", f"-s is --steps, and {self._words[0][:20]} is no number of steps", _SEED)
+            if word == "-n" and self._words and not re.fullmatch(r"[+-]?\d+", self._words[0]):
+                raise CraftError("USAGE", f"-n is --count, and {self._words[0][:20]!r} is no number", _NEGATIVE)
+            if word == "-it":
+                raise CraftError("USAGE", "-it is no option: -i is --image", _ASKS)
             if word == "-q" and self._words and self._words[0].isdigit():
                 errors.say(f"craft: -q is --quiet, so {self._words[0][:20]} is a word of the prompt; {_QUANTIZED}")
             self._own.append(word)

@@ -244,7 +244,7 @@ MEANT: dict[str, str | Callable[[Any, Table], Options]] = {
     "network_train_unet_only": _unet_only,
     "network_train_text_encoder_only": _never("craft trains no text encoder alone"),
     "scale_weight_norms": _never("craft does not scale a LoRA's norms"),
-    "base_weights": _never("merge it into the model first: craft lora merge"),
+    "base_weights": _never("craft merges nothing into a model: train from a model that has it"),
     "max_train_steps": _steps,
     "max_train_epochs": "--epochs",
     "learning_rate": _rate,
