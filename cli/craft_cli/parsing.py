@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args, get_origin
 
 import typer
 from craft_protos.frozen import dataclass
+from typer._click.exceptions import UsageError
 from typer.core import TyperCommand, TyperGroup
 
 
@@ -56,7 +57,7 @@ def _told_of(ctx: Any) -> Iterator[None]:
     try:
         yield
     except typer.TyperException as error:
-        if getattr(error, "ctx", ctx) is None:
+        if isinstance(error, UsageError) and error.ctx is None:
             error.ctx = ctx
         raise
 
