@@ -206,7 +206,8 @@ def _number(option: str) -> Callable[[Any, Table], Options]:
 
 def _conv_alpha(value: Any, beside: Table) -> Options:
     """A layer's alpha / rank is the same for all of craft's."""
-    told = dict(one.partition("=")[::2] for one in words(beside.get("network_args", [])))
+    parts = (one.partition("=") for one in words(beside.get("network_args", [])))
+    told = {name: given for name, _, given in parts}
     rank, alpha = str(beside.get("network_dim")), str(beside.get("network_alpha", 1))
     try:
         is_same = abs(float(value) / float(told["conv_dim"]) - float(alpha) / float(rank)) < 1e-6

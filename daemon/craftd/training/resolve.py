@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from craft_protos import rungs, train_options, train_samples
 from craft_protos.generate import SEED_LIMIT
@@ -140,8 +140,13 @@ def resolve(
         caption_dropout=_or(asked.caption_dropout, usual.caption_dropout),
         base_lora="" if base is None else base.id,
         base_lora_sha256="" if base is None else base.sha256,
-        **(train_options.shared(asked) | {"validate_every": _validate_every(asked, steps)}),
+        **_shared(asked, steps),
     )
+
+
+def _shared(asked: TrainRequest, steps: int) -> dict[str, Any]:
+    """The options that are the same in a spec."""
+    return train_options.shared(asked) | {"validate_every": _validate_every(asked, steps)}
 
 
 def _learned(asked: TrainRequest, seed: int, dataset: Dataset) -> list[Picture]:

@@ -36,13 +36,14 @@ class Call:
         """The job, once it has succeeded. Raises what ended it otherwise. `names`: the service's -> the tool's."""
         jobs = self.services.jobs
         jobs.check_room(self.caller)
+        job_id = ""
         with anyio.CancelScope(shield=True), said_as(names):  # or nobody would know which job to cancel
-            made = (await jobs.create(self.caller, asked_for(generate, lease=True))).job
+            job_id = (await jobs.create(self.caller, asked_for(generate, lease=True))).job.id
         try:
-            return await self._followed(made.id)
+            return await self._followed(job_id)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), contextlib.suppress(CraftError):  # it has ended meanwhile
-                await jobs.cancel(self.caller, made.id)
+                await jobs.cancel(self.caller, job_id)
             raise
 
     async def _followed(self, job_id: str) -> JobView:

@@ -101,12 +101,13 @@ def _product(opened: LoraFile, change: Change, layout: Layout, alphas: Mapping[s
 
 def _split(change: Change, key: Key, product: Product) -> dict[Key, Product]:
     """The change as it is, and those of its layers."""
-    found = {key: product} if len(key) > 1 else {}
+    found: dict[Key, Product] = {key: product} if len(key) > 1 else {}
     for one, place in zip(key, change.places, strict=True):
         magnitude = None if product.magnitude is None else part_of(product.magnitude, place)
         up = part_of(product.up.reshape(product.up.shape[0], -1), place)
         own = replace(product, up=up.reshape(-1, *product.up.shape[1:]), magnitude=magnitude)
-        found[one,] = own if len(key) == 1 or product.mid is not None else _without_others(own)
+        alone: Key = (one,)
+        found[alone] = own if len(key) == 1 or product.mid is not None else _without_others(own)
     return found
 
 

@@ -15,6 +15,7 @@ import torch
 from craft_protos import rungs
 from craft_protos.dispatch import CONTROLNET, ModelManifest
 from craft_protos.reasons import CraftError
+from diffusers.modular_pipelines.modular_pipeline import ModularPipeline
 from safetensors import SafetensorError
 
 from craftd import eviction, modular, offload
@@ -181,7 +182,7 @@ class Loader:
         resident = _resident_bytes(pipe) if offloading is None else offloading.peak_bytes
         how |= {"resident_bytes": resident, "device": device.place, "offloading": offloading}
         if family not in FAMILIES:
-            kind = ModularRunner if isinstance(pipe, diffusers.ModularPipeline) else PipelineRunner
+            kind = ModularRunner if isinstance(pipe, ModularPipeline) else PipelineRunner
             return kind(pipe, self._adapters(pipe, merges_only=True), **how)
         drawing = FAMILIES[family](pipe, device.place)
         canvases, references = Canvases(self.reader, drawing.granularity), References(self.reader, drawing.lay)

@@ -15,6 +15,7 @@ import diffusers
 import torch
 from craft_protos.reasons import CraftError
 from diffusers.models.transformers import transformer_cosmos
+from diffusers.modular_pipelines.modular_pipeline import ModularPipeline, ModularPipelineBlocks
 
 from craftd import modular
 from craftd.modular import INDEX
@@ -37,7 +38,7 @@ def begin(folder: Path, kind: str, unused: Collection[str], model: str) -> Any:
     """
     told = modular.settings(read_json(folder / INDEX, model))
     pipeline: Any = getattr(diffusers, kind)
-    if not issubclass(pipeline, diffusers.ModularPipeline):
+    if not issubclass(pipeline, ModularPipeline):
         raise _unsupported(model, f"is a {kind}, which is no modular pipeline")
     blocks = _of_texts(_blocks(told, pipeline, model), kind, model)
     for name in [name for name, block in blocks.sub_blocks.items() if _needs(block) & set(unused)]:
@@ -78,7 +79,7 @@ def _blocks(told: Mapping[str, Any], pipeline: Any, model: str) -> Any:
     """diffusers' own that the index names; the pipeline's own, as diffusers takes them, where it names a bare kind."""
     name = told.get("_blocks_class_name") or pipeline.default_blocks_name
     found = getattr(diffusers, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, diffusers.ModularPipelineBlocks)):
+    if not (isinstance(found, type) and issubclass(found, ModularPipelineBlocks)):
         raise _unsupported(model, f"is drawn by blocks of its own, {shown(str(name))}: craft runs no code of a model's")
     kind = found if getattr(found, "block_classes", None) else getattr(diffusers, pipeline.default_blocks_name)
     return kind()
