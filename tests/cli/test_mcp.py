@@ -130,3 +130,19 @@ async def test_a_cancelled_call_cancels_its_job(place: Home) -> None:
         job = place.json("jobs", "list")[0]["id"]
         await anyio.to_thread.run_sync(lambda: place.craft("jobs", "wait", job))
         assert place.json("jobs", "show", job)["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "told"),
+    [
+        (("mcp", "--folder", "/proc/nowhere"), 74, "--folder"),
+        (("mcp", "--root", "/nowhere"), 66, "--root: there is no folder /nowhere"),
+        (("worker", "join", "localhost"), 2, "must be HOST:PORT"),
+        (("worker", "join", "127.0.0.1:1", "--ca", "x"), 2, "craft fleet invite NAME"),
+        (("worker", "join", "127.0.0.1:1"), 2, "--ca is missing"),
+        (("generate", "a __colour__ cat", "--plan"), 0, "__colour__ is drawn as words; --wildcards"),
+    ],
+)
+def test_what_would_do_nothing_is_said_at_once(place: Home, given: tuple[str, ...], code: int, told: str) -> None:
+    done = place.craft(*given)
+    assert (done.returncode, told in done.stderr) == (code, True), done.stderr

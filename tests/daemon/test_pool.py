@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -296,3 +297,17 @@ async def test_images_whose_workers_died_meanwhile_are_shared_with_nobody(scene:
     await scene.add("a", count=3)
     active = next(iter(scene.jobs))
     assert scene.scheduler._admission.shares(active, first) == {first: (0, 1, 2)}  # none of them has started yet
+
+
+async def test_a_worker_is_called_by_its_device_after_its_process_has_ended(tmp_path: Path) -> None:
+    asked = replace(FAKE, device="auto")
+    worker = WorkerHandle(partial(LocalConnection.start, asked, tmp_path), asked)
+    running = asyncio.create_task(worker.run())
+    assert worker.name == "auto"
+    worker.want()
+    await _until(lambda: worker.is_ready)
+    device = worker.name
+    await worker.end("nothing to do")
+    assert device not in ("", "auto") and worker.name == device
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

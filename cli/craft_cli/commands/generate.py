@@ -268,6 +268,8 @@ def _tell_idle(wanted: GenerateRequest, prompt: str, *, has_missing: bool, is_ba
     """Say which options do nothing here; `has_missing`: --lora-missing was given, if only with its default."""
     if wanted.negative_prompt and wanted.guidance_scale == 1:
         errors.say("craft: --negative does nothing at --guidance 1, which turns guidance off")
+    if not wanted.wildcards and (found := prompting.wildcard_in(prompt)):
+        errors.say(f"craft: {found} is drawn as words; --wildcards takes one of its lines")
     if is_batch or wanted.loras or has_tags(prompt) or prompt in ("", output.STDOUT):
         return
     for option, is_given in (("--trigger-words", wanted.trigger_words), ("--lora-missing", has_missing)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import platformdirs
 import typer
+from craft_protos import files
 from craft_protos.reasons import CraftError
 
 from craft_cli.connection.session import Session
@@ -39,4 +40,12 @@ def serve(folder: str = _FOLDER, root: list[str] = _ROOTS) -> None:
         message = "craft mcp needs the package mcp, which is not installed here"
         raise CraftError("EXTRA_MISSING", message, "pip install 'craftengine[mcp]'") from error
     writes = Path(folder).expanduser().resolve() if folder else Path(platformdirs.user_pictures_dir(), "craft")
+    for one in root:
+        if not Path(one).expanduser().is_dir():
+            raise CraftError("NO_INPUT", f"--root: there is no folder {one}", "make it first, or name another")
+    if folder:
+        try:
+            writes.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise files.unwritable(writes, error, "name another --folder") from error
     Tools(Session(), writes, [Path(one).expanduser() for one in root]).server().run("stdio")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,12 @@ def asked(syntax: str, wildcards: bool, true_cfg: float | None) -> dict[str, Any
     if name not in ("", *SYNTAXES):
         raise CraftError("USAGE", f"--prompt-syntax: {syntax!r} is none", f"it is {', '.join(SYNTAXES)}")
     return {"prompt_syntax": name, "wildcards": wildcards, "true_cfg_scale": true_cfg}
+
+
+def wildcard_in(prompt: str) -> str:
+    """The first `__name__` of a prompt; "" where there is none."""
+    found = re.search(r"__[A-Za-z][\w./-]{0,100}?__", prompt)
+    return found[0] if found else ""
 
 
 def with_settings(asked: GenerateRequest, settings: GenerateSettings) -> GenerateRequest:

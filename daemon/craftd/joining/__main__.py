@@ -30,14 +30,14 @@ from craftd.workers.local import LocalConnection
 
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 _LONGEST_TOKEN = 200
+_INVITING = "`craft fleet invite NAME` prints it"
 _GIB = 1 << 30
 
 
 def main() -> None:
-    given = _parse()
     try:
         try:
-            _run(given)
+            _run(_parse())
         except OSError as exc:
             raise files.trouble(exc) from exc
     except CraftError as exc:
@@ -46,6 +46,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
+    """Raises USAGE."""
     parser = argparse.ArgumentParser(prog="craft worker join")
     parser.add_argument("address")
     parser.add_argument("--ca", default="")
@@ -53,9 +54,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="")
     given = parser.parse_args()
     if complaint := Address().complaint(given.address):
-        parser.error(f"the daemon's address {complaint}")
+        raise CraftError(
+            "USAGE", f"the daemon's address {complaint}", "its worker.listen, as `craft daemon status` has it"
+        )
     if given.ca and not _FINGERPRINT.fullmatch(given.ca):
-        parser.error("--ca must be sha256: and 64 hexadecimal digits, as `craft fleet invite` prints it")
+        raise CraftError(
+            "USAGE", "--ca must be sha256: and 64 hexadecimal digits", "`craft fleet invite NAME` prints it"
+        )
     return given
 
 
@@ -75,7 +80,9 @@ async def _serve(given: argparse.Namespace, identity: Identity, token: str, sett
     address, ca, device = str(given.address), str(given.ca), str(given.device)
     if not identity.is_there:
         if not ca:
-            raise CraftError("USAGE", "--ca is missing: this worker has not joined before", "see `craft fleet invite`")
+            raise CraftError(
+                "USAGE", "--ca is missing: this worker has not joined before", "`craft fleet invite NAME` prints it"
+            )
         await identity.join(address, ca, token or await asyncio.to_thread(_ask_token))
     elif ca and ca != identity.fingerprint:
         message = f"{identity.folder} belongs to a worker of another daemon ({identity.fingerprint})"

@@ -67,6 +67,7 @@ class WorkerHandle:
         self._wanted = asyncio.Event()
         self._connection: Connection | None = None
         self._is_ready = False
+        self._known_device = ""  # that it last had
         self._why = ""  # we ended it
         self._is_planned = False  # and meant to
         self._is_own_doing = False  # though by our hand: it hung, or sent no frames
@@ -107,7 +108,7 @@ class WorkerHandle:
     @property
     def name(self) -> str:
         """What users call it: where there is one, its device."""
-        return self._name or self.device or self._settings.device
+        return self._name or self.device or self._known_device or self._settings.device
 
     @property
     def device(self) -> str:
@@ -325,6 +326,7 @@ class WorkerHandle:
             theirs = hello.version or "another version"
             raise BadFrame(f"the hello of craft {theirs}, and this daemon is {__version__}: `craft daemon restart`")
         self.vitals.hello.CopyFrom(hello)
+        self._known_device = hello.device
         self.vitals.pid = self.vitals.pid or hello.pid
         self._is_ready, self.trouble = True, ""
         _log.info("worker ready", extra={"pid": self.vitals.pid, "device": hello.device, "rows": hello.capacity_rows})
