@@ -133,7 +133,7 @@ def in_turn(jobs: list[jobs_pb2.Job]) -> list[jobs_pb2.Job]:
 
 def shape(moment: Moment) -> dict[str, Any]:
     """`craft top --json`."""
-    from craft_cli.render import shapes
+    from craft_cli.render import daemon_shapes, shapes
 
     jobs = []
     for job in moment.jobs:
@@ -141,7 +141,8 @@ def shape(moment: Moment) -> dict[str, Any]:
         progress = {"done": counted[0], "of": counted[1]} if counted else None
         jobs.append({**shapes.job(job), "progress": progress})
     workers = [
-        {**shapes.worker(one), "calls_per_s": _rounded(moment.rates.get(one.pid))} for one in moment.status.workers
+        {**daemon_shapes.worker(one), "calls_per_s": _rounded(moment.rates.get(one.pid))}
+        for one in moment.status.workers
     ]
     queue = {"queued": moment.status.queued, "running": moment.status.running}
     return {"jobs": jobs, "workers": workers, "queue": queue}

@@ -51,7 +51,7 @@ from craftd.models.importing import Importer
 from craftd.models.inspection_cache import InspectionCache
 from craftd.models.registry import BUILT_IN, Registry
 from craftd.models.service import ModelService
-from craftd.rpc.mapping import as_json
+from craftd.rpc.jobs_json import as_json
 from craftd.rpc.server import RpcServer, Services
 from craftd.rpc.tcp import configured
 from craftd.scheduler.active_jobs import ActiveJobs

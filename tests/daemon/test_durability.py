@@ -33,7 +33,7 @@ from craftd.jobs.job import Kind, State
 from craftd.jobs.service import JobService
 from craftd.keys.caller import LOCAL
 from craftd.models.model import Defaults, Manifest, Model
-from craftd.rpc.mapping import as_json
+from craftd.rpc.jobs_json import as_json
 from craftd.scheduler.active_job import Work
 from craftd.scheduler.job_writer import JobWriter
 from craftd.scheduler.pauses import Pauses

@@ -97,11 +97,11 @@ def restart(now: bool = _NOW, http: str = HTTP) -> None:
 @app.command("status", **leaf("craft daemon status --json | jq .queue"))
 def status(as_json: bool = _JSON) -> None:
     """Say what the daemon does. Exit code 69 where none runs; none is started."""
-    from craft_cli.render import shapes
+    from craft_cli.render import daemon_shapes
 
     message = Session(autostart=False).client.status()
     if as_json:
-        output.print_json(shapes.status(message))
+        output.print_json(daemon_shapes.status(message))
         return
     rows = [
         ["pid", str(message.pid)],
@@ -115,13 +115,13 @@ def status(as_json: bool = _JSON) -> None:
         ["queue", f"{message.queued} queued, {message.running} running"],
     ]
     for one in message.workers:
-        doing = shapes.worker(one)
+        doing = daemon_shapes.worker(one)
         models = ", ".join(one.models) or "no model"
         process = f"{units.size(one.rss_bytes)}, pid {one.pid}" if one.pid else "no process"
         state = f"{doing['state']}, drained" if one.drained else doing["state"]
         rows.append(["worker", f"{one.name or one.device or '?'}: {state}, {models}, {process}"])
     if message.HasField("bot"):
-        rows.append(["telegram bot", _bot_row(shapes.bot(message.bot))])
+        rows.append(["telegram bot", _bot_row(daemon_shapes.bot(message.bot))])
     rows += [["warning", warning] for warning in message.warnings]
     output.print_table(["daemon", "stopping" if message.draining else "running"], rows)
 

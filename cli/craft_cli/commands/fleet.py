@@ -30,9 +30,9 @@ _JSON = typer.Option(False, "--json", help="JSON on stdout.")
 def list_workers(as_json: bool = _JSON) -> None:
     """List the workers: what each does, what it still has to draw, which models it holds."""
     from craft_cli.generate import drawing
-    from craft_cli.render import shapes
+    from craft_cli.render import daemon_shapes
 
-    told = [shapes.worker(one) for one in drawing.insist(Session(), lambda client: client.status()).workers]
+    told = [daemon_shapes.worker(one) for one in drawing.insist(Session(), lambda client: client.status()).workers]
     if as_json:
         output.print_json(told)
         return
@@ -49,10 +49,10 @@ def list_workers(as_json: bool = _JSON) -> None:
 def show(name: str = _NAME, as_json: bool = _JSON) -> None:
     """Show one worker: where it is, what it does, what it holds."""
     from craft_cli.generate import drawing
-    from craft_cli.render import shapes
+    from craft_cli.render import daemon_shapes
 
     workers = drawing.insist(Session(), lambda client: client.status()).workers
-    told = next((shapes.worker(one) for one in workers if name in (one.name, one.device)), None)
+    told = next((daemon_shapes.worker(one) for one in workers if name in (one.name, one.device)), None)
     if told is None:
         known = ", ".join(one.name or one.device for one in workers) or "none that runs"
         raise CraftError("UNKNOWN_WORKER", f"no worker is called {name!r}", f"there is {known}")

@@ -62,13 +62,13 @@ def running(as_json: bool = _JSON) -> None:
     """Show the jobs that run or wait, and the models in memory. None is started where no daemon runs."""
     from craft_protos import jobs_pb2
 
-    from craft_cli.render import shapes
+    from craft_cli.render import daemon_shapes, shapes
 
     client = Session(autostart=False).client
     states = [jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_RUNNING]
     jobs, workers = list(client.list_jobs(states, 0)), client.status().workers
     if as_json:
-        workers_known = [shapes.worker(worker) for worker in workers]
+        workers_known = [daemon_shapes.worker(worker) for worker in workers]
         output.print_json({"jobs": [shapes.job(job) for job in jobs], "workers": workers_known})
         return
     output.print_table(

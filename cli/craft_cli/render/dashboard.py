@@ -67,10 +67,10 @@ def _fitting(told: list[str], height: int) -> list[str]:
 
 
 def _workers(moment: Moment) -> Iterator[str]:
-    from craft_cli.render import shapes
+    from craft_cli.render import daemon_shapes
 
     for one in moment.status.workers:
-        worker = shapes.worker(one)
+        worker = daemon_shapes.worker(one)
         memory = f"{units.size(one.rss_bytes)} of memory"
         if one.device_bytes:
             memory += f", {units.size(one.device_bytes)} of the device's"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from craft_protos import daemon_pb2, images_pb2, jobs_pb2, loras_pb2, models_pb2
 from craft_protos.codec import from_message, to_message
@@ -62,13 +61,6 @@ def job_request(message: jobs_pb2.CreateJobRequest) -> JobRequest:
     if message.WhichOneof("spec") is None:
         raise invalid("generate", "is missing", "say what to draw")
     return from_message(JobRequest, message)
-
-
-def as_json(view: JobView) -> dict[str, Any]:
-    """A job as an object of JSON, its fields by jobs.proto's names."""
-    from google.protobuf.json_format import MessageToDict
-
-    return dict(MessageToDict(job(view), preserving_proto_field_name=True))
 
 
 def states(numbers: list[int]) -> tuple[State, ...]:
