@@ -97,7 +97,8 @@ def usage(error: typer.TyperException) -> CraftError:
     message = one_line(error.message).rstrip(".")
     context = getattr(error, "ctx", None)
     if instead := _instead(error, message, context):
-        return CraftError("USAGE", message.partition(". Did you mean")[0], instead)
+        hint = f"did you mean {instead}?" if re.fullmatch(r"--[a-z-]+", instead) else instead
+        return CraftError("USAGE", message.partition(". Did you mean")[0], hint)
     if near := _nearest(error, message, context):
         return CraftError("USAGE", message.partition(". Did you mean")[0], f"did you mean {' or '.join(near)}?")
     message = one_line(error.format_message()).rstrip(".")

@@ -53,7 +53,7 @@ def test_errors_are_one_line_and_a_hint_or_json(shared_home: Home) -> None:
     ("args", "code", "told"),
     [
         (["x", "--guidence", "3"], 2, "--guidance"),
-        (["x", "-n", "many"], 2, "whole number"),
+        (["x", "-n", "many"], 2, "no number"),
         (["a", "red", "apple", "--size", "12"], 2, "--size 768x512"),
         (["x", "--key", "secret"], 2, "--key"),
         (["x", "--api-key", "secret"], 2, "--api-key"),

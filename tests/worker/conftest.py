@@ -63,7 +63,7 @@ def pipelines() -> Callable[[str], Any]:
 
     def get(kind: str) -> Any:
         if kind not in loaded:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.inference_mode(False):  # whoever asks first may draw, others train
                 warnings.simplefilter("ignore")
                 loaded[kind] = diffusers.DiffusionPipeline.from_pretrained(
                     tiny_models.cached(kind), use_safetensors=True, local_files_only=True, **tiny_models.without(kind)

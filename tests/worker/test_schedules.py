@@ -120,7 +120,7 @@ def test_flow_matching(
     assert_same(drawn(worker, models[kind], f"Euler {schedule}"), truth(kind, steps=6, scheduled=scheduled))
 
 
-@pytest.mark.parametrize("sampler", ["DPM++ 2M Beta", "Heun Karras", "Euler Simple", "Euler a Karras"])
+@pytest.mark.parametrize("sampler", ["DPM++ 2M Beta", "Heun Karras", "Heun Simple", "Euler a Karras"])
 def test_what_flow_matching_has_no_schedule_for(
     worker: WorkerProcess, models: dict[str, ModelManifest], sampler: str
 ) -> None:

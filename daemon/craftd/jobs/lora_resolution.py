@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from craft_protos.generate import SKIP, GenerateRequest, GenerateSpec
 from craft_protos.lora import MOST_LORAS, LoraRef
-from craft_protos.lora_strength import COUNTS, FLUX_BLOCKS, share
+from craft_protos.lora_strength import share
 from craft_protos.reasons import CraftError, invalid
 
+from craftd.architectures import blocks
 from craftd.architectures.architecture import GENERIC
 from craftd.jobs.fits.service import LoraFit
 from craftd.keys.caller import Caller
@@ -18,10 +19,6 @@ from craftd.loras.lora import Lora
 from craftd.loras.service import LoraService
 from craftd.models.model import Model
 
-_BLOCKS = {  # family -> how long its lists of block weights are
-    **dict.fromkeys(("sd", "sdxl", "sdxl-refiner"), COUNTS[:-1]),
-    **dict.fromkeys(("flux", "flux-fill", "flux-kontext"), (FLUX_BLOCKS,)),
-}
 _NAMED = re.compile(r"(?<!\w)embedding:([\w.-]*\w)")
 
 
@@ -145,7 +142,7 @@ def check_strengths(spec: GenerateSpec, model: Model) -> None:
 
 
 def _check_blocks(ref: LoraRef, model: Model) -> None:
-    known = _BLOCKS.get(model.architecture.family, ())
+    known = blocks.LENGTHS.get(model.architecture.family, ())
     if len(ref.blocks) not in known:
         has = f"takes {' or '.join(map(str, known))} of them" if known else "has no blocks with known numbers"
         why = f"of {ref.name} are {len(ref.blocks)}, and the model {model.name} {has}"

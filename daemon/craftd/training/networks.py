@@ -8,10 +8,10 @@ from craft_protos.reasons import invalid
 from craft_protos.train import PEFT, TrainRequest
 from craft_protos.train_options import LORA
 
+from craftd.architectures.blocks import UNET
 from craftd.loras.lora import Lora
 from craftd.models.model import Model
 
-_UNET = "UNet2DConditionModel"
 _PLAIN = "only a plain LoRA can be begun with: train anew"
 
 
@@ -22,7 +22,7 @@ def check(asked: TrainRequest, model: Model, base: Lora | None) -> None:
 
 
 def _of_itself(asked: TrainRequest, model: Model) -> Iterator[tuple[str, str, str]]:
-    if asked.conv_rank and model.architecture.network != _UNET:
+    if asked.conv_rank and model.architecture.network != UNET:
         yield "conv_rank", f"a {model.architecture.name} has no convolutions that are trained", "leave it out"
     if asked.network == LORA:
         return

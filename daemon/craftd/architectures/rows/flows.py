@@ -246,6 +246,7 @@ CHROMA = Architecture(
     guidance_scale=5.0,
     marks=marks("distilled_guidance_layer."),
     lora_like=FLUX.id,
+    lora_note=re.compile(r"^chroma"),
     kohya="chroma",
     modelspec="chroma",
     training=Training((*_JOINT, *_FEED_FORWARD), ()),

@@ -17,6 +17,7 @@ from craft_protos.lora_strength import (
     UNET_OUT,
 )
 
+from craftd.architectures.blocks import FLUX_TRANSFORMER, UNET
 from craftd.worker.lora.layout import Component
 
 _FLUX = {
@@ -72,6 +73,6 @@ def _within(block: int, first: int, end: int) -> int | None:
 
 
 _PLACES: dict[str, Callable[[list[str], int], int | None]] = {
-    "UNet2DConditionModel": _of_unet,
-    "FluxTransformer2DModel": _of_flux,
+    UNET: _of_unet,
+    FLUX_TRANSFORMER: _of_flux,
 }

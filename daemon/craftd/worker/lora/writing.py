@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from craft_protos.reasons import CraftError
 
+from craftd.architectures.blocks import UNET
 from craftd.architectures.rows.unets import SD2, SDXL
 from craftd.worker.lora import lycoris, originals, roles, weightforms
 from craftd.worker.lora.adapter import part_of
@@ -242,7 +243,7 @@ def _targets(form: str, name: str, component: Component, layout: Layout) -> Iter
     named: Mapping[str, Sequence[Part]] = {}
     if form == COMFYUI or (form == KOHYA and layout.architecture.id == SDXL.id):
         named = originals.names(component)
-    elif form == KOHYA and component.kind != "UNet2DConditionModel":
+    elif form == KOHYA and component.kind != UNET:
         named = originals.in_kohya_files(component)
     taken = {part.layer for parts in named.values() for part in parts}
     rest = {layer: (Part(layer),) for layer in component.layers if layer not in taken}
