@@ -32,6 +32,7 @@ NAMES = (
     "fleet",
     "fleet_simulation",
     "http",
+    "gallery",
     "loop_lag",
     "model_load",
     "quantized",

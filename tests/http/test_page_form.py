@@ -72,6 +72,7 @@ def test_prompts_styles_and_presets_are_kept(studio: Studio) -> None:
         page.get_by_label("Steps", exact=True).fill("7")
         preset.select_option("Night")
         expect(page.get_by_label("Steps", exact=True)).to_have_value("2")
+        expect(preset).to_have_value("")
         style.select_option("Night")
         page.get_by_role("button", name="Generate").click()
         _drawn(studio, page, "a $& fox by night")

@@ -24,13 +24,13 @@ def studio() -> Iterator[Studio]:
         yield Studio(shim, browser, shim.key("ada"))
 
 
-def _draw(studio: Studio, key: str, *prompts: str) -> list[str]:
+def draw(studio: Studio, key: str, *prompts: str) -> list[str]:
     """The ids of their pictures."""
     made = [studio.shim.post("/jobs", key, prompt=prompt, steps=2).json()["id"] for prompt in prompts]
     return [studio.shim.finish(job).images[0].id for job in made]
 
 
-def _multiply(studio: Studio, image_id: str, count: int) -> None:
+def multiply(studio: Studio, image_id: str, count: int) -> None:
     """As if its job had been drawn so often: a row each, and a link to the one file."""
     connection = apsw.Connection(str(studio.shim.home.paths.database))
     connection.execute("PRAGMA busy_timeout = 10000")
@@ -48,7 +48,7 @@ def _multiply(studio: Studio, image_id: str, count: int) -> None:
 
 def test_ten_thousand_pictures_are_a_screen_of_elements(studio: Studio) -> None:
     key = studio.shim.key("prolific")
-    _multiply(studio, _draw(studio, key, "an ant")[0], MANY - 1)
+    multiply(studio, draw(studio, key, "an ant")[0], MANY - 1)
     with studio.page(is_in=False) as page:
         asked: list[Request] = []
         page.on("request", lambda one: asked.append(one))  # noqa: PLW0108 - it marks what it calls
@@ -71,7 +71,7 @@ def test_ten_thousand_pictures_are_a_screen_of_elements(studio: Studio) -> None:
 
 def test_pictures_are_searched_marked_zipped_and_deleted(studio: Studio) -> None:
     key = studio.shim.key("collector")
-    ids = _draw(studio, key, "a red fox", "a red hen", "a blue hen")
+    ids = draw(studio, key, "a red fox", "a red hen", "a blue hen")
     with studio.page(is_in=False) as page:
         enter(page, key)
         tiles = page.locator("#thumbs .tile")
@@ -91,6 +91,12 @@ def test_pictures_are_searched_marked_zipped_and_deleted(studio: Studio) -> None
         tiles.nth(0).press("Enter")
         tiles.nth(1).press("Space")
         expect(page.locator("#selected-count")).to_have_text("2 are selected")
+        tiles.nth(0).press("Escape")
+        expect(page.locator("#selection")).to_be_hidden()
+        page.get_by_role("button", name="Select", exact=True).click()
+        tiles.nth(0).click()
+        tiles.nth(1).click(modifiers=["Shift"])
+        expect(page.locator("#thumbs [aria-pressed='true']")).to_have_count(2)
         assert violations(page) == []
         with page.expect_download() as saved:
             page.get_by_role("button", name="Download").click()
@@ -116,7 +122,7 @@ def test_pictures_are_searched_marked_zipped_and_deleted(studio: Studio) -> None
 
 def test_one_is_seen_as_large_as_the_window(studio: Studio) -> None:
     key = studio.shim.key("viewer")
-    first, _ = _draw(studio, key, "a bell", "a cup")
+    first, _ = draw(studio, key, "a bell", "a cup")
     with studio.page(is_in=False) as page:
         enter(page, key)
         page.get_by_role("button", name="a cup").click()
@@ -152,7 +158,7 @@ def test_one_is_seen_as_large_as_the_window(studio: Studio) -> None:
 
 def test_zips_and_marks_are_of_ones_own(studio: Studio) -> None:
     mine, other = studio.shim.key("zipper"), studio.shim.key("stranger")
-    ids = _draw(studio, mine, "a key", "a lock")
+    ids = draw(studio, mine, "a key", "a lock")
     answer = studio.shim.post("/images/zip", mine, ids=[*ids, ids[0]])
     with zipfile.ZipFile(io.BytesIO(answer.content)) as file:
         assert sorted(name.rpartition("-")[2] for name in file.namelist()) == sorted(f"{one}.png" for one in ids)

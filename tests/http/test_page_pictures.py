@@ -69,6 +69,13 @@ def test_a_picture_is_drawn_from_and_compared(studio: Studio) -> None:
         assert before.evaluate("one => getComputedStyle(one).clipPath") == "inset(0px 40% 0px 0px)"
         expect(page.locator("#facts")).to_contain_text("Strength0.25")
         expect(page.locator("#command")).to_contain_text("-i 'my photo.png' --strength 0.25")
+        job = studio.end(studio.newest())
+        result = studio.shim.call("GET", f"/images/{job.images[0].id}", studio.key).content
+        page.get_by_role("button", name="Draw from it").click()
+        expect(page.get_by_role("spinbutton", name="Strength")).to_be_focused()
+        generate(page, "a green apple")
+        expect(page.locator("#caption")).to_have_text("a green apple")
+        assert studio.newest().generate.start.sha256 == sha256_of(result)
 
 
 def test_a_mask_is_painted(studio: Studio) -> None:

@@ -179,7 +179,7 @@ export class Gallery {
     button.setAttribute("aria-label", `${image.prompt.slice(0, 200)}, seed ${image.seed}`);
     button.title = image.prompt.slice(0, 500);
     if (this.#isSelecting) button.setAttribute("aria-pressed", this.#chosen.has(image.id));
-    button.addEventListener("click", () => this.#onClick(image.id));
+    button.addEventListener("click", (event) => this.#onClick(image.id, event.shiftKey));
     button.addEventListener("dblclick", () => this.#isSelecting || this.#onView(image.id));
     const item = make("li", {}, button);
     this.#items.set(image.id, item);
@@ -206,16 +206,21 @@ export class Gallery {
     }
   }
 
-  #onClick(id) {
+  /** `isRange`: all from the one before to this one are chosen. */
+  #onClick(id, isRange) {
+    const from = this.#current;
     this.#current = this.#images.findIndex((one) => one.id === id);
     if (!this.#isSelecting) return this.#onPick(id);
-    if (!this.#chosen.delete(id)) this.#chosen.add(id);
-    this.#items.get(id).firstChild.setAttribute("aria-pressed", this.#chosen.has(id));
+    const range = this.#images.slice(Math.min(from, this.#current), Math.max(from, this.#current) + 1);
+    if (isRange) for (const one of range) this.#chosen.add(one.id);
+    else if (!this.#chosen.delete(id)) this.#chosen.add(id);
+    for (const [one, item] of this.#items) item.firstChild.setAttribute("aria-pressed", this.#chosen.has(one));
     this.#showChosen();
   }
 
-  /** Arrow keys go from picture to picture, Home and End to the first and the last that is known. */
+  /** Arrow keys go from picture to picture, Home and End to the first and the last that is known; Escape ends selecting. */
   #onKey(event) {
+    if (event.key === "Escape" && this.#isSelecting) return this.#select(false);
     const columns = Math.max(1, Math.floor(($("thumbs").clientWidth + GAP) / (LEAST + GAP)));
     const last = this.#images.length - 1;
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -last, End: last }[event.key];

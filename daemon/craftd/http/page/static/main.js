@@ -13,7 +13,7 @@ import { Strip } from "./strip.js";
 const EXAMPLES = ["a red apple on a white background", "panda on a pink background", "a rocket and a star, night"];
 
 const form = new Form(() => generate());
-const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), onEnlarge: (image) => enlarge(image), onView: (image) => view(image), begin: form.begin, references: form.references, control: form.control });
+const stage = new Stage({ onCancel: () => cancel(), onAgain: (spec) => useAgain(spec), onBegin: (image) => beginFrom(image), onEnlarge: (image) => enlarge(image), onView: (image) => view(image), begin: form.begin, references: form.references, control: form.control });
 const gallery = new Gallery({
   onPick: (id) => pick(id),
   onView: (id) => view(gallery.find(id)),
@@ -139,6 +139,19 @@ async function enlarge(image) {
     await order({ prompt: "", start: { sha256, strength: 0 }, upscale: {} });
   } catch (error) {
     form.isBusy = false;
+    onProblem(error, (problem) => stage.fail(problem));
+  }
+}
+
+/** A picture that was made becomes the one to begin from. */
+async function beginFrom(image) {
+  form.tell(null);
+  if ($("begin").hidden) return form.tell({ message: "This model begins from no pictures.", hint: "Choose another.", field: "model" });
+  try {
+    const blob = await (await call(`images/${image.id}`)).blob();
+    await form.begin.choose(new File([blob], $("save").download, { type: blob.type }));
+    $("strength-exact").focus();
+  } catch (error) {
     onProblem(error, (problem) => stage.fail(problem));
   }
 }

@@ -25,11 +25,16 @@ export class Shelf {
     $("preset").addEventListener("change", () => {
       const preset = recall("presets")?.[$("preset").value];
       if (preset) onPreset(preset);
+      $("preset").value = ""; // the same one may be chosen again
     });
     $("shelf-open").addEventListener("click", () => this.#open());
     $("shelf-style").addEventListener("click", () => this.#save("styles", { prompt: $("prompt").value, negative_prompt: $("negative_prompt").value }));
     $("shelf-preset").addEventListener("click", () => this.#save("presets", this.#settings()));
-    $("shelf-form").addEventListener("submit", (event) => event.preventDefault());
+    $("shelf-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      $("shelf-said").textContent = "As a style, or as a preset?";
+      $("shelf-style").focus();
+    });
     $("shelf-close").addEventListener("click", () => $("shelf").close());
     this.show();
   }

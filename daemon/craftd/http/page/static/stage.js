@@ -17,13 +17,14 @@ export class Stage {
   #references; // and those that the model was shown
   #control; // and what a control model read
 
-  constructor({ onCancel, onAgain, onEnlarge, onView, begin, references, control }) {
+  constructor({ onCancel, onAgain, onBegin, onEnlarge, onView, begin, references, control }) {
     this.#begin = begin;
     this.#references = references;
     this.#control = control;
     $("compare").addEventListener("input", () => this.#compare());
     $("cancel").addEventListener("click", onCancel);
     $("again").addEventListener("click", () => onAgain(this.#shown.spec));
+    $("draw-from").addEventListener("click", () => onBegin(this.#shown.image));
     $("enlarge").addEventListener("click", () => onEnlarge(this.#shown.image));
     $("view").addEventListener("click", () => onView(this.#shown.image));
     $("copy").addEventListener("click", () => this.#copy());
