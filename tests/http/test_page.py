@@ -15,7 +15,7 @@ from tests.http.shim import serving, tool
 
 SUCCEEDED, CANCELLED = jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_CANCELLED
 MOST_BYTES = 150_000
-LATER = {"viewer.js", "loras.js", "admin.js"}  # fetched when they are first needed
+LATER = {"viewer.js", "command.js", "admin.js"}  # fetched when they are first needed
 
 
 @pytest.fixture(scope="module")

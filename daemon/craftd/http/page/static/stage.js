@@ -1,6 +1,5 @@
 // Where a job's pictures appear: its progress while it runs, then the picture with what it was made from.
 
-import { commandOf, copy } from "./command.js";
 import { $, make, show, tellProblem } from "./dom.js";
 import { pictureUrl } from "./pictures.js";
 
@@ -231,12 +230,19 @@ export class Stage {
     const known = Object.entries(facts).filter(([, value]) => value !== "" && value !== undefined);
     $("facts").replaceChildren(...known.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
-    $("command").replaceChildren(...wrapped(commandOf(spec, this.#begin.urlOf(spec.start) && this.#begin.name,
-      this.#references.isOf(spec.references) ? this.#references.names : [],
-      this.#control.isOf(spec.controls) ? this.#control.name : "")));
+    this.#showCommand(spec).catch((problem) => this.fail(problem));
     $("save").href = url;
     $("save").download = `craft-${image.seed}.${EXTENSIONS[image.media_type] ?? "png"}`;
     show($("result"), true);
+  }
+
+  async #showCommand(spec) {
+    $("command").replaceChildren();
+    const { commandOf } = await import("./command.js"); // not before there is a picture
+    if (this.#shown.spec !== spec) return;
+    $("command").replaceChildren(...wrapped(commandOf(spec, this.#begin.urlOf(spec.start) && this.#begin.name,
+      this.#references.isOf(spec.references) ? this.#references.names : [],
+      this.#control.isOf(spec.controls) ? this.#control.name : "")));
   }
 
   /** The picture that was begun from, over the one that was made of it, as far as the slider says. */
@@ -266,6 +272,7 @@ export class Stage {
   }
 
   async #copy() {
+    const { copy } = await import("./command.js");
     const isDone = await copy($("command").textContent);
     $("copy").textContent = isDone ? "Copied" : "Select it";
     this.#announce(isDone ? "Copied." : "It could not be copied.");
