@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {"placement": by_placement, "FIFO": fifo, "random": at_
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulated load came to; the first tenth of the jobs is not counted."""
+    """Holds what a simulated load came to; the first tenth of the jobs is not counted."""
 
     waits_s: Sequence[float]
     loads_an_hour: float  # of models, a worker

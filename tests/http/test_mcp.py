@@ -131,7 +131,7 @@ async def test_a_picture_comes_as_an_id_or_in_base64(agents: Shim, agents_keys: 
         ),
         ("edit", {"prompt": "x", "image": "http://127.0.0.1/" + "a" * 100}, "paths and URLs are not read"),
         ("edit", {"prompt": "x", "image": "file:///" + "a" * 100}, "paths and URLs are not read"),
-        ("edit", {"prompt": "x", "image": "/work/" * 20 + "it.png"}, "image: is no base64 (BAD_DATA)"),
+        ("edit", {"prompt": "x", "image": "/pics/" * 20 + "it.png"}, "image: is no base64 (BAD_DATA)"),
         ("edit", {"prompt": "x", "image": "AAAA" * 50}, "(BAD_INPUT)"),
         ("edit", {"prompt": "x", "image": "0" * 64}, "UNKNOWN_INPUT"),
         ("edit", {"prompt": "x"}, "image: is missing"),

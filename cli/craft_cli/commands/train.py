@@ -196,7 +196,7 @@ def train(
 
 
 def _prompts(path: str) -> list[str]:
-    """Of a file. What means nothing here is said."""
+    """Reads the sample prompts of a file; what of a line means nothing here is told on stderr."""
     from craft_protos import train_samples
 
     from craft_cli.training import captions

@@ -106,7 +106,7 @@ class _Translation:
 
 
 def _is_seed(text: str) -> bool:
-    """As stable-diffusion.cpp's -s takes it: no such number of steps is meant."""
+    """Says whether the text is a seed, as stable-diffusion.cpp's -s takes it: no number of steps is so large."""
     return text == _RANDOM_SEED or (text.isdecimal() and (len(text) > len(str(_MOST_STEPS)) or int(text) > _MOST_STEPS))
 
 

@@ -142,7 +142,7 @@ def _flat(told: Table, found: _Found) -> dict[str, Any]:
 
 
 def _of_subsets(told: Table, found: _Found) -> dict[str, Any]:
-    """What the data sets' subsets have in common, and their folders. Raises USAGE where they differ."""
+    """Reads what the data sets' subsets have in common, and their folders. Raises USAGE where they differ."""
     common: dict[str, Any] | None = None
     folders: list[str] = []
     for subset in _subsets(told, found):

@@ -112,7 +112,7 @@ def _made(part: Part, one: Picture, name: str) -> Picture:
 
 
 def _names(whole: Sequence[Part]) -> dict[Path, str]:
-    """What is said before the names of their pictures: nothing where there is one folder."""
+    """Gives each folder's prefix for the names of its pictures: none where there is one folder."""
     names = [part.path.resolve().name for part in whole]
     if len(whole) == 1:
         return {whole[0].path: ""}
@@ -135,7 +135,7 @@ def _masks(folder: Path) -> list[Path]:
 
 
 def _told(parts: Sequence[Part], whole: Sequence[Part]) -> Iterator[str]:
-    """What the folders' names meant, and which of them were not read."""
+    """Tells what the folders' names meant, and which of them were not read."""
     named = {part.path for part in parts}
     for part in whole:
         if part.path not in named:

@@ -1,4 +1,4 @@
-"""What the arguments of kohya's scripts (sd-scripts) are called here, and which of them mean nothing here, and why."""
+"""This table says what the arguments of kohya's scripts (sd-scripts) are called here, or why they mean nothing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _unet_only(value: Any, beside: Table) -> Options:
 
 
 def _never(why: str) -> Callable[[Any, Table], Options]:
-    """Of what would make it another training."""
+    """Makes the reader of an argument that would make it another training: it raises ValueError where that is set."""
 
     def refuse(value: Any, beside: Table) -> Options:
         if value:
